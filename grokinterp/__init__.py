@@ -1,0 +1,68 @@
+"""grokinterp: mechanistic interpretability of grokking.
+
+Importing this package costs next to nothing: each public name is imported when it is first used.
+
+    >>> import grokinterp as gi
+    >>> run = gi.Run.open("checkpoints/run42")
+    >>> analysis = gi.analyze(run)
+    >>> analysis.transition.outcome
+    'grokked'
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Analysis": "timeline",
+    "ConfigError": "errors",
+    "GrokinterpError": "errors",
+    "MissingNeedError": "errors",
+    "RunError": "errors",
+    "MLPConfig": "config",
+    "OptimizerConfig": "config",
+    "Recorder": "recorder",
+    "Run": "run",
+    "RunConfig": "config",
+    "ScheduleConfig": "config",
+    "Task": "tasks",
+    "TaskConfig": "config",
+    "TransformerConfig": "config",
+    "Transition": "transition",
+    "analyze": "timeline",
+    "build_model": "models",
+    "find_transition": "transition",
+    "preset": "config",
+    "train": "training",
+    "write_report": "report",
+}
+_MODULES = {"figures", "fourier", "measures", "models", "training"}
+
+__all__ = ["__version__", *sorted(_HOME), *sorted(_MODULES)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"grokinterp.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"grokinterp.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ resolves the names
+    from grokinterp import figures, fourier, measures, models, training
+    from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig, preset
+    from grokinterp.errors import ConfigError, GrokinterpError, MissingNeedError, RunError
+    from grokinterp.models import build_model
+    from grokinterp.recorder import Recorder
+    from grokinterp.report import write_report
+    from grokinterp.run import Run
+    from grokinterp.tasks import Task
+    from grokinterp.timeline import Analysis, analyze
+    from grokinterp.training import train
+    from grokinterp.transition import Transition, find_transition

@@ -1,0 +1,114 @@
+"""Models: building one from a configuration, and computing its logits from weights alone.
+
+Everything here that needs no module avoids importing transformer_lens, which costs seconds.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from grokinterp.config import MLPConfig, ModelConfig, RecordedConfig, RunConfig, TransformerConfig
+from grokinterp.errors import ConfigError
+from grokinterp.models import forward as exact
+from grokinterp.models.forward import Activations, Weights
+from grokinterp.tasks import Task
+
+__all__ = ["Activations", "Forward", "ModularModel", "Weights", "build_model", "forward_for", "task_of"]
+
+
+class ModularModel(Protocol):
+    """What a model must offer: named parameters, hooks, and logits of `[n, t]` tokens or operands."""
+
+    def __call__(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n *position c"]: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+    def run_with_cache(self, *args: Any, **options: Any) -> Any: ...
+
+
+def task_of(config: RunConfig, train_indices: Tensor | None = None) -> Task:
+    """The task of a run, with `=` in its tokens where its model reads one."""
+    equals = isinstance(config.model, TransformerConfig) and config.model.equals_token
+    return Task.from_config(config.task, equals_token=equals, train_indices=train_indices)
+
+
+def build_model(config: RunConfig | ModelConfig, task: Task, seed: int | None = None) -> nn.Module:
+    """A freshly initialized model: a `HookedTransformer`, or an MLP that is a `HookedRootModule`.
+
+    Args:
+        config: of a run (whose `model_seed` is the default seed) or of a model.
+        task: gives the number of operands' values and of classes.
+        seed: of the initialization.
+
+    Raises:
+        ConfigError: a recorded model, whose architecture is not known.
+    """
+    if isinstance(config, RunConfig):
+        seed = config.model_seed if seed is None else seed
+        config = config.model
+    generator = torch.Generator().manual_seed(seed or 0)
+    if isinstance(config, TransformerConfig):
+        from grokinterp.models.transformer import build_transformer
+
+        return build_transformer(config, task.p, task.n_classes, generator)
+    if isinstance(config, MLPConfig):
+        from grokinterp.models.mlp import MLP
+
+        return MLP(config, task.p, task.n_classes, generator)
+    raise ConfigError("a recorded model cannot be built: only its logits and weights are known, not its architecture")
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Logits and activations of one architecture as functions of its weights.
+
+    Attributes:
+        path: `last_position` (exact, only what the answer needs), `mlp`, or `module` (the plain module's own).
+        activations: from weights and `[n, t]` tokens.
+    """
+
+    path: Literal["last_position", "mlp", "module"]
+    activations: Callable[[Weights, Tensor], Activations]
+
+    def logits(self, weights: Weights, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n c"]:
+        """Logits where the answer is read; differentiable in the weights."""
+        return self.activations(weights, tokens).logits
+
+
+def forward_for(config: ModelConfig, task: Task, *, plain: bool = False) -> Forward:
+    """The fastest exact forward pass there is for an architecture.
+
+    Args:
+        config: the architecture.
+        task: the task, for the module that a fallback needs.
+        plain: True to use the module itself even where a faster form exists.
+    """
+    if isinstance(config, MLPConfig):
+        return Forward("mlp", lambda weights, inputs: exact.mlp(weights, inputs, config))
+    if isinstance(config, RecordedConfig):
+        raise ConfigError("a recorded model has no forward pass: its logits were recorded")
+    if exact.has_last_position_form(config) and not plain:
+        return Forward("last_position", lambda weights, tokens: exact.last_position(weights, tokens, config))
+    return Forward("module", _module_activations(config, task))
+
+
+def _module_activations(config: TransformerConfig, task: Task) -> Callable[[Weights, Tensor], Activations]:
+    module: Any = build_model(config, task)
+    last = config.n_layers - 1
+    kept: dict[str, Tensor] = {}
+
+    def keep(value: Tensor, hook: Any) -> None:
+        kept[hook.name.rsplit(".", 1)[1]] = value
+
+    for name in (f"blocks.{last}.mlp.hook_post", f"blocks.{last}.attn.hook_pattern"):
+        module.hook_dict[name].add_hook(keep)
+
+    def activations(weights: Weights, tokens: Tensor) -> Activations:
+        logits = torch.func.functional_call(module, dict(weights), (tokens,))[:, -1]
+        linear = config.normalization == "none"
+        readout = weights[f"blocks.{last}.mlp.W_out"] @ weights["unembed.W_U"] if linear else None
+        return Activations(logits, kept["hook_post"][:, -1], readout, kept["hook_pattern"][:, :, -1])
+
+    return activations

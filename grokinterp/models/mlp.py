@@ -1,0 +1,117 @@
+"""MLP baselines as HookedRootModule: the vocabulary of TransformerLens (hooks, run_with_cache) on an MLP."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens import HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from grokinterp.config import MLPConfig
+from grokinterp.models import forward
+
+
+class _Embed(nn.Module):
+    def __init__(self, p: int, width: int):
+        super().__init__()
+        self.W_E = nn.Parameter(torch.empty(p, width))
+
+
+class _LayerNorm(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(width))
+        self.b = nn.Parameter(torch.zeros(width))
+
+
+class _Layer(nn.Module):
+    def __init__(self, n_in: int, config: MLPConfig):
+        super().__init__()
+        residual = config.architecture == "residual"
+        self.W = nn.Parameter(torch.empty(n_in, config.width))
+        if config.biases:
+            self.b = nn.Parameter(torch.zeros(config.width))
+        if residual:
+            self.ln = _LayerNorm(n_in)
+            self.W_out = nn.Parameter(torch.empty(config.width, n_in))
+            if config.biases:
+                self.b_out = nn.Parameter(torch.zeros(n_in))
+        self.hook_pre = HookPoint()
+        self.hook_post = HookPoint()
+
+
+class _Unembed(nn.Module):
+    def __init__(self, width: int, n_classes: int, biases: bool):
+        super().__init__()
+        self.W_U = nn.Parameter(torch.empty(width, n_classes))
+        if biases:
+            self.b_U = nn.Parameter(torch.zeros(n_classes))
+
+
+class MLP(HookedRootModule):
+    """An MLP on two operands in 0 .. p-1.
+
+    Parameters `embed.W_E` (or `embed_a.W_E`, `embed_b.W_E`; none for one-hot inputs), `layers.i.W [in, out]`,
+    `layers.i.b`, in residual blocks also `layers.i.ln.w`, `.ln.b`, `.W_out`, `.b_out`; `unembed.W_U`, `unembed.b_U`.
+    Hooks `hook_embed` (not for one-hot inputs), `layers.i.hook_pre`, `layers.i.hook_post`.
+    """
+
+    def __init__(self, config: MLPConfig, p: int, n_classes: int, generator: torch.Generator):
+        """Builds and initializes.
+
+        Args:
+            config: the architecture.
+            p: number of values an operand takes.
+            n_classes: number of outputs.
+            generator: source of the initial weights; the global generator is left alone.
+        """
+        super().__init__()
+        self.config = config
+        width_in = 2 * p
+        if config.input != "one_hot":
+            if config.shared_embedding:
+                self.embed = _Embed(p, config.embedding_width)
+            else:
+                self.embed_a = _Embed(p, config.embedding_width)
+                self.embed_b = _Embed(p, config.embedding_width)
+            width_in = config.embedding_width * (2 if config.input == "concat" else 1)
+            self.hook_embed = HookPoint()
+        widths = [width_in] + [config.width] * (config.depth - 1)
+        self.layers = nn.ModuleList(_Layer(width, config) for width in widths)
+        self.unembed = _Unembed(config.width, n_classes, config.biases)
+        self.setup()
+        initialize(self, config, generator)
+
+    def forward(self, inputs: Int[Tensor, "n 2"]) -> Float[Tensor, "n c"]:
+        """Logits of each input."""
+        hooks = self.hook_dict
+        weights = dict(self.named_parameters())
+        return forward.mlp(weights, inputs, self.config, lambda name, value: hooks[name](value)).logits
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, config: MLPConfig, generator: torch.Generator) -> None:
+    """Draws every parameter, in order, from `generator`.
+
+    `torch` draws what `nn.Linear` and `nn.Embedding` draw, in their order and layout, so that a generator seeded with
+    s gives the weights of a plain PyTorch MLP built after `torch.manual_seed(s)`.
+    """
+    fan_in = 1
+    for name, parameter in model.named_parameters():
+        if ".ln." in name:
+            continue
+        if name.endswith("W_E"):
+            parameter.normal_(generator=generator)
+        elif "W" in name.rsplit(".", 1)[1]:
+            fan_in = len(parameter)
+            if config.init == "torch":
+                bound = 1 / math.sqrt(fan_in)
+                as_linear = torch.empty(parameter.shape[1], fan_in).uniform_(-bound, bound, generator=generator)
+                parameter.copy_(as_linear.T)
+            else:
+                parameter.normal_(std=1 / math.sqrt(fan_in), generator=generator)
+        elif config.init == "torch":  # a bias, right after its matrix
+            bound = 1 / math.sqrt(fan_in)
+            parameter.uniform_(-bound, bound, generator=generator)
+        parameter.mul_(config.init_scale)
