@@ -135,6 +135,11 @@ class TransformerConfig:
     def head_width(self) -> int:
         return self.d_head if self.d_head is not None else self.d_model // self.n_heads
 
+    def trains(self, parameter: str) -> bool:
+        """Whether the parameter of that name is trained; a frozen bias is not."""
+        is_bias = parameter.rsplit(".", 1)[-1].startswith("b_")
+        return not is_bias or self.biases == "trained" or (self.biases == "mlp" and ".mlp." in parameter)
+
 
 @dataclass(frozen=True)
 class MLPConfig:
@@ -373,6 +378,8 @@ def _first_problem(error: ValidationError) -> str:
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{place} is not a key of this configuration{more}"
+    if first["type"] == "union_tag_not_found":
+        return f"{place}.kind is missing: it says which model this is, transformer or mlp{more}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message}{more}"
 

@@ -34,13 +34,16 @@ def task_of(config: RunConfig, train_indices: Tensor | None = None) -> Task:
     return Task.from_config(config.task, equals_token=equals, train_indices=train_indices)
 
 
-def build_model(config: RunConfig | ModelConfig, task: Task, seed: int | None = None) -> nn.Module:
+def build_model(
+    config: RunConfig | ModelConfig, task: Task, seed: int | None = None, device: str = "cpu"
+) -> nn.Module:
     """A freshly initialized model: a `HookedTransformer`, or an MLP that is a `HookedRootModule`.
 
     Args:
         config: of a run (whose `model_seed` is the default seed) or of a model.
         task: gives the number of operands' values and of classes.
-        seed: of the initialization.
+        seed: of the initialization, which is drawn on the CPU whatever the device.
+        device: where the model is put.
 
     Raises:
         ConfigError: a recorded model, whose architecture is not known.
@@ -52,11 +55,11 @@ def build_model(config: RunConfig | ModelConfig, task: Task, seed: int | None = 
     if isinstance(config, TransformerConfig):
         from grokinterp.models.transformer import build_transformer
 
-        return build_transformer(config, task.p, task.n_classes, generator)
+        return build_transformer(config, task.p, task.n_classes, generator).to(device, print_details=False)
     if isinstance(config, MLPConfig):
         from grokinterp.models.mlp import MLP
 
-        return MLP(config, task.p, task.n_classes, generator)
+        return MLP(config, task.p, task.n_classes, generator).to(device, print_details=False)
     raise ConfigError("a recorded model cannot be built: only its logits and weights are known, not its architecture")
 
 

@@ -44,9 +44,7 @@ def build_transformer(
         model = HookedTransformer(hooked_config)
     _initialize(model, config, generator)
     for name, parameter in model.named_parameters():
-        is_bias = name.rsplit(".", 1)[1].startswith("b_")
-        if is_bias and (config.biases == "frozen" or (config.biases == "mlp" and ".mlp." not in name)):
-            parameter.requires_grad_(False)
+        parameter.requires_grad_(config.trains(name))
     return model
 
 
@@ -68,8 +66,7 @@ def _initialize(model: HookedTransformer, config: TransformerConfig, generator: 
             continue
         bound = 1 / math.sqrt(fan_in.get(kind, config.d_model))
         if kind.startswith("b_"):
-            trained = config.biases == "trained" or (config.biases == "mlp" and ".mlp." in name)
-            if config.init == "torch" and trained:
+            if config.init == "torch" and config.trains(name):
                 parameter.uniform_(-bound, bound, generator=generator)
             else:
                 parameter.zero_()

@@ -1,0 +1,327 @@
+"""Run: one training as a folder on disk, read lazily. `RunWriter` is what fills it."""
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from grokinterp.config import RecordedConfig, RunConfig
+from grokinterp.errors import ConfigError, RunError
+from grokinterp.files import make_folder, write_atomically
+from grokinterp.models import build_model, forward_for, task_of
+from grokinterp.tasks import Task
+
+if TYPE_CHECKING:
+    from grokinterp.measures import Snapshot
+
+StatusName = Literal["running", "finished", "stopped", "diverged"]
+
+_WEIGHTS_NAME = re.compile(r"step_(\d{6,})\.safetensors")
+
+
+class Run:
+    """A training, finished or not: its configuration, metrics, and the weights kept at some of its steps.
+
+    >>> run = Run.open("checkpoints/run42")
+    >>> run.steps[0], run.config.task.p
+    (0, 67)
+
+    Attributes:
+        path: the folder.
+        config: everything that determined the run.
+    """
+
+    def __init__(self, path: Path, config: RunConfig):
+        self.path = path
+        self.config = config
+
+    @staticmethod
+    def open(path: str | Path) -> "Run":
+        """Opens the run in that folder.
+
+        Raises:
+            RunError: there is no run there.
+            ConfigError: its config.json is damaged or of another format version.
+        """
+        folder = Path(path)
+        config_path = folder / "config.json"
+        if not folder.exists():
+            raise RunError(f"{folder} does not exist: `grokinterp list` shows the runs there are")
+        if not config_path.is_file():
+            raise RunError(f"{folder} is not a run: it holds no config.json")
+        return Run(folder, RunConfig.from_json(_read_text(config_path), str(config_path)))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.status.get('status', 'unknown')}, {len(self.steps)} checkpoints)"
+
+    @cached_property
+    def task(self) -> Task:
+        """The task, with the very split that was trained on."""
+        stored = self.path / "split.safetensors"
+        indices = load_tensors(stored.read_bytes())["train_indices"] if stored.is_file() else None
+        return task_of(self.config, indices)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """status.json: `status`, `step`, `reason`, timings and checksums, as last written."""
+        return self._json("status.json")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """environment.json: versions, device, threads, command line, forward path."""
+        return self._json("environment.json")
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row an evaluated step, indexed by step. A line that a crash cut short is left out."""
+        rows = [row for row, _ in _metric_lines(self.path / "metrics.jsonl")]
+        frame = pd.DataFrame(rows).astype(float) if rows else pd.DataFrame({"step": pd.Series(dtype=float)})
+        return frame.astype({"step": int}).drop_duplicates("step", keep="last").set_index("step").sort_index()
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps at which weights (or, in a recorded run, logits) were kept, ascending."""
+        kept = {*_kept_steps(self.path / "weights"), *_kept_steps(self.path / "logits")}
+        return sorted(kept)
+
+    def weights(self, step: int) -> dict[str, Tensor]:
+        """The parameters kept at a step, on the CPU, under TransformerLens names.
+
+        Raises:
+            RunError: nothing was kept there, or the file is damaged.
+        """
+        return self._tensors("weights", step)
+
+    def checksum(self, step: int) -> str:
+        """SHA-256 of what was kept at a step, from the files as they are now."""
+        digest = hashlib.sha256()
+        for folder in ("weights", "logits"):
+            file = self.path / folder / _file_name(step)
+            if file.is_file():
+                digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+    def model(self, step: int) -> nn.Module:
+        """The model as it was at a step: a HookedTransformer, or an MLP with hooks."""
+        model = build_model(self.config, self.task)
+        # A HookedTransformer has buffers (mask, IGNORE) that are no weights and are not stored.
+        outcome = model.load_state_dict(self.weights(step), strict=False)
+        missing = [name for name in outcome.missing_keys if name in dict(model.named_parameters())]
+        if missing or outcome.unexpected_keys:
+            raise RunError(
+                f"the weights of step {step} in {self.path} do not fit config.json: "
+                f"missing {missing}, unexpected {outcome.unexpected_keys}"
+            )
+        return model
+
+    def snapshot(self, step: int) -> "Snapshot":
+        """The checkpoint of a step, evaluated on every input."""
+        from grokinterp.measures import Snapshot
+
+        config = self.config.model
+        if isinstance(config, RecordedConfig):
+            weights = self.weights(step) if (self.path / "weights" / _file_name(step)).is_file() else None
+            return Snapshot.from_logits(self.task, self._tensors("logits", step)["logits"], weights=weights, step=step)
+        trains = getattr(config, "trains", lambda name: True)
+        weights = self.weights(step)
+        return Snapshot.from_activations(
+            self.task,
+            self.forward.activations,
+            weights,
+            step=step,
+            trained=tuple(name for name in weights if trains(name)),
+        )
+
+    @cached_property
+    def forward(self) -> Any:
+        """The exact forward pass of this run's architecture: a `grokinterp.models.Forward`."""
+        return forward_for(self.config.model, self.task)
+
+    def _tensors(self, folder: str, step: int) -> dict[str, Tensor]:
+        file = self.path / folder / _file_name(step)
+        if not file.is_file():
+            kept = self.steps
+            near = min(kept, key=lambda other: abs(other - step), default=None)
+            hint = f"the nearest step kept is {near}" if near is not None else "no step was kept"
+            raise RunError(f"{self.path} kept no {folder} at step {step}: {hint}")
+        try:
+            return load_tensors(file.read_bytes())
+        except (SafetensorError, ValueError, OSError) as error:
+            raise RunError(f"{file} is damaged ({error}): delete it, or train again") from None
+
+    def _json(self, name: str) -> dict[str, Any]:
+        file = self.path / name
+        if not file.is_file():
+            return {}
+        try:
+            content = json.loads(_read_text(file))
+        except json.JSONDecodeError as error:
+            raise RunError(f"{file} is damaged ({error}): delete it, and resume the run to write it anew") from None
+        return content if isinstance(content, dict) else {}
+
+
+class RunWriter:
+    """Fills a run folder, so that at any instant it opens, analyzes and resumes."""
+
+    def __init__(self, path: Path, config: RunConfig):
+        self.path = path
+        self.config = config
+        self._checksums: dict[str, str] = {}
+
+    @staticmethod
+    def create(path: str | Path, config: RunConfig, environment: Mapping[str, Any], task: Task) -> "RunWriter":
+        """A new run in a folder that is empty or does not exist.
+
+        Raises:
+            RunError: the folder holds a run or anything else, or cannot be written to.
+        """
+        folder = Path(path)
+        if (folder / "config.json").exists():
+            raise RunError(f"{folder} already holds a run: resume it (--resume), or choose another folder")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder} exists and is not an empty folder: choose another")
+        make_folder(folder / "weights")
+        if config.task.split == "given":
+            assert task.train_mask is not None
+            indices = task.train_mask.nonzero().flatten()
+            write_atomically(folder / "split.safetensors", save_tensors({"train_indices": indices}))
+        writer = RunWriter(folder, config)
+        writer.write_environment(environment)
+        write_atomically(folder / "config.json", config.to_json())  # last: from here on it is a run
+        return writer
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        write_atomically(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+    def write_config(self, config: RunConfig) -> None:
+        """Replaces config.json; only for a resumed run that is to last longer."""
+        self.config = config
+        write_atomically(self.path / "config.json", config.to_json())
+
+    def append_metrics(self, row: Mapping[str, float]) -> None:
+        """Adds one evaluated step; NaN and Inf are written as null."""
+        line = json.dumps({name: value if math.isfinite(value) else None for name, value in row.items()}) + "\n"
+        try:
+            with (self.path / "metrics.jsonl").open("a") as file:
+                file.write(line)
+        except OSError as error:
+            raise RunError(f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror}") from None
+
+    def keep(self, step: int, tensors: Mapping[str, Tensor], folder: Literal["weights", "logits"] = "weights") -> None:
+        """Keeps the weights (or logits) of a step, as float32."""
+        make_folder(self.path / folder)
+        plain = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
+        content = save_tensors(plain, metadata={"step": str(step)})
+        write_atomically(self.path / folder / _file_name(step), content)
+        self._checksums[f"{folder}/{_file_name(step)}"] = hashlib.sha256(content).hexdigest()
+
+    def write_resume_point(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Replaces the resume point; metrics written so far are synced first, so that they are never behind it."""
+        metrics = self.path / "metrics.jsonl"
+        if metrics.exists():
+            with metrics.open("rb") as file:
+                os.fsync(file.fileno())
+        content = save_tensors({name: t.contiguous() for name, t in tensors.items()}, metadata={"step": str(step)})
+        write_atomically(self.path / "resume.safetensors", content)
+
+    def read_resume_point(self) -> tuple[int, dict[str, Tensor]] | None:
+        """Step and tensors of the resume point, or None where there is none yet."""
+        file = self.path / "resume.safetensors"
+        if not file.is_file():
+            return None
+        try:
+            with safe_open(file, framework="pt") as handle:
+                step = int(handle.metadata()["step"])
+            return step, load_tensors(file.read_bytes())
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            raise RunError(f"{file} is damaged ({error}): delete it, and the run resumes from its start") from None
+
+    def forget_after(self, step: int) -> None:
+        """Drops metrics and weights of later steps: a resumed run makes them again."""
+        metrics = self.path / "metrics.jsonl"
+        if metrics.exists():
+            kept = [line for row, line in _metric_lines(metrics) if row["step"] <= step]
+            write_atomically(metrics, "".join(kept))
+        for folder in ("weights", "logits"):
+            for kept_step in _kept_steps(self.path / folder):
+                file = self.path / folder / _file_name(kept_step)
+                if kept_step > step:
+                    file.unlink()
+                else:
+                    self._checksums[f"{folder}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+
+    def write_status(self, status: StatusName, step: int, **more: Any) -> None:
+        content = {"status": status, "step": step, **more, "checksums": self._checksums}
+        write_atomically(self.path / "status.json", json.dumps(content, indent=2) + "\n")
+
+
+def list_runs(folder: str | Path) -> list[Path]:
+    """The run folders directly below `folder`, by name.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise RunError(f"{root} is not a folder: give the one that holds the runs")
+    return sorted(path.parent for path in root.glob("*/config.json"))
+
+
+def parse_step(reference: str) -> tuple[str, int]:
+    """RUN@STEP as run and step.
+
+    Raises:
+        ConfigError: another form.
+    """
+    run, separator, step = reference.rpartition("@")
+    if not (separator and run and step.isdecimal()):
+        raise ConfigError(f"{reference!r} is not of the form RUN@STEP, for instance checkpoints/run42@1000")
+    return run, int(step)
+
+
+def _file_name(step: int) -> str:
+    return f"step_{step:06d}.safetensors"
+
+
+def _kept_steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    matches = (_WEIGHTS_NAME.fullmatch(entry.name) for entry in folder.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {file}: {error}") from None
+
+
+def _metric_lines(file: Path) -> list[tuple[dict[str, Any], str]]:
+    """Each whole line with what it holds; a last line without its end was cut by a crash and does not count."""
+    if not file.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(_read_text(file).splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise RunError(f"{file}, line {number} is damaged: resume the run, which writes later lines anew")
+        rows.append((row, line))
+    return rows

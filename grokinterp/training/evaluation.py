@@ -1,0 +1,49 @@
+"""One row of metrics.jsonl: a model scored on every input."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from grokinterp.tasks import Task
+
+
+@torch.no_grad()
+def evaluate(
+    task: Task, logits: Float[Tensor, "n c"], weights: Mapping[str, Tensor], loss: str = "cross_entropy"
+) -> dict[str, float]:
+    """Losses, accuracies and weight norms, in float64.
+
+    Args:
+        task: the task; without a known split there is one `loss` and one `accuracy`.
+        logits: of every input. The loss counts all classes (`=` too, where the model has it); accuracy does not.
+        weights: the trained parameters; frozen ones are not to be in it.
+        loss: `cross_entropy` or `mse`.
+
+    Returns:
+        `train_loss`, `test_loss`, `train_accuracy`, `test_accuracy`, where the operation commutes `mirror_accuracy`
+        and `novel_accuracy` (where there are such pairs), `weight_norm` (L2) and `weight_rms`.
+    """
+    logits, labels = logits.double(), task.labels.to(logits.device)
+    if loss == "cross_entropy":
+        losses = F.cross_entropy(logits, labels, reduction="none")
+    else:
+        losses = (logits - F.one_hot(labels, logits.shape[1])).square().mean(dim=1)
+    hits = (logits[:, : task.n_classes].argmax(dim=1) == labels).double()
+    masks = {"train": task.train_mask, "test": task.test_mask, "mirror": task.mirror_mask, "novel": task.novel_mask}
+    row: dict[str, float] = {}
+    if task.train_mask is None:
+        row |= {"loss": losses.mean().item(), "accuracy": hits.mean().item()}
+    for name, mask in masks.items():
+        if mask is not None and mask.any():
+            mask = mask.to(logits.device)
+            if name in ("train", "test"):
+                row[f"{name}_loss"] = losses[mask].mean().item()
+            row[f"{name}_accuracy"] = hits[mask].mean().item()
+    total = sum((w.double().square().sum().item() for w in weights.values()), 0.0)
+    count = sum(w.numel() for w in weights.values())
+    if count:
+        row |= {"weight_norm": total**0.5, "weight_rms": (total / count) ** 0.5}
+    return row

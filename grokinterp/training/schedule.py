@@ -1,0 +1,28 @@
+"""Which steps are evaluated, and which are kept."""
+
+import numpy as np
+
+from grokinterp.config import schedule_terms
+
+
+def scheduled_steps(spec: int | str, last: int) -> list[int]:
+    """The steps in 0 .. last that a schedule means, ascending; 0 and `last` are always among them.
+
+    >>> scheduled_steps("log:4+dense:10:12:1", 100)
+    [0, 1, 5, 10, 11, 12, 22, 100]
+
+    Args:
+        spec: as in `grokinterp.config.schedule_terms`.
+        last: the last step of the run.
+    """
+    steps = {0, last}
+    for term in schedule_terms(spec):
+        if term.kind == "every":
+            steps.update(range(0, last + 1, term.numbers[0]))
+        elif term.kind == "log":
+            count, until = term.numbers[0], min(term.numbers[-1] if len(term.numbers) == 2 else last, last)
+            steps.update(int(step) for step in np.rint(np.geomspace(1, max(until, 1), count)))
+        else:
+            first, until, stride = term.numbers
+            steps.update(range(first, min(until, last) + 1, stride))
+    return sorted(step for step in steps if step <= last)
