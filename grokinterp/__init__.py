@@ -37,7 +37,7 @@ _HOME = {
     "train": "training",
     "write_report": "report",
 }
-_MODULES = {"figures", "fourier", "measures", "models", "training"}
+_MODULES = {"figures", "fourier", "measures", "measures", "models", "training"}
 
 __all__ = ["__version__", *sorted(_HOME), *sorted(_MODULES)]  # noqa: PLE0604
 

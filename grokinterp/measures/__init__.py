@@ -1,0 +1,99 @@
+"""Measures: plain functions of a checkpoint, for one's own models too.
+
+    >>> import torch
+    >>> from grokinterp.measures import Snapshot, key_frequencies, restricted_loss
+    >>> from grokinterp.tasks import Task
+    >>> task = Task.modular_addition(p=31)
+    >>> a, b, c = torch.meshgrid(*[torch.arange(31)] * 3, indexing="ij")
+    >>> logits = 20 * torch.cos(2 * torch.pi * 7 * (a + b - c) / 31)  # a model that knows one frequency
+    >>> snapshot = Snapshot.from_logits(task, logits)
+    >>> key_frequencies(snapshot).values
+    (7,)
+
+Importing this costs what importing torch costs. The exact definitions and their sources are in each docstring.
+"""
+
+from grokinterp.measures.base import (
+    NEEDS,
+    Column,
+    KeyFrequencies,
+    Measure,
+    Reference,
+    Snapshot,
+    Undefined,
+    find_measure,
+    measure,
+    registered,
+)
+from grokinterp.measures.circuit import (
+    cosine_coefficients,
+    cosine_similarities,
+    logit_variance_explained,
+    neuron_frequencies,
+)
+from grokinterp.measures.efficiency import CircuitEfficiency, circuit_efficiency
+from grokinterp.measures.frequencies import RULES, evaluation_pairs, key_frequencies
+from grokinterp.measures.losses import accuracy, cross_entropy_from_logits, loss, margin, margin_from_logits
+from grokinterp.measures.norms import group_norms, group_rms, sum_of_squares, weight_norm, weight_rms
+from grokinterp.measures.progress import (
+    excluded_loss,
+    excluded_loss_from_logits,
+    excluded_loss_novel,
+    excluded_loss_per_frequency,
+    restricted_loss,
+    restricted_loss_from_logits,
+    restricted_loss_novel,
+    restricted_loss_per_frequency,
+)
+from grokinterp.measures.spectrum import (
+    embedding_power,
+    gini,
+    gini_embedding,
+    gini_neuron_logit,
+    neuron_logit_power,
+)
+
+__all__ = [
+    "NEEDS",
+    "RULES",
+    "CircuitEfficiency",
+    "Column",
+    "KeyFrequencies",
+    "Measure",
+    "Reference",
+    "Snapshot",
+    "Undefined",
+    "accuracy",
+    "circuit_efficiency",
+    "cosine_coefficients",
+    "cosine_similarities",
+    "cross_entropy_from_logits",
+    "embedding_power",
+    "evaluation_pairs",
+    "excluded_loss",
+    "excluded_loss_from_logits",
+    "excluded_loss_novel",
+    "excluded_loss_per_frequency",
+    "find_measure",
+    "gini",
+    "gini_embedding",
+    "gini_neuron_logit",
+    "group_norms",
+    "group_rms",
+    "key_frequencies",
+    "logit_variance_explained",
+    "loss",
+    "margin",
+    "margin_from_logits",
+    "measure",
+    "neuron_frequencies",
+    "neuron_logit_power",
+    "registered",
+    "restricted_loss",
+    "restricted_loss_from_logits",
+    "restricted_loss_novel",
+    "restricted_loss_per_frequency",
+    "sum_of_squares",
+    "weight_norm",
+    "weight_rms",
+]

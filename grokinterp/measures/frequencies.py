@@ -1,0 +1,120 @@
+"""Key frequencies: the frequencies that carry the generalizing circuit, by four rules (measures 1.3, 13.1)."""
+
+from collections.abc import Callable
+from typing import get_args
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from grokinterp.errors import ConfigError, MissingNeedError, nearest
+from grokinterp.fourier import component_frequencies, component_norms, frequency_power
+from grokinterp.measures.base import KeyFrequencies, Rule, Snapshot
+from grokinterp.measures.circuit import fit_cosines, neuron_frequencies
+from grokinterp.measures.spectrum import embedding_table, neuron_logit_table
+
+RULES: tuple[str, ...] = tuple(rule for rule in get_args(Rule) if rule != "given")
+
+_Found = tuple[dict[int, float], float, str]  # strength by frequency, threshold, reason where there are none
+
+
+def evaluation_pairs(snapshot: Snapshot) -> Bool[Tensor, " n"]:
+    """The pairs that say whether a model generalizes: held-out ones if there are at least 2p of them, else all.
+
+    Held-out means novel where the operation commutes: a nearly symmetric model answers mirrored pairs by memory.
+    """
+    sums, held_out = snapshot.task.sum_class, snapshot.task.held_out_mask
+    inside = torch.ones(len(snapshot.logits), dtype=torch.bool) if sums is None else sums >= 0
+    if held_out is not None and int((held_out & inside).sum()) >= 2 * snapshot.task.p:
+        return held_out & inside
+    return inside
+
+
+def key_frequencies(snapshot: Snapshot, rule: Rule = "cube_cosine") -> KeyFrequencies:
+    """The key frequencies of one checkpoint; there may be none, and then the result says why.
+
+    Args:
+        snapshot: the checkpoint, of a task with a cyclic group behind it.
+        rule: `cube_cosine` (default): the class-centred logits of pairs the model has not seen resemble
+            cos w_k(a+b-c), by more than 0.05 and five times their resemblance to sines. `neuron_clusters`: at least
+            two neurons with 85 % of their variance on k. `embedding_norm`: a Fourier component of the embedding above
+            a quarter of the largest (over-reports doubles). `unembedding_power`: at least 5 % of the neuron-logit
+            map's power.
+
+    Raises:
+        ConfigError: no rule of that name.
+        MissingNeedError: the rule needs a group, weights or neurons that are not there.
+    """
+    if rule not in RULES:
+        raise ConfigError(f"rule {rule!r} is not known: {nearest(rule, RULES)}")
+    no_group = snapshot.lacks("grid")
+    if no_group is not None:
+        raise MissingNeedError("key_frequencies", "grid", no_group)
+    found, threshold, reason = _BY_RULE[rule](snapshot)
+    group = snapshot.task.group
+    assert group is not None
+    doubles = {k: min(2 * k % group.order, -2 * k % group.order) for k in found}
+    harmonics = tuple((d, k) for k, d in doubles.items() if d in found and d != k and found[d] < found[k])
+    values = tuple(sorted(found))
+    if not values and not reason:
+        reason = "no frequency stands out"
+    return KeyFrequencies(values, rule, threshold, snapshot.step, tuple(sorted(harmonics)), reason)
+
+
+def _cube_cosine(snapshot: Snapshot) -> _Found:
+    task = snapshot.task
+    group, sums = task.group, task.sum_class
+    assert group is not None
+    assert sums is not None
+    pairs = evaluation_pairs(snapshot)
+    logits = snapshot.logits[pairs]
+    centred = logits[:, group.classes[: group.order]]
+    centred = centred - centred.mean(dim=1, keepdim=True)
+    if not torch.isfinite(logits).all():
+        return {}, 0.05, "the logits are not finite"
+    if centred.norm() <= 1e-12 * max(logits.norm().item(), 1e-300):
+        return {}, 0.05, "constant logits"
+    fit = fit_cosines(logits, sums[pairs], group.classes[: group.order])
+    strength = fit.cosine
+    if task.train_mask is None and len(strength) >= 8:
+        inside = sums >= 0
+        hits = snapshot.logits[inside].argmax(dim=1) == task.labels[inside]
+        if hits.double().mean() < 0.9:  # memorized pairs, unknown which, raise every frequency alike
+            strength = strength - strength.median()
+    noise = fit.sine[fit.has_sine].square().mean().sqrt().item() if fit.has_sine.any() else 0.0
+    threshold = max(0.05, 5 * noise)
+    return {k: s for k, s in enumerate(strength.tolist(), start=1) if s > threshold}, threshold, ""
+
+
+def _neuron_clusters(snapshot: Snapshot) -> _Found:
+    clusters = neuron_frequencies(snapshot).clusters(0.85)
+    return {k: float(size) for k, size in clusters.items() if size >= 2}, 0.85, ""
+
+
+def _embedding_norm(snapshot: Snapshot) -> _Found:
+    no_weights = snapshot.lacks("weights")
+    if no_weights is not None:
+        raise MissingNeedError("key_frequencies by embedding_norm", "weights", no_weights)
+    norms = component_norms(embedding_table(snapshot))
+    threshold = norms.max().item() / 4
+    found: dict[int, float] = {}
+    for k, norm in zip(component_frequencies(len(norms)).tolist(), norms.tolist(), strict=True):
+        if k > 0 and norm > threshold:
+            found[k] = max(norm, found.get(k, 0.0))
+    return found, threshold, ""
+
+
+def _unembedding_power(snapshot: Snapshot) -> _Found:
+    power = frequency_power(neuron_logit_table(snapshot))
+    total = power.sum().item()
+    if total <= 0:
+        return {}, 0.05, "the neuron-logit map is zero"
+    return {k: s / total for k, s in enumerate(power.tolist(), start=1) if s >= 0.05 * total}, 0.05, ""
+
+
+_BY_RULE: dict[str, Callable[[Snapshot], _Found]] = {
+    "cube_cosine": _cube_cosine,
+    "neuron_clusters": _neuron_clusters,
+    "embedding_norm": _embedding_norm,
+    "unembedding_power": _unembedding_power,
+}
