@@ -39,7 +39,35 @@ _HOME = {
 }
 _MODULES = {"figures", "fourier", "measures", "measures", "models", "training"}
 
-__all__ = ["__version__", *sorted(_HOME), *sorted(_MODULES)]  # noqa: PLE0604
+__all__ = [
+    "Analysis",
+    "ConfigError",
+    "GrokinterpError",
+    "MLPConfig",
+    "MissingNeedError",
+    "OptimizerConfig",
+    "Recorder",
+    "Run",
+    "RunConfig",
+    "RunError",
+    "ScheduleConfig",
+    "Task",
+    "TaskConfig",
+    "TransformerConfig",
+    "Transition",
+    "__version__",
+    "analyze",
+    "build_model",
+    "figures",
+    "find_transition",
+    "fourier",
+    "measures",
+    "models",
+    "preset",
+    "train",
+    "training",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -56,7 +84,15 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ resolves the names
     from grokinterp import figures, fourier, measures, models, training
-    from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig, preset
+    from grokinterp.config import (
+        MLPConfig,
+        OptimizerConfig,
+        RunConfig,
+        ScheduleConfig,
+        TaskConfig,
+        TransformerConfig,
+        preset,
+    )
     from grokinterp.errors import ConfigError, GrokinterpError, MissingNeedError, RunError
     from grokinterp.models import build_model
     from grokinterp.recorder import Recorder

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Discriminator, TypeAdapter, ValidationError
@@ -235,7 +236,9 @@ class OptimizerConfig:
         if self.name == "adamw":
             _require(self.decay != "coupled", "adamw is decoupled by definition; coupled decay with Adam is name=adam")
         if self.name == "adam":
-            _require(self.decay != "decoupled", "adam is coupled by definition; decoupled decay with Adam is name=adamw")
+            _require(
+                self.decay != "decoupled", "adam is coupled by definition; decoupled decay with Adam is name=adamw"
+            )
 
     @property
     def decoupled(self) -> bool:
@@ -362,14 +365,9 @@ class RunConfig:
             raise ConfigError(f"{source}: {_first_problem(error)}") from None
 
 
-_known_adapter: TypeAdapter[RunConfig] | None = None
-
-
-def _adapter() -> TypeAdapter[RunConfig]:
-    global _known_adapter
-    if _known_adapter is None:  # building it costs 20 ms, and --help has no use for it
-        _known_adapter = TypeAdapter(RunConfig)
-    return _known_adapter
+@cache
+def _adapter() -> Any:
+    return TypeAdapter(RunConfig)  # building it costs 20 ms, and --help has no use for it
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -394,6 +392,7 @@ def _presets() -> dict[str, RunConfig]:
     )
     return {
         "demo": RunConfig(
+            model_seed=2,
             task=TaskConfig(p=67, train_fraction=0.4),
             model=TransformerConfig(d_model=64, n_heads=4, d_mlp=256),
             optimizer=OptimizerConfig(lr=2e-3, weight_decay=1.0),

@@ -127,9 +127,7 @@ class Task:
         equals_token: bool = True,
     ) -> "Task":
         """(a + b) mod p: `Task.of("add", ...)`."""
-        return Task.of(
-            "add", p, train_fraction, data_seed, train_indices=train_indices, equals_token=equals_token
-        )
+        return Task.of("add", p, train_fraction, data_seed, train_indices=train_indices, equals_token=equals_token)
 
     @property
     def p(self) -> int:

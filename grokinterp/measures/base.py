@@ -190,7 +190,9 @@ class Snapshot:
         mask = getattr(self.task, f"{subset}_mask")
         if mask is None:
             raise MissingNeedError(
-                f"the subset {subset!r}", "split", f"{self.task.config.operation} does not commute: no pair has a mirror"
+                f"the subset {subset!r}",
+                "split",
+                f"{self.task.config.operation} does not commute: no pair has a mirror",
             )
         return mask
 

@@ -46,9 +46,7 @@ def diagonal_means(
     return table[m[:, None], (m[:, None] - m[None, :]) % order].sum(dim=0) / max(len(sums), 1)
 
 
-def fit_cosines(
-    logits: Float[Tensor, "n c"], sums: Int[Tensor, " n"], classes: Int[Tensor, " g"]
-) -> CosineFit:
+def fit_cosines(logits: Float[Tensor, "n c"], sums: Int[Tensor, " n"], classes: Int[Tensor, " g"]) -> CosineFit:
     """Projects the class-centred logits of some pairs on cos and sin w_k(a+b-c), for every frequency.
 
     Args:

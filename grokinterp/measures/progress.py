@@ -122,7 +122,9 @@ _NO_KEYS = "no key frequencies"
         Column("restricted_loss", "loss of P_K L + mean L over all pairs: key frequencies alone, as in Nanda et al."),
         Column("restricted_loss_train", "the same over training pairs", {"subset": "train"}),
         Column("restricted_loss_test", "the same over test pairs", {"subset": "test"}),
-        Column("restricted_loss_neuron", "the same with the neurons projected instead of the logits", {"level": "neuron"}),
+        Column(
+            "restricted_loss_neuron", "the same with the neurons projected instead of the logits", {"level": "neuron"}
+        ),
     ),
 )
 def restricted_loss(
@@ -159,10 +161,14 @@ def restricted_loss(
     "excluded_loss",
     needs=("grid", "reference"),
     columns=(
-        Column("excluded_loss", "loss of L - P_K L over training pairs: all but the key frequencies, as in Nanda et al."),
+        Column(
+            "excluded_loss", "loss of L - P_K L over training pairs: all but the key frequencies, as in Nanda et al."
+        ),
         Column("excluded_loss_all", "the same over all pairs", {"subset": "all"}),
         Column("excluded_loss_test", "the same over test pairs", {"subset": "test"}),
-        Column("excluded_loss_neuron", "the same with the neurons projected instead of the logits", {"level": "neuron"}),
+        Column(
+            "excluded_loss_neuron", "the same with the neurons projected instead of the logits", {"level": "neuron"}
+        ),
     ),
 )
 def excluded_loss(
@@ -292,5 +298,3 @@ def excluded_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float:
         return Undefined(fit)
     _, part, trained = fit
     return cross_entropy_from_logits(snapshot.logits[trained] - part, snapshot.task.labels[trained]).item()
-
-

@@ -107,7 +107,9 @@ def gini_embedding(snapshot: Snapshot, *, power: bool = False) -> float:
 @measure(
     "gini_neuron_logit",
     needs=("neurons", "grid"),
-    columns=(Column("gini_neuron_logit", "Gini coefficient of the norms of the neuron-logit map's Fourier components"),),
+    columns=(
+        Column("gini_neuron_logit", "Gini coefficient of the norms of the neuron-logit map's Fourier components"),
+    ),
 )
 def gini_neuron_logit(snapshot: Snapshot, *, power: bool = False) -> float:
     """Gini coefficient of the norms of all Fourier components of the neuron-logit map W_L, the constant included.

@@ -34,9 +34,7 @@ def task_of(config: RunConfig, train_indices: Tensor | None = None) -> Task:
     return Task.from_config(config.task, equals_token=equals, train_indices=train_indices)
 
 
-def build_model(
-    config: RunConfig | ModelConfig, task: Task, seed: int | None = None, device: str = "cpu"
-) -> nn.Module:
+def build_model(config: RunConfig | ModelConfig, task: Task, seed: int | None = None, device: str = "cpu") -> nn.Module:
     """A freshly initialized model: a `HookedTransformer`, or an MLP that is a `HookedRootModule`.
 
     Args:
@@ -55,12 +53,16 @@ def build_model(
     if isinstance(config, TransformerConfig):
         from grokinterp.models.transformer import build_transformer
 
-        return build_transformer(config, task.p, task.n_classes, generator).to(device, print_details=False)
-    if isinstance(config, MLPConfig):
+        model = build_transformer(config, task.p, task.n_classes, generator)
+    elif isinstance(config, MLPConfig):
         from grokinterp.models.mlp import MLP
 
-        return MLP(config, task.p, task.n_classes, generator).to(device, print_details=False)
-    raise ConfigError("a recorded model cannot be built: only its logits and weights are known, not its architecture")
+        model = MLP(config, task.p, task.n_classes, generator)
+    else:
+        raise ConfigError(
+            "a recorded model cannot be built: only its logits and weights are known, not its architecture"
+        )
+    return nn.Module.to(model, device)  # HookedTransformer.to would print where it goes
 
 
 @dataclass(frozen=True)

@@ -80,10 +80,11 @@ def last_position(weights: Weights, tokens: Int[Tensor, "n t"], config: Transfor
         scores.append(F.embedding(last_token * len(x) + key_token, table.flatten(0, 1)))  # [n, h]
         values.append(F.embedding(key_token, v.flatten(1)))  # [n, h e]
     attention = torch.stack(scores, dim=2).softmax(dim=2)  # [n, h, t]
-    z = sum(
-        attention[:, :, i, None] * rearrange(values[i], "n (h e) -> n h e", h=config.n_heads)
-        for i in range(n_positions)
-    )
+    weighted = [
+        attention[:, :, i, None] * rearrange(value, "n (h e) -> n h e", h=config.n_heads)
+        for i, value in enumerate(values)
+    ]
+    z = weighted[0] + sum(weighted[1:])
     attended = rearrange(z, "n h e -> n (h e)") @ part["W_O"].flatten(0, 1) + part["b_O"]
     resid_mid = F.embedding(last_token, x_last) + attended
     neurons = ACTIVATIONS[config.activation](resid_mid @ mlp["W_in"] + mlp["b_in"])
@@ -100,36 +101,28 @@ def mlp(weights: Weights, inputs: Int[Tensor, "n 2"], config: MLPConfig, hook: H
     """An MLP baseline; `hook(name, value)` sees, and may replace, each named activation."""
     activation = ACTIVATIONS[config.activation]
     a, b = inputs.unbind(dim=1)
-    W_0 = weights["layers.0.W"]
-    if config.input == "one_hot":
-        # A one-hot vector times a matrix is a row of it: gathered, not multiplied.
-        x, p = None, len(W_0) // 2
-        first = F.embedding(a, W_0[:p]) + F.embedding(b, W_0[p:])
+    gathered = config.input == "one_hot"
+    if gathered:
+        # A one-hot vector times a matrix is a row of it: x is already what the first layer's matrix gives.
+        W_0 = weights["layers.0.W"]
+        x = F.embedding(a, W_0[: len(W_0) // 2]) + F.embedding(b, W_0[len(W_0) // 2 :])
     else:
-        table_a = weights["embed.W_E"] if "embed.W_E" in weights else weights["embed_a.W_E"]
-        table_b = weights["embed.W_E"] if "embed.W_E" in weights else weights["embed_b.W_E"]
-        left, right = F.embedding(a, table_a), F.embedding(b, table_b)
+        tables = ("embed.W_E", "embed.W_E") if "embed.W_E" in weights else ("embed_a.W_E", "embed_b.W_E")
+        left, right = F.embedding(a, weights[tables[0]]), F.embedding(b, weights[tables[1]])
         x = hook("hook_embed", left + right if config.input == "sum" else torch.cat([left, right], dim=1))
-        first = None
-    neurons, readout = None, weights["unembed.W_U"]
+    neurons, readout = x, weights["unembed.W_U"]
     for i in range(config.depth):
-        layer = f"layers.{i}."
-        if config.architecture == "residual":
-            assert x is not None  # the configuration refuses residual MLPs on one-hot inputs
-            normed = F.layer_norm(x, x.shape[1:], weights[layer + "ln.w"], weights[layer + "ln.b"])
-            product = normed @ weights[layer + "W"]
-        else:
-            product = first if x is None else x @ weights[layer + "W"]
-        assert product is not None
-        pre = hook(layer + "hook_pre", product + weights[layer + "b"] if config.biases else product)
-        neurons = hook(layer + "hook_post", activation(pre))
-        if config.architecture == "residual":
-            out = neurons @ weights[layer + "W_out"]
-            x = x + 0.5 * (out + weights[layer + "b_out"] if config.biases else out)
+        layer = {name.removeprefix(f"layers.{i}."): w for name, w in weights.items() if name.startswith(f"layers.{i}.")}
+        residual = config.architecture == "residual"
+        normed = F.layer_norm(x, x.shape[1:], layer["ln.w"], layer["ln.b"]) if residual else x
+        product = normed if gathered and i == 0 else normed @ layer["W"]
+        pre = hook(f"layers.{i}.hook_pre", product + layer["b"] if config.biases else product)
+        neurons = hook(f"layers.{i}.hook_post", activation(pre))
+        if residual:
+            out = neurons @ layer["W_out"]
+            x = x + 0.5 * (out + layer["b_out"] if config.biases else out)
         else:
             x = neurons
-    assert neurons is not None
-    assert x is not None
     logits = x @ readout
     if config.biases:
         logits = logits + weights["unembed.b_U"]

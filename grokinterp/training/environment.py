@@ -39,7 +39,9 @@ def _commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        outcome = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        outcome = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return outcome.stdout.strip() or None

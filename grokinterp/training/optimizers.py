@@ -90,7 +90,7 @@ class Updater:
         config = self.config
         rate = config.lr * (min(step / config.warmup_steps, 1.0) if config.warmup_steps else 1.0)
         self.optimizer.param_groups[0]["lr"] = rate
-        tensors = [parameter for _, parameter in self.named]
+        tensors: list[Tensor] = [parameter for _, parameter in self.named]
         if config.clip is not None:
             nn.utils.clip_grad_norm_(tensors, config.clip)
         if config.name == "sgd" and config.decoupled and config.weight_decay:
@@ -110,7 +110,7 @@ class Updater:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Puts back what `state` gave."""
-        where = {name: parameter for name, parameter in self.named}
+        where = dict(self.named)
         for key, value in state.items():
             kind, name, slot = (*key.split(":"), "", "")[:3]
             if kind == "optimizer":

@@ -130,7 +130,7 @@ class _Loop:
         status, reason = "stopped", "interrupted"
         for callback in self.callbacks:
             callback.on_start(self.config, self.step, self.schedule.steps)
-        stop = any([callback.on_evaluation(row) for row in self.past for callback in self.callbacks])
+        stop = self.tell(self.past)
         fresh = self.step == 0 and not self.past
         self.writer.write_status("running", self.step)
         try:
@@ -191,13 +191,18 @@ class _Loop:
             if not math.isfinite(row["train_loss"]):
                 self.first_bad = torch.tensor(step)
                 return True
-            stop = any([callback.on_evaluation(row) for callback in self.callbacks])
+            stop = self.tell([row])
         if keeping:
             self.writer.keep(step, self.weights)
         if resuming:
             self.writer.write_resume_point(step, self.state())
             self.writer.write_status("running", step)
         return stop
+
+    def tell(self, rows: Sequence[Mapping[str, float]]) -> bool:
+        """Shows every row to every callback; True where one of them wants to end the run."""
+        answers = [callback.on_evaluation(row) for row in rows for callback in self.callbacks]
+        return any(answers)
 
     def diverged_at(self) -> int | None:
         step = int(self.first_bad)

@@ -1,0 +1,20 @@
+"""Shared by all tests: shape checks on the package, the public data, no network."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("grokinterp", "typecheck.check")
+
+
+@pytest.fixture(scope="session")
+def public_data() -> Path:
+    """The folder of published models and curves; the test is skipped, visibly, where there is none."""
+    folder = os.environ.get("GROKINTERP_PUBLIC_DATA")
+    if not folder:
+        pytest.skip("GROKINTERP_PUBLIC_DATA is not set: published models and curves are not there to test against")
+    path = Path(folder)
+    assert path.is_dir(), f"GROKINTERP_PUBLIC_DATA={folder} is not a folder"
+    return path
