@@ -33,11 +33,11 @@ _HOME = {
     "analyze": "timeline",
     "build_model": "models",
     "find_transition": "transition",
-    "preset": "config",
+    "preset": "presets",
     "train": "training",
     "write_report": "report",
 }
-_MODULES = {"figures", "fourier", "measures", "measures", "models", "training"}
+_MODULES = {"figures", "fourier", "measures", "models", "training"}
 
 __all__ = [
     "Analysis",
@@ -91,10 +91,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
         ScheduleConfig,
         TaskConfig,
         TransformerConfig,
-        preset,
     )
     from grokinterp.errors import ConfigError, GrokinterpError, MissingNeedError, RunError
     from grokinterp.models import build_model
+    from grokinterp.presets import preset
     from grokinterp.recorder import Recorder
     from grokinterp.report import write_report
     from grokinterp.run import Run

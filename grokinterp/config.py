@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -34,7 +34,7 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def _one_of(value: str, names: tuple[str, ...], what: str) -> None:
+def require_one_of(value: str, names: tuple[str, ...], what: str) -> None:
     if value not in names:
         raise ConfigError(f"{what} {value!r} is not known: {nearest(str(value), names)}")
 
@@ -71,8 +71,8 @@ class TaskConfig:
     """labels drawn at random for every input: a control that can only be memorized"""
 
     def __post_init__(self) -> None:
-        _one_of(self.operation, OPERATIONS, "operation")
-        _one_of(self.split, ("torch", "python", "numpy", "given", "unknown"), "split")
+        require_one_of(self.operation, OPERATIONS, "operation")
+        require_one_of(self.split, ("torch", "python", "numpy", "given", "unknown"), "split")
         _require(self.p >= 3, f"p must be at least 3, but is {self.p}")
         if self.operation == "divide":
             _require(
@@ -222,7 +222,7 @@ class OptimizerConfig:
     """largest norm of the whole gradient"""
 
     def __post_init__(self) -> None:
-        _one_of(self.name, ("adamw", "adam", "sgd"), "optimizer")
+        require_one_of(self.name, ("adamw", "adam", "sgd"), "optimizer")
         _finite(self.lr, "lr", above=True)
         _finite(self.weight_decay, "weight_decay")
         _finite(self.eps, "eps")
@@ -331,8 +331,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.model_seed < 2**32, f"model_seed must lie in [0, 2^32), but is {self.model_seed}")
-        _one_of(self.loss, ("cross_entropy", "mse"), "loss")
-        _one_of(self.loss_dtype, ("float64", "float32"), "loss_dtype")
+        require_one_of(self.loss, ("cross_entropy", "mse"), "loss")
+        require_one_of(self.loss_dtype, ("float64", "float32"), "loss_dtype")
 
     def to_json(self) -> str:
         """This configuration as indented JSON."""
@@ -380,67 +380,3 @@ def _first_problem(error: ValidationError) -> str:
         return f"{place}.kind is missing: it says which model this is, transformer or mlp{more}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message}{more}"
-
-
-def _presets() -> dict[str, RunConfig]:
-    mainline = RunConfig(
-        task=TaskConfig(p=113, train_fraction=0.3, split="torch", data_seed=598),
-        model=TransformerConfig(d_model=128, n_heads=4, d_mlp=512),
-        optimizer=OptimizerConfig(lr=1e-3, weight_decay=1.0),
-        schedule=ScheduleConfig(steps=25_000),
-        model_seed=999,
-    )
-    return {
-        "demo": RunConfig(
-            model_seed=2,
-            task=TaskConfig(p=67, train_fraction=0.4),
-            model=TransformerConfig(d_model=64, n_heads=4, d_mlp=256),
-            optimizer=OptimizerConfig(lr=2e-3, weight_decay=1.0),
-            schedule=ScheduleConfig(
-                steps=6000, evaluate_every=20, checkpoints=50, stop_when_grokked=True, stop_factor=1.5
-            ),
-            loss_dtype="float32",
-        ),
-        "nanda": replace(
-            mainline,
-            task=TaskConfig(p=113, train_fraction=0.3, split="python", data_seed=0),
-            model=TransformerConfig(biases="mlp", equals_logit=True, init="nanda"),
-            optimizer=OptimizerConfig(lr=1e-3, weight_decay=1.0, warmup_steps=10),
-            schedule=ScheduleConfig(steps=40_000),
-            model_seed=0,
-        ),
-        "transformer-lens": mainline,
-        "psi": RunConfig(
-            task=TaskConfig(p=97, train_fraction=0.5, split="numpy", data_seed=42),
-            model=MLPConfig(input="one_hot", depth=2, width=128, activation="relu"),
-            optimizer=OptimizerConfig(lr=1e-3, weight_decay=1.0, betas=(0.9, 0.999)),
-            schedule=ScheduleConfig(steps=5000, evaluate_every=50, checkpoints=50),
-            model_seed=42,
-            loss_dtype="float32",
-        ),
-        "manir": RunConfig(
-            task=TaskConfig(p=97, train_fraction=0.2),
-            model=MLPConfig(input="sum", depth=2, width=256, activation="gelu"),
-            optimizer=OptimizerConfig(name="sgd", lr=1e-2, momentum=0.9, weight_decay=2e-3, decay="coupled"),
-            schedule=ScheduleConfig(
-                steps=400_000, evaluate_every=100, checkpoints="log:60+every:2000", memorization_budget=60_000
-            ),
-            loss_dtype="float32",
-        ),
-    }
-
-
-PRESETS = tuple(_presets())
-
-
-def preset(name: str) -> RunConfig:
-    """The configuration of that name: `demo`, `nanda`, `transformer-lens`, `psi` or `manir`.
-
-    `nanda` is Nanda et al. 2023 (arXiv:2301.05217); `transformer-lens` the grokking demo of TransformerLens; `psi`
-    the MLP of AgentTorch/psi; `manir` the canonical run of Manir and Rupa 2026 (arXiv:2603.25009); `demo` is small.
-
-    Raises:
-        ConfigError: no preset has that name.
-    """
-    _one_of(name, PRESETS, "preset")
-    return _presets()[name]

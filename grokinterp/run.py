@@ -157,7 +157,7 @@ class Run:
             hint = f"the nearest step kept is {near}" if near is not None else "no step was kept"
             raise RunError(f"{self.path} kept no {folder} at step {step}: {hint}")
         try:
-            return load_tensors(file.read_bytes())
+            return dict(sorted(load_tensors(file.read_bytes()).items()))
         except (SafetensorError, ValueError, OSError) as error:
             raise RunError(f"{file} is damaged ({error}): delete it, or train again") from None
 

@@ -51,9 +51,8 @@ _DEFINITIONS = {
     "generalized_margin_share": "margin on held-out pairs / margin on training pairs",
     "efficiency_gen": "margin on held-out pairs / sum of squared weights",
     "efficiency_mem": "(margin on training pairs - margin on held-out pairs) / sum of squared weights",
-    "margin_train": "mean over training pairs of the correct logit minus the mean of the others",
-    "margin_gen": "the same over held-out pairs",
-    "margin_mem": "margin_train - margin_gen",
+    "margin_gen": "mean over held-out pairs of the correct logit minus the mean of the others",
+    "margin_mem": "margin on training pairs - margin on held-out pairs",
     "ratio_from_keys": "diagnostic: the ratio with the generalizing margin from the key frequencies' cosines",
 }
 

@@ -1,0 +1,171 @@
+"""What `analyze` has already computed for a run: parquet tables that a changed rule or weight never serves stale."""
+
+import hashlib
+import inspect
+import io
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import grokinterp
+from grokinterp.files import make_folder, write_atomically
+from grokinterp.measures import Measure
+
+_SOURCES = ("measures", "models/forward.py", "fourier.py", "tasks.py")
+
+
+@dataclass
+class Cell:
+    """What one measure gave at one checkpoint."""
+
+    scalars: dict[str, float] = field(default_factory=dict)
+    arrays: dict[str, list[float]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+@cache
+def _package_digest() -> str:
+    """Changes with any line that could change a number."""
+    root = Path(grokinterp.__file__).parent
+    digest = hashlib.sha256()
+    for source in _SOURCES:
+        for file in sorted((root / source).glob("*.py")) if source == "measures" else [root / source]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def measure_key(measure: Measure, frequencies: tuple[int, ...]) -> str:
+    """Identifies what a measure computes: its name, version, source, options, and the reference it is given."""
+    function = inspect.unwrap(measure.function)
+    own = ""
+    if not function.__module__.startswith("grokinterp."):
+        try:
+            own = inspect.getsource(function)
+        except (OSError, TypeError):
+            own = repr(function.__code__.co_code) if hasattr(function, "__code__") else repr(function)
+    options = [(column.name, sorted(column.options.items())) for column in measure.columns]
+    parts = (measure.name, measure.version, own, options, frequencies if measure.uses_reference else ())
+    return hashlib.sha256((repr(parts) + _package_digest()).encode()).hexdigest()
+
+
+class AnalysisCache:
+    """The cells of a run, by measure and step; read from `analysis/`, and written back there.
+
+    A cell is valid as long as its measure's key and the checksum of its step's weights are what they were.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.keys: dict[str, str] = {}
+        self.checksums: dict[int, str] = {}
+        self.cells: dict[tuple[str, int], Cell] = {}
+        try:
+            self._load()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged or foreign: computed anew
+            self.keys, self.checksums, self.cells = {}, {}, {}
+
+    def get(self, measure: str, key: str, step: int, checksum: str) -> Cell | None:
+        if self.keys.get(measure) != key or self.checksums.get(step) != checksum:
+            return None
+        return self.cells.get((measure, step))
+
+    def put(self, measure: str, key: str, step: int, checksum: str, cell: Cell) -> None:
+        if self.keys.get(measure) != key:
+            self.cells = {where: kept for where, kept in self.cells.items() if where[0] != measure}
+            self.keys[measure] = key
+        if self.checksums.get(step) != checksum:
+            self.cells = {where: kept for where, kept in self.cells.items() if where[1] != step}
+            self.checksums[step] = checksum
+        self.cells[measure, step] = cell
+
+    def tables(self, measures: list[str], steps: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The timeline (by step) and the table over frequencies (by step and k) of some measures and steps."""
+        rows, long = [], []
+        for step in steps:
+            row: dict[str, float] = {"step": step}
+            arrays: dict[str, list[float]] = {}
+            for measure in measures:
+                cell = self.cells.get((measure, step), Cell())
+                row |= cell.scalars
+                arrays |= cell.arrays
+            rows.append(row)
+            if arrays:
+                length = max(len(values) for values in arrays.values())
+                block = pd.DataFrame({name: pd.Series(values, dtype=float) for name, values in arrays.items()})
+                block.insert(0, "k", range(1, length + 1))
+                block.insert(0, "step", step)
+                long.append(block)
+        timeline = pd.DataFrame(rows, columns=None if rows else ["step"]).set_index("step")
+        frequencies = pd.concat(long, ignore_index=True) if long else pd.DataFrame(columns=["step", "k"])
+        return timeline, frequencies.set_index(["step", "k"])
+
+    def save(self, summary: dict[str, Any]) -> None:
+        """Writes the tables and `analysis.json`.
+
+        Raises:
+            RunError: the run's folder cannot be written to.
+        """
+        make_folder(self.folder)
+        measures, steps = sorted(self.keys), sorted(self.checksums)
+        timeline, frequencies = self.tables(measures, steps)
+        index: dict[str, Any] = {}
+        for name in measures:
+            mine = {step: cell for (measure, step), cell in self.cells.items() if measure == name}
+            index[name] = {
+                "key": self.keys[name],
+                "steps": sorted(mine),
+                "scalars": list(dict.fromkeys(column for cell in mine.values() for column in cell.scalars)),
+                "arrays": list(dict.fromkeys(column for cell in mine.values() for column in cell.arrays)),
+                "reasons": _by_reason(mine),
+            }
+        write_atomically(self.folder / "timeline.parquet", _parquet(timeline))
+        write_atomically(self.folder / "frequencies.parquet", _parquet(frequencies))
+        content = {"summary": summary, "measures": index, "checksums": {str(s): c for s, c in self.checksums.items()}}
+        write_atomically(self.folder / "analysis.json", json.dumps(content, indent=1) + "\n")
+
+    def _load(self) -> None:
+        file = self.folder / "analysis.json"
+        if not file.is_file():
+            return
+        content = json.loads(file.read_text())
+        timeline = pd.read_parquet(self.folder / "timeline.parquet")
+        frequencies = pd.read_parquet(self.folder / "frequencies.parquet")
+        rows: dict[Any, dict[Any, float]] = timeline.to_dict("index")  # pyright: ignore[reportAssignmentType]
+        blocks = {step: block for step, block in frequencies.groupby(level="step")}  # noqa: C416
+        checksums = {int(step): str(value) for step, value in content["checksums"].items()}
+        for name, entry in content["measures"].items():
+            reasons = {
+                (step, column): reason
+                for column, by_reason in entry["reasons"].items()
+                for reason, steps in by_reason.items()
+                for step in steps
+            }
+            for step in entry["steps"]:
+                # An array that could not be computed is all NaN in the table, and absent from the cell.
+                columns = [c for c in entry["arrays"] if step in blocks and blocks[step][c].notna().any()]
+                self.cells[name, step] = Cell(
+                    {column: rows[step][column] for column in entry["scalars"]},
+                    {column: blocks[step][column].tolist() for column in columns},
+                    {column: reason for (where, column), reason in reasons.items() if where == step},
+                )
+            self.keys[name] = str(entry["key"])
+        self.checksums = checksums
+
+
+def _by_reason(cells: dict[int, Cell]) -> dict[str, dict[str, list[int]]]:
+    """column -> reason -> steps."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for step, cell in sorted(cells.items()):
+        for column, reason in cell.reasons.items():
+            found.setdefault(column, {}).setdefault(reason, []).append(step)
+    return found
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer)
+    return buffer.getvalue()

@@ -1,0 +1,77 @@
+"""Configurations with a name: the published ones, and a small one for newcomers."""
+
+from dataclasses import replace
+
+from grokinterp.config import (
+    MLPConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+    TaskConfig,
+    TransformerConfig,
+    require_one_of,
+)
+
+
+def _presets() -> dict[str, RunConfig]:
+    mainline = RunConfig(
+        task=TaskConfig(p=113, train_fraction=0.3, split="torch", data_seed=598),
+        model=TransformerConfig(d_model=128, n_heads=4, d_mlp=512),
+        optimizer=OptimizerConfig(lr=1e-3, weight_decay=1.0),
+        schedule=ScheduleConfig(steps=25_000),
+        model_seed=999,
+    )
+    return {
+        "demo": RunConfig(
+            model_seed=2,
+            task=TaskConfig(p=67, train_fraction=0.4),
+            model=TransformerConfig(d_model=64, n_heads=4, d_mlp=256),
+            optimizer=OptimizerConfig(lr=2e-3, weight_decay=1.0),
+            schedule=ScheduleConfig(
+                steps=6000, evaluate_every=20, checkpoints=50, stop_when_grokked=True, stop_factor=1.5
+            ),
+            loss_dtype="float32",
+        ),
+        "nanda": replace(
+            mainline,
+            task=TaskConfig(p=113, train_fraction=0.3, split="python", data_seed=0),
+            model=TransformerConfig(biases="mlp", equals_logit=True, init="nanda"),
+            optimizer=OptimizerConfig(lr=1e-3, weight_decay=1.0, warmup_steps=10),
+            schedule=ScheduleConfig(steps=40_000),
+            model_seed=0,
+        ),
+        "transformer-lens": mainline,
+        "psi": RunConfig(
+            task=TaskConfig(p=97, train_fraction=0.5, split="numpy", data_seed=42),
+            model=MLPConfig(input="one_hot", depth=2, width=128, activation="relu"),
+            optimizer=OptimizerConfig(lr=1e-3, weight_decay=1.0, betas=(0.9, 0.999)),
+            schedule=ScheduleConfig(steps=5000, evaluate_every=50, checkpoints=50),
+            model_seed=42,
+            loss_dtype="float32",
+        ),
+        "manir": RunConfig(
+            task=TaskConfig(p=97, train_fraction=0.2),
+            model=MLPConfig(input="sum", depth=2, width=256, activation="gelu"),
+            optimizer=OptimizerConfig(name="sgd", lr=1e-2, momentum=0.9, weight_decay=2e-3, decay="coupled"),
+            schedule=ScheduleConfig(
+                steps=400_000, evaluate_every=100, checkpoints="log:60+every:2000", memorization_budget=60_000
+            ),
+            loss_dtype="float32",
+        ),
+    }
+
+
+PRESETS = tuple(_presets())
+
+
+def preset(name: str) -> RunConfig:
+    """The configuration of that name: `demo`, `nanda`, `transformer-lens`, `psi` or `manir`.
+
+    `nanda` is Nanda et al. 2023 (arXiv:2301.05217); `transformer-lens` the grokking demo of TransformerLens; `psi`
+    the MLP of AgentTorch/psi; `manir` the canonical run of Manir and Rupa 2026 (arXiv:2603.25009); `demo` is small.
+
+    Raises:
+        ConfigError: no preset has that name.
+    """
+    require_one_of(name, PRESETS, "preset")
+    return _presets()[name]
