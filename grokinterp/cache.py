@@ -146,7 +146,7 @@ class AnalysisCache:
             }
             for step in entry["steps"]:
                 # An array that could not be computed is all NaN in the table, and absent from the cell.
-                columns = [c for c in entry["arrays"] if step in blocks and blocks[step][c].notna().any()]
+                columns = [c for c in entry["arrays"] if step in blocks and bool(pd.notna(blocks[step][c]).any())]
                 self.cells[name, step] = Cell(
                     {column: rows[step][column] for column in entry["scalars"]},
                     {column: blocks[step][column].tolist() for column in columns},

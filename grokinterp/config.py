@@ -331,6 +331,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.model_seed < 2**32, f"model_seed must lie in [0, 2^32), but is {self.model_seed}")
+        _require(self.format_version == FORMAT_VERSION, f"format_version is {FORMAT_VERSION} here and cannot be chosen")
         require_one_of(self.loss, ("cross_entropy", "mse"), "loss")
         require_one_of(self.loss_dtype, ("float64", "float32"), "loss_dtype")
 

@@ -30,7 +30,7 @@ from grokinterp.measures import (
 from grokinterp.measures.base import Rule, as_frequencies
 from grokinterp.run import Run
 from grokinterp.summary import summarize
-from grokinterp.transition import Transition, find_transition
+from grokinterp.transition import Transition, find_transition, first_reaching
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +84,12 @@ class Analysis:
 
     def curves(self, column: str) -> pd.Series:
         """A column on the finest grid there is: the training's own if it was logged there, else the timeline's."""
-        metrics = self.metrics
-        frame = metrics if column in metrics and metrics[column].notna().any() else self.timeline
-        if column not in frame:
-            return pd.Series(dtype=float, name=column)
-        return frame[column].dropna()
+        for frame in (self.metrics, self.timeline):
+            if column in frame:
+                series = pd.Series(frame[column], dtype=float)
+                if series.notna().any():
+                    return pd.Series(series[series.notna()])
+        return pd.Series(dtype=float, name=column)
 
     def why_missing(self, column: str, step: int | None = None) -> str:
         """The reason for a NaN in a column, at a step or wherever it is; empty where there is none."""
@@ -292,8 +293,13 @@ def _store(cell: Cell, measure: Measure, name: str, value: Any) -> None:
     else:
         numbers = {name: value}
     for key, number in numbers.items():
+        if not isinstance(number, (int, float, torch.Tensor)):
+            raise ConfigError(
+                f"measure {measure.name!r} gave {type(number).__name__}: a measure gives a number, a tensor over "
+                "frequencies, a dict of numbers, or a dataclass of numbers"
+            )
         cell.scalars[key] = float(number)
-        if not math.isfinite(number):
+        if not math.isfinite(cell.scalars[key]):
             cell.reasons[key] = getattr(number, "reason", "") or "the value is not finite"
 
 
@@ -332,11 +338,10 @@ def _reference(
         found = KeyFrequencies(as_frequencies(frequencies, group.order), "given", step=step)
         return Reference(found, generalizes, found.values, (), by_rule)
     found = key_frequencies(snapshot, rule)
-    accuracies = run.metrics.get("test_accuracy", pd.Series(dtype=float)).dropna()
-    reached = accuracies.index[accuracies >= 0.95]
+    grokked = first_reaching(run.metrics, "test_accuracy", 0.95).step
     union, lost = set(found.values), ()
-    if len(reached):
-        since = [s for s in kept if int(reached[0]) <= s]
+    if grokked is not None:
+        since = [s for s in kept if s >= grokked]
         at = {s: _keys_at(snapshots.cell(keys_measure, (), s)) for s in since}
         union |= set().union(*at.values())
         lost = tuple(sorted(at[since[0]] - set(found.values))) if since else ()
@@ -356,8 +361,8 @@ def _warnings(reference: Reference, transition: Transition) -> list[str]:
         warnings.append(f"no key frequencies by the rule {found.rule} at step {found.step}: {found.reason}")
     if reference.lost:
         warnings.append(
-            f"keys at T_grok(0.95) that are no longer keys at step {found.step}: {list(reference.lost)}; columns ending "
-            "in _union use every key since T_grok, and so do the figures"
+            f"keys at T_grok(0.95) that are no longer keys at step {found.step}: {list(reference.lost)}; the columns "
+            "that end in _union use every key since T_grok, and so do the figures"
         )
     sets = set(reference.by_rule.values())
     if found.rule != "given" and len(sets) > 1:

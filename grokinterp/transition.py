@@ -116,7 +116,7 @@ def find_transition(
     """
     curves = timeline if metrics is None or metrics.empty else metrics
     events = {
-        name: {theta: _first_reaching(curves, column, theta) for theta in THRESHOLDS}
+        name: {theta: first_reaching(curves, column, theta) for theta in THRESHOLDS}
         for name, column in (("train", "train_accuracy"), ("test", "test_accuracy"), ("novel", "novel_accuracy"))
     }
     delay = {theta: _difference(events["test"][theta].step, events["train"][theta].step) for theta in THRESHOLDS}
@@ -152,11 +152,13 @@ def _column(frame: pd.DataFrame, name: str) -> pd.Series | None:
     """A column without its NaN rows; None where nothing is left."""
     if name not in frame:
         return None
-    series = frame[name].dropna()
+    series = pd.Series(frame[name], dtype=float)
+    series = pd.Series(series[series.notna()])
     return None if series.empty else series
 
 
-def _first_reaching(curves: pd.DataFrame, name: str, theta: float) -> Event:
+def first_reaching(curves: pd.DataFrame, name: str, theta: float) -> Event:
+    """The first row at which a column is at least theta, whatever it does later."""
     series = _column(curves, name)
     if series is None:
         return Event(None, reason=f"no {name.replace('_', ' ')} was recorded")
@@ -201,7 +203,7 @@ def _outcome(
     name = "novel_accuracy" if _column(curves, "novel_accuracy") is not None else "test_accuracy"
     series = _column(curves, name)
     assert series is not None
-    quarter = series[series.index >= series.index[-1] * 0.75]
+    quarter = pd.Series(series[series.index >= series.index[-1] * 0.75])
     change = _fitted_change(quarter)
     if 0.05 < series.iloc[-1] < 0.95 and len(quarter) >= 3 and abs(change) <= flatness:
         return "semi_grokked", f"{name.replace('_', ' ')} rests at {series.iloc[-1]:.3f}"
@@ -216,7 +218,7 @@ def _grokked_or_not(
     seen = _column(curves, "novel_accuracy")
     seen = seen if seen is not None else _column(curves, "test_accuracy")
     assert seen is not None
-    already = float(seen[seen.index <= memorized].iloc[-1])
+    already = float(seen.to_numpy()[seen.index <= memorized][-1])
     if already >= 0.5:
         return "generalized_without_delay", f"accuracy on unseen pairs was {already:.2f} when training was memorized"
     return "grokked", f"memorized at step {memorized}, generalized at step {generalized}"
@@ -267,10 +269,10 @@ def _circuit_formation_end(test: pd.Series, chance: float) -> Boundary:
     """Better than a uniform guess on unseen pairs, from here on."""
     steps, values = list(test.index), test.to_numpy()
     peak = int(values.argmax())
-    at = {level: first_from(steps, list(values < level * chance), after=peak) for level in (1.5, 1.0, 0.67)}
-    if at[1.0] is None:
+    below = [first_from(steps, list(values < level * chance), after=peak) for level in (1.5, 1.0, 0.67)]
+    if below[1] is None:
         return Boundary(None, reason="test loss never falls below chance")
-    return _at(test, at[1.0], at[1.5], at[0.67])
+    return _at(test, below[1], below[0], below[2])
 
 
 def _memorization_end(excluded: pd.Series, formation_end: int | None, chance: float) -> Boundary:
@@ -295,30 +297,31 @@ def _memorization_end(excluded: pd.Series, formation_end: int | None, chance: fl
 
 def norm_fall(norm: pd.Series, width: float = 0.075) -> pd.Series:
     """rho(t) = - d ln(sum of squares) / d ln t, by least squares over t (1 +- width); NaN with fewer than 3 points."""
-    inside = norm[norm.index > 0]
+    inside = pd.Series(norm[norm.index > 0])
     x, y = np.log(inside.index.to_numpy(dtype=float)), 2 * np.log(inside.to_numpy(dtype=float))
     steps = inside.index.to_numpy(dtype=float)
     rho = []
     for t in steps:
         near = (steps >= t * (1 - width)) & (steps <= t * (1 + width))
         rho.append(-np.polyfit(x[near], y[near], 1)[0] if near.sum() >= 3 else np.nan)
-    return pd.Series(rho, index=inside.index).dropna()
+    found = pd.Series(rho, index=inside.index, dtype=float)
+    return pd.Series(found[found.notna()])
 
 
 def _cleanup_from_norm(norm: pd.Series, formation_end: int) -> Boundary:
     rho = norm_fall(norm)
-    rho = rho[rho.index >= formation_end]
+    rho = pd.Series(rho[rho.index >= formation_end])
     if rho.empty:
         return Boundary(None, reason="too few steps were evaluated after the circuit formed")
     steps, values = list(rho.index), rho.to_numpy()
     steepest = int(values.argmax())
     if values[steepest] < 0.5:
         return Boundary(None, reason="the weight norm does not fall")
-    at = {level: first_from(steps, list(values < level), after=steepest, sustained=1) for level in (1.0, 0.5, 0.25)}
-    if at[0.5] is None:
+    rests = [first_from(steps, list(values < level), after=steepest, sustained=1) for level in (1.0, 0.5, 0.25)]
+    if rests[1] is None:
         return Boundary(None, reason="the weight norm still falls at the last checkpoint")
     grid = list(norm.index)
-    boundary = _at(rho, at[0.5], at[1.0], at[0.25])
+    boundary = _at(rho, rests[1], rests[0], rests[2])
     i = grid.index(boundary.step)
     return Boundary(boundary.step, boundary.low, boundary.high, int(grid[i - 1]) if i else None)
 
@@ -364,7 +367,7 @@ def _evidence(
         series = _column(curves, name)
         if step is None or series is None or series.index[0] > step:
             return None
-        return float(series[series.index <= step].iloc[-1])
+        return float(series.to_numpy()[series.index <= step][-1])
 
     memorized = events["train"][0.99].step
     last = int(curves.index[-1]) if len(curves) else None

@@ -1,0 +1,126 @@
+"""Recorder: a stranger's training loop, logged into a run that analyze, report and figures read.
+
+>>> task = Task.modular_addition(p=97, train_fraction=0.3)          # doctest: +SKIP
+>>> with Recorder("checkpoints/mine", task) as recorder:            # doctest: +SKIP
+...     for step in range(10_000):
+...         if step % 100 == 0:
+...             recorder.record(step, model)
+...         train_one_step(model)
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grokinterp.config import RecordedConfig, RunConfig
+from grokinterp.errors import ConfigError
+from grokinterp.measures import Snapshot
+from grokinterp.run import Run, RunWriter
+from grokinterp.tasks import Task
+from grokinterp.training.environment import describe_environment
+from grokinterp.training.evaluation import evaluate
+
+
+class Recorder:
+    """Writes a run from somebody's own training loop: logits on every input, metrics, and the weights.
+
+    The architecture is not known, so the logits themselves are kept; measures of logits all work. Measures of weights
+    work where parameters carry TransformerLens names (`embed.W_E`, ...).
+
+    Attributes:
+        run: the run so far.
+    """
+
+    def __init__(self, path: str | Path, task: Task, *, description: str = "", keep_weights: bool = True):
+        """Starts a run.
+
+        Args:
+            path: an empty or new folder.
+            task: what is being learned, with the split that is trained on.
+            description: of the model, for the report.
+            keep_weights: whether to keep named parameters beside the logits.
+
+        Raises:
+            RunError: the folder holds something already, or cannot be written to.
+        """
+        config = RunConfig(
+            task=task.config, model=RecordedConfig(description=description), optimizer=None, schedule=None
+        )
+        self.task = task
+        self.keep_weights = keep_weights
+        self._last_step = -1
+        self._writer = RunWriter.create(path, config, describe_environment("cpu", "recorded"), task)
+        self._writer.write_status("running", 0)
+
+    @property
+    def run(self) -> Run:
+        return Run.open(self._writer.path)
+
+    @torch.no_grad()
+    def record(
+        self, step: int, model: Callable[[Tensor], Tensor] | Tensor, *, weights: Mapping[str, Tensor] | None = None
+    ) -> dict[str, float]:
+        """Records one checkpoint.
+
+        Args:
+            step: number of updates made; must grow from call to call.
+            model: called with `task.tokens`, as in `Snapshot.from_model`; or the logits themselves. A module is put
+                into evaluation mode for the call.
+            weights: named parameters; by default those of a module.
+
+        Returns:
+            The row of metrics that was written.
+
+        Raises:
+            ConfigError: a step that does not grow, or logits of another shape.
+        """
+        if step <= self._last_step:
+            raise ConfigError(f"step {step} was recorded after step {self._last_step}: steps must grow")
+        if isinstance(model, Tensor):
+            snapshot = Snapshot.from_logits(self.task, model)
+        else:
+            snapshot = self._from_model(model)
+            if weights is None and isinstance(model, nn.Module):
+                weights = dict(model.named_parameters())
+        kept = {name: w for name, w in (weights or {}).items() if self.keep_weights}
+        trained = {name: w for name, w in (weights or {}).items() if w.requires_grad or not w.is_leaf}
+        row = {"step": step, **evaluate(self.task, snapshot.logits, trained or (weights or {}))}
+        self._writer.append_metrics(row)
+        self._writer.keep(step, {"logits": snapshot.logits}, folder="logits")
+        if kept:
+            self._writer.keep(step, kept)
+        self._last_step = step
+        self._writer.write_status("running", step)
+        return row
+
+    def _from_model(self, model: Callable[[Tensor], Tensor]) -> Snapshot:
+        if not isinstance(model, nn.Module):
+            return Snapshot.from_model(self.task, model)
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        training = model.training
+        model.eval()
+        try:
+            return Snapshot.from_model(self.task, lambda tokens: model(tokens.to(device)).cpu())
+        finally:
+            model.train(training)
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close("stopped" if error is not None else "finished", "" if error is None else repr(error))
+
+    def close(self, status: Any = "finished", reason: str = "") -> None:
+        """Ends the run; the context manager calls it."""
+        losses = self.run.metrics
+        column = "train_loss" if "train_loss" in losses else "loss"
+        if len(losses) and not math.isfinite(losses[column].iloc[-1]):
+            status, reason = "diverged", f"the loss was not finite at step {self._last_step}"
+        self._writer.write_status(status, max(self._last_step, 0), reason=reason)

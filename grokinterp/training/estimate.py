@@ -1,0 +1,65 @@
+"""What a run will cost, measured by making a few steps of it that are thrown away."""
+
+import time
+from dataclasses import dataclass
+
+from grokinterp.config import RunConfig
+from grokinterp.errors import ConfigError
+from grokinterp.models import build_model, forward_for, task_of
+from grokinterp.training.optimizers import Updater, loss_function
+from grokinterp.training.schedule import scheduled_steps
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Time and disk that a run takes.
+
+    Attributes:
+        steps: updates.
+        seconds_per_step: measured, in seconds.
+        seconds: of all updates; evaluation and writing come on top.
+        parameters: numbers in one checkpoint.
+        checkpoints: how many are kept.
+        checkpoint_bytes: size of one.
+    """
+
+    steps: int
+    seconds_per_step: float
+    seconds: float
+    parameters: int
+    checkpoints: int
+    checkpoint_bytes: int
+
+
+def estimate(config: RunConfig, tries: int = 5) -> Cost:
+    """Builds the model, makes `tries` updates on the CPU, and writes nothing.
+
+    Raises:
+        ConfigError: the configuration has no optimizer or schedule.
+    """
+    if config.optimizer is None or config.schedule is None:
+        raise ConfigError("this configuration was recorded or imported: it has no optimizer and schedule to estimate")
+    task = task_of(config)
+    assert task.train_mask is not None
+    model = build_model(config, task)
+    weights = dict(model.named_parameters())
+    forward, loss = forward_for(config.model, task), loss_function(config)
+    updater = Updater(weights.items(), config.optimizer)
+    size = config.optimizer.batch_size
+    tokens, labels = task.tokens[task.train_mask][:size], task.labels[task.train_mask][:size]
+    times = []
+    for step in range(tries):
+        began = time.perf_counter()
+        loss(forward.logits(weights, tokens), labels).backward()
+        updater.apply(step)
+        times.append(time.perf_counter() - began)
+    typical = sorted(times)[len(times) // 2]
+    parameters = sum(w.numel() for w in weights.values())
+    return Cost(
+        steps=config.schedule.steps,
+        seconds_per_step=typical,
+        seconds=typical * config.schedule.steps,
+        parameters=parameters,
+        checkpoints=len(scheduled_steps(config.schedule.checkpoints, config.schedule.steps)),
+        checkpoint_bytes=4 * parameters,
+    )
