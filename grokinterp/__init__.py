@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Analysis": "timeline",
+    "Analysis": "analysis",
     "ConfigError": "errors",
     "GrokinterpError": "errors",
     "MissingNeedError": "errors",
@@ -84,6 +84,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ resolves the names
     from grokinterp import figures, fourier, measures, models, training
+    from grokinterp.analysis import Analysis
     from grokinterp.config import (
         MLPConfig,
         OptimizerConfig,
@@ -99,6 +100,6 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.report import write_report
     from grokinterp.run import Run
     from grokinterp.tasks import Task
-    from grokinterp.timeline import Analysis, analyze
+    from grokinterp.timeline import analyze
     from grokinterp.training import train
     from grokinterp.transition import Transition, find_transition

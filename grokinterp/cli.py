@@ -19,8 +19,8 @@ from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError, nearest
 
 if TYPE_CHECKING:
+    from grokinterp.analysis import Analysis
     from grokinterp.run import Run
-    from grokinterp.timeline import Analysis
 
 USAGE = """usage: grokinterp COMMAND ...
 

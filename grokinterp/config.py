@@ -2,13 +2,15 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import Discriminator, TypeAdapter, ValidationError
 
 from grokinterp.errors import ConfigError, nearest
+from grokinterp.schedules import schedule_terms
 
 FORMAT_VERSION = 1
 
@@ -34,7 +36,7 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def require_one_of(value: str, names: tuple[str, ...], what: str) -> None:
+def require_one_of(value: Any, names: tuple[str, ...], what: str) -> None:
     if value not in names:
         raise ConfigError(f"{what} {value!r} is not known: {nearest(str(value), names)}")
 
@@ -42,6 +44,16 @@ def require_one_of(value: str, names: tuple[str, ...], what: str) -> None:
 def _finite(value: float, what: str, *, at_least: float = 0.0, above: bool = False) -> None:
     good = math.isfinite(value) and (value > at_least if above else value >= at_least)
     _require(good, f"{what} must be a finite number {'>' if above else '>='} {at_least:g}, but is {value!r}")
+
+
+def _require_known_choices(config: Any) -> None:
+    """Refuses a value that its field's Literal does not list: dataclasses do not look at their annotations."""
+    for item in fields(config):
+        hints = (item.type,) if get_origin(item.type) is Literal else get_args(item.type)
+        choices = [choice for hint in hints if get_origin(hint) is Literal for choice in get_args(hint)]
+        value = getattr(config, item.name)
+        if choices and not (value is None and NoneType in hints):
+            require_one_of(value, tuple(choices), item.name)
 
 
 def is_prime(n: int) -> bool:
@@ -71,8 +83,7 @@ class TaskConfig:
     """labels drawn at random for every input: a control that can only be memorized"""
 
     def __post_init__(self) -> None:
-        require_one_of(self.operation, OPERATIONS, "operation")
-        require_one_of(self.split, ("torch", "python", "numpy", "given", "unknown"), "split")
+        _require_known_choices(self)
         _require(self.p >= 3, f"p must be at least 3, but is {self.p}")
         if self.operation == "divide":
             _require(
@@ -82,6 +93,9 @@ class TaskConfig:
             )
         if self.split == "unknown":
             _require(self.train_fraction is None, "split 'unknown' goes with train_fraction null")
+            _require(
+                self.label_noise == 0, "label_noise is of training labels, and with split 'unknown' none are known"
+            )
         else:
             given = self.train_fraction
             _require(
@@ -120,6 +134,7 @@ class TransformerConfig:
     """alpha: every initial weight is multiplied by it (Liu et al. 2022)"""
 
     def __post_init__(self) -> None:
+        _require_known_choices(self)
         for name in ("n_layers", "n_heads", "d_model", "d_mlp"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, but is {getattr(self, name)}")
         if self.d_head is None:
@@ -168,6 +183,7 @@ class MLPConfig:
     """alpha: every initial weight is multiplied by it (Liu et al. 2022)"""
 
     def __post_init__(self) -> None:
+        _require_known_choices(self)
         for name in ("depth", "width"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, but is {getattr(self, name)}")
         _require(self.d_embed is None or self.d_embed >= 1, f"d_embed must be at least 1, but is {self.d_embed}")
@@ -222,7 +238,7 @@ class OptimizerConfig:
     """largest norm of the whole gradient"""
 
     def __post_init__(self) -> None:
-        require_one_of(self.name, ("adamw", "adam", "sgd"), "optimizer")
+        _require_known_choices(self)
         _finite(self.lr, "lr", above=True)
         _finite(self.weight_decay, "weight_decay")
         _finite(self.eps, "eps")
@@ -243,42 +259,6 @@ class OptimizerConfig:
     @property
     def decoupled(self) -> bool:
         return self.decay == "decoupled" if self.decay is not None else self.name == "adamw"
-
-
-@dataclass(frozen=True)
-class ScheduleTerm:
-    """One term of a schedule, in steps; see `schedule_terms`."""
-
-    kind: Literal["every", "log", "dense"]
-    numbers: tuple[int, ...]
-
-
-_TERM_FORMS = {"every": (1,), "log": (1, 2), "dense": (3,)}
-
-
-def schedule_terms(spec: int | str) -> tuple[ScheduleTerm, ...]:
-    """Reads which steps are meant: terms joined by `+`, step 0 and the last step always being meant too.
-
-    `100` or `every:100`: each multiple of 100. `log:60`: sixty, evenly spaced in log(step) up to the last step.
-    `log:60:1000`: the same up to step 1000. `dense:800:1600:10`: each tenth step from 800 to 1600.
-
-    Raises:
-        ConfigError: a term of another form.
-    """
-    terms = []
-    for text in str(spec).replace(" ", "").split("+"):
-        kind, *rest = text.split(":") if ":" in text else ("every", text)
-        numbers = tuple(int(part) for part in rest if part.isdecimal())
-        well_formed = kind in _TERM_FORMS and len(numbers) == len(rest) and len(numbers) in _TERM_FORMS[kind]
-        if not well_formed or min(numbers, default=0) < (0 if kind == "dense" else 1):
-            raise ConfigError(
-                f"schedule {str(spec)!r}: cannot read {text!r}; a term is a number of steps, every:K, log:N, "
-                "log:N:UNTIL or dense:FROM:TO:K, and terms are joined by +"
-            )
-        if kind == "dense" and not (numbers[0] <= numbers[1] and numbers[2] >= 1):
-            raise ConfigError(f"schedule {str(spec)!r}: dense:FROM:TO:K needs FROM <= TO and K >= 1")
-        terms.append(ScheduleTerm(kind, numbers))  # pyright: ignore[reportArgumentType]
-    return tuple(terms)
 
 
 @dataclass(frozen=True)
@@ -332,8 +312,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         _require(0 <= self.model_seed < 2**32, f"model_seed must lie in [0, 2^32), but is {self.model_seed}")
         _require(self.format_version == FORMAT_VERSION, f"format_version is {FORMAT_VERSION} here and cannot be chosen")
-        require_one_of(self.loss, ("cross_entropy", "mse"), "loss")
-        require_one_of(self.loss_dtype, ("float64", "float32"), "loss_dtype")
+        _require_known_choices(self)
 
     def to_json(self) -> str:
         """This configuration as indented JSON."""
@@ -371,12 +350,21 @@ def _adapter() -> Any:
     return TypeAdapter(RunConfig)  # building it costs 20 ms, and --help has no use for it
 
 
+_MODELS: dict[str, type] = {"transformer": TransformerConfig, "mlp": MLPConfig, "recorded": RecordedConfig}
+_SECTIONS: dict[str, type] = {"task": TaskConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig}
+
+
 def _first_problem(error: ValidationError) -> str:
     first, *others = error.errors()
-    place = ".".join(str(part) for part in first["loc"]) or "the whole"
+    # Within a model, pydantic names the kind that it chose; the file has no such level.
+    parts = [str(part) for part in first["loc"]]
+    parts = [part for i, part in enumerate(parts) if not (i == 1 and parts[0] == "model" and part in _MODELS)]
+    place = ".".join(parts) or "the whole"
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{place} is not a key of this configuration{more}"
+        owner = _MODELS.get(str(first["loc"][1])) if parts[0] == "model" else _SECTIONS.get(parts[0], RunConfig)
+        known = [item.name for item in fields(owner or RunConfig)]
+        return f"{place} is not a key of this configuration: {nearest(parts[-1], known)}{more}"
     if first["type"] == "union_tag_not_found":
         return f"{place}.kind is missing: it says which model this is, transformer or mlp{more}"
     message = first["msg"].removeprefix("Value error, ")

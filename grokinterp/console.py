@@ -13,7 +13,7 @@ from grokinterp.errors import GrokinterpError
 from grokinterp.run import Run, list_runs
 
 if TYPE_CHECKING:
-    from grokinterp.timeline import Analysis
+    from grokinterp.analysis import Analysis
 
 _FINAL = (
     "train_loss",

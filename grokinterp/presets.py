@@ -28,7 +28,11 @@ def _presets() -> dict[str, RunConfig]:
             model=TransformerConfig(d_model=64, n_heads=4, d_mlp=256),
             optimizer=OptimizerConfig(lr=2e-3, weight_decay=1.0),
             schedule=ScheduleConfig(
-                steps=6000, evaluate_every=20, checkpoints=50, stop_when_grokked=True, stop_factor=1.5
+                steps=6000,
+                evaluate_every=10,
+                checkpoints="log:22:300+every:100",
+                stop_when_grokked=True,
+                stop_factor=1.7,
             ),
             loss_dtype="float32",
         ),

@@ -26,8 +26,8 @@ _POLYNOMIALS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 _COMMUTATIVE = frozenset({"add", "multiply", "multiply_nonzero", "x^2+y^2", "x^2+xy+y^2"})
 
-# Labels are drawn from another stream than the split, so that a control keeps the split of the run it controls.
-_LABEL_STREAM = 2**32
+# Labels are drawn from another stream than the split. A CPU generator uses the low 32 bits of its seed only.
+_LABEL_STREAM = 0x9E3779B9
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Task:
 
     @property
     def commutes(self) -> bool:
-        """Whether (a, b) and (b, a) always have one label, so that a symmetric model knows one from the other."""
+        """Whether the operation gives (a, b) and (b, a) one answer, for a symmetric model to share."""
         return self.config.operation in _COMMUTATIVE and not self.config.random_labels
 
     @cached_property
@@ -225,7 +225,7 @@ def _positions(inputs: Tensor, p: int) -> Tensor:
 def _labels(config: TaskConfig, inputs: Tensor, train_mask: Tensor | None) -> Tensor:
     p = config.p
     a, b = inputs.unbind(dim=1)
-    generator = torch.Generator().manual_seed(config.data_seed + _LABEL_STREAM)
+    generator = torch.Generator().manual_seed(config.data_seed ^ _LABEL_STREAM)
     if config.random_labels:
         return torch.randint(p, (len(inputs),), generator=generator)
     if config.operation == "divide":

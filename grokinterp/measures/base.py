@@ -315,7 +315,7 @@ def measure(
         columns: the columns it gives, where it is not the one called `name`.
 
     Raises:
-        ConfigError: an unknown need.
+        ConfigError: an unknown need, or the name of one of grokinterp's own measures.
     """
     unknown = set(needs) - set(NEEDS)
     if unknown:
@@ -330,6 +330,9 @@ def measure(
                     raise MissingNeedError(name, need, reason)
             return function(snapshot, *args, **options)
 
+        taken = _REGISTER.get(name)
+        if taken is not None and inspect.unwrap(taken.function).__module__.startswith("grokinterp."):
+            raise ConfigError(f"the name {name!r} is a measure of grokinterp's own: choose another")
         summary = (inspect.getdoc(function) or name).split("\n\n")[0].replace("\n", " ")
         given = tuple(columns) or (Column(name, summary),)
         _REGISTER[name] = Measure(name, checked, tuple(needs), version, given)

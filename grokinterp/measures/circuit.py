@@ -114,7 +114,7 @@ def logit_variance_explained(snapshot: Snapshot, frequencies: Frequencies) -> fl
     total = (grid - grid.mean(dim=(0, 1))).square().sum().item()
     if not keys:
         return Undefined("no key frequencies")
-    if total == 0:
+    if total <= (1e-12 * grid.norm().item()) ** 2:  # what rounding leaves of a constant
         return Undefined("constant logits")
     part = frequency_parts(sum_class_averages(grid), keys).sum(dim=0)
     return len(grid) * part.square().sum().item() / total  # each sum class holds g pairs

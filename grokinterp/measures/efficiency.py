@@ -109,8 +109,8 @@ def circuit_efficiency(snapshot: Snapshot, frequencies: Frequencies = ()) -> Cir
     return CircuitEfficiency(
         circuit_efficiency_ratio=ratio,
         generalized_margin_share=o_gen / o_train,
-        efficiency_gen=o_gen / squares if squares else Undefined("all weights are zero"),
-        efficiency_mem=o_mem / squares if squares else Undefined("all weights are zero"),
+        efficiency_gen=_per_norm(o_gen, squares),
+        efficiency_mem=_per_norm(o_mem, squares),
         margin_train=o_train,
         margin_gen=o_gen,
         margin_mem=o_mem,
@@ -118,6 +118,12 @@ def circuit_efficiency(snapshot: Snapshot, frequencies: Frequencies = ()) -> Cir
         ratio_from_keys=_ratio_from_keys(snapshot, frequencies),
         reason=reason,
     )
+
+
+def _per_norm(margin: float, squares: float) -> float:
+    if isinstance(squares, Undefined):
+        return squares
+    return margin / squares if squares else Undefined("all weights are zero")
 
 
 def _nothing(reason: str, squares: float) -> CircuitEfficiency:

@@ -76,11 +76,12 @@ def _cube_cosine(snapshot: Snapshot) -> _Found:
         return {}, 0.05, "constant logits"
     fit = fit_cosines(logits, sums[pairs], group.classes[: group.order])
     strength = fit.cosine
-    if task.train_mask is None and len(strength) >= 8:
-        inside = sums >= 0
-        hits = snapshot.logits[inside].argmax(dim=1) == task.labels[inside]
-        if hits.double().mean() < 0.9:  # memorized pairs, unknown which, raise every frequency alike
-            strength = strength - strength.median()
+    trained_among = task.train_mask is None or bool((task.train_mask & pairs).any())
+    if trained_among and len(strength) >= 8:
+        unseen = (sums >= 0) & (torch.ones_like(pairs) if task.test_mask is None else task.test_mask)
+        hits = snapshot.logits[unseen].argmax(dim=1) == task.labels[unseen]
+        if hits.double().mean() < 0.9:  # memorized pairs among them raise every frequency alike
+            strength = strength - strength.quantile(0.5)
     noise = fit.sine[fit.has_sine].square().mean().sqrt().item() if fit.has_sine.any() else 0.0
     threshold = max(0.05, 5 * noise)
     return {k: s for k, s in enumerate(strength.tolist(), start=1) if s > threshold}, threshold, ""

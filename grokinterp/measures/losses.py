@@ -1,5 +1,6 @@
 """Losses, accuracies and margins of a snapshot, over all inputs or a subset of them."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -44,6 +45,8 @@ def loss(snapshot: Snapshot, *, subset: Subset = "all") -> float:
         MissingNeedError: the subset needs a split that is not known.
     """
     mask = snapshot.mask(subset)
+    if not mask.any():
+        return Undefined(f"no {subset} pairs")
     return cross_entropy_from_logits(snapshot.logits[mask], snapshot.task.labels[mask]).item()
 
 
@@ -57,8 +60,10 @@ def accuracy(snapshot: Snapshot, *, subset: Subset = "all") -> float:
     mask = snapshot.mask(subset)
     if not mask.any():
         return Undefined(f"no {subset} pairs")
-    hits = snapshot.logits[mask].argmax(dim=1) == snapshot.task.labels[mask]
-    return hits.double().mean().item()
+    logits = snapshot.logits[mask]
+    if not torch.isfinite(logits).all():
+        return Undefined("the logits are not finite")
+    return (logits.argmax(dim=1) == snapshot.task.labels[mask]).double().mean().item()
 
 
 @measure("margin", columns=_columns("margin", "mean of the correct logit minus the mean of the others", _SUBSETS))

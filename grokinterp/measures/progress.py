@@ -151,6 +151,8 @@ def restricted_loss(
     if not keys:
         return Undefined(_NO_KEYS)
     sums, pairs = _sums_and_pairs(snapshot, subset)
+    if not pairs.any():
+        return Undefined(f"no {subset} pairs")
     table = _key_part(snapshot, keys, level).sum(dim=0)
     if constant:
         table = table + snapshot.logits[sums >= 0].mean(dim=0)
@@ -191,6 +193,8 @@ def excluded_loss(
     if not keys:
         return Undefined(_NO_KEYS)
     sums, pairs = _sums_and_pairs(snapshot, subset)
+    if not pairs.any():
+        return Undefined(f"no {subset} pairs")
     part = _key_part(snapshot, keys, level).sum(dim=0)
     return cross_entropy_from_logits(snapshot.logits[pairs] - part[sums[pairs]], snapshot.task.labels[pairs]).item()
 

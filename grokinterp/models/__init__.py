@@ -62,7 +62,7 @@ def build_model(config: RunConfig | ModelConfig, task: Task, seed: int | None = 
         raise ConfigError(
             "a recorded model cannot be built: only its logits and weights are known, not its architecture"
         )
-    return nn.Module.to(model, device)  # HookedTransformer.to would print where it goes
+    return _move(model, device)
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,11 @@ class Forward:
     def logits(self, weights: Weights, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n c"]:
         """Logits where the answer is read; differentiable in the weights."""
         return self.activations(weights, tokens).logits
+
+
+def _move(model: Any, device: str | torch.device) -> nn.Module:
+    """Puts a model somewhere without a word; a HookedTransformer notes it in its configuration too."""
+    return model.to(device, print_details=False)
 
 
 def forward_for(config: ModelConfig, task: Task, *, plain: bool = False) -> Forward:
@@ -111,6 +116,8 @@ def _module_activations(config: TransformerConfig, task: Task) -> Callable[[Weig
         module.hook_dict[name].add_hook(keep)
 
     def activations(weights: Weights, tokens: Tensor) -> Activations:
+        if next(module.parameters()).device != tokens.device:
+            _move(module, tokens.device)
         logits = torch.func.functional_call(module, dict(weights), (tokens,))[:, -1]
         linear = config.normalization == "none"
         readout = weights[f"blocks.{last}.mlp.W_out"] @ weights["unembed.W_U"] if linear else None

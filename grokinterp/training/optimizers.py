@@ -36,6 +36,8 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
+        if torch.is_grad_enabled():  # a second derivative through saved tensors would be silently wrong
+            raise RuntimeError("cross_entropy has a first derivative only: use torch.nn.functional.cross_entropy")
         terms, total, gap, column = ctx.saved_tensors
         share = torch.sigmoid(gap)
         gradient = terms * (share / total)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from grokinterp.config import schedule_terms
+from grokinterp.schedules import schedule_terms
 
 
 def scheduled_steps(spec: int | str, last: int) -> list[int]:
@@ -12,7 +12,7 @@ def scheduled_steps(spec: int | str, last: int) -> list[int]:
     [0, 1, 5, 10, 11, 12, 22, 100]
 
     Args:
-        spec: as in `grokinterp.config.schedule_terms`.
+        spec: as in `grokinterp.schedules.schedule_terms`.
         last: the last step of the run.
     """
     steps = {0, last}
@@ -20,8 +20,9 @@ def scheduled_steps(spec: int | str, last: int) -> list[int]:
         if term.kind == "every":
             steps.update(range(0, last + 1, term.numbers[0]))
         elif term.kind == "log":
-            count, until = term.numbers[0], min(term.numbers[-1] if len(term.numbers) == 2 else last, last)
-            steps.update(int(step) for step in np.rint(np.geomspace(1, max(until, 1), count)))
+            # An end that is given fixes the steps, however long the run becomes.
+            until = term.numbers[1] if len(term.numbers) == 2 else last
+            steps.update(int(step) for step in np.rint(np.geomspace(1, max(until, 1), term.numbers[0])))
         else:
             first, until, stride = term.numbers
             steps.update(range(first, min(until, last) + 1, stride))

@@ -27,8 +27,8 @@ from grokinterp.training.schedule import scheduled_steps
 
 log = logging.getLogger(__name__)
 
-# Minibatches are drawn from another stream than the initialization, so that neither depends on the other.
-_BATCH_STREAM = 2**32
+# Minibatches are drawn from another stream than the initialization. A CPU generator uses the low 32 bits of its seed.
+_BATCH_STREAM = 0x85EBCA6B
 
 
 def train(
@@ -116,7 +116,7 @@ class _Loop:
         self.all_tokens = task.tokens.to(device)
         self.train_tokens = task.tokens[task.train_mask].to(device)
         self.train_labels = task.labels[task.train_mask].to(device)
-        self.batch_order = torch.Generator().manual_seed(config.model_seed + _BATCH_STREAM)
+        self.batch_order = torch.Generator().manual_seed(config.model_seed ^ _BATCH_STREAM)
         self.pending = torch.empty(0, dtype=torch.int64)  # what is left of the current epoch's order
         self.first_bad = torch.tensor(-1, device=device)  # first step with a non-finite loss; read without a sync
         self.step = 0

@@ -1,16 +1,72 @@
-"""The numbers of an analysis as one plain object, for JSON and for tables."""
+"""Analysis: what `analyze` returns, and the plain object that `--json` prints of it."""
 
 import math
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from grokinterp.transition import Boundary, Event
+import pandas as pd
 
-if TYPE_CHECKING:
-    from grokinterp.timeline import Analysis
+from grokinterp.measures import Reference
+from grokinterp.run import Run
+from grokinterp.transition import Boundary, Event, Transition
 
 
-def summarize(analysis: "Analysis") -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """The measures of a run over its checkpoints, and what they say of its transition.
+
+    Attributes:
+        run: the run.
+        timeline: one row a checkpoint (index `step`), one column a number.
+        frequencies: one row a checkpoint and frequency (index `step`, `k`), one column an array over frequencies.
+        reference: the key frequencies used, and how they were found.
+        transition: events, outcome and phases.
+        warnings: what a reader should know before believing the numbers.
+        definitions: what each column of `timeline` and `frequencies` means.
+        reasons: column -> reason -> steps, for what could not be computed.
+    """
+
+    run: Run
+    timeline: pd.DataFrame
+    frequencies: pd.DataFrame
+    reference: Reference
+    transition: Transition
+    warnings: tuple[str, ...]
+    definitions: dict[str, str]
+    reasons: dict[str, dict[str, list[int]]]
+
+    @property
+    def name(self) -> str:
+        """The run's folder name, for legends."""
+        return self.run.path.name
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """Losses, accuracies and norms on the grid they were evaluated on while training."""
+        return self.run.metrics
+
+    def curves(self, column: str) -> pd.Series:
+        """A column on the finest grid there is: the training's own if it was logged there, else the timeline's."""
+        for frame in (self.metrics, self.timeline):
+            if column in frame:
+                series = pd.Series(frame[column], dtype=float)
+                if series.notna().any():
+                    return pd.Series(series[series.notna()])
+        return pd.Series(dtype=float, name=column)
+
+    def why_missing(self, column: str, step: int | None = None) -> str:
+        """The reason for a NaN in a column, at a step or wherever it is; empty where there is none."""
+        for reason, steps in self.reasons.get(column, {}).items():
+            if step is None or step in steps:
+                return reason
+        return ""
+
+    def summary(self) -> dict[str, Any]:
+        """The object that `grokinterp analyze --json` prints."""
+        return _summary(self)
+
+
+def _summary(analysis: Analysis) -> dict[str, Any]:
     """What an analysis says, as the JSON object of `grokinterp analyze --json`; what is unknown is null."""
     run, transition, found = analysis.run, analysis.transition, analysis.reference.frequencies
     config = run.config.task

@@ -1,0 +1,179 @@
+"""The layout of the package, read from its source: who imports whom, and what is nowhere to be found."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "grokinterp"
+FILES = sorted(PACKAGE.rglob("*.py"))
+IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
+NUMERICS = {"torch", "numpy", "einops", "jaxtyping"}
+
+MAY_IMPORT = {
+    "errors": set(),
+    "schedules": {"errors"},
+    "config": {"errors", "schedules"},
+    "fourier": {"errors"},
+    "tasks": {"errors", "config", "fourier"},
+    "measures": {"errors", "fourier", "tasks", "measures"},
+}
+FROM_THE_GROUND_UP = [
+    *("errors", "schedules", "config", "presets", "fourier", "tasks", "measures", "models", "files", "run"),
+    *("training", "recorder", "transition", "analysis", "cache", "timeline", "figures", "report", "console", "cli"),
+]
+
+
+def room_of(path: Path) -> str:
+    """`tasks` for tasks.py, `measures` for every file in measures/."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each imported module with the names taken from it, imports inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, ()) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = ["grokinterp", *path.relative_to(PACKAGE).parts[:-1]]
+            base = package[: len(package) - node.level + 1] if node.level else []
+            yield ".".join([*base, *([node.module] if node.module else [])]), tuple(a.name for a in node.names)
+
+
+def third_parties(path: Path) -> set[str]:
+    tops = {module.split(".")[0] for module, _ in imports(path)}
+    return tops - set(sys.stdlib_module_names) - {"grokinterp"}
+
+
+def own_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for module, names in imports(path):
+        parts = module.split(".")
+        if parts == ["grokinterp"]:
+            rooms |= set(names) or {"__init__"}
+        elif parts[0] == "grokinterp":
+            rooms.add(parts[1])
+    return rooms
+
+
+def calls(path: Path) -> Iterator[ast.Call]:
+    yield from (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+
+
+def test_the_package_is_found():
+    assert {"__init__.py", "config.py", "measures/base.py", "models/transformer.py"} <= set(IDS)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_the_lower_rooms_know_nobody_above_them(room):
+    paths = [path for path in FILES if room_of(path) == room]
+    assert paths
+    for path in paths:
+        assert own_rooms(path) <= MAY_IMPORT[room], path
+
+
+def test_imports_run_one_way():
+    for path in FILES:
+        if path.name == "__init__.py" and path.parent == PACKAGE:
+            continue
+        room = room_of(path)
+        below = set(FROM_THE_GROUND_UP[: FROM_THE_GROUND_UP.index(room) + 1])
+        assert own_rooms(path) - {"__init__", "__version__"} <= below, path
+
+
+def test_configurations_and_errors_do_without_torch():
+    for name in ("config", "errors"):
+        assert third_parties(PACKAGE / f"{name}.py") <= {"pydantic"}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room_of(p) == "measures"], ids=lambda p: p.name)
+def test_a_measure_costs_what_torch_costs(path):
+    assert third_parties(path) <= {"torch", "einops", "jaxtyping"}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room_of(p) in ("fourier", "tasks")], ids=lambda p: p.name)
+def test_tasks_and_fourier_need_numerics_only(path):
+    assert third_parties(path) <= NUMERICS
+
+
+@pytest.mark.parametrize(
+    ("library", "homes"),
+    [
+        ("transformer_lens", {"models/transformer.py", "models/mlp.py"}),
+        ("plotly", {"figures", "report"}),
+        ("tyro", {"cli"}),
+        ("pickle", set()),
+        ("cloudpickle", set()),
+        ("dill", set()),
+        ("joblib", set()),
+    ],
+)
+def test_a_library_is_imported_at_home_only(library, homes):
+    for path in FILES:
+        if any(module.split(".")[0] == library for module, _ in imports(path)):
+            assert homes & {room_of(path), path.relative_to(PACKAGE).as_posix()}, path
+
+
+def test_only_the_transformer_file_takes_hooked_transformer():
+    for path in FILES:
+        taken = {
+            name for module, names in imports(path) if module.split(".")[0] == "transformer_lens" for name in names
+        }
+        if path.relative_to(PACKAGE).as_posix() == "models/mlp.py":
+            assert taken == {"HookedRootModule", "HookPoint"}
+        else:
+            assert not taken or path.relative_to(PACKAGE).as_posix() == "models/transformer.py"
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_library_code_does_not_print(path):
+    if path.name == "cli.py":
+        return
+    assert not [call.lineno for call in calls(path) if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_nothing_is_unpickled(path):
+    """Strangers' .pt files may be read in formats.py, and there as weights only."""
+    for call in calls(path):
+        if ast.unparse(call.func) not in ("torch.load", "torch.save", "np.load", "numpy.load", "pd.read_pickle"):
+            continue
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert ast.unparse(call.func) == "torch.load", ast.unparse(call)
+        assert room_of(path) == "formats", ast.unparse(call)
+        assert given.get("weights_only") == "True", ast.unparse(call)
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_files_are_at_most_400_lines(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_annotations_are_evaluated(path):
+    """With `from __future__ import annotations` the shape checks of the tests would see nothing."""
+    assert all(module != "__future__" for module, _ in imports(path))
+
+
+def test_no_room_is_called_utils():
+    assert not {"utils", "helpers", "common"} & {part.removesuffix(".py") for name in IDS for part in name.split("/")}
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("grokinterp", ["torch", "transformer_lens", "pandas", "plotly", "tyro", "numpy", "pydantic"]),
+        ("grokinterp.config", ["torch", "transformer_lens", "pandas", "plotly", "tyro"]),
+        ("grokinterp.measures", ["transformer_lens", "pandas", "plotly", "tyro", "pyarrow"]),
+        ("grokinterp.tasks", ["transformer_lens", "pandas", "plotly", "tyro", "pyarrow"]),
+        ("grokinterp.models", ["transformer_lens", "pandas", "plotly", "tyro", "pyarrow"]),
+    ],
+)
+def test_importing_a_room_does_not_import_what_it_does_not_need(module, unwanted):
+    script = f"import json, sys, {module}; print(json.dumps([m for m in {unwanted!r} if m in sys.modules]))"
+    outcome = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert json.loads(outcome.stdout) == []

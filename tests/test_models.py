@@ -1,0 +1,675 @@
+"""Models against TransformerLens itself, against plain torch.nn, and against published initial losses."""
+
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+from grokinterp.config import MLPConfig, OptimizerConfig, RecordedConfig, RunConfig, TaskConfig, TransformerConfig
+from grokinterp.errors import ConfigError
+from grokinterp.models import build_model, forward_for, task_of
+from grokinterp.presets import preset
+from grokinterp.tasks import Task
+from grokinterp.training.optimizers import Updater, loss_function
+
+pytestmark = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
+
+P = 7
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """These models are so small that handing work to other threads costs more than the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def randomized(model: nn.Module, seed: int = 11) -> nn.Module:
+    """The same model with every parameter drawn anew, biases and LayerNorms too."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.4, generator=generator)
+            parameter.requires_grad_(True)
+    return model
+
+
+def gradients(logits: Tensor, labels: Tensor, parameters: dict[str, Any]) -> dict[str, Tensor]:
+    loss = F.cross_entropy(logits, labels)
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(parameter) if gradient is None else gradient
+        for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
+    }
+
+
+# --- the transformer-lens preset is the TransformerLens demo ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mainline() -> tuple[RunConfig, Task, Any]:
+    config = preset("transformer-lens")
+    task = task_of(config)
+    return config, task, build_model(config, task)
+
+
+def test_mainline_is_a_hooked_transformer_with_the_demos_parameters(mainline):
+    _, _, model = mainline
+    assert isinstance(model, HookedTransformer)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 227_313
+
+
+def test_mainline_has_the_demos_initial_losses(mainline):
+    _, task, model = mainline
+    with torch.no_grad():
+        logits = model(task.tokens)[:, -1].double()
+    assert logits.shape == (113**2, 113)
+    train, test = task.train_mask, task.test_mask
+    assert F.cross_entropy(logits[train], task.labels[train]).item() == pytest.approx(4.7358857555, abs=1e-6)
+    assert F.cross_entropy(logits[test], task.labels[test]).item() == pytest.approx(4.7329808682, abs=1e-6)
+
+
+def test_mainline_weights_are_those_transformer_lens_draws_for_the_seed(mainline):
+    _, _, model = mainline
+    with torch.random.fork_rng():
+        plain = HookedTransformer(
+            HookedTransformerConfig(
+                n_layers=1,
+                n_heads=4,
+                d_model=128,
+                d_head=32,
+                d_mlp=512,
+                act_fn="relu",
+                normalization_type=None,
+                d_vocab=114,
+                d_vocab_out=113,
+                n_ctx=3,
+                init_weights=True,
+                device="cpu",
+                seed=999,
+            )
+        )
+    theirs = weights_of(plain)
+    ours = weights_of(model)
+    assert list(ours) == list(theirs)
+    for name, weight in theirs.items():
+        assert torch.equal(ours[name], weight), name
+
+
+# In a process of its own: the type checker that conftest.py installs draws from Python's global generator itself.
+GLOBAL_GENERATORS = """
+import random, numpy, torch
+from grokinterp.config import MLPConfig, TransformerConfig
+from grokinterp.models import build_model, forward_for
+from grokinterp.tasks import Task
+import transformer_lens
+
+def state():
+    return torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist()
+
+task = Task.modular_addition(7)
+before = state()
+for init in ("nanda", "transformer_lens", "torch"):
+    build_model(TransformerConfig(init=init, biases="trained"), task, seed=999)
+    assert state() == before, init
+deep = TransformerConfig(n_layers=2, d_model=8, d_mlp=8, normalization="layernorm")
+forward_for(deep, task).logits(dict(build_model(deep, task).named_parameters()), task.tokens)
+assert state() == before, "module path"
+for init in ("torch", "normal"):
+    build_model(MLPConfig(input="sum", init=init), task, seed=999)
+    assert state() == before, init
+"""
+
+
+def test_building_leaves_the_global_generators_alone():
+    subprocess.run([sys.executable, "-c", GLOBAL_GENERATORS], check=True)
+
+
+# --- fast logits against HookedTransformer's own ---------------------------------------------------------------------
+
+SMALL = TransformerConfig(n_heads=2, d_model=16, d_mlp=24, biases="trained")
+ONE_LAYER = {
+    "demo": SMALL,
+    "no equals": replace(SMALL, equals_token=False),
+    "three heads of five": replace(SMALL, n_heads=3, d_head=5),
+    "one head, no equals": replace(SMALL, n_heads=1, equals_token=False),
+    "gelu": replace(SMALL, activation="gelu"),
+    "gelu, three heads, no equals": replace(SMALL, activation="gelu", n_heads=3, d_head=7, equals_token=False),
+    "equals logit": replace(SMALL, equals_logit=True),
+    "equals logit, gelu": replace(SMALL, equals_logit=True, activation="gelu", n_heads=4),
+}
+DEEPER = {
+    "two layers": replace(SMALL, n_layers=2),
+    "layernorm": replace(SMALL, normalization="layernorm"),
+    "two layers, layernorm, gelu, no equals": replace(
+        SMALL, n_layers=2, normalization="layernorm", activation="gelu", equals_token=False
+    ),
+}
+
+
+def small_task(config: TransformerConfig, operation: Any = "add") -> Task:
+    return Task.of(operation, P, train_fraction=0.5, equals_token=config.equals_token)
+
+
+@pytest.mark.parametrize("name", ONE_LAYER)
+def test_last_position_logits_are_the_modules(name):
+    config = ONE_LAYER[name]
+    task = small_task(config)
+    model: Any = randomized(build_model(config, task))
+    forward = forward_for(config, task)
+    assert forward.path == "last_position"
+    with torch.no_grad():
+        theirs = model(task.tokens)[:, -1]
+        ours = forward.logits(weights_of(model), task.tokens)
+    assert ours.shape == (P * P, P + 1 if config.equals_logit else P)
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("operation", ["divide", "multiply_nonzero"])
+def test_last_position_logits_on_inputs_that_are_not_all_pairs(operation):
+    task = small_task(SMALL, operation)
+    model: Any = randomized(build_model(SMALL, task))
+    some = torch.tensor([5, 0, 17, 17])
+    with torch.no_grad():
+        theirs = model(task.tokens)[:, -1]
+        forward, weights = forward_for(SMALL, task), weights_of(model)
+        whole, part = forward.logits(weights, task.tokens), forward.logits(weights, task.tokens[some])
+    assert (whole - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    assert (part - theirs[some]).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("name", [*ONE_LAYER, *DEEPER])
+def test_in_float64_logits_and_gradients_are_the_modules_to_the_last_digits(name):
+    config = (ONE_LAYER | DEEPER)[name]
+    task = small_task(config)
+    model: Any = nn.Module.to(randomized(build_model(config, task)), torch.float64)
+    weights = {name: weight.requires_grad_() for name, weight in weights_of(model).items()}
+    theirs, ours = model(task.tokens)[:, -1], forward_for(config, task).logits(weights, task.tokens)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    expected = gradients(theirs, task.labels, dict(model.named_parameters()))
+    found = gradients(ours, task.labels, weights)
+    for parameter, gradient in expected.items():
+        torch.testing.assert_close(found[parameter], gradient, rtol=1e-10, atol=1e-12, msg=parameter)
+
+
+@pytest.mark.parametrize("name", ONE_LAYER)
+def test_float32_gradients_are_as_exact_as_the_modules(name):
+    """Rounding errors are random, so they are compared over several draws of the weights."""
+    config = ONE_LAYER[name]
+    task = small_task(config)
+    forward = forward_for(config, task)
+    model: Any = build_model(config, task)
+    exact: Any = nn.Module.to(build_model(config, task), torch.float64)
+    squares = {"ours": Counter(), "the module's": Counter(), "true": Counter()}
+    for seed in range(12):
+        randomized(model, seed)
+        exact.load_state_dict(model.state_dict())
+        exact.requires_grad_()
+        weights = {name: weight.requires_grad_() for name, weight in weights_of(model).items()}
+        true = gradients(exact(task.tokens)[:, -1], task.labels, dict(exact.named_parameters()))
+        theirs = gradients(model(task.tokens)[:, -1], task.labels, dict(model.named_parameters()))
+        ours = gradients(forward.logits(weights, task.tokens), task.labels, weights)
+        for parameter, gradient in true.items():
+            squares["ours"][parameter] += (ours[parameter] - gradient).square().sum().item()
+            squares["the module's"][parameter] += (theirs[parameter] - gradient).square().sum().item()
+            squares["true"][parameter] += gradient.square().sum().item()
+    for parameter, square in squares["ours"].items():
+        if parameter.endswith("b_K"):  # softmax ignores it: its true gradient is 0, and what is found is rounding alone
+            assert squares["true"][parameter] < 1e-30
+            assert square <= (1e-6) ** 2 * squares["true"]["blocks.0.attn.b_Q"]
+        else:
+            assert square <= 2**2 * squares["the module's"][parameter], parameter
+
+
+@pytest.mark.parametrize("name", [*ONE_LAYER, *DEEPER])
+def test_neurons_attention_and_readout_are_those_of_run_with_cache(name):
+    config = (ONE_LAYER | DEEPER)[name]
+    task = small_task(config)
+    model: Any = randomized(build_model(config, task))
+    last = config.n_layers - 1
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(task.tokens)
+        found = forward_for(config, task).activations(weights_of(model), task.tokens)
+    torch.testing.assert_close(found.neurons, cache["post", last][:, -1], rtol=1e-5, atol=1e-5)
+    assert found.attention is not None
+    torch.testing.assert_close(found.attention, cache["pattern", last][:, :, -1], rtol=1e-5, atol=1e-5)
+    if config.normalization == "layernorm":
+        assert found.neuron_logit_map is None
+        return
+    assert found.neuron_logit_map is not None
+    before = cache["resid_mid", last][:, -1] + model.blocks[last].mlp.b_out
+    rest = before @ model.unembed.W_U + model.unembed.b_U
+    assembled = rest + found.neurons @ found.neuron_logit_map
+    torch.testing.assert_close(assembled, logits[:, -1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", DEEPER)
+def test_what_has_no_fast_form_falls_back_on_the_module(name):
+    config = DEEPER[name]
+    task = small_task(config)
+    model: Any = randomized(build_model(config, task))
+    forward = forward_for(config, task)
+    assert forward.path == "module"
+    with torch.no_grad():
+        theirs = model(task.tokens)[:, -1]
+        assert (forward.logits(weights_of(model), task.tokens) - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_the_plain_module_can_be_asked_for():
+    task = small_task(SMALL)
+    model: Any = randomized(build_model(SMALL, task))
+    plain = forward_for(SMALL, task, plain=True)
+    assert plain.path == "module"
+    with torch.no_grad():
+        torch.testing.assert_close(plain.logits(weights_of(model), task.tokens), model(task.tokens)[:, -1])
+
+
+@pytest.mark.parametrize("name", ["demo", "two layers"])
+def test_models_and_forward_passes_go_where_the_weights_are(name):
+    """`meta` stands in for a GPU: whatever stays behind on the CPU fails here as it does there."""
+    config = (ONE_LAYER | DEEPER)[name]
+    task = small_task(config)
+    model: Any = build_model(config, task, device="meta")
+    tokens = task.tokens.to("meta")
+    assert model(tokens).device.type == "meta"
+    assert forward_for(config, task).logits(dict(model.named_parameters()), tokens).device.type == "meta"
+
+
+# --- initialization --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [SMALL, MLPConfig(input="sum")], ids=["transformer", "mlp"])
+def test_the_seed_determines_the_weights(config):
+    task = Task.of("add", P)
+    first, again, other = (weights_of(build_model(config, task, seed=seed)) for seed in (5, 5, 6))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first if "W" in name)
+
+
+def test_a_runs_seed_is_that_of_its_model():
+    task = Task.of("add", P)
+    run = RunConfig(model=SMALL, model_seed=5)
+    by_run, by_seed = weights_of(build_model(run, task)), weights_of(build_model(SMALL, task, seed=5))
+    assert all(torch.equal(by_run[name], by_seed[name]) for name in by_run)
+
+
+@pytest.fixture(scope="module")
+def nanda() -> dict[str, Tensor]:
+    config = preset("nanda")
+    return weights_of(build_model(config, task_of(config), seed=4))
+
+
+@pytest.mark.parametrize(
+    ("name", "std"),
+    [
+        ("embed.W_E", 1 / math.sqrt(128)),
+        ("pos_embed.W_pos", 1 / math.sqrt(128)),
+        ("blocks.0.attn.W_Q", 1 / math.sqrt(128)),
+        ("blocks.0.attn.W_K", 1 / math.sqrt(128)),
+        ("blocks.0.attn.W_V", 1 / math.sqrt(128)),
+        ("blocks.0.attn.W_O", 1 / math.sqrt(128)),
+        ("blocks.0.mlp.W_in", 1 / math.sqrt(128)),
+        ("blocks.0.mlp.W_out", 1 / math.sqrt(128)),
+        ("unembed.W_U", 1 / math.sqrt(114)),
+    ],
+)
+def test_nandas_initialization(nanda, name, std):
+    weight = nanda[name]
+    standard_error = 1 / math.sqrt(2 * weight.numel())
+    assert weight.std().item() == pytest.approx(std, rel=4 * standard_error)
+    assert abs(weight.mean().item()) < 4 * std / math.sqrt(weight.numel())
+
+
+def test_nandas_model_answers_equals_too_and_starts_without_biases(nanda):
+    assert nanda["unembed.W_U"].shape == (128, 114)
+    assert nanda["embed.W_E"].shape == (114, 128)
+    for name, weight in nanda.items():
+        assert not (".b_" in name and weight.any()), name
+
+
+@pytest.mark.parametrize(
+    ("name", "fan_in"),
+    [
+        ("blocks.0.attn.W_Q", 64),
+        ("blocks.0.attn.b_Q", 64),
+        ("blocks.0.attn.W_O", 4 * 24),
+        ("blocks.0.attn.b_O", 4 * 24),
+        ("blocks.0.mlp.W_in", 64),
+        ("blocks.0.mlp.b_in", 64),
+        ("blocks.0.mlp.W_out", 512),
+        ("blocks.0.mlp.b_out", 512),
+        ("unembed.W_U", 64),
+        ("unembed.b_U", 64),
+    ],
+)
+def test_torch_initialization_of_a_transformer_is_uniform_by_fan_in(name, fan_in):
+    config = TransformerConfig(d_model=64, n_heads=4, d_head=24, d_mlp=512, biases="trained", init="torch")
+    weight = weights_of(build_model(config, Task.of("add", 113)))[name]
+    bound = 1 / math.sqrt(fan_in)
+    assert 0.9 * bound < weight.abs().max().item() <= bound
+    relative = 0.6 if weight.numel() < 100 else 4 / math.sqrt(weight.numel())
+    assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=relative)
+
+
+@pytest.mark.parametrize("name", ["embed.W_E", "pos_embed.W_pos"])
+def test_torch_initialization_of_embeddings_is_standard_normal(name):
+    weight = weights_of(build_model(TransformerConfig(init="torch"), Task.of("add", 113)))[name]
+    assert weight.std().item() == pytest.approx(1.0, rel=4 / math.sqrt(2 * weight.numel()))
+
+
+@pytest.mark.parametrize("scale", [0.5, 8.0])
+@pytest.mark.parametrize(
+    "config",
+    [replace(SMALL, init="torch"), replace(SMALL, init="nanda"), SMALL, MLPConfig(input="concat"), MLPConfig()],
+    ids=["transformer torch", "transformer nanda", "transformer", "mlp concat", "mlp one-hot"],
+)
+def test_init_scale_multiplies_every_initial_weight(config, scale):
+    task = Task.of("add", P)
+    plain, scaled = (weights_of(build_model(c, task, seed=3)) for c in (config, replace(config, init_scale=scale)))
+    for name, weight in plain.items():
+        assert torch.equal(scaled[name], scale * weight), name
+
+
+@pytest.mark.parametrize(
+    ("biases", "trained"),
+    [
+        ("frozen", set()),
+        ("mlp", {"blocks.0.mlp.b_in", "blocks.0.mlp.b_out"}),
+        (
+            "trained",
+            {f"blocks.0.attn.b_{x}" for x in "QKVO"} | {"blocks.0.mlp.b_in", "blocks.0.mlp.b_out", "unembed.b_U"},
+        ),
+    ],
+)
+def test_only_trained_biases_move(biases, trained):
+    config = replace(SMALL, biases=biases)
+    task = small_task(config)
+    model = build_model(config, task)
+    before = weights_of(model)
+    updater = Updater(model.named_parameters(), OptimizerConfig(lr=1e-2))
+    forward = forward_for(config, task)
+    for step in range(2):
+        F.cross_entropy(forward.logits(dict(model.named_parameters()), task.tokens), task.labels).backward()
+        updater.apply(step)
+    moved = {name for name, weight in weights_of(model).items() if not torch.equal(weight, before[name])}
+    matrices = {name for name in before if ".W_" in name}
+    without_effect = {"blocks.0.attn.b_K"}  # shifts all scores of a query alike; only rounding may move it
+    assert moved - matrices - without_effect == trained - without_effect
+    assert matrices <= moved
+    assert {name for name, parameter in model.named_parameters() if not parameter.requires_grad} == (
+        set(before) - matrices - trained
+    )
+
+
+def test_a_recorded_model_can_neither_be_built_nor_run():
+    task = Task.of("add", P)
+    with pytest.raises(ConfigError, match="recorded model cannot be built"):
+        build_model(RecordedConfig(), task)
+    with pytest.raises(ConfigError, match="recorded model has no forward pass"):
+        forward_for(RecordedConfig(), task)
+
+
+# --- MLPs against plain torch.nn -------------------------------------------------------------------------------------
+
+ACTIVATIONS = {"relu": nn.ReLU(), "gelu": nn.GELU(), "tanh": nn.Tanh(), "quadratic": lambda x: x * x}
+
+
+class PlainMLP(nn.Module):
+    """The same network as one would write it; with PyTorch's own initialization, made in the order of the data flow."""
+
+    def __init__(self, config: MLPConfig, p: int):
+        super().__init__()
+        self.config, self.p = config, p
+        if config.input != "one_hot":
+            width = config.d_embed or config.width
+            tables = [nn.Embedding(p, width) for _ in range(1 if config.shared_embedding else 2)]
+            self.tables = nn.ModuleList([tables[0], tables[-1]])
+            entering = width if config.input == "sum" else 2 * width
+        else:
+            entering = 2 * p
+        self.first, self.second, self.norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for _ in range(config.depth):
+            self.first.append(nn.Linear(entering, config.width, bias=config.biases))
+            if config.architecture == "residual":
+                self.second.append(nn.Linear(config.width, entering, bias=config.biases))
+                self.norms.append(nn.LayerNorm(entering))
+            else:
+                entering = config.width
+        self.head = nn.Linear(config.width, p, bias=config.biases)
+        self.seen: dict[str, Tensor] = {}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        a, b = inputs[:, 0], inputs[:, 1]
+        if self.config.input == "one_hot":
+            x = torch.cat([F.one_hot(a, self.p), F.one_hot(b, self.p)], dim=1).to(self.head.weight.dtype)
+        else:
+            left, right = self.tables[0](a), self.tables[1](b)
+            x = left + right if self.config.input == "sum" else torch.cat([left, right], dim=1)
+            self.seen["hook_embed"] = x
+        for i in range(self.config.depth):
+            residual = self.config.architecture == "residual"
+            pre = self.first[i](self.norms[i](x) if residual else x)
+            post = ACTIVATIONS[self.config.activation](pre)
+            x = x + 0.5 * self.second[i](post) if residual else post
+            self.seen[f"layers.{i}.hook_pre"], self.seen[f"layers.{i}.hook_post"] = pre, post
+        return self.head(x)
+
+    def named(self) -> dict[str, Tensor]:
+        """Its parameters under the names, and in the layout, of grokinterp."""
+        found: dict[str, Tensor] = {}
+        if self.config.input != "one_hot":
+            names = ["embed"] if self.config.shared_embedding else ["embed_a", "embed_b"]
+            found |= {f"{name}.W_E": self.tables[-i].weight for i, name in enumerate(names)}
+        for i in range(self.config.depth):
+            found[f"layers.{i}.W"] = self.first[i].weight.T
+            if self.config.biases:
+                found[f"layers.{i}.b"] = self.first[i].bias
+            if self.config.architecture == "residual":
+                found |= {f"layers.{i}.ln.w": self.norms[i].weight, f"layers.{i}.ln.b": self.norms[i].bias}
+                found[f"layers.{i}.W_out"] = self.second[i].weight.T
+                if self.config.biases:
+                    found[f"layers.{i}.b_out"] = self.second[i].bias
+        found["unembed.W_U"] = self.head.weight.T
+        if self.config.biases:
+            found["unembed.b_U"] = self.head.bias
+        return found
+
+
+def variants() -> dict[str, MLPConfig]:
+    found = {}
+    for entering, shared, shape, biases in product(
+        ("one_hot", "concat", "sum"), (True, False), ("flat", "residual"), (True, False)
+    ):
+        if entering == "one_hot" and (shape == "residual" or not shared):
+            continue
+        d_embed = 6 if entering == "concat" and shape == "residual" else None
+        name = f"{entering} {'shared' if shared else 'apart'} {shape} {'biases' if biases else 'bare'}"
+        found[name] = MLPConfig(
+            input=entering,
+            shared_embedding=shared,
+            architecture=shape,
+            biases=biases,
+            d_embed=d_embed,
+            width=12,
+            depth=2,
+            activation="gelu" if shape == "residual" else "relu",
+        )
+    for activation in ("relu", "gelu", "tanh", "quadratic"):
+        found[f"{activation} alone"] = MLPConfig(width=9, depth=1, activation=activation)
+    found["deep"] = MLPConfig(input="sum", width=10, depth=4, activation="tanh")
+    found["narrow embedding"] = MLPConfig(input="concat", d_embed=5, width=10, depth=3)
+    return found
+
+
+MLPS = variants()
+
+
+@pytest.mark.parametrize("name", MLPS)
+def test_mlp_is_the_plain_torch_network(name):
+    config = MLPS[name]
+    task = Task.of("add", P, equals_token=False)
+    plain = randomized(PlainMLP(config, P)).double()
+    assert isinstance(plain, PlainMLP)
+    model: Any = nn.Module.to(build_model(config, task), torch.float64)
+    assert {n: w.shape for n, w in model.named_parameters()} == {n: w.shape for n, w in plain.named().items()}
+    with torch.no_grad():
+        for parameter, weight in plain.named().items():
+            model.get_parameter(parameter).copy_(weight)
+    expected = plain(task.inputs)
+    torch.testing.assert_close(model(task.inputs), expected, rtol=1e-12, atol=1e-12)
+
+    forward = forward_for(config, task)
+    assert forward.path == "mlp"
+    weights = {n: w.requires_grad_() for n, w in weights_of(model).items()}
+    found = forward.activations(weights, task.inputs)
+    torch.testing.assert_close(found.logits, expected, rtol=1e-12, atol=1e-12)
+    assert found.attention is None
+
+    F.cross_entropy(expected, task.labels).backward()
+    ours = gradients(found.logits, task.labels, weights)
+    for parameter, gradient in gradients_under_our_names(plain).items():
+        torch.testing.assert_close(ours[parameter], gradient, rtol=1e-10, atol=1e-12, msg=parameter)
+
+
+def gradients_under_our_names(plain: PlainMLP) -> dict[str, Tensor]:
+    """Gradients of a plain network; they take the place of its parameters, so that `named` lays them out."""
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            assert parameter.grad is not None
+            parameter.copy_(parameter.grad)
+    return {name: value.detach() for name, value in plain.named().items()}
+
+
+@pytest.mark.parametrize("name", MLPS)
+def test_mlp_offers_the_hooks_of_transformer_lens(name):
+    config = MLPS[name]
+    task = Task.of("add", P, equals_token=False)
+    plain = randomized(PlainMLP(config, P)).double()
+    model: Any = nn.Module.to(build_model(config, task), torch.float64)
+    with torch.no_grad():
+        for parameter, weight in plain.named().items():
+            model.get_parameter(parameter).copy_(weight)
+        logits, cache = model.run_with_cache(task.inputs)
+        torch.testing.assert_close(logits, plain(task.inputs), rtol=1e-12, atol=1e-12)
+    names = {f"layers.{i}.hook_{when}" for i in range(config.depth) for when in ("pre", "post")}
+    if config.input != "one_hot":
+        names.add("hook_embed")
+    assert set(cache) == names == set(plain.seen)
+    for hook in names:
+        torch.testing.assert_close(cache[hook], plain.seen[hook], rtol=1e-12, atol=1e-12, msg=hook)
+
+
+def test_a_hook_on_an_mlp_can_replace_what_it_sees():
+    task = Task.of("add", P, equals_token=False)
+    model: Any = randomized(build_model(MLPConfig(width=8), task))
+    with torch.no_grad():
+        silenced = model.run_with_hooks(
+            task.inputs, fwd_hooks=[("layers.1.hook_post", lambda value, hook: torch.zeros_like(value))]
+        )
+        torch.testing.assert_close(silenced, model.unembed.b_U.expand(P * P, P))
+
+
+@pytest.mark.parametrize("name", MLPS)
+def test_neurons_and_readout_of_an_mlp_make_up_its_logits(name):
+    config = MLPS[name]
+    task = Task.of("add", P, equals_token=False)
+    model: Any = nn.Module.to(randomized(build_model(config, task)), torch.float64)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(task.inputs)
+        found = forward_for(config, task).activations(weights_of(model), task.inputs)
+        last = f"layers.{config.depth - 1}.hook_post"
+        torch.testing.assert_close(found.neurons, cache[last])
+        without = model.run_with_hooks(task.inputs, fwd_hooks=[(last, lambda value, hook: torch.zeros_like(value))])
+    torch.testing.assert_close(without + found.neurons @ found.neuron_logit_map, found.logits, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", [0, 42])
+@pytest.mark.parametrize("name", MLPS)
+def test_torch_initialization_of_an_mlp_is_that_of_plain_modules(name, seed):
+    config = MLPS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        expected = PlainMLP(config, P).named()
+    found = weights_of(build_model(config, Task.of("add", P), seed=seed))
+    assert set(found) == set(expected)
+    for parameter, weight in expected.items():
+        assert torch.equal(found[parameter], weight.detach()), parameter
+
+
+def test_normal_initialization_of_an_mlp():
+    config = MLPConfig(input="sum", width=256, depth=2, init="normal")
+    weights = weights_of(build_model(config, Task.of("add", 97)))
+    for name in ("layers.0.W", "layers.1.W", "unembed.W_U"):
+        assert weights[name].std().item() == pytest.approx(1 / 16, rel=4 / math.sqrt(2 * weights[name].numel()))
+    assert not any(weights[name].any() for name in ("layers.0.b", "layers.1.b", "unembed.b_U"))
+
+
+@pytest.mark.parametrize(
+    ("config", "rms"),
+    [
+        (MLPConfig(input="sum", depth=2, width=256, activation="gelu"), 0.3721),
+        (MLPConfig(input="sum", depth=4, width=512, activation="gelu"), 0.2092),
+    ],
+    ids=["depth 2, width 256", "depth 4, width 512"],
+)
+def test_initial_norms_are_those_of_manir_and_rupa(config, rms):
+    """Their Table 7 prints 0.372 and 0.209."""
+    weights = weights_of(build_model(config, Task.of("add", 97)))
+    squares = sum(weight.double().square().sum().item() for weight in weights.values())
+    assert math.sqrt(squares / sum(weight.numel() for weight in weights.values())) == pytest.approx(rms, abs=2e-3)
+
+
+# --- psi -------------------------------------------------------------------------------------------------------------
+
+
+def test_psi_starts_and_trains_as_published(public_data):
+    """The first model of the sweeps (weight decay 0) was built after torch.manual_seed(42).
+
+    Its log has the train loss before an update, test loss and weight norm after it.
+    """
+    log = json.loads((public_data / "psi" / "wd_0.0.json").read_text())
+    config = preset("psi")
+    assert config.optimizer is not None
+    config = replace(config, optimizer=replace(config.optimizer, weight_decay=0.0))
+    task = task_of(config)
+    model = build_model(config, task)
+    weights = dict(model.named_parameters())
+    assert sum(weight.numel() for weight in weights.values()) == 53_985
+    updater, loss = Updater(weights.items(), config.optimizer), loss_function(config)
+    forward = forward_for(config.model, task)
+    for epoch in range(51):
+        train_loss = loss(forward.logits(weights, task.tokens[task.train_mask]), task.labels[task.train_mask])
+        train_loss.backward()
+        updater.apply(epoch)
+        if epoch in (0, 50):
+            row = log["epoch"].index(epoch)
+            with torch.no_grad():
+                logits = forward.logits(weights, task.tokens[task.test_mask])
+            test_loss = F.cross_entropy(logits, task.labels[task.test_mask])
+            norm = math.sqrt(sum(weight.double().square().sum().item() for weight in weights.values()))
+            precision = 1e-6 if epoch == 0 else 1e-4
+            assert train_loss.item() == pytest.approx(log["train_loss"][row], abs=precision)
+            assert test_loss.item() == pytest.approx(log["test_loss"][row], abs=precision)
+            assert norm == pytest.approx(log["weight_norm"][row], rel=precision)
+
+
+def test_psi_reads_operands_without_equals():
+    assert task_of(preset("psi")).tokens.shape == (97 * 97, 2)
+    assert task_of(preset("nanda")).tokens.shape == (113 * 113, 3)
+    assert not task_of(RunConfig(task=TaskConfig(), model=replace(SMALL, equals_token=False))).equals_token
