@@ -5,12 +5,12 @@ resolution is never hidden. What a run does not show is None with a reason.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 Outcome = Literal[
     "grokked",
@@ -140,10 +140,10 @@ def find_transition(
     )
 
 
-def first_from(steps: Sequence[int], holds: Sequence[bool], *, after: int = -1, sustained: int = 2) -> int | None:
-    """Position of the first step, after position `after`, at which and at the next `sustained` ones something holds."""
-    for i in range(after + 1, len(steps) - sustained):
-        if all(holds[i : i + sustained + 1]):
+def first_from(holds: Bool[np.ndarray, " n"], *, after: int = -1, sustained: int = 2) -> int | None:
+    """The first position, after `after`, at which and at the next `sustained` ones something holds."""
+    for i in range(after + 1, len(holds) - sustained):
+        if holds[i : i + sustained + 1].all():
             return i
     return None
 
@@ -267,9 +267,9 @@ def _at(series: pd.Series, i: int, low: int | None, high: int | None, flags: tup
 
 def _circuit_formation_end(test: pd.Series, chance: float) -> Boundary:
     """Better than a uniform guess on unseen pairs, from here on."""
-    steps, values = list(test.index), test.to_numpy()
+    values = test.to_numpy()
     peak = int(values.argmax())
-    below = [first_from(steps, list(values < level * chance), after=peak) for level in (1.5, 1.0, 0.67)]
+    below = [first_from(values < level * chance, after=peak) for level in (1.5, 1.0, 0.67)]
     if below[1] is None:
         return Boundary(None, reason="test loss never falls below chance")
     return _at(test, below[1], below[0], below[2])
@@ -313,11 +313,11 @@ def _cleanup_from_norm(norm: pd.Series, formation_end: int) -> Boundary:
     rho = pd.Series(rho[rho.index >= formation_end])
     if rho.empty:
         return Boundary(None, reason="too few steps were evaluated after the circuit formed")
-    steps, values = list(rho.index), rho.to_numpy()
+    values = rho.to_numpy()
     steepest = int(values.argmax())
     if values[steepest] < 0.5:
         return Boundary(None, reason="the weight norm does not fall")
-    rests = [first_from(steps, list(values < level), after=steepest, sustained=1) for level in (1.0, 0.5, 0.25)]
+    rests = [first_from(values < level, after=steepest, sustained=1) for level in (1.0, 0.5, 0.25)]
     if rests[1] is None:
         return Boundary(None, reason="the weight norm still falls at the last checkpoint")
     grid = list(norm.index)
@@ -333,7 +333,7 @@ def _cleanup_from_losses(curves: pd.DataFrame, formation_end: int) -> Boundary:
         return Boundary(None, reason="neither weights nor train loss were recorded", flags=("from losses",))
     expected = np.exp(np.interp(test.index, train.index, np.log(train.clip(lower=1e-300))))
     holds = (test.to_numpy() <= 10 * expected) & (test.index.to_numpy() >= formation_end)
-    i = first_from(list(test.index), list(holds))
+    i = first_from(holds)
     if i is None:
         return Boundary(None, reason="test loss never comes within ten times train loss", flags=("from losses",))
     return _at(test, i, None, None, ("from losses",))
@@ -351,7 +351,7 @@ def _in_order(memorization: Boundary, formation: Boundary, cleanup: Boundary) ->
 def _sustained_below(series: pd.Series | None, level: float) -> int | None:
     if series is None:
         return None
-    i = first_from(list(series.index), list(series.to_numpy() < level))
+    i = first_from(series.to_numpy() < level)
     return None if i is None else int(series.index[i])
 
 
