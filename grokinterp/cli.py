@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -258,12 +258,13 @@ def _analyze(arguments: Sequence[str]) -> int:
     from grokinterp.timeline import analyze
 
     analysis = analyze(
-        str(options.run),
+        options.run,
         measures=None if options.measures is None else [name for name in options.measures.split(",") if name],
         steps=options.steps,
         rule=options.rule,
         frequencies=_numbers(options.frequencies),
         reference_step=options.reference_step,
+        progress=_bar(),
     )
     written = [_write_report([analysis], None)] if options.report else []
     if options.csv:
@@ -275,6 +276,21 @@ def _analyze(arguments: Sequence[str]) -> int:
 
         show_analysis(analysis, written)
     return 0
+
+
+def _bar() -> Callable[[int, int], None]:
+    """Checkpoints done and to do, where somebody can see it."""
+    from tqdm import tqdm
+
+    bar = tqdm(unit="checkpoint", disable=not sys.stderr.isatty(), leave=False)
+
+    def show(done: int, total: int) -> None:
+        bar.total, bar.n = total, done
+        bar.refresh()
+        if done == total:
+            bar.close()
+
+    return show
 
 
 def _numbers(text: str | None) -> list[int] | None:
@@ -308,7 +324,7 @@ def _report(arguments: Sequence[str]) -> int:
         raise ConfigError("report: give at least one run folder")
     from grokinterp.timeline import analyze
 
-    print(_write_report([analyze(str(run)) for run in options.runs], options.output))
+    print(_write_report([analyze(run, progress=_bar()) for run in options.runs], options.output))
     return 0
 
 
@@ -343,7 +359,7 @@ def _demo(arguments: Sequence[str]) -> int:
         run = train(config, options.run, resume=there)
         if run.status["status"] != "finished":
             return _say_how_it_ended(run)
-    analysis = analyze(run)
+    analysis = analyze(run, progress=_bar())
     show_analysis(analysis, [_write_report([analysis], None)])
     return 0
 

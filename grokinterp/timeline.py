@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ _PROGRESS = ("restricted_loss", "restricted_loss_novel", "excluded_loss", "exclu
 
 
 def analyze(
-    run: Run | str,
+    run: Run | str | Path,
     *,
     measures: Sequence[str | Callable[..., Any]] | None = None,
     steps: str | Sequence[int] | None = None,
