@@ -514,7 +514,7 @@ class TestFirstFrom:
         ("after", "sustained", "position"), [(-1, 2, 5), (-1, 1, 2), (-1, 0, 0), (2, 1, 5), (5, 1, 6), (5, 2, None)]
     )
     def test_position(self, after, sustained, position):
-        assert first_from(range(8), self.HOLDS, after=after, sustained=sustained) == position
+        assert first_from(np.array(self.HOLDS), after=after, sustained=sustained) == position
 
 
 class TestEvidence:

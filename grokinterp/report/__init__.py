@@ -1,0 +1,77 @@
+"""write_report: one HTML file that says what a run was and what it shows. It needs no network and no server."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+
+from plotly.offline import get_plotlyjs
+
+import grokinterp
+from grokinterp.analysis import Analysis
+from grokinterp.figures.canvas import as_list, labels
+from grokinterp.files import make_folder, write_atomically
+from grokinterp.report.page import PAGE, SCRIPT, STYLE
+from grokinterp.report.plots import FIGURES, plot
+from grokinterp.report.sections import facts, final, lead, rules, transitions, warnings
+
+_HOW_TO_READ = """<p class="caption">Over training, the bands of a single run are its phases, and the vertical lines
+the first evaluated steps with train and test accuracy of at least 0.95 (dotted) and 0.99 (dashed). The buttons above a
+figure switch between linear and logarithmic steps; a click on an entry of the legend hides what it names, or shows
+it.</p>"""
+
+
+def write_report(analysis: Analysis | Sequence[Analysis], path: str | Path | None = None) -> Path:
+    """Writes a report on a run, or on several side by side, as one HTML file.
+
+    The file holds everything it shows, plotly.js included, and asks for nothing from the network.
+
+    Args:
+        analysis: what to report on.
+        path: the file to write; by default `analysis/report.html` in the run, or, on several runs, so that no run's own
+            report is overwritten, `analysis/comparison.html` in the first.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ConfigError: no analysis was given.
+        RunError: the file cannot be written.
+    """
+    analyses = as_list(analysis)
+    name = "report.html" if len(analyses) == 1 else "comparison.html"
+    target = Path(path) if path is not None else analyses[0].run.path / "analysis" / name
+    make_folder(target.parent)
+    write_atomically(target, _page(analyses))
+    return target
+
+
+def _page(analyses: list[Analysis]) -> str:
+    names = labels(analyses)
+    heading = names[0] if len(analyses) == 1 else f"{len(analyses)} runs"
+    sections: dict[str, str] = {
+        "What was run" if len(analyses) > 1 else "What the run was": facts(analyses, names),
+        "Transition": transitions(analyses, names),
+    }
+    for title, functions in FIGURES.items():
+        sections[title] = "".join(plot(function, analyses) for function in functions)
+    first = next(iter(FIGURES))
+    sections[first] = _HOW_TO_READ + sections[first]
+    sections["Key frequencies by rule"] = rules(analyses, names)
+    sections["Final numbers"] = final(analyses, names)
+    anchors = {title: title.lower().replace(" ", "-") for title in sections}
+    return Template(PAGE).substitute(
+        title=heading,
+        heading=heading,
+        lead=lead(analyses, names),
+        warnings=warnings(analyses, names),
+        contents=" · ".join(f'<a href="#{anchor}">{escape(title)}</a>' for title, anchor in anchors.items()),
+        sections="".join(
+            f'<section id="{anchors[title]}"><h2>{escape(title)}</h2>{content}</section>'
+            for title, content in sections.items()
+        ),
+        version=escape(grokinterp.__version__),
+        style=STYLE,
+        plotly=get_plotlyjs(),
+        script=SCRIPT,
+    )

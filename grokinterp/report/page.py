@@ -1,0 +1,77 @@
+"""The page that a report fills: its frame, its style, and the script that draws the figures."""
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+  color: #222; background: #fff; max-width: 1080px; margin: 0 auto; padding: 16px 20px 48px; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 12px; overflow-wrap: anywhere; }
+h2 { font-size: 1.3rem; margin: 40px 0 12px; padding-top: 12px; border-top: 1px solid #ddd; }
+h3 { font-size: 1.05rem; margin: 24px 0 4px; overflow-wrap: anywhere; }
+a { color: #0072b2; }
+nav { font-size: 0.9rem; margin: 16px 0; }
+.lead { font-size: 1.08rem; margin: 8px 0; overflow-wrap: anywhere; }
+.outcome { background: #eef3f7; border: 1px solid #cfdbe5; border-radius: 4px; padding: 0 7px; font-weight: 600; }
+.warnings { border: 1px solid #e69f00; border-left-width: 5px; background: #fff8e8;
+  padding: 10px 14px; margin: 16px 0; }
+.warnings ul { margin: 6px 0 0; padding-left: 20px; }
+.table { overflow-x: auto; margin: 8px 0; }
+table { border-collapse: collapse; font-size: 0.9rem; }
+th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0; border-bottom: 1px solid #e6e6e6; }
+th { font-weight: 600; }
+tbody th { font-weight: 500; color: #444; white-space: nowrap; }
+td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; min-width: 4.8em; }
+.wide td { min-width: 14em; }
+code { font: 0.92em ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
+small { display: block; color: #666; }
+figure { margin: 20px 0 32px; }
+figcaption, .caption, .note, .missing p { font-size: 0.9rem; color: #444; margin: 4px 0; max-width: 78ch; }
+.note { color: #666; }
+.plot { width: 100%; height: var(--wide); }
+summary { cursor: pointer; margin: 8px 0; }
+footer { margin-top: 48px; font-size: 0.85rem; color: #666; }
+@media (max-width: 640px) {
+  body { padding: 12px 12px 32px; }
+  .plot { height: var(--narrow); }
+  th, td { padding-right: 10px; }
+  tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 6.5em; }
+}
+"""
+
+# Fingers scroll the page rather than zoom into a figure they happen to touch. The buttons are named one by one because
+# plotly's own choice has one that sends a chart to a server.
+SCRIPT = """
+const touch = matchMedia("(pointer: coarse)").matches;
+for (const block of document.querySelectorAll("script[data-for]")) {
+  const figure = JSON.parse(block.textContent);
+  if (touch) figure.layout.dragmode = false;
+  Plotly.newPlot(block.dataset.for, figure.data, figure.layout, {
+    responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    toImageButtonOptions: { filename: block.dataset.for, scale: 2 },
+  });
+}
+"""
+
+# The policy forbids every request: what the page shows is in the page.
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; \
+style-src 'unsafe-inline'; img-src data: blob:">
+<title>$title · grokinterp</title>
+<style>$style</style>
+</head>
+<body>
+<h1>$heading</h1>
+$lead
+$warnings
+<nav>$contents</nav>
+$sections
+<footer>Written by grokinterp $version. Everything here is in this one file.</footer>
+<script>$plotly</script>
+<script>$script</script>
+</body>
+</html>
+"""

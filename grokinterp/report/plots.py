@@ -1,0 +1,57 @@
+"""The figures of a report, in its order. Each brings its docstring along as the caption."""
+
+import inspect
+import math
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+from plotly.graph_objects import Figure
+
+from grokinterp import figures
+from grokinterp.analysis import Analysis
+from grokinterp.report.sections import capital
+
+FIGURES: dict[str, tuple[Callable[[list[Analysis]], Figure], ...]] = {
+    "Accuracy and loss": (figures.accuracy_curves, figures.loss_curves),
+    "Progress measures": (figures.progress_measures, figures.weight_norms, figures.gini),
+    "Frequencies": (
+        figures.embedding_spectrum_over_training,
+        figures.embedding_spectrum,
+        figures.neuron_logit_spectrum,
+        figures.key_frequencies_over_training,
+        figures.excluded_loss_per_frequency,
+        figures.cosine_coefficients,
+    ),
+    "Circuit efficiency": (figures.circuit_efficiency, figures.logit_margins),
+}
+
+
+def plot(function: Callable[[list[Analysis]], Figure], analyses: list[Analysis]) -> str:
+    """A figure with its heading, caption and notes; where nothing can be drawn, the reason in its place."""
+    figure, name = function(analyses), function.__name__
+    caption = " ".join((inspect.getdoc(function) or "").split())
+    meta: dict[str, Any] = figure.layout.meta  # pyright: ignore[reportAttributeAccessIssue]
+    title = str(figure.layout.title.text)  # pyright: ignore[reportAttributeAccessIssue]
+    notes = "".join(f'<p class="note">{capital(note)}.</p>' for note in meta["notes"])
+    head = f"<h3>{title}</h3>"
+    if meta["empty"]:
+        return f'<figure class="missing">{head}{notes}</figure>'
+    # The page gives the title, so that it can wrap, and the height, which depends on the window's width.
+    figure.update_layout(title=None, margin_t=40, height=None)
+    content = str(figure.to_json()).replace("<", "\\u003c")  # no text in it can end the script element
+    wide, narrow = (_height(figure, meta["panels"], width) for width in (1000, 370))
+    return (
+        f'<figure>{head}<div class="plot" id="{name}" style="--wide: {wide}px; --narrow: {narrow}px"></div>'
+        f'<script type="application/json" data-for="{name}">{content}</script>'
+        f"<figcaption>{escape(caption)}{notes}</figcaption></figure>"
+    )
+
+
+def _height(figure: Figure, panels: int, width: int) -> int:
+    """Room for the panels and, below them, for the legend as it wraps in a window of that width."""
+    entries = [str(trace.name or "") for trace in figure.data if trace.showlegend is not False]  # pyright: ignore
+    entries += [str(shape.name or "") for shape in figure.layout.shapes if shape.showlegend]  # pyright: ignore
+    longest = max((len(name) for name in entries), default=0)
+    rows = math.ceil(len(entries) / max(1, width // (45 + 7 * longest)))
+    return 100 + (300 if panels == 1 else 200 * panels) + 19 * rows

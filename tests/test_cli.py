@@ -1,0 +1,411 @@
+"""The command line: what each command prints and writes, and one clear line for every mistake."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import grokinterp
+from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.presets import preset
+from grokinterp.run import Run
+from grokinterp.training import train
+
+CONFIG = RunConfig(
+    task=TaskConfig(p=7, train_fraction=0.5),
+    model=MLPConfig(width=16),
+    optimizer=OptimizerConfig(lr=3e-3),
+    schedule=ScheduleConfig(steps=20, evaluate_every=5, checkpoints=5, resume_every=10),
+)
+TINY = [
+    *("--task.p", "7", "--task.train-fraction", "0.5", "--model.d-model", "16", "--model.n-heads", "2"),
+    *("--model.d-mlp", "32", "--schedule.steps", "20", "--schedule.evaluate-every", "5", "--schedule.checkpoints", "5"),
+]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+COMMAND = [sys.executable, "-m", "grokinterp.cli"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+def command(*arguments: str, cwd: Path) -> Outcome:
+    """A command as a user gives it, in an interpreter of its own."""
+    options = {"cwd": cwd, "env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 120}
+    found = subprocess.run([*COMMAND, *arguments], **options)
+    return Outcome(found.returncode, found.stdout, found.stderr)
+
+
+# One interpreter for many commands: starting one, with all its imports, takes seconds.
+SHELL = """
+import contextlib, io, json, logging, os, sys, traceback
+from grokinterp.cli import main
+for line in sys.stdin:
+    folder, arguments = json.loads(line)
+    os.chdir(folder)
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            code = main(arguments)
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    logging.root.handlers.clear()
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def shell() -> Iterator[Callable[..., Outcome]]:
+    """Runs commands one after another in the current folder, without the shape checks of the tests."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", SHELL], env=ENVIRONMENT, **pipes) as child:
+
+        def run(*arguments: str) -> Outcome:
+            child.stdin.write(json.dumps([os.getcwd(), arguments]) + "\n")
+            child.stdin.flush()
+            answer = child.stdout.readline()
+            assert answer, f"the command ended the interpreter: {child.stderr.read()}"
+            return Outcome(*json.loads(answer))
+
+        yield run
+        child.stdin.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() if file.is_file() else b"" for file in folder.rglob("*")}
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    return train(CONFIG, tmp_path_factory.mktemp("cli") / "run").path
+
+
+@pytest.fixture
+def here(made, tmp_path, monkeypatch) -> Path:
+    """An empty folder but for a finished run in `run`."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, tmp_path / "run")
+    return tmp_path
+
+
+class TestHelp:
+    def test_help_of_every_command_imports_nothing_heavy(self):
+        script = """
+import sys
+from grokinterp.cli import main
+for command in ([], ["train"], ["train", "--preset", "psi"], ["analyze"], ["report"], ["list"], ["demo"]):
+    try:
+        code = main([*command, "--help"])
+    except SystemExit as end:
+        code = end.code or 0
+    assert code == 0, command
+assert main([]) == 0
+assert main(["--version"]) == 0
+heavy = {"torch", "transformer_lens", "pandas", "numpy", "plotly", "safetensors"} & set(sys.modules)
+assert not heavy, heavy
+"""
+        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+        assert found.returncode == 0, found.stderr
+        assert found.stderr == ""
+        for option in ("--task.p", "--model.d-model", "--optimizer.weight-decay", "--schedule.steps", "--no-report"):
+            assert option in found.stdout
+        assert "--model.width" in found.stdout
+
+    @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+    def test_the_commands_are_listed(self, arguments, shell):
+        shown = shell(*arguments)
+        assert (shown.code, shown.err) == (0, "")
+        for name in ("train", "analyze", "report", "list", "demo"):
+            assert f"  {name} " in shown.out
+
+    def test_the_version(self, shell):
+        assert shell("--version") == Outcome(0, f"grokinterp {grokinterp.__version__}\n", "")
+
+
+class TestFromTheShell:
+    """Each of these starts an interpreter or several."""
+
+    def test_train_then_analyze_then_list(self, tmp_path):
+        trained = command("train", "runs/first", *TINY, cwd=tmp_path)
+        assert (trained.code, trained.err) == (0, "")
+        assert trained.out.splitlines() == [
+            "runs/first: finished at step 20 (all steps made)",
+            "next: grokinterp analyze runs/first",
+        ]
+        run = Run.open(tmp_path / "runs" / "first")
+        assert run.steps == [0, 5, 10, 15, 20]
+        assert run.environment["command"].endswith("train runs/first " + " ".join(TINY))
+
+        analyzed = command("analyze", "runs/first", "--json", "--no-report", cwd=tmp_path)
+        assert (analyzed.code, analyzed.err) == (0, "")
+        summary = json.loads(analyzed.out)
+        assert summary["run"] == "runs/first"
+        assert summary["task"] == {"operation": "add", "p": 7, "train_fraction": 0.5}
+        assert summary["steps"] == {"first": 0, "last": 20, "count": 5}
+        assert not (run.path / "analysis" / "report.html").exists()
+
+        listed = command("list", "runs", "--json", cwd=tmp_path)
+        assert (listed.code, listed.err) == (0, "")
+        assert [row["run"] for row in json.loads(listed.out)] == ["first"]
+
+    def test_a_mistake_is_one_line(self, tmp_path):
+        line = "grokinterp: nothing does not exist: `grokinterp list` shows the runs there are\n"
+        assert command("analyze", "nothing", cwd=tmp_path) == Outcome(2, "", line)
+        assert contents(tmp_path) == {}
+
+    def test_ctrl_c_leaves_a_run_that_can_be_continued(self, tmp_path):
+        endless = [*COMMAND, "train", "run", *TINY, "--schedule.steps", "10000000"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(endless, cwd=tmp_path, env=ENVIRONMENT, **pipes) as started:
+            deadline = time.monotonic() + 100
+            while not (tmp_path / "run" / "metrics.jsonl").is_file() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            started.send_signal(signal.SIGINT)
+            try:
+                out, err = started.communicate(timeout=100)
+            finally:
+                started.kill()
+        assert (started.returncode, err) == (130, "")
+        step = Run.open(tmp_path / "run").status["step"]
+        assert out.splitlines() == [
+            f"run: stopped at step {step} (interrupted)",
+            "continue with: grokinterp train run --resume",
+        ]
+
+    @pytest.mark.parametrize("how", [[], ["--json"]], ids=["table", "json"])
+    def test_a_reader_that_has_seen_enough_is_no_error(self, how, made, tmp_path):
+        listing = [*COMMAND, "list", str(made.parent), *how]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(listing, cwd=tmp_path, env=ENVIRONMENT, **pipes) as started:
+            started.stdout.close()
+            assert started.stderr.read() == ""
+            assert started.wait(100) == 0
+
+
+class TestTrain:
+    def test_dry_run_writes_nothing_and_prints_the_configuration(self, here, shell):
+        before = contents(here)
+        shown = shell("train", "new", "--preset", "psi", "--task.p", "7", "--model.width", "8", "--dry-run")
+        psi = preset("psi")
+        expected = replace(psi, task=replace(psi.task, p=7), model=replace(psi.model, width=8))
+        assert shown.code == 0
+        assert RunConfig.from_json(shown.out) == expected
+        assert "parameters; 101 checkpoints of" in shown.err
+        assert "for 5,000 steps" in shown.err
+        assert contents(here) == before
+
+    @pytest.mark.parametrize("flag", [["--config", "mine.json"], ["--config=mine.json"]])
+    def test_a_configuration_file_supplies_the_defaults(self, flag, here, shell):
+        (here / "mine.json").write_text(CONFIG.to_json())
+        assert shell("train", "new", *flag, "--model-seed", "4").code == 0
+        assert Run.open("new").config == replace(CONFIG, model_seed=4)
+
+    def test_resuming_takes_the_runs_own_configuration(self, here, shell):
+        shown = shell("train", "run", "--resume", "--schedule.steps", "30")
+        assert shown.out.splitlines()[0] == "run: finished at step 30 (all steps made)"
+        assert Run.open("run").config == replace(CONFIG, schedule=replace(CONFIG.schedule, steps=30))
+        assert Run.open("run").steps == [0, 5, 10, 15, 20, 25, 30]
+
+    def test_starting_from_another_runs_weights(self, here, shell):
+        (here / "mine.json").write_text(CONFIG.to_json())
+        assert shell("train", "new", "--config", "mine.json", "--from", "run@10").code == 0
+        weights, source = Run.open("new").weights(0), Run.open("run").weights(10)
+        assert all((weights[name] == source[name]).all() for name in source)
+
+    def test_a_diverged_run_says_so(self, here, shell):
+        (here / "mine.json").write_text(CONFIG.to_json())
+        wild = ["--optimizer.name", "sgd", "--optimizer.weight-decay", "0", "--optimizer.lr", "1e12"]
+        shown = shell("train", "new", "--config", "mine.json", *wild)
+        assert "new: diverged at step" in shown.out
+        assert "the training loss was not finite at step" in shown.out
+
+
+class TestAnalyze:
+    def test_json_is_one_object_and_nothing_else(self, here, shell):
+        shown = shell("analyze", "run", "--json", "--no-report")
+        assert (shown.code, shown.err) == (0, "")
+        summary = json.loads(shown.out)
+        assert set(summary) >= {"run", "task", "steps", "reference", "transition", "final", "warnings"}
+        assert summary == json.loads((here / "run" / "analysis" / "analysis.json").read_text())["summary"]
+
+    def test_json_with_a_report(self, here, shell):
+        shown = shell("analyze", "run", "--json")
+        assert (shown.code, shown.err) == (0, "")
+        assert json.loads(shown.out)["run"] == "run"
+        assert (here / "run" / "analysis" / "report.html").is_file()
+
+    def test_a_table_for_people_and_where_the_report_is(self, here, shell):
+        shown = shell("analyze", "run")
+        assert (shown.code, shown.err) == (0, "")
+        for text in ("DNF_train", "T_train", "T_grok", "circuit formation", "key frequencies", "test_accuracy"):
+            assert text in shown.out
+        assert f"written: {Path('run', 'analysis', 'report.html')}" in shown.out
+        report = (here / "run" / "analysis" / "report.html").read_text()
+        assert report.lstrip().lower().startswith("<!doctype html>")
+
+    def test_tables_as_csv(self, here, shell):
+        assert shell("analyze", "run", "--csv", "--no-report").code == 0
+        folder = here / "run" / "analysis"
+        timeline = pd.read_csv(folder / "timeline.csv", index_col="step")
+        expected = pd.read_parquet(folder / "timeline.parquet")
+        pd.testing.assert_frame_equal(timeline, expected, check_like=True, check_dtype=False, rtol=1e-12)
+        assert list(pd.read_csv(folder / "frequencies.csv").columns[:2]) == ["step", "k"]
+
+    def test_options_reach_the_analysis(self, here, shell):
+        options = ["--measures", "gini_embedding,margin", "--steps", "5:15:5", "--frequencies", "1,3"]
+        summary = json.loads(shell("analyze", "run", "--json", "--no-report", *options).out)
+        assert summary["steps"] == {"first": 5, "last": 15, "count": 3}
+        assert summary["reference"]["key_frequencies"] == [1, 3]
+        assert summary["reference"]["rule"] == "given"
+        assert "gini_embedding" in summary["final"]
+        assert "gini_neuron_logit" not in summary["final"]
+
+    def test_another_rule_at_another_step(self, here, shell):
+        options = ["--rule", "embedding_norm", "--reference-step", "10"]
+        reference = json.loads(shell("analyze", "run", "--json", "--no-report", *options).out)["reference"]
+        assert (reference["rule"], reference["step"]) == ("embedding_norm", 10)
+
+
+class TestReport:
+    def test_of_one_run(self, here, shell):
+        shown = shell("report", "run")
+        assert shown == Outcome(0, f"{Path('run', 'analysis', 'report.html')}\n", "")
+        assert (here / "run" / "analysis" / "report.html").is_file()
+
+    def test_of_several_runs(self, here, shell):
+        shutil.copytree("run", "other")
+        assert shell("report", "run", "other", "--output", "both.html") == Outcome(0, "both.html\n", "")
+        assert (here / "both.html").is_file()
+
+
+class TestList:
+    def test_a_table(self, here, shell):
+        shown = shell("list", ".")
+        assert (shown.code, shown.err) == (0, "")
+        for text in ("run", "add mod 7", "mlp", "finished", "20"):
+            assert text in shown.out
+
+    def test_a_damaged_run_is_shown_with_its_damage(self, here, shell):
+        shutil.copytree("run", "broken")
+        (here / "broken" / "config.json").write_text("{")
+        rows = json.loads(shell("list", ".", "--json").out)
+        assert [row["run"] for row in rows] == ["broken", "run"]
+        assert "is not JSON" in rows[0]["problem"]
+        assert rows[1]["checkpoints"] == 5
+
+    def test_the_damage_can_be_read_in_the_table(self, here, shell):
+        (here / "run" / "config.json").write_text("{")
+        words = " ".join(shell("list", ".").out.replace("│", " ").split())
+        assert "is not JSON" in words
+
+    def test_a_run_before_its_first_step(self, here, shell):
+        (here / "run" / "metrics.jsonl").unlink()
+        (here / "run" / "status.json").unlink()
+        row = json.loads(shell("list", ".", "--json").out)[0]
+        assert row["status"] == "unknown"
+        assert row["test_accuracy"] is None
+        assert shell("list", ".").code == 0
+
+    def test_no_runs(self, here, shell):
+        (here / "empty").mkdir()
+        assert shell("list", "empty") == Outcome(0, "no runs in empty: `grokinterp demo` makes one\n", "")
+
+
+MISTAKES = {
+    "command": (["analyse", "run"], "no command 'analyse': did you mean 'analyze'?"),
+    "option": (["train", "new", "--task.pp", "7"], "did you mean --task.p?"),
+    "option of another model": (["train", "new", "--preset", "psi", "--model.d-model", "8"], "--model.d-model"),
+    "option of analyze": (["analyze", "run", "--jsn"], "did you mean --json?"),
+    "no folder": (["train"], "train: "),
+    "two folders": (["train", "new", "newer"], "newer"),
+    "no value": (["train", "new", "--config"], "--config"),
+    "preset": (["train", "new", "--preset", "demoo"], "preset 'demoo' is not known: did you mean 'demo'?"),
+    "preset and configuration": (
+        ["train", "new", "--preset", "demo", "--config", "run/config.json"],
+        "--preset and --config exclude each other: give one",
+    ),
+    "configuration that is not there": (["train", "new", "--config", "no.json"], "--config no.json: no such file"),
+    "configuration with an unknown key": (["train", "new", "--config", "unknown.json"], "unknown.json: taks is not a"),
+    "configuration that is no JSON": (["train", "new", "--config", "damaged.json"], "damaged.json is not JSON"),
+    "configuration of another version": (["train", "new", "--config", "future.json"], "has format version 2"),
+    "operation": (["train", "new", "--task.operation", "ad"], "'add'"),
+    "modulus": (["train", "new", "--task.p", "seven"], "--task.p"),
+    "small modulus": (["train", "new", "--task.p", "2"], "p must be at least 3, but is 2"),
+    "division": (
+        ["train", "new", "--task.operation", "divide", "--task.p", "12"],
+        "division mod 12 is not defined for every pair, because 12 is not a prime",
+    ),
+    "nothing to train on": (["train", "new", "--task.train-fraction", "0"], "train_fraction must lie strictly between"),
+    "nothing to test on": (["train", "new", "--task.train-fraction", "1"], "train_fraction must lie strictly between"),
+    "no split": (["train", "new", "--task.split", "unknown", "--task.train-fraction", "None"], "split"),
+    "heads": (["train", "new", "--model.d-model", "10", "--model.n-heads", "4"], "not a multiple of n_heads"),
+    "schedule": (["train", "new", "--schedule.checkpoints", "often"], "cannot read"),
+    "device": (["train", "new", *TINY, "--device", "tpu"], "device 'tpu' is not known: auto, cpu, cuda or mps"),
+    "tracker": (["train", "new", *TINY, "--track", "mlflow"], "tracker 'mlflow' is not known"),
+    "occupied folder": (["train", "run", *TINY], "run already holds a run: resume it (--resume), or choose another"),
+    "folder with other things": (["train", "notes", *TINY], "notes exists and is not an empty folder: choose another"),
+    "folder below a file": (["train", "file/new", *TINY], "cannot create the folder"),
+    "start from nothing": (["train", "new", *TINY, "--from", "run"], "is not of the form RUN@STEP"),
+    "start from a step not kept": (["train", "new", *TINY, "--from", "run@7"], "kept no weights at step 7"),
+    "start from another shape": (["train", "new", *TINY, "--from", "run@5"], "do not fit this model"),
+    "resuming nothing": (["train", "new", "--resume"], "nothing to resume in new: it holds no run"),
+    "resuming no folder": (["train", "--resume"], "nothing to resume in no folder"),
+    "resuming with fewer steps": (["train", "run", "--resume", "--schedule.steps", "10"], "may only grow"),
+    "resuming with another option": (
+        ["train", "run", "--resume", "--optimizer.lr", "1"],
+        "only schedule.steps may change when resuming",
+    ),
+    "no run": (["analyze", "nothing", "--no-report"], "nothing does not exist"),
+    "not a run": (["analyze", "notes", "--no-report"], "notes is not a run: it holds no config.json"),
+    "run of another version": (["analyze", "future", "--no-report"], "this grokinterp reads version 1"),
+    "measure": (["analyze", "run", "--measures", "los"], "measure 'los' is not known: did you mean 'loss'?"),
+    "measure of no module": (["analyze", "run", "--measures", "nowhere.at:all"], "cannot be imported"),
+    "rule": (["analyze", "run", "--rule", "cube_cosin"], "rule 'cube_cosin' is not known: did you mean 'cube_cosine'?"),
+    "steps": (["analyze", "run", "--steps", "a:b"], "steps 'a:b': give A:B:C"),
+    "steps not kept": (["analyze", "run", "--steps", "6:9"], "no checkpoint was kept at steps '6:9'"),
+    "frequencies": (["analyze", "run", "--frequencies", "one"], "give whole numbers separated by commas"),
+    "frequencies out of range": (["analyze", "run", "--frequencies", "9"], "frequencies of Z_7 lie in 1 .. 3"),
+    "frequencies and rule": (
+        ["analyze", "run", "--rule", "embedding_norm", "--frequencies", "1"],
+        "--rule and --frequencies exclude each other: give one",
+    ),
+    "reference step": (["analyze", "run", "--reference-step", "7"], "no checkpoint was kept at the reference step 7"),
+    "report of nothing": (["report"], "report: "),
+    "report of no run": (["report", "nothing"], "nothing does not exist"),
+    "list of no folder": (["list", "nothing"], "nothing is not a folder: give the one that holds the runs"),
+    "demo in another run": (["demo", "--run", "run"], "run holds another run than the demo"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, here, shell):
+    (here / "notes").mkdir()
+    (here / "notes" / "a.txt").write_text("mine")
+    (here / "file").write_text("a file")
+    (here / "unknown.json").write_text('{"taks": {"p": 7}}')
+    (here / "damaged.json").write_text('{"task": {')
+    (here / "future.json").write_text('{"format_version": 2}')
+    (here / "future").mkdir()
+    (here / "future" / "config.json").write_text('{"format_version": 2}')
+    before = contents(here)
+    shown = shell(*arguments)
+    assert (shown.code, shown.out) == (2, "")
+    assert shown.err.startswith("grokinterp: ")
+    assert shown.err.count("\n") == 1
+    assert shown.err.endswith("\n")
+    assert message in shown.err
+    assert contents(here) == before

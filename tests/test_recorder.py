@@ -1,0 +1,346 @@
+"""Recorder: somebody's own model and training loop, as a run that opens and analyzes like any other."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from grokinterp.config import RunConfig
+from grokinterp.errors import ConfigError, RunError
+from grokinterp.measures import Snapshot, gini_embedding, loss, restricted_loss
+from grokinterp.recorder import Recorder
+from grokinterp.run import Run
+from grokinterp.tasks import Task
+from grokinterp.timeline import analyze
+from grokinterp.training import train
+
+P = 7
+
+
+class Plain(nn.Module):
+    """A model that knows nothing of this package."""
+
+    def __init__(self, classes: int = P):
+        super().__init__()
+        self.table = nn.Embedding(P, 16)
+        self.norm = nn.BatchNorm1d(16)
+        self.dropout = nn.Dropout(0.5)
+        self.out = nn.Linear(16, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        summed = self.table(tokens[:, 0]) + self.table(tokens[:, 1])
+        return self.out(self.dropout(self.norm(summed).relu()))
+
+
+@pytest.fixture
+def task() -> Task:
+    return Task.modular_addition(P, train_fraction=0.5, data_seed=2)
+
+
+@pytest.fixture
+def model() -> Plain:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Plain()
+
+
+def train_one_step(model: nn.Module, task: Task, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    F.cross_entropy(model(task.tokens[task.train_mask]), task.labels[task.train_mask]).backward()
+    optimizer.step()
+
+
+def files(run: Run) -> set[str]:
+    return {str(file.relative_to(run.path)) for file in run.path.rglob("*") if file.is_file()}
+
+
+class TestATrainingLoop:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def recorded(cls, tmp_path_factory) -> tuple[Run, list[dict], list[Tensor]]:
+        task = Task.modular_addition(P, train_fraction=0.5, data_seed=2)
+        rows, logits = [], []
+        with (
+            torch.random.fork_rng(),
+            Recorder(tmp_path_factory.mktemp("r") / "mine", task, description="mine") as recorder,
+        ):
+            torch.manual_seed(0)
+            model = Plain()
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+            for step in range(31):
+                if step % 10 == 0:
+                    rows.append(recorder.record(step, model))
+                    model.eval()
+                    with torch.no_grad():
+                        logits.append(model(task.tokens))
+                    model.train()
+                train_one_step(model, task, optimizer)
+        return recorder.run, rows, logits
+
+    def test_the_run_opens(self, recorded):
+        run = Run.open(recorded[0].path)
+        assert run.status["status"] == "finished"
+        assert run.status["step"] == 30
+        assert run.steps == [0, 10, 20, 30]
+        assert run.config.model.kind == "recorded"
+        assert run.config.model.description == "mine"
+        assert run.config.optimizer is None
+        assert run.environment["forward_path"] == "recorded"
+
+    def test_the_task_has_the_split(self, recorded):
+        task = Task.modular_addition(P, train_fraction=0.5, data_seed=2)
+        assert torch.equal(recorded[0].task.train_mask, task.train_mask)
+
+    def test_metrics_are_the_rows_that_were_returned(self, recorded):
+        run, rows, _ = recorded
+        pd.testing.assert_frame_equal(run.metrics, pd.DataFrame(rows).set_index("step"))
+        assert {"train_loss", "test_loss", "mirror_accuracy", "novel_accuracy", "weight_norm"} <= set(rows[0])
+
+    def test_snapshots_hold_the_logits_of_the_model_in_evaluation_mode(self, recorded):
+        run, rows, logits = recorded
+        for step, expected, row in zip(run.steps, logits, rows, strict=True):
+            snapshot = run.snapshot(step)
+            torch.testing.assert_close(snapshot.logits, expected.double(), rtol=0, atol=0)
+            assert snapshot.step == step
+            assert loss(snapshot, subset="test") == pytest.approx(row["test_loss"])
+
+    def test_named_parameters_are_kept(self, recorded):
+        weights = recorded[0].weights(30)
+        assert set(weights) == {name for name, _ in Plain().named_parameters()}
+        norm = sum(w.double().square().sum() for w in weights.values()).sqrt().item()
+        assert recorded[1][-1]["weight_norm"] == pytest.approx(norm)
+
+    def test_it_is_analyzed(self, recorded):
+        run, rows, _ = recorded
+        found = analyze(run)
+        assert found.timeline.index.tolist() == [0, 10, 20, 30]
+        assert found.timeline["test_loss"].tolist() == pytest.approx([row["test_loss"] for row in rows])
+        assert found.timeline["weight_norm"].tolist() == pytest.approx([row["weight_norm"] for row in rows])
+        assert found.timeline["gini_embedding"].isna().all()
+        json.dumps(found.summary(), allow_nan=False)
+
+    def test_its_architecture_is_not_known(self, recorded):
+        with pytest.raises(ConfigError, match="a recorded model cannot be built"):
+            recorded[0].model(0)
+        with pytest.raises(ConfigError):
+            train(RunConfig(), recorded[0].path, resume=True)
+
+
+class TestWhatIsRecorded:
+    @pytest.mark.parametrize("shape", [(P * P, P), (P, P, P), (P * P, P + 1), (P, P, P + 3)])
+    def test_logits(self, shape, task, tmp_path):
+        logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        with Recorder(tmp_path / "run", task) as recorder:
+            row = recorder.record(5, logits)
+        run = recorder.run
+        torch.testing.assert_close(run.snapshot(5).logits, logits.reshape(P * P, -1)[:, :P].double(), rtol=0, atol=0)
+        assert "weight_norm" not in row
+        assert files(run) == {
+            "config.json",
+            "environment.json",
+            "logits/step_000005.safetensors",
+            "metrics.jsonl",
+            "status.json",
+        }
+
+    def test_a_function_of_tokens(self, task, model, tmp_path):
+        model.eval()
+
+        def answer(tokens: Tensor) -> Tensor:
+            assert tokens.shape == (P * P, 3)
+            return torch.stack([torch.zeros(P * P, P), model(tokens)], dim=1)
+
+        with Recorder(tmp_path / "run", task) as recorder:
+            recorder.record(0, answer)
+        with torch.no_grad():
+            torch.testing.assert_close(recorder.run.snapshot(0).logits, model(task.tokens).double(), rtol=0, atol=0)
+
+    @pytest.mark.parametrize("detached", [True, False])
+    def test_weights_of_a_function_under_names_that_measures_know(self, detached, task, model, tmp_path):
+        table = model.table.weight.detach() if detached else model.table.weight
+        with Recorder(tmp_path / "run", task) as recorder:
+            row = recorder.record(0, model, weights={"embed.W_E": table})
+        run = recorder.run
+        assert row["weight_norm"] == pytest.approx(table.norm().item())
+        expected = gini_embedding(Snapshot.from_logits(task, run.snapshot(0).logits, weights={"embed.W_E": table}))
+        assert analyze(run).timeline["gini_embedding"][0] == pytest.approx(expected)
+
+    def test_frozen_parameters_have_no_part_in_the_norm(self, task, model, tmp_path):
+        model.table.weight.requires_grad_(False)
+        with Recorder(tmp_path / "run", task) as recorder:
+            row = recorder.record(0, model)
+        trained = torch.cat([p.flatten() for p in model.parameters() if p.requires_grad])
+        assert row["weight_norm"] == pytest.approx(trained.norm().item())
+        assert "table.weight" in recorder.run.weights(0)
+
+    def test_weights_need_not_be_kept(self, task, model, tmp_path):
+        with Recorder(tmp_path / "run", task, keep_weights=False) as recorder:
+            row = recorder.record(0, model)
+        assert row["weight_norm"] > 0
+        assert recorder.run.steps == [0]
+        assert recorder.run.snapshot(0).weights is None
+        with pytest.raises(RunError, match="kept no weights at step 0"):
+            recorder.run.weights(0)
+
+    def test_a_split_made_elsewhere(self, tmp_path):
+        task = Task.modular_addition(P, train_indices=[5, 1, 30])
+        with Recorder(tmp_path / "run", task) as recorder:
+            recorder.record(0, torch.zeros(P * P, P))
+        assert recorder.run.task.train_mask.nonzero().flatten().tolist() == [1, 5, 30]
+
+    def test_no_known_split(self, tmp_path):
+        task = Task.modular_addition(P)
+        with Recorder(tmp_path / "run", task) as recorder:
+            row = recorder.record(0, torch.zeros(P * P, P))
+        assert row == {"step": 0, "loss": pytest.approx(math.log(P)), "accuracy": pytest.approx(1 / P)}
+        assert recorder.run.task.train_mask is None
+
+    def test_key_frequencies_of_a_model_that_knows_one(self, tmp_path):
+        task = Task.modular_addition(31)
+        a, b, c = torch.meshgrid(*[torch.arange(31)] * 3, indexing="ij")
+        with Recorder(tmp_path / "run", task) as recorder:
+            recorder.record(0, 20 * torch.cos(2 * torch.pi * 7 * (a + b - c) / 31))
+        found = analyze(recorder.run)
+        assert found.reference.frequencies.values == (7,)
+        assert found.timeline["restricted_loss"][0] == restricted_loss(recorder.run.snapshot(0), 7)
+
+
+class TestTheModelIsLeftAlone:
+    @pytest.mark.parametrize("training", [True, False])
+    def test_its_mode_is_put_back(self, training, task, model, tmp_path):
+        model.train(training)
+        seen = []
+        model.dropout.register_forward_hook(lambda module, inputs, output: seen.append(module.training))
+        with Recorder(tmp_path / "run", task) as recorder:
+            recorder.record(0, model)
+        assert seen == [False]
+        assert all(module.training == training for module in model.modules())
+
+    def test_its_mode_is_put_back_after_an_error(self, task, tmp_path):
+        model = Plain(classes=3)
+        with Recorder(tmp_path / "run", task) as recorder, pytest.raises(ConfigError, match="logits of add mod 7"):
+            recorder.record(0, model)
+        assert model.training
+
+    def test_parts_in_another_mode_stay_in_it(self, task, model, tmp_path):
+        model.train()
+        model.norm.eval()
+        with Recorder(tmp_path / "run", task) as recorder:
+            recorder.record(0, model)
+        assert model.training
+        assert model.dropout.training
+        assert not model.norm.training
+
+    def test_gradients_statistics_and_random_states_are_not_touched(self, task, model, tmp_path):
+        model(task.tokens).sum().backward()
+        gradients = [parameter.grad.clone() for parameter in model.parameters()]
+        statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        random_state = torch.get_rng_state()
+        with Recorder(tmp_path / "run", task) as recorder:
+            recorder.record(0, model)
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=0)
+        for name, buffer in model.named_buffers():
+            torch.testing.assert_close(buffer, statistics[name], rtol=0, atol=0)
+        assert torch.equal(torch.get_rng_state(), random_state)
+
+    def test_recording_does_not_change_a_training(self, task, tmp_path):
+        weights = []
+        for recording in (True, False):
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                model = Plain()
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                recorder = Recorder(tmp_path / str(recording), task)
+                for step in range(5):
+                    if recording:
+                        recorder.record(step, model)
+                    train_one_step(model, task, optimizer)
+                recorder.close()
+            weights.append(model.state_dict())
+        for name, weight in weights[0].items():
+            torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=0)
+
+
+class TestHowItEnds:
+    def test_it_is_running_until_closed(self, task, tmp_path):
+        recorder = Recorder(tmp_path / "run", task)
+        assert Run.open(tmp_path / "run").status["status"] == "running"
+        assert Run.open(tmp_path / "run").steps == []
+        recorder.record(3, torch.zeros(P * P, P))
+        status = Run.open(tmp_path / "run").status
+        assert (status["status"], status["step"]) == ("running", 3)
+        assert analyze(tmp_path.joinpath("run").as_posix()).transition.outcome == "undetermined"
+        recorder.close()
+        assert recorder.run.status["status"] == "finished"
+
+    def test_an_exception_stops_it(self, task, tmp_path):
+        def loop() -> None:
+            with Recorder(tmp_path / "run", task) as recorder:
+                recorder.record(0, torch.zeros(P * P, P))
+                raise ZeroDivisionError("my mistake")
+
+        with pytest.raises(ZeroDivisionError, match="my mistake"):
+            loop()
+        status = Run.open(tmp_path / "run").status
+        assert status["status"] == "stopped"
+        assert status["reason"] == "ZeroDivisionError('my mistake')"
+        assert Run.open(tmp_path / "run").steps == [0]
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    @pytest.mark.parametrize("split", [0.5, None])
+    def test_a_loss_that_is_not_finite_means_it_diverged(self, split, value, tmp_path):
+        with Recorder(tmp_path / "run", Task.modular_addition(P, train_fraction=split)) as recorder:
+            recorder.record(0, torch.zeros(P * P, P))
+            recorder.record(10, torch.full((P * P, P), value))
+        run = recorder.run
+        assert run.status["status"] == "diverged"
+        assert run.status["reason"] == "the loss was not finite at step 10"
+        assert '"loss": null' in (run.path / "metrics.jsonl").read_text().replace("train_", "")
+        assert analyze(run).transition.outcome == "diverged"
+
+    def test_nothing_recorded_is_a_run_too(self, task, tmp_path):
+        with Recorder(tmp_path / "run", task):
+            pass
+        run = Run.open(tmp_path / "run")
+        assert (run.status["status"], run.steps) == ("finished", [])
+        with pytest.raises(RunError, match="there is nothing to analyze"):
+            analyze(run)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("step", [10, 9, 0, -1])
+    def test_steps_must_grow(self, step, task, tmp_path):
+        with Recorder(tmp_path / "run", task) as recorder:
+            recorder.record(10, torch.zeros(P * P, P))
+            with pytest.raises(ConfigError, match=f"step {step} was recorded after step 10: steps must grow"):
+                recorder.record(step, torch.zeros(P * P, P))
+        assert recorder.run.steps == [10]
+        assert recorder.run.metrics.index.tolist() == [10]
+
+    def test_logits_of_another_shape_leave_no_trace(self, task, tmp_path):
+        with Recorder(tmp_path / "run", task) as recorder:
+            with pytest.raises(ConfigError, match=r"must be floating point, of shape \[49, 7\] or \[7, 7, 7\]"):
+                recorder.record(0, torch.zeros(P, P))
+            recorder.record(0, torch.zeros(P * P, P))
+        assert recorder.run.steps == [0]
+
+    def test_an_occupied_folder(self, task, tmp_path):
+        with Recorder(tmp_path / "run", task):
+            pass
+        with pytest.raises(RunError, match="already holds a run"):
+            Recorder(tmp_path / "run", task)
+        (tmp_path / "notes").mkdir()
+        (tmp_path / "notes" / "a.txt").write_text("mine")
+        with pytest.raises(RunError, match="is not an empty folder"):
+            Recorder(tmp_path / "notes", task)
+        assert [file.name for file in (tmp_path / "notes").iterdir()] == ["a.txt"]
+
+    def test_a_place_that_cannot_be_written(self, task, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(RunError, match="cannot create the folder"):
+            Recorder(tmp_path / "file" / "run", task)
