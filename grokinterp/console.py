@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -108,15 +109,18 @@ def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         console.print(f"no runs in {escape(str(folder))}: `grokinterp demo` makes one")
         return
-    table = Table()
-    for heading in ("run", "task", "train fraction", "model", "status", "step", "checkpoints", "train acc", "test acc"):
-        table.add_column(heading)
+    table = Table(
+        box=SIMPLE, pad_edge=False, collapse_padding=True, title="accuracy on train and test inputs, if known"
+    )
+    for heading in ("run", "task", "fraction", "model", "status", "step", "kept", "train", "test"):
+        table.add_column(heading, overflow="fold")
     for row in rows:
         if "problem" in row:
             table.add_row(escape(row["run"]), escape(row["problem"]))
             continue
         cells = [row["run"], row["task"], row["train_fraction"], row["model"], row["status"], row["step"]]
-        cells += [row["checkpoints"], row["train_accuracy"], row["test_accuracy"]]
+        accuracies = [row["train_accuracy"], row["test_accuracy"]]
+        cells += [row["checkpoints"], *("-" if a is None else f"{a:.3f}" for a in accuracies)]
         table.add_row(*(escape(cell) if isinstance(cell, str) else _number(cell) for cell in cells))
     console.print(table)
 

@@ -1,11 +1,11 @@
 """Recorder: a stranger's training loop, logged into a run that analyze, report and figures read.
 
-    task = Task.modular_addition(p=97, train_fraction=0.3)
-    with Recorder("checkpoints/mine", task) as recorder:
-        for step in range(10_000):
-            if step % 100 == 0:
-                recorder.record(step, model)
-            train_one_step(model)
+task = Task.modular_addition(p=97, train_fraction=0.3)
+with Recorder("checkpoints/mine", task) as recorder:
+    for step in range(10_000):
+        if step % 100 == 0:
+            recorder.record(step, model)
+        train_one_step(model)
 """
 
 import math

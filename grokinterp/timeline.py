@@ -168,7 +168,7 @@ def _keys_measure(rule: Rule) -> Measure:
         assert group is not None
         return torch.tensor([float(k in found) for k in range(1, group.order // 2 + 1)])
 
-    column = Column("is_key", f"1 where frequency k is a key by the rule {rule}, else 0", {"rule": rule})
+    column = Column("is_key", f"1 where frequency k is a key by the rule {rule}, else 0", {"rule": rule}, True)
     return Measure("key_frequencies", is_key, ("grid",), 1, (column,))
 
 
@@ -219,7 +219,8 @@ def evaluate_measure(measure: Measure, snapshot: Snapshot, frequencies: tuple[in
         try:
             value = measure.function(snapshot, *given, **column.options)
         except MissingNeedError as error:
-            cell.scalars[column.name] = math.nan
+            if not column.per_frequency:
+                cell.scalars[column.name] = math.nan
             cell.reasons[column.name] = error.reason
             continue
         _store(cell, measure, column.name, value)

@@ -271,11 +271,19 @@ class Reference:
 
 @dataclass(frozen=True)
 class Column:
-    """One column that a measure gives the timeline: the options it is called with, and what the number means."""
+    """One column that a measure gives: of the timeline, or of the table over frequencies.
+
+    Attributes:
+        name: of the column.
+        definition: what the number means, for the report.
+        options: what the measure is called with for it.
+        per_frequency: whether it is a tensor over frequencies, for the table by step and k.
+    """
 
     name: str
     definition: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    per_frequency: bool = False
 
 
 @dataclass(frozen=True)

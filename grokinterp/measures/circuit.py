@@ -79,7 +79,11 @@ def _all_pairs_fit(snapshot: Snapshot) -> CosineFit:
 @measure(
     "cosine_coefficients",
     needs=("grid",),
-    columns=(Column("cosine_coefficient", "amplitude beta_k of cos w_k(a+b-c) in the logits, over all pairs"),),
+    columns=(
+        Column(
+            "cosine_coefficient", "amplitude beta_k of cos w_k(a+b-c) in the logits, over all pairs", per_frequency=True
+        ),
+    ),
 )
 def cosine_coefficients(snapshot: Snapshot) -> Float[Tensor, " k"]:
     """Least-squares amplitude beta_k, in logits, of cos w_k(a+b-c), for each frequency, over all pairs.
@@ -92,7 +96,11 @@ def cosine_coefficients(snapshot: Snapshot) -> Float[Tensor, " k"]:
 @measure(
     "cosine_similarities",
     needs=("grid",),
-    columns=(Column("cosine_similarity", "cosine similarity of the class-centred logits with cos w_k(a+b-c)"),),
+    columns=(
+        Column(
+            "cosine_similarity", "cosine similarity of the class-centred logits with cos w_k(a+b-c)", per_frequency=True
+        ),
+    ),
 )
 def cosine_similarities(snapshot: Snapshot) -> Float[Tensor, " k"]:
     """Cosine similarity of the class-centred logits with cos w_k(a+b-c) over all pairs (Chughtai et al. 2023)."""

@@ -202,9 +202,7 @@ def excluded_loss(
 @measure(
     "excluded_loss_per_frequency",
     needs=("grid",),
-    columns=(
-        Column("excluded_loss", "loss over training pairs with frequency k alone taken out", {"subset": "train"}),
-    ),
+    columns=(Column("excluded_loss", "loss over training pairs with frequency k alone taken out", per_frequency=True),),
 )
 def excluded_loss_per_frequency(
     snapshot: Snapshot, *, subset: Subset = "train", level: Level = "logit"
@@ -220,7 +218,11 @@ def excluded_loss_per_frequency(
 @measure(
     "restricted_loss_per_frequency",
     needs=("grid",),
-    columns=(Column("restricted_loss", "loss over all pairs with frequency k alone (and the constant) kept"),),
+    columns=(
+        Column(
+            "restricted_loss", "loss over all pairs with frequency k alone (and the constant) kept", per_frequency=True
+        ),
+    ),
 )
 def restricted_loss_per_frequency(
     snapshot: Snapshot, *, subset: Subset = "all", level: Level = "logit"

@@ -54,7 +54,11 @@ def neuron_logit_table(snapshot: Snapshot) -> Float[Tensor, "g m"]:
 @measure(
     "embedding_power",
     needs=("weights", "grid"),
-    columns=(Column("embedding_power", "squared norm of the embedding's Fourier components of frequency k"),),
+    columns=(
+        Column(
+            "embedding_power", "squared norm of the embedding's Fourier components of frequency k", per_frequency=True
+        ),
+    ),
 )
 def embedding_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
     """Power of the embedding at each frequency k = 1 .. floor(g/2), the DFT being taken over tokens."""
@@ -64,7 +68,11 @@ def embedding_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
 @measure(
     "neuron_logit_power",
     needs=("neurons", "grid"),
-    columns=(Column("neuron_logit_power", "squared norm of the neuron-logit map's components of frequency k"),),
+    columns=(
+        Column(
+            "neuron_logit_power", "squared norm of the neuron-logit map's components of frequency k", per_frequency=True
+        ),
+    ),
 )
 def neuron_logit_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
     """Power of the neuron-logit map W_L at each frequency, the DFT being taken over classes."""

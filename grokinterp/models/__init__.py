@@ -84,7 +84,7 @@ class Forward:
 
 def _move(model: Any, device: str | torch.device) -> nn.Module:
     """Puts a model somewhere without a word; a HookedTransformer notes it in its configuration too."""
-    return model.to(device, print_details=False)
+    return model.to(device, print_details=False) if hasattr(model, "cfg") else model.to(device)
 
 
 def forward_for(config: ModelConfig, task: Task, *, plain: bool = False) -> Forward:

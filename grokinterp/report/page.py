@@ -19,7 +19,7 @@ table { border-collapse: collapse; font-size: 0.9rem; }
 th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0; border-bottom: 1px solid #e6e6e6; }
 th { font-weight: 600; }
 tbody th { font-weight: 500; color: #444; white-space: nowrap; }
-td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; min-width: 4.8em; }
+td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; min-width: 5.6em; }
 .wide td { min-width: 14em; }
 code { font: 0.92em ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
 small { display: block; color: #666; }
