@@ -93,7 +93,7 @@ class Report:
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """the run folders"""
     output: Path | None = None
-    """file to write; by default analysis/report.html in the first run"""
+    """file to write; by default analysis/report.html in the run, or comparison.html in the first of several"""
 
 
 @dataclass(frozen=True)

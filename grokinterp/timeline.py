@@ -101,10 +101,12 @@ def analyze(
     names = [measure.name for measure, _ in jobs]
     timeline, long = cache.tables(names, chosen)
     config = run.config
+    # The phases compare losses with ln(classes): the squared errors that an mse run logs are not of that kind.
+    metrics = run.metrics if config.loss == "cross_entropy" else run.metrics.filter(regex="^(?!.*_loss$)")
     transition = find_transition(
         timeline,
         n_classes=run.task.n_classes,
-        metrics=run.metrics,
+        metrics=metrics,
         memorization_budget=config.schedule.memorization_budget if config.schedule else None,
         status=str(run.status.get("status", "finished")),
     )

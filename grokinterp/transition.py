@@ -1,4 +1,4 @@
-"""find_transition: when a run memorized, when it generalized, and where the phases between end (measures 13.3).
+"""find_transition: when a run memorized, when it generalized, and where the phases between end.
 
 Events and the phases' ends are evaluated steps; each carries the evaluated step before it, so that the grid's
 resolution is never hidden. What a run does not show is None with a reason.
@@ -192,13 +192,15 @@ def _outcome(
         return "undetermined", "a single step was evaluated"
     memorized, generalized = events["train"][0.99].step, events["test"][0.95].step
     budget = int(curves.index[-1]) if memorization_budget is None else memorization_budget
-    if generalized is not None and (memorized is None or memorized <= budget):
-        return _grokked_or_not(curves, events, memorized, generalized)
+    unfinished = status in ("running", "stopped")
     if memorized is None or memorized > budget:
-        if status in ("running", "stopped") and int(curves.index[-1]) < budget:
+        if unfinished and (memorization_budget is None or int(curves.index[-1]) < budget):
             return "undetermined", "the run is unfinished, and has not memorized yet"
-        return "DNF_train", f"train accuracy did not reach 0.99 within {budget} steps"
-    if status in ("running", "stopped"):
+        aside = "" if generalized is None else f", though test accuracy reached 0.95 at step {generalized}"
+        return "DNF_train", f"train accuracy did not reach 0.99 within {budget} steps{aside}"
+    if generalized is not None:
+        return _grokked_or_not(curves, events, memorized, generalized)
+    if unfinished:
         return "undetermined", "the run is unfinished: memorized, and not generalized yet"
     name = "novel_accuracy" if _column(curves, "novel_accuracy") is not None else "test_accuracy"
     series = _column(curves, name)
@@ -211,9 +213,9 @@ def _outcome(
 
 
 def _grokked_or_not(
-    curves: pd.DataFrame, events: dict[str, dict[float, Event]], memorized: int | None, generalized: int
+    curves: pd.DataFrame, events: dict[str, dict[float, Event]], memorized: int, generalized: int
 ) -> tuple[Outcome, str]:
-    if memorized is None or generalized <= 2 * memorized:
+    if generalized <= 2 * memorized:
         return "generalized_without_delay", f"T_grok(0.95) = {generalized} is within twice T_train(0.99) = {memorized}"
     seen = _column(curves, "novel_accuracy")
     seen = seen if seen is not None else _column(curves, "test_accuracy")
@@ -234,6 +236,7 @@ def _fitted_change(series: pd.Series) -> float:
 
 def _phases(timeline: pd.DataFrame, curves: pd.DataFrame, chance: float) -> tuple[Boundary, Boundary, Boundary]:
     test = _column(curves, "test_loss")
+    test = test if test is not None else _column(timeline, "test_loss")
     if test is None:
         unknown = Boundary(None, reason="no test loss was recorded")
         return unknown, unknown, unknown
@@ -245,7 +248,7 @@ def _phases(timeline: pd.DataFrame, curves: pd.DataFrame, chance: float) -> tupl
         memorization = _memorization_end(excluded, end, chance)
     else:
         peak = int(test.to_numpy().argmax())
-        memorization = _at(test, peak, peak, peak, ("from losses",))
+        memorization = _at(test, peak, peak, peak, ("from losses", *_coarse(test, end)))
     if end is None:
         cleanup = Boundary(None, reason="the circuit has not formed: " + formation.reason)
     else:
@@ -261,7 +264,7 @@ def _at(series: pd.Series, i: int, low: int | None, high: int | None, flags: tup
         low=None if low is None else int(steps[low]),
         high=None if high is None else int(steps[high]),
         previous=int(steps[i - 1]) if i else None,
-        flags=flags + (("coarse grid",) if i < 10 else ()),
+        flags=flags,
     )
 
 
@@ -272,7 +275,13 @@ def _circuit_formation_end(test: pd.Series, chance: float) -> Boundary:
     below = [first_from(values < level * chance, after=peak) for level in (1.5, 1.0, 0.67)]
     if below[1] is None:
         return Boundary(None, reason="test loss never falls below chance")
-    return _at(test, below[1], below[0], below[2])
+    return _at(test, below[1], below[0], below[2], _coarse(test, int(test.index[below[1]])))
+
+
+def _coarse(series: pd.Series, formation_end: int | None) -> tuple[str, ...]:
+    """The flag of a boundary found from too few steps before the circuit had formed."""
+    few = formation_end is not None and int((series.index < formation_end).sum()) < 10
+    return ("coarse grid",) if few else ()
 
 
 def _memorization_end(excluded: pd.Series, formation_end: int | None, chance: float) -> Boundary:
@@ -290,9 +299,7 @@ def _memorization_end(excluded: pd.Series, formation_end: int | None, chance: fl
     if float(np.median(around)) < 2 * smallest:
         return Boundary(None, reason="excluded loss has not risen")
     near = np.flatnonzero(early <= 1.25 * smallest)
-    boundary = _at(excluded, i, int(near[0]), int(near[-1]))
-    coarse = ("coarse grid",) if before.sum() < 10 else ()
-    return Boundary(boundary.step, boundary.low, boundary.high, boundary.previous, flags=coarse)
+    return _at(excluded, i, int(near[0]), int(near[-1]), _coarse(excluded, formation_end))
 
 
 def norm_fall(norm: pd.Series, width: float = 0.075) -> pd.Series:
@@ -358,7 +365,7 @@ def _sustained_below(series: pd.Series | None, level: float) -> int | None:
 def _evidence(
     timeline: pd.DataFrame, curves: pd.DataFrame, events: dict[str, dict[float, Event]], chance: float
 ) -> dict[str, float | None]:
-    """T_R and T_L of measures 13.5, when the efficiency ratio passes 1, and accuracies at T_train and at the end."""
+    """When restricted and test loss fall below a tenth of chance for good, when the efficiency ratio passes 1, and accuracies at T_train and at the end."""
     restricted = _sustained_below(_column(timeline, "restricted_loss_novel"), 0.1 * chance)
     ratio = _column(timeline, "circuit_efficiency_ratio")
     crossing = None if ratio is None else next((int(s) for s, r in ratio.items() if r >= 1), None)  # pyright: ignore

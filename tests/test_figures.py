@@ -288,7 +288,7 @@ def test_the_final_spectrum_highlights_the_keys(grokked):
 
 @pytest.mark.parametrize(
     ("name", "column"),
-    [("excluded_loss_per_frequency", "excluded_loss"), ("cosine_coefficients", "cosine_coefficient")],
+    [("excluded_loss_per_frequency", "excluded_loss_k"), ("cosine_coefficients", "cosine_coefficient")],
 )
 def test_each_key_has_a_line_and_the_others_their_largest(name, column, grokked):
     figure, table = FUNCTIONS[name](grokked), by_frequency(grokked, column)

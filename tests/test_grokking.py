@@ -48,7 +48,7 @@ def shipped(tmp_path_factory):
 
 
 def assert_restricted_loss_leads(analysis, least_lead):
-    """The test of measures 13.5: the circuit can do the task long before the network does."""
+    """The circuit can do the task long before the network does."""
     evidence, transition = analysis.transition.evidence, analysis.transition
     circuit, network = (
         evidence["restricted_loss_below_tenth_of_chance"],

@@ -173,11 +173,7 @@ def test_every_final_number_has_its_definition_or_reason(page, grokked):
         assert f"{column} {number(float(value))}{reason} {definition}" in page.text, column
 
 
-def test_a_number_is_not_given_the_definition_of_the_array_of_its_name(grokked):
-    assert "restricted_loss" in grokked.timeline
-    assert "restricted_loss" in grokked.frequencies
-    assert "key frequencies alone" in definition_of(grokked, "restricted_loss")
-    assert "all but the key frequencies" in definition_of(grokked, "excluded_loss")
+def test_each_part_of_a_model_has_the_definition_of_them_all(grokked):
     assert "one part of the model" in definition_of(grokked, "group_norm.embed")
 
 

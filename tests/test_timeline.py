@@ -158,8 +158,8 @@ DIRECT_ARRAYS = {
     "neuron_logit_power": gm.neuron_logit_power,
     "cosine_coefficient": gm.cosine_coefficients,
     "cosine_similarity": gm.cosine_similarities,
-    "excluded_loss": lambda s: gm.excluded_loss_per_frequency(s, subset="train"),
-    "restricted_loss": gm.restricted_loss_per_frequency,
+    "excluded_loss_k": lambda s: gm.excluded_loss_per_frequency(s, subset="train"),
+    "restricted_loss_k": gm.restricted_loss_per_frequency,
     "is_key": lambda s: torch.tensor([float(k in gm.key_frequencies(s).values) for k in (1, 2, 3)]),
 }
 

@@ -245,7 +245,7 @@ def excluded_loss_per_frequency(analysis: Analysis | Sequence[Analysis]) -> Figu
     canvas = Canvas(
         "Excluded loss per frequency", as_list(analysis), y_titles=["cross entropy, train (nats)"], log_y=[True]
     )
-    _per_frequency(canvas, "excluded_loss", "excluded loss per frequency")
+    _per_frequency(canvas, "excluded_loss_k", "excluded loss per frequency")
     if canvas.single and canvas.traces:
         train = values(canvas.analyses[0], "train_loss")
         if not train.empty:

@@ -252,7 +252,7 @@ def as_frequencies(frequencies: Frequencies, order: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Reference:
-    """What measures need from another step than their own (measures 13.1).
+    """What measures need from another step than their own.
 
     Attributes:
         frequencies: the key frequencies measures use: those of the last checkpoint, or of the one asked for.

@@ -31,7 +31,7 @@ class CosineFit:
 def diagonal_means(
     logits: Float[Tensor, "n c"], sums: Int[Tensor, " n"], classes: Int[Tensor, " g"]
 ) -> Float[Tensor, " g"]:
-    """g[m]: the mean over the pairs given of the class-centred logit at c = a + b - m (measures 13.1).
+    """g[m]: the mean over the pairs given of the class-centred logit at c = a + b - m.
 
     Args:
         logits: of the pairs.

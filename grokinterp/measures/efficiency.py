@@ -2,8 +2,7 @@
 
 Varma et al. 2023 (arXiv:2309.02390) compare circuits by the parameter norm they need for a given logit. In their
 model the generalizing circuit gives the same margin on seen and unseen pairs, the memorizing one none on unseen
-pairs, and both live in one parameter vector; at common norm the ratio of efficiencies is a ratio of margins
-(measures 13.2).
+pairs, and both live in one parameter vector; at common norm the ratio of efficiencies is a ratio of margins.
 """
 
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ _DEFINITIONS = {
     columns=tuple(Column(name, definition) for name, definition in _DEFINITIONS.items()),
 )
 def circuit_efficiency(snapshot: Snapshot, frequencies: Frequencies = ()) -> CircuitEfficiency:
-    """The two circuits' margins, norm and efficiencies at one checkpoint (measures 13.2).
+    """The two circuits' margins, norm and efficiencies at one checkpoint.
 
     Args:
         snapshot: the checkpoint; without weights the efficiencies are NaN, the margins are not.

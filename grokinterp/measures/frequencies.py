@@ -1,4 +1,4 @@
-"""Key frequencies: the frequencies that carry the generalizing circuit, by four rules (measures 1.3, 13.1)."""
+"""Key frequencies: the frequencies that carry the generalizing circuit, by four rules."""
 
 from collections.abc import Callable
 from typing import get_args

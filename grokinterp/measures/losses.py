@@ -30,7 +30,7 @@ def cross_entropy_from_logits(logits: Float[Tensor, "n c"], labels: Int[Tensor, 
 
 
 def margin_from_logits(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Mean over inputs of the correct logit minus the mean of the others (measures 13.2; Varma et al. 2023)."""
+    """Mean over inputs of the correct logit minus the mean of the others (Varma et al. 2023)."""
     logits = logits.double()
     correct = logits.gather(1, labels[:, None]).squeeze(1)
     others = (logits.sum(dim=1) - correct) / (logits.shape[1] - 1)

@@ -119,11 +119,16 @@ _NO_KEYS = "no key frequencies"
     "restricted_loss",
     needs=("grid", "reference"),
     columns=(
-        Column("restricted_loss", "loss of P_K L + mean L over all pairs: key frequencies alone, as in Nanda et al."),
-        Column("restricted_loss_train", "the same over training pairs", {"subset": "train"}),
-        Column("restricted_loss_test", "the same over test pairs", {"subset": "test"}),
         Column(
-            "restricted_loss_neuron", "the same with the neurons projected instead of the logits", {"level": "neuron"}
+            "restricted_loss",
+            "loss over all pairs of P_K L + mean L, the key frequencies of a + b and a constant alone",
+        ),
+        Column("restricted_loss_train", "loss over training pairs of P_K L + mean L", {"subset": "train"}),
+        Column("restricted_loss_test", "loss over test pairs of P_K L + mean L", {"subset": "test"}),
+        Column(
+            "restricted_loss_neuron",
+            "restricted loss over all pairs with the last layer's neurons projected, not the logits",
+            {"level": "neuron"},
         ),
     ),
 )
@@ -164,12 +169,14 @@ def restricted_loss(
     needs=("grid", "reference"),
     columns=(
         Column(
-            "excluded_loss", "loss of L - P_K L over training pairs: all but the key frequencies, as in Nanda et al."
+            "excluded_loss", "loss over training pairs of L - P_K L, the logits without the key frequencies of a + b"
         ),
-        Column("excluded_loss_all", "the same over all pairs", {"subset": "all"}),
-        Column("excluded_loss_test", "the same over test pairs", {"subset": "test"}),
+        Column("excluded_loss_all", "loss over all pairs of L - P_K L", {"subset": "all"}),
+        Column("excluded_loss_test", "loss over test pairs of L - P_K L", {"subset": "test"}),
         Column(
-            "excluded_loss_neuron", "the same with the neurons projected instead of the logits", {"level": "neuron"}
+            "excluded_loss_neuron",
+            "excluded loss over training pairs with the last layer's neurons projected, not the logits",
+            {"level": "neuron"},
         ),
     ),
 )
@@ -202,12 +209,14 @@ def excluded_loss(
 @measure(
     "excluded_loss_per_frequency",
     needs=("grid",),
-    columns=(Column("excluded_loss", "loss over training pairs with frequency k alone taken out", per_frequency=True),),
+    columns=(
+        Column("excluded_loss_k", "loss over training pairs with frequency k alone taken out", per_frequency=True),
+    ),
 )
 def excluded_loss_per_frequency(
     snapshot: Snapshot, *, subset: Subset = "train", level: Level = "logit"
 ) -> Float[Tensor, " k"]:
-    """Loss with each frequency k = 1 .. floor(g/2) taken out alone (Nanda et al. 2023, Appendix; measures 1.5)."""
+    """Loss with each frequency k = 1 .. floor(g/2) taken out alone (Nanda et al. 2023, appendix)."""
     sums, pairs = _sums_and_pairs(snapshot, subset)
     logits, labels, chosen = snapshot.logits[pairs], snapshot.task.labels[pairs], sums[pairs]
     frequencies = tuple(range(1, n_frequencies(int(sums.max()) + 1) + 1))
@@ -220,7 +229,9 @@ def excluded_loss_per_frequency(
     needs=("grid",),
     columns=(
         Column(
-            "restricted_loss", "loss over all pairs with frequency k alone (and the constant) kept", per_frequency=True
+            "restricted_loss_k",
+            "loss over all pairs with frequency k alone (and the constant) kept",
+            per_frequency=True,
         ),
     ),
 )
@@ -239,7 +250,7 @@ def restricted_loss_per_frequency(
 def cross_fit(
     snapshot: Snapshot, keys: tuple[int, ...]
 ) -> tuple[Float[Tensor, "t c"], Float[Tensor, "t c"], Bool[Tensor, " n"]] | str:
-    """Least squares of each output on {1, cos w_k(a+b), sin w_k(a+b)} over held-out pairs (measures 13.1).
+    """Least squares of each output on {1, cos w_k(a+b), sin w_k(a+b)} over held-out pairs.
 
     Returns:
         The constant and the key part of the fit, predicted on the training pairs, and the training pairs; or the

@@ -82,7 +82,7 @@ def neuron_logit_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
 def gini(x: Float[Tensor, " n"]) -> float:
     """Gini coefficient of non-negative numbers: 0 where all are equal, near 1 where one holds everything.
 
-    G = sum_i (2i - n - 1) x_(i) / (n sum x), x ascending, i from 1 (Hurley and Rickard 2009; measures 1.6).
+    G = sum_i (2i - n - 1) x_(i) / (n sum x), x ascending, i from 1 (Hurley and Rickard 2009).
 
     >>> gini(torch.tensor([1.0, 1.0, 1.0])), gini(torch.tensor([0.0, 0.0, 0.0, 1.0]))
     (0.0, 0.75)

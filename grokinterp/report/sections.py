@@ -8,7 +8,6 @@ from html import escape
 from typing import Any
 
 from grokinterp.analysis import Analysis
-from grokinterp.measures import registered
 from grokinterp.transition import Boundary, Event
 
 
@@ -275,9 +274,5 @@ def _final_cell(analysis: Analysis, column: str) -> str:
 
 def definition_of(analysis: Analysis, column: str) -> str:
     """What a column of the timeline means."""
-    measure = registered().get(column)  # a measure of numbers first: an array over frequencies may share the name
-    for known in measure.columns if measure is not None else ():
-        if known.name == column:
-            return known.definition
     # A measure that gives a number to each part of the model has one definition for them all.
     return analysis.definitions.get(column) or analysis.definitions.get(column.split(".")[0], "")
