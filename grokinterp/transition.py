@@ -280,7 +280,7 @@ def _circuit_formation_end(test: pd.Series, chance: float) -> Boundary:
 
 def _coarse(series: pd.Series, formation_end: int | None) -> tuple[str, ...]:
     """The flag of a boundary found from too few steps before the circuit had formed."""
-    few = formation_end is not None and int((series.index < formation_end).sum()) < 10
+    few = formation_end is not None and int((series.index.to_numpy() < formation_end).sum()) < 10
     return ("coarse grid",) if few else ()
 
 
@@ -365,7 +365,7 @@ def _sustained_below(series: pd.Series | None, level: float) -> int | None:
 def _evidence(
     timeline: pd.DataFrame, curves: pd.DataFrame, events: dict[str, dict[float, Event]], chance: float
 ) -> dict[str, float | None]:
-    """When restricted and test loss fall below a tenth of chance for good, when the efficiency ratio passes 1, and accuracies at T_train and at the end."""
+    """Steps and accuracies that the verdicts rest on; `below` means from that step on."""
     restricted = _sustained_below(_column(timeline, "restricted_loss_novel"), 0.1 * chance)
     ratio = _column(timeline, "circuit_efficiency_ratio")
     crossing = None if ratio is None else next((int(s) for s, r in ratio.items() if r >= 1), None)  # pyright: ignore
