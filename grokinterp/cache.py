@@ -43,13 +43,24 @@ def measure_key(measure: Measure, frequencies: tuple[int, ...]) -> str:
     function = inspect.unwrap(measure.function)
     own = ""
     if not function.__module__.startswith("grokinterp."):
-        try:
-            own = inspect.getsource(function)
-        except (OSError, TypeError):
-            own = repr(function.__code__.co_code) if hasattr(function, "__code__") else repr(function)
+        own = _source(function)
     options = [(column.name, sorted(column.options.items())) for column in measure.columns]
     parts = (measure.name, measure.version, own, options, frequencies if measure.uses_reference else ())
     return hashlib.sha256((repr(parts) + _package_digest()).encode()).hexdigest()
+
+
+def _source(function: Any) -> str:
+    """A user's function with what it may call or read: the rest of its module, defaults, what it closes over."""
+    try:
+        text = inspect.getsource(inspect.getmodule(function) or function)
+    except (OSError, TypeError):
+        try:
+            text = inspect.getsource(function)
+        except (OSError, TypeError):
+            text = repr(function.__code__.co_code) if hasattr(function, "__code__") else repr(function)
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    around = (getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None), cells)
+    return text + function.__qualname__ + repr(around)
 
 
 class AnalysisCache:
@@ -122,9 +133,16 @@ class AnalysisCache:
                 "arrays": list(dict.fromkeys(column for cell in mine.values() for column in cell.arrays)),
                 "reasons": _by_reason(mine),
             }
-        write_atomically(self.folder / "timeline.parquet", _parquet(timeline))
-        write_atomically(self.folder / "frequencies.parquet", _parquet(frequencies))
-        content = {"summary": summary, "measures": index, "checksums": {str(s): c for s, c in self.checksums.items()}}
+        tables = {"timeline.parquet": _parquet(timeline), "frequencies.parquet": _parquet(frequencies)}
+        for file, data in tables.items():
+            write_atomically(self.folder / file, data)
+        content = {
+            "summary": summary,
+            # An interrupted save leaves tables and index of different analyses; these tell.
+            "tables": {file: hashlib.sha256(data).hexdigest() for file, data in tables.items()},
+            "measures": index,
+            "checksums": {str(step): checksum for step, checksum in self.checksums.items()},
+        }
         write_atomically(self.folder / "analysis.json", json.dumps(content, indent=1) + "\n")
 
     def _load(self) -> None:
@@ -132,6 +150,9 @@ class AnalysisCache:
         if not file.is_file():
             return
         content = json.loads(file.read_text())
+        for name, digest in content["tables"].items():
+            if hashlib.sha256((self.folder / name).read_bytes()).hexdigest() != digest:
+                raise ValueError(f"{name} is of another analysis")
         timeline = pd.read_parquet(self.folder / "timeline.parquet")
         frequencies = pd.read_parquet(self.folder / "frequencies.parquet")
         rows: dict[Any, dict[Any, float]] = timeline.to_dict("index")  # pyright: ignore[reportAssignmentType]

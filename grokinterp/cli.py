@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -130,11 +131,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if command not in _COMMANDS:
             raise ConfigError(f"no command {command!r}: {nearest(command, _COMMANDS)}")
-        return _COMMANDS[command](rest)
+        code = _COMMANDS[command](rest)
+        sys.stdout.flush()
+        return code
     except GrokinterpError as error:
         print(f"grokinterp: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return 130

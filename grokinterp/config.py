@@ -85,6 +85,7 @@ class TaskConfig:
     def __post_init__(self) -> None:
         _require_known_choices(self)
         _require(self.p >= 3, f"p must be at least 3, but is {self.p}")
+        _require(self.p <= 1000, f"p must be at most 1000, since all p^2 inputs are evaluated, but is {self.p}")
         if self.operation == "divide":
             _require(
                 is_prime(self.p),

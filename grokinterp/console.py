@@ -36,9 +36,14 @@ _FINAL = (
 )
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would exit with 1
+
+
 def show_analysis(analysis: "Analysis", written: Sequence[Path] = ()) -> None:
     """Prints outcome, events, phases, key frequencies, final numbers, warnings, and what was written."""
-    console = Console(highlight=False)
+    console = _Console(highlight=False)
     said = analysis.summary()
     transition, reference = said["transition"], said["reference"]
     console.print(f"[bold]{escape(said['run'])}[/]: [bold]{transition['outcome']}[/] ({escape(transition['reason'])})")
@@ -105,7 +110,7 @@ def describe_runs(folder: Path) -> list[dict[str, Any]]:
 
 def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Prints the rows of `describe_runs`."""
-    console = Console(highlight=False)
+    console = _Console(highlight=False)
     if not rows:
         console.print(f"no runs in {escape(str(folder))}: `grokinterp demo` makes one")
         return

@@ -102,12 +102,13 @@ class Recorder:
         if not isinstance(model, nn.Module):
             return Snapshot.from_model(self.task, model)
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        training = model.training
+        modes = {part: part.training for part in model.modules()}
         model.eval()
         try:
             return Snapshot.from_model(self.task, lambda tokens: model(tokens.to(device)).cpu())
         finally:
-            model.train(training)
+            for part, training in modes.items():
+                part.training = training
 
     def __enter__(self) -> "Recorder":
         return self

@@ -70,7 +70,10 @@ class Run:
     def task(self) -> Task:
         """The task, with the very split that was trained on."""
         stored = self.path / "split.safetensors"
-        indices = load_tensors(stored.read_bytes())["train_indices"] if stored.is_file() else None
+        try:
+            indices = load_tensors(stored.read_bytes())["train_indices"] if stored.is_file() else None
+        except (SafetensorError, KeyError, OSError) as error:
+            raise RunError(f"{stored} is damaged ({error}): the split is lost") from None
         return task_of(self.config, indices)
 
     @property
@@ -117,7 +120,12 @@ class Run:
         """The model as it was at a step: a HookedTransformer, or an MLP with hooks."""
         model = build_model(self.config, self.task)
         # A HookedTransformer has buffers (mask, IGNORE) that are no weights and are not stored.
-        outcome = model.load_state_dict(self.weights(step), strict=False)
+        weights = self.weights(step)
+        shapes = {name: w.shape for name, w in model.named_parameters()}
+        wrong = {name: tuple(w.shape) for name, w in weights.items() if w.shape != shapes.get(name, w.shape)}
+        if wrong:
+            raise RunError(f"the weights of step {step} in {self.path} do not fit config.json: other shapes {wrong}")
+        outcome = model.load_state_dict(weights, strict=False)
         missing = [name for name in outcome.missing_keys if name in dict(model.named_parameters())]
         if missing or outcome.unexpected_keys:
             raise RunError(
@@ -190,7 +198,7 @@ class RunWriter:
         folder = Path(path)
         if (folder / "config.json").exists():
             raise RunError(f"{folder} already holds a run: resume it (--resume), or choose another folder")
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and not _is_vacant(folder):
             raise RunError(f"{folder} exists and is not an empty folder: choose another")
         make_folder(folder / "weights")
         if config.task.split == "given":
@@ -250,6 +258,8 @@ class RunWriter:
 
     def forget_after(self, step: int) -> None:
         """Drops metrics and weights of later steps: a resumed run makes them again."""
+        for leftover in self.path.rglob(".*.tmp"):  # of writes that a crash cut short
+            leftover.unlink()
         metrics = self.path / "metrics.jsonl"
         if metrics.exists():
             kept = [line for row, line in _metric_lines(metrics) if row["step"] <= step]
@@ -265,6 +275,15 @@ class RunWriter:
     def write_status(self, status: StatusName, step: int, **more: Any) -> None:
         content = {"status": status, "step": step, **more, "checksums": self._checksums}
         write_atomically(self.path / "status.json", json.dumps(content, indent=2) + "\n")
+
+
+def _is_vacant(folder: Path) -> bool:
+    """Whether a folder is empty, but for what a run that was killed before it had a config.json left there."""
+    if not folder.is_dir():
+        return False
+    files = [entry for entry in folder.rglob("*") if not entry.is_dir()]
+    started = {folder / "environment.json", folder / "split.safetensors"}
+    return all(file in started or (file.name.startswith(".") and file.suffix == ".tmp") for file in files)
 
 
 def list_runs(folder: str | Path) -> list[Path]:

@@ -108,7 +108,7 @@ def analyze(
         n_classes=run.task.n_classes,
         metrics=metrics,
         memorization_budget=config.schedule.memorization_budget if config.schedule else None,
-        status=str(run.status.get("status", "finished")),
+        status=str(run.status.get("status", "running")),
     )
     definitions = {column.name: column.definition for measure, _ in jobs for column in measure.columns}
     reasons: dict[str, dict[str, list[int]]] = {}
@@ -136,7 +136,8 @@ def select_steps(kept: Sequence[int], steps: str | Sequence[int] | None) -> list
         return list(kept)
     if isinstance(steps, str):
         parts = steps.split(":")
-        if not 1 <= len(parts) <= 3 or any(part and not part.isdecimal() for part in parts):
+        well_formed = len(parts) <= 3 and all(not part or part.isdecimal() for part in parts)
+        if not well_formed or (len(parts) == 3 and parts[2] and int(parts[2]) == 0):
             raise ConfigError(f"steps {steps!r}: give A:B:C, for instance 0:5000:100; each part may be left out")
         numbers = [int(part) if part else None for part in parts] + [None, None]
         first = numbers[0] or 0

@@ -184,7 +184,7 @@ def _outcome(
     train_loss = _column(curves, "train_loss")
     if status == "diverged":
         return "diverged", "the loss became NaN or infinite"
-    if train_loss is not None and train_loss.iloc[-1] > 2 * math.log(n_classes):
+    if train_loss is not None and len(curves) > 1 and train_loss.iloc[-1] > 2 * math.log(n_classes):
         return "diverged", "the final train loss is more than twice that of a uniform guess"
     if _column(curves, "train_accuracy") is None or _column(curves, "test_accuracy") is None:
         return "undetermined", "which inputs were trained on, or the accuracy on them, is not known"

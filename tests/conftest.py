@@ -4,9 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 install_import_hook("grokinterp", "typecheck.check")
+
+# One thread: the models are tiny, and bits depend on how sums are split among threads.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,8 @@ def estimate(config: RunConfig, tries: int = 5) -> Cost:
     if config.optimizer is None or config.schedule is None:
         raise ConfigError("this configuration was recorded or imported: it has no optimizer and schedule to estimate")
     task = task_of(config)
-    assert task.train_mask is not None
+    if task.train_mask is None:
+        raise ConfigError("split 'unknown' is for models made elsewhere: to train, give a split and a train_fraction")
     model = build_model(config, task)
     weights = dict(model.named_parameters())
     forward, loss = forward_for(config.model, task), loss_function(config)

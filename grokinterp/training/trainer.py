@@ -67,11 +67,15 @@ def train(
     if config.optimizer is None or config.schedule is None:
         raise ConfigError("this configuration was recorded or imported, without optimizer and schedule: give both")
     chosen = _device(device)
+    if resume and start_from is not None:
+        raise ConfigError("start_from (--from) is for a new run: a resumed one goes on from its own weights")
     if resume:
         config = _resumed_config(Run.open(path), config)
         task = Run.open(path).task
     else:
         task = task_of(config)
+    if task.train_mask is None:
+        raise ConfigError("split 'unknown' is for models made elsewhere: to train, give a split and a train_fraction")
     model = build_model(config, task, device=chosen)
     forward = forward_for(config.model, task, plain=plain_forward)
     environment = describe_environment(chosen, forward.path)
@@ -144,7 +148,7 @@ class _Loop:
                 status, reason = "diverged", f"the training loss was not finite at step {self.diverged_at()}"
                 log.warning("%s: %s", self.writer.path, reason)
             elif stop or self.step >= self.schedule.steps:
-                status, reason = "finished", "grokked" if self.step < self.schedule.steps else "all steps made"
+                status, reason = "finished", self.why_finished()
                 if self.step not in self.kept:
                     self.writer.keep(self.step, self.weights)
             if status != "diverged":
@@ -153,12 +157,12 @@ class _Loop:
             reason = f"{type(error).__name__}: {error}"
             raise
         finally:
-            for callback in self.callbacks:
-                callback.on_end(status)
             seconds = time.monotonic() - self.began
             made = self.step - self.began_at
             timing = {"seconds": round(seconds, 3), "steps_per_second": round(made / seconds, 2) if seconds else None}
             self.writer.write_status(status, self.step, reason=reason, timing=timing)  # pyright: ignore
+            for callback in self.callbacks:
+                callback.on_end(status)
 
     def update(self) -> None:
         """Makes one update; the loss is that of the weights before it."""
@@ -204,6 +208,14 @@ class _Loop:
         answers = [callback.on_evaluation(row) for row in rows for callback in self.callbacks]
         return any(answers)
 
+    def why_finished(self) -> str:
+        """What ended a run before or at its last step."""
+        if self.step >= self.schedule.steps:
+            return "all steps made"
+        rules = [c for c in self.callbacks if isinstance(c, StopWhenGrokked)]
+        grokked = any(c.grokked_at is not None and self.step >= c.factor * c.grokked_at for c in rules)
+        return "grokked" if grokked else "a callback ended it"
+
     def diverged_at(self) -> int | None:
         step = int(self.first_bad)
         return step if step >= 0 else None
@@ -230,6 +242,9 @@ class _Loop:
         point = self.writer.read_resume_point()
         if point is None:
             self.writer.forget_after(-1)
+            source = Run(self.writer.path, self.config).environment.get("start_from")
+            if source is not None:
+                _load_from(source, self.model)
             return
         self.step, state = point
         self.began_at = self.step
