@@ -346,12 +346,15 @@ def _list(arguments: Sequence[str]) -> int:
 
 def _demo(arguments: Sequence[str]) -> int:
     options = _parse(Demo, arguments)
+    import torch
+
     from grokinterp.console import show_analysis
     from grokinterp.presets import preset
     from grokinterp.run import Run
     from grokinterp.timeline import analyze
     from grokinterp.training import train
 
+    torch.set_num_threads(1)  # so small a model gains nothing from more, and loses much where cores are shared
     there = (options.run / "config.json").is_file()
     config = Run.open(options.run).config if there else preset("demo")
     if there and config != preset("demo"):
