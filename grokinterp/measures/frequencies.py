@@ -87,15 +87,20 @@ def _cube_cosine(snapshot: Snapshot) -> _Found:
     return {k: s for k, s in enumerate(strength.tolist(), start=1) if s > threshold}, threshold, ""
 
 
+def _require(snapshot: Snapshot, need: str, rule: Rule) -> None:
+    reason = snapshot.lacks(need)
+    if reason is not None:
+        raise MissingNeedError(f"the rule {rule} for key frequencies", need, reason)
+
+
 def _neuron_clusters(snapshot: Snapshot) -> _Found:
+    _require(snapshot, "neurons", "neuron_clusters")
     clusters = neuron_frequencies(snapshot).clusters(0.85)
     return {k: float(size) for k, size in clusters.items() if size >= 2}, 0.85, ""
 
 
 def _embedding_norm(snapshot: Snapshot) -> _Found:
-    no_weights = snapshot.lacks("weights")
-    if no_weights is not None:
-        raise MissingNeedError("key_frequencies by embedding_norm", "weights", no_weights)
+    _require(snapshot, "weights", "embedding_norm")
     norms = component_norms(embedding_table(snapshot))
     threshold = norms.max().item() / 4
     found: dict[int, float] = {}
@@ -106,6 +111,7 @@ def _embedding_norm(snapshot: Snapshot) -> _Found:
 
 
 def _unembedding_power(snapshot: Snapshot) -> _Found:
+    _require(snapshot, "neurons", "unembedding_power")
     power = frequency_power(neuron_logit_table(snapshot))
     total = power.sum().item()
     if total <= 0:

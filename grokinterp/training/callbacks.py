@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
 
 from grokinterp.config import RunConfig, ScheduleConfig
@@ -37,16 +38,21 @@ class ProgressBar(Callback):
         self.bar: Any = None
 
     def on_start(self, config: RunConfig, step: int, last_step: int) -> None:
-        from tqdm.auto import tqdm
+        if not (self.show if self.show is not None else (sys.stderr.isatty() or _in_notebook())):
+            return
+        if find_spec("ipywidgets") is not None:
+            from tqdm.auto import tqdm
+        else:  # tqdm.auto would warn
+            from tqdm import tqdm
 
-        show = self.show if self.show is not None else (sys.stderr.isatty() or _in_notebook())
-        self.bar = tqdm(total=last_step, initial=step, unit="step", disable=not show, dynamic_ncols=True)
+        self.bar = tqdm(total=last_step, initial=step, unit="step", dynamic_ncols=True)
 
     def on_step(self, step: int) -> None:
-        self.bar.update()
+        if self.bar is not None:
+            self.bar.update()
 
     def on_evaluation(self, metrics: Mapping[str, float]) -> bool:
-        if self.bar is not None and not self.bar.disable:
+        if self.bar is not None:
             shown = {
                 f"{split} {what}": f"{metrics[f'{split}_{full}']:{form}}"
                 for split in ("train", "test")
