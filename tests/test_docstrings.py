@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from grokinterp.measures import base
+
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -22,6 +24,7 @@ def test_examples(name, monkeypatch, tmp_path):
         if entry.name != "analysis":  # so that what an example computes is not left in the repository
             (run / entry.name).symlink_to(entry, target_is_directory=entry.is_dir())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(base, "_REGISTER", base.registered())  # what an example registers ends with it
     module = importlib.import_module(name)
     outcome = doctest.testmod(module, extraglobs={"torch": importlib.import_module("torch")})
     assert outcome.attempted
