@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from grokinterp.measures import Reference
+from grokinterp.phases import Boundary
 from grokinterp.run import Run
-from grokinterp.transition import Boundary, Event, Transition
+from grokinterp.transition import Event, Transition
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import grokinterp
 from grokinterp.files import make_folder, write_atomically
 from grokinterp.measures import Measure
 
-_SOURCES = ("measures", "models/forward.py", "fourier.py", "tasks.py")
+_SOURCES = ("measures", "models/forward.py", "models/__init__.py", "fourier.py", "tasks.py", "run.py")
 
 
 @dataclass
@@ -130,7 +130,10 @@ class AnalysisCache:
                 "key": self.keys[name],
                 "steps": sorted(mine),
                 "scalars": list(dict.fromkeys(column for cell in mine.values() for column in cell.scalars)),
-                "arrays": list(dict.fromkeys(column for cell in mine.values() for column in cell.arrays)),
+                "arrays": {
+                    column: [step for step, cell in mine.items() if column in cell.arrays]
+                    for column in dict.fromkeys(column for cell in mine.values() for column in cell.arrays)
+                },
                 "reasons": _by_reason(mine),
             }
         tables = {"timeline.parquet": _parquet(timeline), "frequencies.parquet": _parquet(frequencies)}
@@ -166,8 +169,7 @@ class AnalysisCache:
                 for step in steps
             }
             for step in entry["steps"]:
-                # An array that could not be computed is all NaN in the table, and absent from the cell.
-                columns = [c for c in entry["arrays"] if step in blocks and bool(pd.notna(blocks[step][c]).any())]
+                columns = [column for column, steps in entry["arrays"].items() if step in steps]
                 self.cells[name, step] = Cell(
                     {column: rows[step][column] for column in entry["scalars"]},
                     {column: blocks[step][column].tolist() for column in columns},

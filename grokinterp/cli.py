@@ -1,6 +1,6 @@
 """The command line: thin, and quick to answer, because each command imports what it needs when it runs.
 
-Exit codes: 0 done, 1 a check said no, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 a check said no or a training diverged, 2 bad input, 130 interrupted.
 """
 
 import contextlib
@@ -252,7 +252,7 @@ def _say_how_it_ended(run: "Run") -> int:
         return 130
     if status["status"] == "finished":
         print(f"next: grokinterp analyze {run.path}")
-    return 0
+    return 1 if status["status"] == "diverged" else 0
 
 
 def _analyze(arguments: Sequence[str]) -> int:
@@ -261,6 +261,7 @@ def _analyze(arguments: Sequence[str]) -> int:
         raise ConfigError("--rule and --frequencies exclude each other: give one")
     from grokinterp.timeline import analyze
 
+    sys.path.insert(0, str(Path.cwd()))  # for --measures of a module that lies here
     analysis = analyze(
         options.run,
         measures=None if options.measures is None else [name for name in options.measures.split(",") if name],
@@ -270,15 +271,17 @@ def _analyze(arguments: Sequence[str]) -> int:
         reference_step=options.reference_step,
         progress=_bar(),
     )
-    written = [_write_report([analysis], None)] if options.report else []
-    if options.csv:
-        written += _write_tables(analysis)
     if options.json:
         print(json.dumps(analysis.summary(), indent=2))
     else:
         from grokinterp.console import show_analysis
 
-        show_analysis(analysis, written)
+        show_analysis(analysis)
+    # Last: where a run cannot be written to, what was found has been said.
+    written = [_write_report([analysis], None)] if options.report else []
+    written += _write_tables(analysis) if options.csv else []
+    for file in written if not options.json else []:
+        print(f"written: {file}")
     return 0
 
 
@@ -367,7 +370,8 @@ def _demo(arguments: Sequence[str]) -> int:
         if run.status["status"] != "finished":
             return _say_how_it_ended(run)
     analysis = analyze(run, progress=_bar())
-    show_analysis(analysis, [_write_report([analysis], None)])
+    show_analysis(analysis)
+    print(f"report: {_write_report([analysis], None)}")
     return 0
 
 

@@ -41,8 +41,8 @@ class _Console(Console):
         raise BrokenPipeError  # rich would exit with 1
 
 
-def show_analysis(analysis: "Analysis", written: Sequence[Path] = ()) -> None:
-    """Prints outcome, events, phases, key frequencies, final numbers, warnings, and what was written."""
+def show_analysis(analysis: "Analysis") -> None:
+    """Prints outcome, events, phases, key frequencies, final numbers and warnings."""
     console = _Console(highlight=False)
     said = analysis.summary()
     transition, reference = said["transition"], said["reference"]
@@ -80,8 +80,6 @@ def show_analysis(analysis: "Analysis", written: Sequence[Path] = ()) -> None:
     console.print(final)
     for warning in said["warnings"]:
         console.print(f"[yellow]note:[/] {escape(warning)}")
-    for file in written:
-        console.print(f"written: {escape(str(file))}", soft_wrap=True)
 
 
 def describe_runs(folder: Path) -> list[dict[str, Any]]:

@@ -9,10 +9,11 @@ with Recorder("checkpoints/mine", task) as recorder:
 """
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,11 @@ class Recorder:
 
     @torch.no_grad()
     def record(
-        self, step: int, model: Callable[[Tensor], Tensor] | Tensor, *, weights: Mapping[str, Tensor] | None = None
+        self,
+        step: SupportsIndex,
+        model: Callable[[Tensor], Tensor] | Tensor,
+        *,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> dict[str, float]:
         """Records one checkpoint.
 
@@ -79,6 +84,10 @@ class Recorder:
         Raises:
             ConfigError: a step that does not grow, or logits of another shape.
         """
+        try:
+            step = operator.index(step)
+        except TypeError:
+            raise ConfigError(f"step must be a whole number, but is {step!r}") from None
         if step <= self._last_step:
             raise ConfigError(f"step {step} was recorded after step {self._last_step}: steps must grow")
         if isinstance(model, Tensor):
@@ -89,11 +98,12 @@ class Recorder:
                 weights = dict(model.named_parameters())
         kept = {name: w for name, w in (weights or {}).items() if self.keep_weights}
         trained = {name: w for name, w in (weights or {}).items() if w.requires_grad or not w.is_leaf}
-        row = {"step": step, **evaluate(self.task, snapshot.logits, trained or (weights or {}))}
-        self._writer.append_metrics(row)
+        trained = trained or dict(weights or {})
+        row = {"step": step, **evaluate(self.task, snapshot.logits, trained)}
         self._writer.keep(step, {"logits": snapshot.logits}, folder="logits")
         if kept:
-            self._writer.keep(step, kept)
+            self._writer.keep(step, kept, frozen=[name for name in kept if name not in trained])
+        self._writer.append_metrics(row)
         self._last_step = step
         self._writer.write_status("running", step)
         return row

@@ -5,7 +5,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -140,8 +141,7 @@ class Run:
 
         config = self.config.model
         if isinstance(config, RecordedConfig):
-            weights = self.weights(step) if (self.path / "weights" / _file_name(step)).is_file() else None
-            return Snapshot.from_logits(self.task, self._tensors("logits", step)["logits"], weights=weights, step=step)
+            return self._recorded_snapshot(step)
         trains = getattr(config, "trains", lambda name: True)
         weights = self.weights(step)
         return Snapshot.from_activations(
@@ -151,6 +151,19 @@ class Run:
             step=step,
             trained=tuple(name for name in weights if trains(name)),
         )
+
+    def _recorded_snapshot(self, step: int) -> "Snapshot":
+        from grokinterp.measures import Snapshot
+
+        file = self.path / "weights" / _file_name(step)
+        weights, trained = None, None
+        if file.is_file():
+            weights = self.weights(step)
+            with safe_open(file, framework="pt") as handle:
+                frozen = json.loads((handle.metadata() or {}).get("frozen", "[]"))
+            trained = tuple(name for name in weights if name not in frozen)
+        snapshot = Snapshot.from_logits(self.task, self._tensors("logits", step)["logits"], weights=weights, step=step)
+        return replace(snapshot, trained=trained)
 
     @cached_property
     def forward(self) -> Any:
@@ -227,11 +240,18 @@ class RunWriter:
         except OSError as error:
             raise RunError(f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror}") from None
 
-    def keep(self, step: int, tensors: Mapping[str, Tensor], folder: Literal["weights", "logits"] = "weights") -> None:
-        """Keeps the weights (or logits) of a step, as float32."""
+    def keep(
+        self,
+        step: int,
+        tensors: Mapping[str, Tensor],
+        folder: Literal["weights", "logits"] = "weights",
+        frozen: Sequence[str] = (),
+    ) -> None:
+        """Keeps the weights (or logits) of a step, as float32, and which of them are frozen where no config says so."""
         make_folder(self.path / folder)
-        plain = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
-        content = save_tensors(plain, metadata={"step": str(step)})
+        plain = {name: t.detach().to("cpu", torch.float32, copy=True).contiguous() for name, t in tensors.items()}
+        metadata = {"step": str(step)} | ({"frozen": json.dumps(list(frozen))} if frozen else {})
+        content = save_tensors(plain, metadata=metadata)
         write_atomically(self.path / folder / _file_name(step), content)
         self._checksums[f"{folder}/{_file_name(step)}"] = hashlib.sha256(content).hexdigest()
 
@@ -239,8 +259,11 @@ class RunWriter:
         """Replaces the resume point; metrics written so far are synced first, so that they are never behind it."""
         metrics = self.path / "metrics.jsonl"
         if metrics.exists():
-            with metrics.open("rb") as file:
-                os.fsync(file.fileno())
+            try:
+                with metrics.open("r+b") as file:
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise RunError(f"cannot sync {metrics}: {error.strerror or error}; free or unlock that place") from None
         content = save_tensors({name: t.contiguous() for name, t in tensors.items()}, metadata={"step": str(step)})
         write_atomically(self.path / "resume.safetensors", content)
 
@@ -262,7 +285,7 @@ class RunWriter:
             leftover.unlink()
         metrics = self.path / "metrics.jsonl"
         if metrics.exists():
-            kept = [line for row, line in _metric_lines(metrics) if row["step"] <= step]
+            kept = [line for row, line in _metric_lines(metrics, tolerant=True) if row["step"] <= step]
             write_atomically(metrics, "".join(kept))
         for folder in ("weights", "logits"):
             for kept_step in _kept_steps(self.path / folder):
@@ -328,12 +351,16 @@ def _read_text(file: Path) -> str:
         raise RunError(f"cannot read {file}: {error}") from None
 
 
-def _metric_lines(file: Path) -> list[tuple[dict[str, Any], str]]:
-    """Each whole line with what it holds; a last line without its end was cut by a crash and does not count."""
+def _metric_lines(file: Path, tolerant: bool = False) -> list[tuple[dict[str, Any], str]]:
+    """Each whole line with what it holds; a last line without its end was cut by a crash and does not count.
+
+    With `tolerant`, reading ends at the first damaged line, which a power cut can leave.
+    """
     if not file.is_file():
         return []
     rows = []
-    for number, line in enumerate(_read_text(file).splitlines(keepends=True), start=1):
+    text = file.read_text(encoding="utf-8", errors="replace") if tolerant else _read_text(file)
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
         if not line.endswith("\n"):
             break
         try:
@@ -341,6 +368,8 @@ def _metric_lines(file: Path) -> list[tuple[dict[str, Any], str]]:
         except json.JSONDecodeError:
             row = None
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            if tolerant:
+                break
             raise RunError(f"{file}, line {number} is damaged: resume the run, which writes later lines anew")
         rows.append((row, line))
     return rows

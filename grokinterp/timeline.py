@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from grokinterp.analysis import Analysis
@@ -82,7 +83,10 @@ def analyze(
     chosen = select_steps(kept, steps)
     cache = AnalysisCache(run.path / "analysis")
     snapshots = _Snapshots(run, cache)
-    by_name = {m.name: m for m in _wanted(measures)}
+    wanted = _wanted(measures)
+    by_name = {m.name: m for m in wanted}
+    if len(by_name) < len(wanted):
+        raise ConfigError(f"two measures share a name: {sorted(m.name for m in wanted)}; rename one")
     keys_measure = _keys_measure(rule)
     reference = _reference(run, kept, snapshots, keys_measure, rule, frequencies, reference_step)
 
@@ -101,12 +105,11 @@ def analyze(
     names = [measure.name for measure, _ in jobs]
     timeline, long = cache.tables(names, chosen)
     config = run.config
-    # The phases compare losses with ln(classes): the squared errors that an mse run logs are not of that kind.
-    metrics = run.metrics if config.loss == "cross_entropy" else run.metrics.filter(regex="^(?!.*_loss$)")
     transition = find_transition(
         timeline,
         n_classes=run.task.n_classes,
-        metrics=metrics,
+        metrics=run.metrics,
+        cross_entropy=config.loss == "cross_entropy",
         memorization_budget=config.schedule.memorization_budget if config.schedule else None,
         status=str(run.status.get("status", "running")),
     )
@@ -116,7 +119,7 @@ def analyze(
         for step in chosen:
             for column, reason in cache.cells[name, step].reasons.items():
                 reasons.setdefault(column, {}).setdefault(reason, []).append(step)
-    warnings = _warnings(reference, transition)
+    warnings = _warnings(reference, transition, timeline)
     analysis = Analysis(run, timeline, long, reference, transition, tuple(warnings), definitions, reasons)
     try:
         cache.save(analysis.summary())
@@ -233,6 +236,8 @@ def evaluate_measure(measure: Measure, snapshot: Snapshot, frequencies: tuple[in
 def _store(cell: Cell, measure: Measure, name: str, value: Any) -> None:
     if isinstance(value, torch.Tensor) and value.ndim == 1:
         cell.arrays[name] = value.double().tolist()
+        if not torch.isfinite(value).all():
+            cell.reasons[name] = "the value is not finite"
         return
     if is_dataclass(value) and not isinstance(value, type):
         parts = {f.name: getattr(value, f.name) for f in fields(value)}
@@ -276,7 +281,7 @@ def _reference(
     snapshot = snapshots.at(step)
     pairs = evaluation_pairs(snapshot)
     hits = snapshot.logits[pairs].argmax(dim=1) == run.task.labels[pairs]
-    generalizes = bool(hits.double().mean() >= 0.9) if run.task.train_mask is not None else None
+    generalizes = bool(hits.double().mean() >= 0.9)
     by_rule: dict[str, tuple[int, ...]] = {}
     for name in RULES:
         try:
@@ -289,7 +294,7 @@ def _reference(
     found = key_frequencies(snapshot, rule)
     grokked = first_reaching(run.metrics, "test_accuracy", 0.95).step
     union, lost = set(found.values), ()
-    if grokked is not None:
+    if grokked is not None and step >= grokked:
         since = [s for s in kept if s >= grokked]
         at = {s: _keys_at(snapshots.cell(keys_measure, (), s)) for s in since}
         union |= set().union(*at.values())
@@ -301,7 +306,7 @@ def _keys_at(cell: Cell) -> set[int]:
     return {k for k, held in enumerate(cell.arrays.get("is_key", []), start=1) if held}
 
 
-def _warnings(reference: Reference, transition: Transition) -> list[str]:
+def _warnings(reference: Reference, transition: Transition, timeline: pd.DataFrame) -> list[str]:
     found = reference.frequencies
     warnings = []
     if found.values and reference.generalizes is False:
@@ -320,4 +325,13 @@ def _warnings(reference: Reference, transition: Transition) -> list[str]:
     for name in ("memorization_end", "circuit_formation_end"):
         if "coarse grid" in getattr(transition, name).flags:
             warnings.append(f"coarse grid: fewer than 10 steps were looked at before {name}")
+    if {"ratio_from_keys", "circuit_efficiency_ratio"} <= set(timeline):
+        factor = timeline["ratio_from_keys"] / timeline["circuit_efficiency_ratio"]
+        mixed = timeline["generalized_margin_share"].between(0.2, 0.9)
+        apart = [int(step) for step in timeline.index[mixed & ((factor > 5) | (factor < 0.2))]]
+        if apart:
+            warnings.append(
+                f"the circuit efficiency ratio and the one from key frequencies differ by more than a factor 5 at "
+                f"{len(apart)} steps, {apart[0]} to {apart[-1]}: the key frequencies may miss part of the circuit"
+            )
     return warnings

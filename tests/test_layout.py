@@ -24,7 +24,19 @@ MAY_IMPORT = {
 }
 FROM_THE_GROUND_UP = [
     *("errors", "schedules", "config", "presets", "fourier", "tasks", "measures", "models", "files", "run"),
-    *("training", "recorder", "transition", "analysis", "cache", "timeline", "figures", "report", "console", "cli"),
+    *(
+        "training",
+        "recorder",
+        "phases",
+        "transition",
+        "analysis",
+        "cache",
+        "timeline",
+        "figures",
+        "report",
+        "console",
+        "cli",
+    ),
 ]
 
 

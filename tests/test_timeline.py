@@ -787,7 +787,7 @@ class TestWhatIsMissing:
             assert found.timeline[column].isna().all()
             assert found.why_missing(column) == "which inputs were trained on is not known"
         assert found.reference.frequencies.values == (4,)
-        assert found.reference.generalizes is None
+        assert found.reference.generalizes is True
         json.dumps(found.summary(), allow_nan=False)
 
     def test_a_single_checkpoint(self, tmp_path):

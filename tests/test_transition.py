@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grokinterp.transition import Boundary, find_transition, first_from, first_reaching, norm_fall
+from grokinterp.phases import Boundary, first_from, norm_fall
+from grokinterp.transition import Thresholds, find_transition, first_reaching
 
 P = 113
 CHANCE = math.log(P)  # 4.7274
@@ -172,7 +173,7 @@ OUTCOMES = {
     ),
     "a plateau by a wider tolerance": (
         grokking(test_accuracy=line((0, 0.0), (10_000, 0.9)), novel_accuracy=None),
-        {"flatness": 0.3},
+        {"thresholds": Thresholds(flatness=0.3)},
         "semi_grokked",
     ),
     "memorized only": (

@@ -7,15 +7,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, SupportsIndex, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError, nearest
 from grokinterp.fourier import n_frequencies
 from grokinterp.tasks import Task
+
+NO_READOUT = "the way from the neurons to the logits is not linear here"
 
 NEEDS = ("logits", "grid", "weights", "gradients", "neurons", "attention", "split", "reference", "history")
 
@@ -79,7 +81,7 @@ class Snapshot:
     @staticmethod
     def from_logits(
         task: Task,
-        logits: Tensor,
+        logits: Shaped[Tensor, "*shape"],
         *,
         weights: Mapping[str, Tensor] | None = None,
         step: int | None = None,
@@ -109,7 +111,8 @@ class Snapshot:
                 f"{f' or [{task.p}, {task.p}, {c}]' if n == task.p**2 else ''} (more classes are dropped), "
                 f"but are {logits.dtype} of shape {list(given)}"
             )
-        return Snapshot(task, flat[:, :c].detach().double(), step=step, weights=weights)
+        # On the CPU, where the task's labels and masks are; analysis is in float64, which not every device has.
+        return Snapshot(task, flat[:, :c].detach().cpu().double(), step=step, weights=_on_cpu(weights))
 
     @staticmethod
     def from_model(
@@ -135,7 +138,7 @@ class Snapshot:
         if logits.ndim == 3:
             logits = logits[:, -1]
         snapshot = Snapshot.from_logits(task, logits, weights=weights, step=step)
-        return Snapshot(task, snapshot.logits, step=step, weights=weights, forward=forward)
+        return Snapshot(task, snapshot.logits, step=step, weights=snapshot.weights, forward=forward)
 
     @staticmethod
     def from_activations(
@@ -192,7 +195,8 @@ class Snapshot:
             raise MissingNeedError(
                 f"the subset {subset!r}",
                 "split",
-                f"{self.task.config.operation} does not commute: no pair has a mirror",
+                f"{'a random label' if self.task.config.random_labels else self.task.config.operation} does not "
+                "commute: no pair has a mirror",
             )
         return mask
 
@@ -206,9 +210,11 @@ class Snapshot:
             return "the snapshot was made without a differentiable forward"
         if need in ("weights", "neurons", "attention") and getattr(self, need) is None:
             return f"the snapshot was made without {need}"
-        if need == "neurons" and self.neuron_logit_map is None:
-            return "the way from the neurons to the logits is not linear here"
-        return None
+        return "a snapshot is of one step, and holds no history" if need == "history" else None
+
+
+def _on_cpu(weights: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+    return None if weights is None else {name: w.detach().cpu() for name, w in weights.items()}
 
 
 @dataclass(frozen=True)
@@ -232,7 +238,7 @@ class KeyFrequencies:
     reason: str = ""
 
 
-Frequencies = KeyFrequencies | Sequence[int] | int
+Frequencies = KeyFrequencies | Sequence[SupportsIndex] | SupportsIndex
 
 
 def as_frequencies(frequencies: Frequencies, order: int) -> tuple[int, ...]:
@@ -243,7 +249,8 @@ def as_frequencies(frequencies: Frequencies, order: int) -> tuple[int, ...]:
     """
     if isinstance(frequencies, KeyFrequencies):
         frequencies = frequencies.values
-    values = tuple(sorted({int(k) for k in ((frequencies,) if isinstance(frequencies, int) else frequencies)}))
+    given = (frequencies,) if isinstance(frequencies, SupportsIndex) else frequencies
+    values = tuple(sorted({int(k) for k in given}))
     wrong = [k for k in values if not 1 <= k <= n_frequencies(order)]
     if wrong:
         raise ConfigError(f"frequencies of Z_{order} lie in 1 .. {n_frequencies(order)}; given: {wrong}")
@@ -339,7 +346,8 @@ def measure(
             return function(snapshot, *args, **options)
 
         taken = _REGISTER.get(name)
-        if taken is not None and inspect.unwrap(taken.function).__module__.startswith("grokinterp."):
+        own = taken is not None and inspect.unwrap(taken.function).__module__.startswith("grokinterp.")
+        if own or name == "key_frequencies" or name.endswith("_union"):
             raise ConfigError(f"the name {name!r} is a measure of grokinterp's own: choose another")
         summary = (inspect.getdoc(function) or name).split("\n\n")[0].replace("\n", " ")
         given = tuple(columns) or (Column(name, summary),)
@@ -364,14 +372,20 @@ def find_measure(what: str | Callable[..., Any]) -> Measure:
         for known in _REGISTER.values():
             if what in (known.function, inspect.unwrap(known.function)):
                 return known
-        measure(what.__name__)(what)
-        return _REGISTER[what.__name__]
+        name = getattr(what, "__name__", "")
+        if not name:
+            raise ConfigError(f"{what!r} has no name to call its column by: define it with def, or use @measure")
+        measure(name)(what)
+        return _REGISTER[name]
     if what in _REGISTER:
         return _REGISTER[what]
     if ":" not in what:
         raise ConfigError(f"measure {what!r} is not known: {nearest(what, _REGISTER)}")
     module_name, _, function_name = what.partition(":")
     try:
-        return find_measure(getattr(importlib.import_module(module_name), function_name))
+        found = getattr(importlib.import_module(module_name), function_name)
+        if not callable(found):
+            raise ConfigError(f"measure {what!r} is no function")
+        return find_measure(found)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"measure {what!r} cannot be imported: {error}; give package.module:function") from None

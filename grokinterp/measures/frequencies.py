@@ -36,7 +36,10 @@ def key_frequencies(snapshot: Snapshot, rule: Rule = "cube_cosine") -> KeyFreque
     Args:
         snapshot: the checkpoint, of a task with a cyclic group behind it.
         rule: `cube_cosine` (default): the class-centred logits of pairs the model has not seen resemble
-            cos w_k(a+b-c), by more than 0.05 and five times their resemblance to sines. `neuron_clusters`: at least
+            cos w_k(a+b-c), by more than 0.05 and five times their resemblance to sines (where there are too few unseen
+            pairs, or it is not known which they are, all pairs are used, and as long as fewer than 90 % of what is
+            held out is right the median over k is taken off, since memorized pairs raise every k alike).
+            `neuron_clusters`: at least
             two neurons with 85 % of their variance on k. `embedding_norm`: a Fourier component of the embedding above
             a quarter of the largest (over-reports doubles). `unembedding_power`: at least 5 % of the neuron-logit
             map's power.

@@ -7,6 +7,7 @@ pairs the model has not seen (nor their mirrors) and evaluate it on training pai
 into the projection.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from grokinterp.errors import ConfigError, MissingNeedError
 from grokinterp.fourier import angles, frequency_parts, n_frequencies, sum_class_averages
 from grokinterp.measures.base import (
+    NO_READOUT,
     Column,
     Frequencies,
     Snapshot,
@@ -37,6 +39,17 @@ def _averages(values: Tensor, sums: Tensor) -> Float[Tensor, "g c"]:
     return table.index_add(0, sums, values.double()) / counts[:, None]
 
 
+def _prepared(
+    logits: Tensor, labels: Tensor, sums: Tensor, frequencies: Frequencies, mask: Tensor | None
+) -> tuple[Tensor, tuple[int, ...], Tensor, Tensor, Tensor]:
+    """Averages by sum class, keys, and labels, sums and pairs that count, all where the logits are."""
+    labels, sums = labels.to(logits.device), sums.to(logits.device)
+    inside = sums >= 0  # products with zero are outside of the group's grid
+    table = _averages(logits[inside], sums[inside])
+    pairs = inside if mask is None else inside & mask.to(logits.device)
+    return table, as_frequencies(frequencies, len(table)), labels, sums, pairs
+
+
 def restricted_loss_from_logits(
     logits: Float[Tensor, "n c"],
     labels: Int[Tensor, " n"],
@@ -49,15 +62,15 @@ def restricted_loss_from_logits(
     Args:
         logits: of every pair of the grid.
         labels: of the pairs.
-        sums: (a + b) mod p of the pairs; `task.sum_class`.
+        sums: (a + b) mod p of the pairs; `task.sum_class` (-1 for pairs outside of the group's grid).
         frequencies: the key frequencies.
         mask: the pairs the loss is taken over; by default all.
     """
-    table = _averages(logits, sums)
-    keys = as_frequencies(frequencies, len(table))
+    table, keys, labels, sums, pairs = _prepared(logits, labels, sums, frequencies, mask)
+    if not keys:
+        return logits.new_tensor(math.nan, dtype=torch.float64)
     restricted = frequency_parts(table, keys).sum(dim=0) + table.mean(dim=0)
-    chosen = slice(None) if mask is None else mask
-    return cross_entropy_from_logits(restricted[sums[chosen]], labels[chosen])
+    return cross_entropy_from_logits(restricted[sums[pairs]], labels[pairs])
 
 
 def excluded_loss_from_logits(
@@ -72,14 +85,15 @@ def excluded_loss_from_logits(
     Args:
         logits: of every pair of the grid.
         labels: of the pairs.
-        sums: (a + b) mod p of the pairs; `task.sum_class`.
+        sums: (a + b) mod p of the pairs; `task.sum_class` (-1 for pairs outside of the group's grid).
         frequencies: the key frequencies.
         mask: the pairs the loss is taken over, the training pairs in the paper; by default all.
     """
-    table = _averages(logits, sums)
-    part = frequency_parts(table, as_frequencies(frequencies, len(table))).sum(dim=0)
-    chosen = slice(None) if mask is None else mask
-    return cross_entropy_from_logits(logits[chosen].double() - part[sums[chosen]], labels[chosen])
+    table, keys, labels, sums, pairs = _prepared(logits, labels, sums, frequencies, mask)
+    if not keys:
+        return logits.new_tensor(math.nan, dtype=torch.float64)
+    part = frequency_parts(table, keys).sum(dim=0)
+    return cross_entropy_from_logits(logits[pairs].double() - part[sums[pairs]], labels[pairs])
 
 
 def _key_part(snapshot: Snapshot, keys: tuple[int, ...], level: Level) -> Float[Tensor, "k g c"]:
@@ -90,11 +104,8 @@ def _key_part(snapshot: Snapshot, keys: tuple[int, ...], level: Level) -> Float[
         return frequency_parts(sum_class_averages(snapshot.logits[where]), keys)
     if level != "neuron":
         raise ConfigError(f"level {level!r} is not known: logit or neuron")
-    reason = snapshot.lacks("neurons")
-    if reason is not None:
-        raise MissingNeedError("the neuron level", "neurons", reason)
-    assert snapshot.neurons is not None
-    assert snapshot.neuron_logit_map is not None
+    if snapshot.neurons is None or snapshot.neuron_logit_map is None:
+        raise MissingNeedError("the neuron level", "neurons", snapshot.lacks("neurons") or NO_READOUT)
     parts = frequency_parts(sum_class_averages(snapshot.neurons.double()[where]), keys)
     return parts @ snapshot.neuron_logit_map.double()
 

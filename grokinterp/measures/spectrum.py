@@ -6,7 +6,7 @@ from torch import Tensor
 
 from grokinterp.errors import MissingNeedError
 from grokinterp.fourier import component_norms, frequency_power
-from grokinterp.measures.base import Column, Snapshot, Undefined, measure
+from grokinterp.measures.base import NO_READOUT, Column, Snapshot, Undefined, measure
 from grokinterp.tasks import CyclicGroup
 
 
@@ -46,7 +46,7 @@ def neuron_logit_table(snapshot: Snapshot) -> Float[Tensor, "g m"]:
     group = _group(snapshot)
     readout = snapshot.neuron_logit_map
     if readout is None:
-        reason = snapshot.lacks("neurons") or "the neuron-logit map is not known"
+        reason = snapshot.lacks("neurons") or NO_READOUT
         raise MissingNeedError("the neuron-logit spectrum", "neurons", reason)
     return readout.double().T[group.classes[: group.order]]
 

@@ -8,7 +8,8 @@ from html import escape
 from typing import Any
 
 from grokinterp.analysis import Analysis
-from grokinterp.transition import Boundary, Event
+from grokinterp.phases import Boundary
+from grokinterp.transition import Event
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:

@@ -26,6 +26,8 @@ def evaluate(
         `train_loss`, `test_loss`, `train_accuracy`, `test_accuracy`, where the operation commutes `mirror_accuracy`
         and `novel_accuracy` (where there are such pairs), `weight_norm` (L2) and `weight_rms`.
     """
+    if logits.device.type == "mps":  # which has no float64
+        logits = logits.cpu()
     logits, labels = logits.double(), task.labels.to(logits.device)
     if loss == "cross_entropy":
         losses = F.cross_entropy(logits, labels, reduction="none")
@@ -42,7 +44,7 @@ def evaluate(
             if name in ("train", "test"):
                 row[f"{name}_loss"] = losses[mask].mean().item()
             row[f"{name}_accuracy"] = hits[mask].mean().item()
-    total = sum((w.double().square().sum().item() for w in weights.values()), 0.0)
+    total = sum((w.cpu().double().square().sum().item() for w in weights.values()), 0.0)
     count = sum(w.numel() for w in weights.values())
     if count:
         row |= {"weight_norm": total**0.5, "weight_rms": (total / count) ** 0.5}

@@ -67,6 +67,8 @@ def train(
     if config.optimizer is None or config.schedule is None:
         raise ConfigError("this configuration was recorded or imported, without optimizer and schedule: give both")
     chosen = _device(device)
+    if chosen.startswith("mps") and config.loss_dtype == "float64":
+        raise ConfigError("mps has no float64: use --loss-dtype float32, which stays exact at small losses")
     if resume and start_from is not None:
         raise ConfigError("start_from (--from) is for a new run: a resumed one goes on from its own weights")
     if resume:
@@ -81,6 +83,10 @@ def train(
     environment = describe_environment(chosen, forward.path)
     if resume:
         writer = RunWriter(Path(path), config)
+        run = Run.open(path)
+        assert config.schedule is not None
+        again = {**environment, "from_step": run.status.get("step"), "to_step": config.schedule.steps}
+        writer.write_environment({**run.environment, "resumed": [*run.environment.get("resumed", []), again]})
     else:
         if start_from is not None:
             _load_from(start_from, model)
@@ -282,15 +288,14 @@ def _interrupts() -> Iterator[threading.Event]:
 def _device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = wanted.split(":")[0]
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if kind not in available:
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ConfigError(f"device {wanted!r} is not known: auto, cpu, cuda or mps") from None
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device.type not in counts:
         raise ConfigError(f"device {wanted!r} is not known: auto, cpu, cuda or mps")
-    if not available[kind]:
+    if (device.index or 0) >= counts[device.type]:
         raise ConfigError(f"device {wanted!r} was asked for, and this machine has none: use --device cpu")
     return wanted
 
