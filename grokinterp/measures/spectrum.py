@@ -96,6 +96,11 @@ def gini(x: Float[Tensor, " n"]) -> float:
     return ((2 * ranks - n - 1) @ ordered / (n * total)).item()
 
 
+def _gini_of_components(table: Float[Tensor, "g d"], power: bool) -> float:
+    norms = component_norms(table)
+    return gini(norms.square() if power else norms)
+
+
 @measure(
     "gini_embedding",
     needs=("weights", "grid"),
@@ -108,8 +113,7 @@ def gini_embedding(snapshot: Snapshot, *, power: bool = False) -> float:
         snapshot: the checkpoint.
         power: take squared norms instead.
     """
-    norms = component_norms(embedding_table(snapshot))
-    return gini(norms.square() if power else norms)
+    return _gini_of_components(embedding_table(snapshot), power)
 
 
 @measure(
@@ -126,5 +130,4 @@ def gini_neuron_logit(snapshot: Snapshot, *, power: bool = False) -> float:
         snapshot: the checkpoint.
         power: take squared norms instead.
     """
-    norms = component_norms(neuron_logit_table(snapshot))
-    return gini(norms.square() if power else norms)
+    return _gini_of_components(neuron_logit_table(snapshot), power)
