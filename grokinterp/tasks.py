@@ -154,6 +154,12 @@ class Task:
     def test_mask(self) -> Bool[Tensor, " n"] | None:
         return None if self.train_mask is None else ~self.train_mask
 
+    @property
+    def why_no_mirror(self) -> str:
+        """What to say where a subset needs mirrored pairs and there are none."""
+        what = "a random label" if self.config.random_labels else self.config.operation
+        return f"{what} does not commute: no pair has a mirror"
+
     @cached_property
     def mirror_mask(self) -> Bool[Tensor, " n"] | None:
         """Test pairs whose mirror (b, a) is trained on; None where the operation does not commute."""
@@ -190,6 +196,11 @@ class Task:
             classes = torch.cat([powers, torch.zeros(1, dtype=torch.int64)])
             return CyclicGroup(powers, inverses if name == "divide" else powers, classes)
         return None
+
+    @property
+    def why_no_group(self) -> str:
+        """What to say where a measure needs the group and there is none."""
+        return f"{self.config.operation} mod {self.p} has no cyclic group behind it"
 
     @cached_property
     def grid_indices(self) -> Int[Tensor, "g g"] | None:

@@ -30,6 +30,7 @@ from grokinterp.measures import (
     registered,
 )
 from grokinterp.measures.base import Rule, as_frequencies
+from grokinterp.measures.frequencies import require_rule
 from grokinterp.run import Run
 from grokinterp.transition import Transition, find_transition, first_reaching
 
@@ -267,17 +268,16 @@ def _reference(
     reference_step: int | None,
 ) -> Reference:
     """The first pass: key frequencies at the reference step, and at every checkpoint since T_grok(0.95)."""
-    if rule not in RULES:
-        key_frequencies(Snapshot.from_logits(run.task, torch.zeros(len(run.task.inputs), run.task.n_classes)), rule)
+    require_rule(rule)
     step = kept[-1] if reference_step is None else reference_step
     if step not in kept:
         raise RunError(f"no checkpoint was kept at the reference step {step}; kept: {kept[0]} to {kept[-1]}")
     group = run.task.group
     if group is None:
-        reason = Snapshot.from_logits(run.task, torch.zeros(len(run.task.inputs), run.task.n_classes)).lacks("grid")
+        reason = run.task.why_no_group
         if frequencies is not None:
             raise ConfigError(f"frequencies were given, but {reason}")
-        return Reference(KeyFrequencies((), rule, step=step, reason=reason or ""))
+        return Reference(KeyFrequencies((), rule, step=step, reason=reason))
     snapshot = snapshots.at(step)
     pairs = evaluation_pairs(snapshot)
     hits = snapshot.logits[pairs].argmax(dim=1) == run.task.labels[pairs]

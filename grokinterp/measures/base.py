@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError, nearest
-from grokinterp.fourier import n_frequencies
+from grokinterp.fourier import n_frequencies, sum_class_averages
 from grokinterp.tasks import Task
 
 NO_READOUT = "the way from the neurons to the logits is not linear here"
@@ -172,6 +172,20 @@ class Snapshot:
         where = self.task.grid_indices
         return None if where is None else self.logits[where]
 
+    @cached_property
+    def logit_averages(self) -> Float[Tensor, "g c"]:
+        """The mean logits of each sum class a + b, in the order of the task's group; needs the grid."""
+        assert self.grid is not None
+        return sum_class_averages(self.grid)
+
+    @cached_property
+    def neuron_averages(self) -> Float[Tensor, "g m"]:
+        """The mean activations of each sum class a + b; needs the grid and neurons."""
+        where = self.task.grid_indices
+        assert where is not None
+        assert self.neurons is not None
+        return sum_class_averages(self.neurons.double()[where])
+
     @property
     def centred(self) -> Float[Tensor, "n c"]:
         """The logits minus their mean over classes, which softmax does not see."""
@@ -192,12 +206,7 @@ class Snapshot:
             raise MissingNeedError(f"the subset {subset!r}", "split", "which inputs were trained on is not known")
         mask = getattr(self.task, f"{subset}_mask")
         if mask is None:
-            raise MissingNeedError(
-                f"the subset {subset!r}",
-                "split",
-                f"{'a random label' if self.task.config.random_labels else self.task.config.operation} does not "
-                "commute: no pair has a mirror",
-            )
+            raise MissingNeedError(f"the subset {subset!r}", "split", self.task.why_no_mirror)
         return mask
 
     def lacks(self, need: str) -> str | None:
@@ -205,7 +214,7 @@ class Snapshot:
         if need == "split" and self.task.train_mask is None:
             return "which inputs were trained on is not known"
         if need == "grid" and self.task.group is None:
-            return f"{self.task.config.operation} mod {self.task.p} has no cyclic group behind it"
+            return self.task.why_no_group
         if need == "gradients" and self.forward is None:
             return "the snapshot was made without a differentiable forward"
         if need in ("weights", "neurons", "attention") and getattr(self, need) is None:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.errors import MissingNeedError
-from grokinterp.fourier import angles, fourier_basis, frequency_parts, n_frequencies, sum_class_averages
+from grokinterp.fourier import angles, fourier_basis, frequency_parts, n_frequencies
 from grokinterp.measures.base import Column, Frequencies, Snapshot, Undefined, as_frequencies, measure
 
 
@@ -124,7 +124,7 @@ def logit_variance_explained(snapshot: Snapshot, frequencies: Frequencies) -> fl
         return Undefined("no key frequencies")
     if total <= (1e-12 * grid.norm().item()) ** 2:  # what rounding leaves of a constant
         return Undefined("constant logits")
-    part = frequency_parts(sum_class_averages(grid), keys).sum(dim=0)
+    part = frequency_parts(snapshot.logit_averages, keys).sum(dim=0)
     return len(grid) * part.square().sum().item() / total  # each sum class holds g pairs
 
 

@@ -30,6 +30,12 @@ def evaluation_pairs(snapshot: Snapshot) -> Bool[Tensor, " n"]:
     return inside
 
 
+def require_rule(rule: str) -> None:
+    """Refuses a rule that does not exist, with the nearest that does."""
+    if rule not in RULES:
+        raise ConfigError(f"rule {rule!r} is not known: {nearest(rule, RULES)}")
+
+
 def key_frequencies(snapshot: Snapshot, rule: Rule = "cube_cosine") -> KeyFrequencies:
     """The key frequencies of one checkpoint; there may be none, and then the result says why.
 
@@ -48,8 +54,7 @@ def key_frequencies(snapshot: Snapshot, rule: Rule = "cube_cosine") -> KeyFreque
         ConfigError: no rule of that name.
         MissingNeedError: the rule needs a group, weights or neurons that are not there.
     """
-    if rule not in RULES:
-        raise ConfigError(f"rule {rule!r} is not known: {nearest(rule, RULES)}")
+    require_rule(rule)
     no_group = snapshot.lacks("grid")
     if no_group is not None:
         raise MissingNeedError("key_frequencies", "grid", no_group)

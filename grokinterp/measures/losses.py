@@ -1,5 +1,7 @@
 """Losses, accuracies and margins of a snapshot, over all inputs or a subset of them."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -37,6 +39,20 @@ def margin_from_logits(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) 
     return (correct - others).mean()
 
 
+def _share_right(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> float:
+    if not torch.isfinite(logits).all():
+        return Undefined("the logits are not finite")
+    return (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def _over(snapshot: Snapshot, subset: Subset, score: Callable[[Tensor, Tensor], float]) -> float:
+    """The score of a subset's logits and labels; NaN where the subset holds no pairs."""
+    mask = snapshot.mask(subset)
+    if not mask.any():
+        return Undefined(f"no {subset} pairs")
+    return score(snapshot.logits[mask], snapshot.task.labels[mask])
+
+
 @measure("loss", columns=_columns("loss", "mean cross entropy in nats", ("train", "test")))
 def loss(snapshot: Snapshot, *, subset: Subset = "all") -> float:
     """Mean cross entropy in nats over a subset of the inputs; chance level is ln p.
@@ -44,10 +60,7 @@ def loss(snapshot: Snapshot, *, subset: Subset = "all") -> float:
     Raises:
         MissingNeedError: the subset needs a split that is not known.
     """
-    mask = snapshot.mask(subset)
-    if not mask.any():
-        return Undefined(f"no {subset} pairs")
-    return cross_entropy_from_logits(snapshot.logits[mask], snapshot.task.labels[mask]).item()
+    return _over(snapshot, subset, lambda logits, labels: cross_entropy_from_logits(logits, labels).item())
 
 
 @measure("accuracy", columns=_columns("accuracy", "share of inputs answered right", _SUBSETS))
@@ -57,13 +70,7 @@ def accuracy(snapshot: Snapshot, *, subset: Subset = "all") -> float:
     Raises:
         MissingNeedError: the subset needs a split that is not known.
     """
-    mask = snapshot.mask(subset)
-    if not mask.any():
-        return Undefined(f"no {subset} pairs")
-    logits = snapshot.logits[mask]
-    if not torch.isfinite(logits).all():
-        return Undefined("the logits are not finite")
-    return (logits.argmax(dim=1) == snapshot.task.labels[mask]).double().mean().item()
+    return _over(snapshot, subset, _share_right)
 
 
 @measure("margin", columns=_columns("margin", "mean of the correct logit minus the mean of the others", _SUBSETS))
@@ -73,7 +80,4 @@ def margin(snapshot: Snapshot, *, subset: Subset = "all") -> float:
     Raises:
         MissingNeedError: the subset needs a split that is not known.
     """
-    mask = snapshot.mask(subset)
-    if not mask.any():
-        return Undefined(f"no {subset} pairs")
-    return margin_from_logits(snapshot.logits[mask], snapshot.task.labels[mask]).item()
+    return _over(snapshot, subset, lambda logits, labels: margin_from_logits(logits, labels).item())

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError
-from grokinterp.fourier import angles, frequency_parts, n_frequencies, sum_class_averages
+from grokinterp.fourier import angles, frequency_parts, n_frequencies
 from grokinterp.measures.base import (
     NO_READOUT,
     Column,
@@ -98,16 +98,13 @@ def excluded_loss_from_logits(
 
 def _key_part(snapshot: Snapshot, keys: tuple[int, ...], level: Level) -> Float[Tensor, "k g c"]:
     """The part of the logits on each frequency, by sum class; at the neuron level, of what the neurons add to them."""
-    where = snapshot.task.grid_indices
-    assert where is not None
     if level == "logit":
-        return frequency_parts(sum_class_averages(snapshot.logits[where]), keys)
+        return frequency_parts(snapshot.logit_averages, keys)
     if level != "neuron":
         raise ConfigError(f"level {level!r} is not known: logit or neuron")
     if snapshot.neurons is None or snapshot.neuron_logit_map is None:
         raise MissingNeedError("the neuron level", "neurons", snapshot.lacks("neurons") or NO_READOUT)
-    parts = frequency_parts(sum_class_averages(snapshot.neurons.double()[where]), keys)
-    return parts @ snapshot.neuron_logit_map.double()
+    return frequency_parts(snapshot.neuron_averages, keys) @ snapshot.neuron_logit_map.double()
 
 
 def _sums_and_pairs(snapshot: Snapshot, subset: Subset) -> tuple[Tensor, Tensor]:

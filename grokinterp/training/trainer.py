@@ -71,22 +71,20 @@ def train(
         raise ConfigError("mps has no float64: use --loss-dtype float32, which stays exact at small losses")
     if resume and start_from is not None:
         raise ConfigError("start_from (--from) is for a new run: a resumed one goes on from its own weights")
-    if resume:
-        config = _resumed_config(Run.open(path), config)
-        task = Run.open(path).task
-    else:
-        task = task_of(config)
+    begun = Run.open(path) if resume else None
+    config = config if begun is None else _resumed_config(begun, config)
+    task = task_of(config) if begun is None else begun.task
     if task.train_mask is None:
         raise ConfigError("split 'unknown' is for models made elsewhere: to train, give a split and a train_fraction")
     model = build_model(config, task, device=chosen)
     forward = forward_for(config.model, task, plain=plain_forward)
     environment = describe_environment(chosen, forward.path)
-    if resume:
-        writer = RunWriter(Path(path), config)
-        run = Run.open(path)
+    if begun is not None:
+        writer = RunWriter(begun.path, config)
         assert config.schedule is not None
-        again = {**environment, "from_step": run.status.get("step"), "to_step": config.schedule.steps}
-        writer.write_environment({**run.environment, "resumed": [*run.environment.get("resumed", []), again]})
+        first = begun.environment
+        again = {**environment, "from_step": begun.status.get("step"), "to_step": config.schedule.steps}
+        writer.write_environment({**first, "resumed": [*first.get("resumed", []), again]})
     else:
         if start_from is not None:
             _load_from(start_from, model)
