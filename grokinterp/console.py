@@ -1,4 +1,4 @@
-"""Tables for a terminal: one analysis, or the runs in a folder."""
+"""Tables for a terminal: one analysis, the runs in a folder, a sweep."""
 
 import math
 from collections.abc import Sequence
@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from grokinterp.errors import GrokinterpError
 from grokinterp.run import Run, list_runs
+from grokinterp.sweep import SEEDS
 
 if TYPE_CHECKING:
     from grokinterp.analysis import Analysis
+    from grokinterp.sweep import Progress, Sweep
 
 _FINAL = (
     "train_loss",
@@ -34,6 +37,10 @@ _FINAL = (
     "weight_norm",
     "weight_rms",
 )
+
+
+_ROWS = 20  # of the live table
+_SETTINGS = 60
 
 
 class _Console(Console):
@@ -136,3 +143,100 @@ def _number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+class SweepDisplay:
+    """A sweep's progress: a live table in a terminal, elsewhere a line whenever a run ends.
+
+    Attributes:
+        interrupted: whether somebody stopped it.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.interrupted = False
+        self._console = _Console(highlight=False, stderr=True)
+        self._live = Live(console=self._console, refresh_per_second=2, transient=True)
+        self._said = (0, 0)
+
+    def __enter__(self) -> "SweepDisplay":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, progress: "Progress") -> None:
+        """What `sweep` calls with its progress."""
+        self.interrupted = progress.interrupted
+        line = (
+            f"{progress.done} of {progress.total} done, {len(progress.running)} running, {progress.waiting} waiting, "
+        )
+        line += f"{len(progress.failed)} failed"
+        if progress.seconds_left is not None and progress.seconds_left > 0:
+            line += f"; about {duration(progress.seconds_left)} left"
+        if self._console.is_terminal:
+            self._live.update(self._table(progress, line))
+        elif self._said != (progress.done, len(progress.failed)):
+            self._said = (progress.done, len(progress.failed))
+            self._console.print(escape(line), soft_wrap=True)
+
+    def _table(self, progress: "Progress", line: str) -> Table:
+        table = Table(box=SIMPLE, pad_edge=False, title=f"{escape(str(self.folder))}: {line}", title_justify="left")
+        for heading in ("run", "step", "of"):
+            table.add_column(heading, justify="left" if heading == "run" else "right")
+        for name, (step, steps) in list(progress.running.items())[:_ROWS]:
+            table.add_row(escape(name), _number(step), _number(steps))
+        for name, failure in list(progress.failed.items())[:_ROWS]:
+            table.add_row(f"[red]{escape(name)}[/]", escape(str(failure)), "")
+        return table
+
+
+def show_sweep(sweep: "Sweep") -> None:
+    """Prints how many runs came to what, setting by setting where seeds vary, and every failure by name."""
+    console = _Console(highlight=False)
+    table = sweep.table
+    settings = [axis for axis in sweep.axes if axis not in SEEDS]
+    known = table.assign(outcome=table["outcome"].fillna(table["status"]))
+    groups = known.groupby(settings, dropna=False, sort=False) if settings else [((), known)]
+    shown = Table(box=SIMPLE, pad_edge=False, title=f"{escape(sweep.name)}: {len(table)} runs", title_justify="left")
+    for heading in (
+        *(axis.rsplit(".", 1)[-1] for axis in settings),
+        "runs",
+        "outcomes",
+        "T_train 0.99",
+        "T_grok 0.95",
+        "T_grok 0.99",
+    ):
+        shown.add_column(escape(heading), overflow="fold")
+    for values, group in list(groups)[:_SETTINGS]:
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in group["outcome"].value_counts().items())
+        times = [_median(group.get(name)) for name in ("T_train_0.99", "T_grok_0.95", "T_grok_0.99")]
+        cells = [escape(_cell(value)) for value in (values if isinstance(values, tuple) else (values,))]
+        shown.add_row(*cells, str(len(group)), escape(counts), *times)
+    console.print(shown)
+    if len(list(groups)) > _SETTINGS:
+        console.print(f"(the first {_SETTINGS} settings; all are in sweep.parquet)")
+    console.print("times are medians, in steps; k/n: reached by k of n runs")
+    for name, failure in sweep.failures.items():
+        console.print(f"[red]failed[/] {escape(name)}: {escape(str(failure))}", soft_wrap=True)
+
+
+def _median(times: Any) -> str:
+    """The median over runs that reached it, and how many did where not all."""
+    if times is None or not times.notna().any():
+        return "-"
+    reached = int(times.notna().sum())
+    return f"{times.median():,.0f}" + (f" ({reached}/{len(times)})" if reached < len(times) else "")
+
+
+def _cell(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as a person says it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

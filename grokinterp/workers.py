@@ -1,17 +1,11 @@
-"""Worker processes for `analyze`: each evaluates one checkpoint at a time, on one core, and answers in JSON lines.
-
-They are plain subprocesses (`python -m grokinterp.workers`), so a script needs no `if __name__ == "__main__"`, a
-notebook works, and nothing is pickled. A worker ends when its input does, so none outlives its parent.
-"""
+"""Worker processes for `analyze`: each evaluates one checkpoint at a time, on one core."""
 
 import json
 import logging
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, Queue
@@ -22,6 +16,7 @@ import torch
 
 from grokinterp.jobs import Cell, Job, evaluate, job_from
 from grokinterp.memory import keep_freed_memory
+from grokinterp.processes import JsonProcess, ProcessDied, cores
 from grokinterp.run import Run
 
 log = logging.getLogger(__name__)
@@ -36,8 +31,7 @@ def worker_count(run: Run, checkpoints: int) -> int:
     """How many workers `analyze` starts of itself: one a core where there is much to do, else none."""
     if checkpoints * len(run.task.inputs) * run.task.n_classes < _WORTHWHILE:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = min(cores, _MOST, checkpoints // _LEAST_CHECKPOINTS)
+    count = min(cores(), _MOST, checkpoints // _LEAST_CHECKPOINTS)
     return count if count > 1 else 0
 
 
@@ -78,43 +72,24 @@ def _serve(worker: "_Worker", plan: Mapping[int, Sequence[Job]], steps: Queue[in
                 answers.put((step, cells))
     except Empty:
         pass
-    except (OSError, ValueError, KeyError) as error:
+    except (ProcessDied, ValueError, KeyError) as error:
         log.warning("a worker process ended unexpectedly (%s): what it had to do is done without it", error)
     finally:
         answers.put(None)
 
 
-class _Worker:
+class _Worker(JsonProcess):
     def __init__(self, run: Run):
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        super().__init__("grokinterp.workers")
         self.run = run
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "grokinterp.workers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        )
 
     def __enter__(self) -> "_Worker":
         return self
 
     def ask(self, step: int, jobs: Sequence[Job]) -> list[Cell] | None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
         wanted = [[job.source, job.frequencies] for job in jobs]
-        self.process.stdin.write(json.dumps({"run": str(self.run.path), "step": step, "jobs": wanted}) + "\n")
-        self.process.stdin.flush()
-        cells = json.loads(self.process.stdout.readline())["cells"]
+        cells = self.exchange({"run": str(self.run.path), "step": step, "jobs": wanted})["cells"]
         return None if cells is None else [Cell(**cell) for cell in cells]
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with suppress(OSError):  # what was still to be written has no reader
-                    stream.close()
-        self.process.wait()
 
 
 def main(questions: IO[str], answers: IO[str]) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from grokinterp.config import RunConfig
 from grokinterp.errors import RunError
 from grokinterp.files import make_folder, sync_folder, write_atomically
+from grokinterp.locks import LOCK_NAME
 from grokinterp.run import StatusName, file_name, kept_steps, metric_lines
 from grokinterp.tasks import Task
 
@@ -183,5 +184,5 @@ def _is_vacant(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     files = [entry for entry in folder.rglob("*") if not entry.is_dir()]
-    started = {folder / "environment.json", folder / "split.safetensors"}
+    started = {folder / "environment.json", folder / "split.safetensors", folder / LOCK_NAME}
     return all(file in started or (file.name.startswith(".") and file.suffix == ".tmp") for file in files)

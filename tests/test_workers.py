@@ -65,7 +65,7 @@ def test_workers_give_what_one_process_gives(run, alone):
 
 def test_what_they_computed_is_cached(run, alone, monkeypatch):
     analyze(run, steps=SOME, workers=1)
-    monkeypatch.setattr(workers_module.subprocess, "Popen", None)
+    monkeypatch.setattr("grokinterp.processes.subprocess.Popen", None)
     assert_same(analyze(run, steps=SOME, workers=1), alone)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
+from grokinterp.locks import hold
 from grokinterp.memory import keep_freed_memory
 from grokinterp.models import build_model, forward_for
 from grokinterp.run import Run
@@ -22,9 +23,9 @@ from grokinterp.training.callbacks import ProgressBar
 from grokinterp.training.environment import describe_environment
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.losses import cross_entropy_and_gradient, loss_dtype
-from grokinterp.training.opening import choose_device, load_start, reopen, task_to_train
+from grokinterp.training.opening import choose_device, has_ended, load_start, reopen, task_to_train
 from grokinterp.training.stacked import Stack
-from grokinterp.training.trainer import GROKKED, BatchOrder, Journal, interrupts
+from grokinterp.training.trainer import BatchOrder, Journal, interrupts
 from grokinterp.writer import RunWriter, refuse_occupied
 
 # What may differ among the runs of an ensemble; everything else is their shape.
@@ -69,7 +70,8 @@ def train_many(
 
     Raises:
         ConfigError: runs of different shapes, or what `train` would refuse.
-        RunError: a folder holds another run, cannot be written to, or the runs to resume stand at different steps.
+        RunError: a folder holds another run, cannot be written to, is in use by another process, or the runs to
+            resume stand at different steps.
     """
     chosen = choose_device(device)
     if chosen.startswith("mps"):
@@ -85,7 +87,10 @@ def train_many(
             refuse_occupied(folder)
     unfinished = [plan for plan in plans if not plan.has_ended()]
     if unfinished:
-        _Ensemble(unfinished, _common_step(unfinished), chosen, progress).run()
+        with contextlib.ExitStack() as held:
+            for plan in unfinished:
+                held.enter_context(hold(plan.folder))
+            _Ensemble(unfinished, _common_step(unfinished), chosen, progress).run()
     return [Run.open(folder) for folder in folders]
 
 
@@ -98,6 +103,17 @@ def ensemble_pays(config: RunConfig, device: str = "auto") -> bool:
     """
     chosen = choose_device(device)
     return chosen.startswith("cuda") or (chosen == "cpu" and _operations(config) <= _TINY_UPDATE)
+
+
+def shape_of(config: RunConfig) -> str:
+    """What two runs must share for `train_many` to take both, as text to compare.
+
+    Raises:
+        ConfigError: the configuration describes no training.
+    """
+    shape = _shape(config, task_to_train(config, None, "cpu"))
+    shape |= {name: bool(shape[name]) for name in _FREE_WHERE_GIVEN}
+    return repr(sorted(shape.items(), key=lambda item: item[0]))
 
 
 def _operations(config: RunConfig) -> float:
@@ -141,11 +157,8 @@ class _Plan:
         return self.task.tokens[mask], self.task.labels[mask]
 
     def has_ended(self) -> bool:
-        """Whether resuming it would make no update: all steps were made, or it grokked or diverged before."""
-        status = {} if self.begun is None else self.begun.status
-        if status.get("status") == "finished":
-            return status["step"] >= self.schedule.steps or status.get("reason") == GROKKED
-        return status.get("status") == "diverged"
+        """Whether there is nothing left to do for it."""
+        return self.begun is not None and has_ended(self.begun, self.config)
 
     def step(self) -> int:
         """Where it goes on: its resume point, or the start."""

@@ -15,6 +15,8 @@ from grokinterp.run import Run, parse_step
 from grokinterp.tasks import Task
 from grokinterp.writer import RunWriter
 
+GROKKED = "grokked"  # the reason why a run finished before its last step
+
 
 def choose_device(wanted: str) -> str:
     """The device that `auto`, `cpu`, `cuda` or `mps` means here."""
@@ -64,6 +66,15 @@ def _refuse_another_config(run: Run, config: RunConfig, schedule: ScheduleConfig
             f"{run.path} is to make {stored.schedule.steps} steps, more than the {schedule.steps} given: "
             "schedule.steps may only grow when resuming"
         )
+
+
+def has_ended(run: Run, config: RunConfig) -> bool:
+    """Whether resuming a run would make no update: all steps were made, or it grokked or diverged before."""
+    assert config.schedule is not None
+    status = run.status
+    if status.get("status") == "finished":
+        return status["step"] >= config.schedule.steps or status.get("reason") == GROKKED
+    return status.get("status") == "diverged"
 
 
 def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any]) -> RunWriter:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from grokinterp.config import RunConfig, ScheduleConfig
 from grokinterp.errors import ConfigError
+from grokinterp.locks import hold
 from grokinterp.memory import keep_freed_memory
 from grokinterp.models import Forward, build_model, forward_for
 from grokinterp.run import Run, StatusName
@@ -24,17 +25,15 @@ from grokinterp.training.environment import describe_environment
 from grokinterp.training.evaluation import evaluate
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.graphs import GraphedUpdate
-from grokinterp.training.opening import choose_device, load_from, load_start, reopen, task_to_train
+from grokinterp.training.opening import GROKKED, choose_device, load_from, load_start, reopen, task_to_train
 from grokinterp.training.optimizers import Updater
 from grokinterp.training.schedule import scheduled_steps
-from grokinterp.writer import RunWriter
+from grokinterp.writer import RunWriter, refuse_occupied
 
 log = logging.getLogger(__name__)
 
 # Minibatches are drawn from another stream than the initialization. A CPU generator uses the low 32 bits of its seed.
 _BATCH_STREAM = 0x85EBCA6B
-
-GROKKED = "grokked"  # the reason why a run finished before its last step
 
 
 def train(
@@ -70,7 +69,7 @@ def train(
         The run. Its status is `finished`, `stopped` (interrupted) or `diverged` (a loss became NaN or infinite).
 
     Raises:
-        RunError: the folder holds another run, or cannot be written to.
+        RunError: the folder holds another run, cannot be written to, or another process trains in it.
         ConfigError: the configuration differs from that of the run to resume, or describes no training.
     """
     chosen = choose_device(device)
@@ -84,17 +83,20 @@ def train(
     model = build_model(config, task, device=chosen)
     forward = forward_for(config.model, task, plain=plain_forward)
     environment = describe_environment(chosen, forward.path, compiled=compile)
-    if begun is not None:
-        writer = reopen(begun, config, environment)
-    else:
+    if begun is None:
+        refuse_occupied(Path(path))
         if start_from is not None:
             load_from(start_from, model)
             environment["start_from"] = start_from
-        writer = RunWriter.create(path, config, environment, task)
-    loop = _Loop(config, writer, task, model, forward, chosen, [*callbacks, ProgressBar(progress)], compile)
-    if resume:
-        loop.restore()
-    loop.run()
+    with hold(Path(path)):
+        if begun is not None:
+            writer = reopen(begun, config, environment)
+        else:
+            writer = RunWriter.create(path, config, environment, task)
+        loop = _Loop(config, writer, task, model, forward, chosen, [*callbacks, ProgressBar(progress)], compile)
+        if resume:
+            loop.restore()
+        loop.run()
     return Run.open(path)
 
 

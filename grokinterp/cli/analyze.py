@@ -1,0 +1,155 @@
+"""grokinterp analyze, report and list."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from grokinterp.cli.options import parse
+from grokinterp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from grokinterp.analysis import Analysis
+
+
+@dataclass(frozen=True)
+class Analyze:
+    """Compute every measure at every checkpoint of a run, print what was found, and write the report."""
+
+    run: tyro.conf.Positional[Path]
+    """the run folder"""
+    measures: str | None = None
+    """names or package.module:function, separated by commas; by default all"""
+    steps: str | None = None
+    """A:B:C, the steps from A to B (included) in strides of C"""
+    rule: str = "cube_cosine"
+    """how key frequencies are found: cube_cosine, neuron_clusters, embedding_norm or unembedding_power"""
+    frequencies: str | None = None
+    """key frequencies to use instead, separated by commas"""
+    reference_step: int | None = None
+    """checkpoint whose key frequencies are used; by default the last"""
+    workers: int | None = None
+    """processes that evaluate checkpoints, 0 for this one alone; by default one a core where it pays"""
+    json: bool = False
+    """print one JSON object instead of the table"""
+    csv: bool = False
+    """write the tables as timeline.csv and frequencies.csv too"""
+    report: bool = True
+    """write no report.html"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the HTML report of a run, or of several runs side by side."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """the run folders"""
+    output: Path | None = None
+    """file to write; by default analysis/report.html in the run, or comparison.html in the first of several"""
+
+
+@dataclass(frozen=True)
+class List:
+    """Show the runs in a folder."""
+
+    folder: tyro.conf.Positional[Path] = Path("checkpoints")
+    """the folder that holds the runs"""
+    json: bool = False
+    """print a JSON array instead of the table"""
+
+
+def run_analyze(arguments: Sequence[str]) -> int:
+    options = parse(Analyze, arguments)
+    if options.frequencies is not None and options.rule != "cube_cosine":
+        raise ConfigError("--rule and --frequencies exclude each other: give one")
+    from grokinterp.timeline import analyze
+
+    sys.path.insert(0, str(Path.cwd()))  # for --measures of a module that lies here
+    analysis = analyze(
+        options.run,
+        measures=None if options.measures is None else [name for name in options.measures.split(",") if name],
+        steps=options.steps,
+        rule=options.rule,
+        frequencies=_numbers(options.frequencies),
+        reference_step=options.reference_step,
+        workers=options.workers,
+        progress=progress_bar(),
+    )
+    if options.json:
+        print(json.dumps(analysis.summary(), indent=2))
+    else:
+        from grokinterp.console import show_analysis
+
+        show_analysis(analysis)
+    # Last: where a run cannot be written to, what was found has been said.
+    written = [write_reports([analysis], None)] if options.report else []
+    written += _write_tables(analysis) if options.csv else []
+    for file in written if not options.json else []:
+        print(f"written: {file}")
+    return 0
+
+
+def progress_bar() -> Callable[[int, int], None]:
+    """Checkpoints done and to do, where somebody can see it."""
+    from tqdm import tqdm
+
+    bar = tqdm(unit="checkpoint", disable=not sys.stderr.isatty(), leave=False)
+
+    def show(done: int, total: int) -> None:
+        bar.total, bar.n = total, done
+        bar.refresh()
+        if done == total:
+            bar.close()
+
+    return show
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ConfigError(f"--frequencies {text!r}: give whole numbers separated by commas, for instance 14,35,41")
+    return [int(part) for part in parts]
+
+
+def write_reports(analyses: "Sequence[Analysis]", output: Path | None) -> Path:
+    from grokinterp.report import write_report
+
+    return write_report(analyses[0] if len(analyses) == 1 else analyses, output)
+
+
+def _write_tables(analysis: "Analysis") -> list[Path]:
+    from grokinterp.files import write_atomically
+
+    folder = analysis.run.path / "analysis"
+    tables = {folder / "timeline.csv": analysis.timeline, folder / "frequencies.csv": analysis.frequencies}
+    for file, table in tables.items():
+        write_atomically(file, table.to_csv())
+    return list(tables)
+
+
+def run_report(arguments: Sequence[str]) -> int:
+    options = parse(Report, arguments)
+    if not options.runs:
+        raise ConfigError("report: give at least one run folder")
+    from grokinterp.timeline import analyze
+
+    print(write_reports([analyze(run, progress=progress_bar()) for run in options.runs], options.output))
+    return 0
+
+
+def run_list(arguments: Sequence[str]) -> int:
+    options = parse(List, arguments)
+    from grokinterp.console import describe_runs, show_runs
+
+    rows = describe_runs(options.folder)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        show_runs(options.folder, rows)
+    return 0

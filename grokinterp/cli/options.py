@@ -1,0 +1,74 @@
+"""Options: how a command's arguments become a dataclass, and what supplies the defaults of a configuration."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from grokinterp.config import RunConfig
+from grokinterp.errors import ConfigError, RunError
+
+
+def parse(kind: Any, arguments: Sequence[str], default: Any = None) -> Any:
+    """Options as a dataclass.
+
+    Raises:
+        ConfigError: what tyro would say in a box, in one line.
+    """
+    command = kind.__name__.removesuffix("Options").lower()
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                kind,
+                prog=f"grokinterp {command}",
+                args=list(arguments),
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+                **({} if default is None else {"default": default}),
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise  # --help
+    lines = [line.strip(" │╭╮╰╯") for line in complaint.getvalue().splitlines()][1:]
+    sections = [" ".join(part.split()) for part in "\n".join(lines).split("\n─")]  # a box, ruled between its parts
+    about = sections[0].strip("─ ").replace("Error parsing config.", "") or "bad options"
+    hint = next((part.split("Perhaps you meant:")[1].split()[0] for part in sections if "Perhaps you" in part), "")
+    hint = f"; did you mean {hint}?" if hint else ""
+    raise ConfigError(f"{command}: {about}{hint} (grokinterp {command} --help shows the options)")
+
+
+def take(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of one flag, ahead of the full parse: for flags that decide how the rest is read."""
+    for position, argument in enumerate(arguments):
+        if argument == flag and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(flag + "="):
+            return argument.removeprefix(flag + "=")
+    return None
+
+
+def base_config(preset_name: str | None, config_file: str | None, arguments: Sequence[str]) -> RunConfig:
+    """What supplies the defaults: a preset, a file, or the run to resume."""
+    if preset_name is not None and config_file is not None:
+        raise ConfigError("--preset and --config exclude each other: give one")
+    if preset_name is not None:
+        from grokinterp.presets import preset
+
+        return preset(preset_name)
+    if config_file is not None:
+        file = Path(config_file)
+        if not file.is_file():
+            raise ConfigError(f"--config {config_file}: no such file")
+        return RunConfig.from_json(file.read_text(encoding="utf-8", errors="replace"), config_file)
+    if "--resume" in arguments:
+        from grokinterp.run import Run
+
+        names = [argument for argument in arguments if not argument.startswith("-")]
+        folder = next((name for name in names if (Path(name) / "config.json").is_file()), None)
+        if folder is None:
+            raise RunError(f"nothing to resume in {names[0] if names else 'no folder'}: it holds no run")
+        return Run.open(folder).config
+    return RunConfig()

@@ -1,0 +1,127 @@
+"""grokinterp train and grokinterp demo."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from grokinterp.cli.analyze import progress_bar, write_reports
+from grokinterp.cli.options import base_config, parse, take
+from grokinterp.config import RunConfig
+from grokinterp.errors import RunError
+
+if TYPE_CHECKING:
+    from grokinterp.run import Run
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model into a new run folder, or resume one.
+
+    The defaults shown are those of --preset NAME (demo, nanda, transformer-lens, psi, manir) or of --config FILE (a
+    config.json). These are read first, supply all defaults, and fix the kind of model.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """the run folder"""
+    config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    preset: str | None = None
+    """named configuration that supplies the defaults"""
+    config_file: Annotated[str | None, tyro.conf.arg(name="config")] = None
+    """config.json that supplies the defaults"""
+    resume: bool = False
+    """continue the run in that folder; only schedule.steps may change, and grow"""
+    start_from: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """RUN@STEP, another run's checkpoint to start from"""
+    device: str = "auto"
+    """auto, cpu, cuda or mps"""
+    compile: bool = False
+    """compile the update with torch.compile; docs/performance.md says where it pays"""
+    dry_run: bool = False
+    """print the resolved configuration and an estimate of time and disk; write nothing"""
+    track: str | None = None
+    """send metrics to wandb or trackio"""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train a small transformer until it groks, analyze it, print what was found, and write its report."""
+
+    run: Path = Path("checkpoints/demo")
+    """the run folder; a demo run that is there already is shown, not trained again"""
+
+
+def run_train(arguments: Sequence[str]) -> int:
+    base = base_config(take(arguments, "--preset"), take(arguments, "--config"), arguments)
+    options = parse(Train, arguments, Train(run=tyro.MISSING, config=base))
+    if options.dry_run:
+        return _dry_run(options.config)
+    from grokinterp.training import Tracker, train
+
+    run = train(
+        options.config,
+        options.run,
+        resume=options.resume,
+        start_from=options.start_from,
+        device=options.device,
+        compile=options.compile,
+        callbacks=[Tracker(options.track)] if options.track is not None else [],
+    )
+    return _say_how_it_ended(run)
+
+
+def _dry_run(config: RunConfig) -> int:
+    from grokinterp.console import duration
+    from grokinterp.training.estimate import estimate
+
+    cost = estimate(config)
+    print(config.to_json(), end="")
+    print(
+        f"{cost.parameters:,} parameters; {cost.checkpoints} checkpoints of {cost.checkpoint_bytes / 1e6:.2f} MB = "
+        f"{cost.checkpoints * cost.checkpoint_bytes / 1e6:.0f} MB; about {duration(cost.seconds)} for {cost.steps:,} "
+        f"steps on this machine's CPU ({1000 * cost.seconds_per_step:.1f} ms a step, measured just now)",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _say_how_it_ended(run: "Run") -> int:
+    status = run.status
+    print(f"{run.path}: {status['status']} at step {status['step']} ({status.get('reason', '')})")
+    if status["status"] == "stopped":
+        print(f"continue with: grokinterp train {run.path} --resume")
+        return 130
+    if status["status"] == "finished":
+        print(f"next: grokinterp analyze {run.path}")
+    return 1 if status["status"] == "diverged" else 0
+
+
+def run_demo(arguments: Sequence[str]) -> int:
+    options = parse(Demo, arguments)
+    import torch
+
+    from grokinterp.console import show_analysis
+    from grokinterp.presets import preset
+    from grokinterp.run import Run
+    from grokinterp.timeline import analyze
+    from grokinterp.training import train
+
+    torch.set_num_threads(1)  # so small a model gains nothing from more, and loses much where cores are shared
+    there = (options.run / "config.json").is_file()
+    config = Run.open(options.run).config if there else preset("demo")
+    if there and config != preset("demo"):
+        raise RunError(f"{options.run} holds another run than the demo: choose another folder with --run")
+    if there and Run.open(options.run).status.get("status") == "finished":
+        run = Run.open(options.run)
+    else:
+        print(f"training a 1-layer transformer on (a + b) mod {config.task.p} into {options.run} ...", flush=True)
+        run = train(config, options.run, resume=there)
+        if run.status["status"] != "finished":
+            return _say_how_it_ended(run)
+    analysis = analyze(run, progress=progress_bar())
+    show_analysis(analysis)
+    print(f"report: {write_reports([analysis], None)}")
+    return 0

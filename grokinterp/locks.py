@@ -1,0 +1,65 @@
+"""Who works in a folder: a lock that ends with the process that holds it, however that process ends."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from grokinterp.errors import RunError
+from grokinterp.files import make_folder
+
+try:
+    import fcntl
+except ImportError:  # Windows: there nothing is locked
+    fcntl = None
+
+LOCK_NAME = ".lock"
+
+
+class HeldError(RunError):
+    """Another process works in the folder."""
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keeps every other process that asks for it out of a folder, which is made where it does not exist.
+
+    Raises:
+        HeldError: another process is in it; the message says which.
+        RunError: the folder cannot be made or written to.
+    """
+    make_folder(folder)
+    if fcntl is None:
+        yield
+        return
+    descriptor = _locked(folder)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # before it is released: another's lock must not be removed
+            (folder / LOCK_NAME).unlink()
+        os.close(descriptor)
+
+
+def _locked(folder: Path) -> int:
+    """The descriptor of the lock file, locked."""
+    assert fcntl is not None
+    path = folder / LOCK_NAME
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}; free or unlock that place") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise HeldError(f"{folder} is in use by {holder}: wait for its end, or stop it") from None
+        with contextlib.suppress(OSError):  # whoever held it before may have removed it in this instant
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)

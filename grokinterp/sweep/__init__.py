@@ -1,0 +1,32 @@
+"""Sweeps: many runs that differ in some configuration fields, trained here or on a cluster, and their table.
+
+>>> import grokinterp as gi
+>>> base = gi.preset("psi")
+>>> swept = gi.sweep("checkpoints/decay", base, grid={"optimizer.weight_decay": [0.5, 1, 2], "model_seed": range(3)})
+...                                                                                     # doctest: +SKIP
+>>> swept.table[["run", "outcome", "T_grok_0.95"]]                                      # doctest: +SKIP
+"""
+
+from grokinterp.sweep.clusters import RayExecutor
+from grokinterp.sweep.engine import Progress, commands, plan, sweep, train_point
+from grokinterp.sweep.executors import Executor, LocalExecutor
+from grokinterp.sweep.folder import SEEDS, Sweep
+from grokinterp.sweep.grid import Point, expand, parse_values
+from grokinterp.sweep.orders import Failure
+
+__all__ = [
+    "SEEDS",
+    "Executor",
+    "Failure",
+    "LocalExecutor",
+    "Point",
+    "Progress",
+    "RayExecutor",
+    "Sweep",
+    "commands",
+    "expand",
+    "parse_values",
+    "plan",
+    "sweep",
+    "train_point",
+]

@@ -1,0 +1,153 @@
+"""RayExecutor: the orders of a sweep as tasks of a Ray cluster, which may lose machines on the way.
+
+Ray is an extra (`pip install grokinterp[ray]`), imported when it is used. grokinterp must be installed on every node.
+"""
+
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from grokinterp.errors import ConfigError
+from grokinterp.files import make_folder
+from grokinterp.sweep.executors import TICK, Event, Started, Tick
+from grokinterp.sweep.orders import Ended, Failure, Order, carry_out
+
+_RETRIES = 3  # of a task whose node or process died
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Tasks on a Ray cluster.
+
+    Attributes:
+        address: of the cluster (`auto`, `ray://...`, `host:port`); None for one on this machine, or the one that this
+            program is already connected to.
+        cpus: cores that each order takes.
+        gpus: GPUs that each takes; may be a fraction.
+        workers: how many orders are under way at most; by default as many as the cluster has room for.
+        results: `shared` where the sweep's folder is the same place on every node; `sent`, where it is not: then a
+            run's folder travels to the node and back.
+    """
+
+    address: str | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+    workers: int | None = None
+    results: Literal["shared", "sent"] = "shared"
+
+    def carry_out(self, orders: Sequence[Order]) -> Generator[Event]:
+        """See `Executor`."""
+        ray = _import_ray()
+        connected_before = ray.is_initialized()
+        if not connected_before:
+            try:
+                ray.init(address=self.address, log_to_driver=False, logging_level="error", include_dashboard=False)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                reason = str(error).strip().splitlines()
+                raise ConfigError(f"no Ray cluster at {self.address!r}: {reason[0] if reason else error}") from None
+        task = ray.remote(_carry_out_there).options(
+            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=_RETRIES, retry_exceptions=False
+        )
+        waiting, going = list(reversed(orders)), {}
+        tries: dict[str, int] = {}
+        try:
+            while waiting or going:
+                while waiting and len(going) < (self.workers or len(orders)):
+                    order = waiting.pop()
+                    packed = self._packed(order)
+                    going[task.remote(order.plain(), packed, max(1, int(self.cpus)))] = order
+                    yield Started(tuple(order.runs))
+                ready, _ = ray.wait(list(going), timeout=TICK)
+                if not ready:
+                    yield Tick()
+                for reference in ready:
+                    order = going.pop(reference)
+                    for ended in self._outcome(ray, reference, order):
+                        # A node that is leaving stops its runs; nobody here asked for that.
+                        if ended.stopped and tries.get(ended.name, 0) < _RETRIES:
+                            tries[ended.name] = tries.get(ended.name, 0) + 1
+                            waiting.append(replace(order, runs={ended.name: order.runs[ended.name]}))
+                        else:
+                            yield ended
+        finally:
+            for reference in going:
+                ray.cancel(reference, force=True)
+            if not connected_before:
+                ray.shutdown()
+
+    def _packed(self, order: Order) -> dict[str, bytes] | None:
+        if self.results == "shared":
+            return None
+        folders = {name: Path(order.folder) / name for name in order.runs}
+        return {name: _pack(folder) for name, folder in folders.items() if folder.is_dir()}
+
+    def _outcome(self, ray: Any, reference: Any, order: Order) -> list[Ended]:
+        try:
+            ended, packed = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()
+            message = (
+                f"its task failed on the cluster, and was tried {_RETRIES + 1} times: {reason[0] if reason else ''}"
+            )
+            return [Ended(name, Failure("killed", message)) for name in order.runs]
+        for name, content in (packed or {}).items():
+            _unpack(content, Path(order.folder) / name)
+        return [Ended.of(plain) for plain in ended]
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.exceptions  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ConfigError("the executor ray needs the package ray: pip install grokinterp[ray]") from None
+    return ray
+
+
+def _carry_out_there(
+    order: dict[str, Any], packed: dict[str, bytes] | None, threads: int
+) -> tuple[list[dict[str, Any]], dict[str, bytes] | None]:
+    """Runs on a node: the ends of an order's runs, and their folders where they are to be sent back."""
+    import torch
+
+    torch.set_num_threads(threads)
+    given = Order(**order)
+    if packed is None:
+        return [asdict(ended) for ended in carry_out(given)], None
+    with tempfile.TemporaryDirectory(prefix="grokinterp-") as place:
+        for name, content in packed.items():
+            _unpack(content, Path(place) / name)
+        done = carry_out(replace(given, folder=place))
+        folders = {name: Path(place) / name for name in given.runs}
+        return [asdict(ended) for ended in done], {n: _pack(folder) for n, folder in folders.items() if folder.is_dir()}
+
+
+def _pack(folder: Path) -> bytes:
+    """A folder as a tar file."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.add(folder, arcname=".")
+    return buffer.getvalue()
+
+
+def _unpack(content: bytes, folder: Path) -> None:
+    """Puts what `_pack` gave in the place of a folder, in one instant as far as the system can."""
+    make_folder(folder.parent)
+    incoming = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        archive.extractall(incoming, filter="data")  # nothing outside of it, no links out, no devices
+    if folder.exists():
+        outgoing = incoming.with_suffix(".old")
+        folder.replace(outgoing)
+        incoming.replace(folder)
+        shutil.rmtree(outgoing)
+    else:
+        incoming.replace(folder)

@@ -1,0 +1,237 @@
+"""Sweep: a folder of runs that differ in some configuration fields, and the table of what became of them."""
+
+import contextlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from grokinterp.config import RunConfig
+from grokinterp.errors import ConfigError, GrokinterpError, RunError
+from grokinterp.files import make_folder, write_atomically
+from grokinterp.run import Run
+from grokinterp.sweep.grid import Point
+from grokinterp.sweep.orders import Failure
+from grokinterp.sweep.summary import Row, config_columns, summarize
+from grokinterp.training.opening import has_ended
+
+_VERSION = 1
+_FILE = "sweep.json"
+SEEDS = ("model_seed", "task.data_seed")
+
+_NUMBERS = ("T_", "delay_", "weight_", "final.")  # columns that are numbers even where none is known
+
+State = Literal["missing", "begun", "ended", "summarized"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs of one base configuration, each at its own point, each an ordinary run folder.
+
+    >>> sweep = Sweep.open("checkpoints/decay")                                             # doctest: +SKIP
+    >>> sweep.table.groupby("optimizer.weight_decay")["T_grok_0.95"].median()               # doctest: +SKIP
+
+    Attributes:
+        path: the folder.
+        base: what the runs have in common.
+        points: what each run sets in it.
+    """
+
+    path: Path
+    base: RunConfig
+    points: tuple[Point, ...]
+
+    @staticmethod
+    def open(path: str | Path) -> "Sweep":
+        """The sweep in that folder.
+
+        Raises:
+            RunError: there is none, or its sweep.json is damaged.
+            ConfigError: its base configuration is damaged or of another format version.
+        """
+        folder = Path(path)
+        file = folder / _FILE
+        if not file.is_file():
+            raise RunError(f"{folder} is not a sweep: it holds no {_FILE}")
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            version, base = content["format_version"], json.dumps(content["base"])
+            points = tuple(Point(str(run["name"]), dict(run["values"])) for run in content["runs"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RunError(f"{file} is damaged ({error}): give the sweep's options again in another folder") from None
+        if version != _VERSION:
+            raise RunError(f"{file} has format version {version!r}, and this grokinterp reads version {_VERSION}")
+        if any(Path(point.name).name != point.name or point.name in (".", "..") for point in points):
+            raise RunError(f"{file} is damaged: a run's name is no name of a folder")
+        return Sweep(folder, RunConfig.from_json(base, str(file)), points)
+
+    def write(self) -> None:
+        """Writes sweep.json, which says what the sweep is.
+
+        Raises:
+            ConfigError: the folder holds another sweep. One may grow: by points, and by more schedule.steps.
+            RunError: the folder holds something else, or cannot be written to.
+        """
+        if (self.path / _FILE).is_file():
+            self._refuse_another(Sweep.open(self.path))
+        elif (self.path / "config.json").is_file():
+            raise RunError(f"{self.path} is a run: choose another folder for a sweep")
+        make_folder(self.path)
+        runs = [{"name": point.name, "values": dict(point.values)} for point in self.points]
+        content = {"format_version": _VERSION, "base": json.loads(self.base.to_json()), "runs": runs}
+        write_atomically(self.path / _FILE, json.dumps(content, indent=1) + "\n")
+
+    def _refuse_another(self, stored: "Sweep") -> None:
+        ours = {point.name: point for point in self.points}
+        for point in stored.points:
+            same = point.name in ours and _may_follow(_config(ours[point.name], self.base), _config(point, stored.base))
+            if not same:
+                raise ConfigError(
+                    f"{self.path} holds another sweep: its run {point.name} is not among the runs given; a sweep may "
+                    "grow by values and by schedule.steps, else choose another folder"
+                )
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @cached_property
+    def axes(self) -> tuple[str, ...]:
+        """The fields, by dotted name, that have more than one value, seeds among them."""
+        fields = dict.fromkeys(field for point in self.points for field in point.values)
+        values = {field: {json.dumps(point.values.get(field)) for point in self.points} for field in fields}
+        return tuple(field for field in fields if len(values[field]) > 1)
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those that have begun, in the order of the points."""
+        return [Run.open(self.path / point.name) for point in self.points if self._begun(point)]
+
+    def point(self, name: str) -> Point:
+        """The point of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        found = next((point for point in self.points if point.name == name), None)
+        if found is None:
+            raise ConfigError(
+                f"{self.path} has no run {name!r}; it has {len(self.points)}, such as {self.points[0].name}"
+            )
+        return found
+
+    def state(self, point: Point, config: RunConfig) -> State:
+        """How far a run is; a summarized one needs nothing more."""
+        if not self._begun(point):
+            return "missing"
+        run = Run.open(self.path / point.name)
+        if not has_ended(run, config):
+            return "begun"
+        return "summarized" if (run.path / "analysis" / "summary.json").is_file() else "ended"
+
+    def _begun(self, point: Point) -> bool:
+        return (self.path / point.name / "config.json").is_file()
+
+    @property
+    def failures(self) -> dict[str, Failure]:
+        """By run, why it has not come to its end; diverged runs are among them."""
+        found = {point.name: self.failure_of(point) for point in self.points}
+        return {name: failure for name, failure in found.items() if failure is not None}
+
+    def failure_of(self, point: Point) -> Failure | None:
+        """Why a run has not come to its end; None where nothing went wrong."""
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+            return Failure(**json.loads((self.path / "failures" / f"{point.name}.json").read_text(encoding="utf-8")))
+        status = Run.open(self.path / point.name).status if self._begun(point) else {}
+        return Failure("diverged", str(status.get("reason", ""))) if status.get("status") == "diverged" else None
+
+    def note(self, name: str, failure: Failure | None) -> None:
+        """Keeps why a run failed, or forgets it; a diverged run says it itself."""
+        file = self.path / "failures" / f"{name}.json"
+        if failure is None or failure.kind == "diverged":
+            file.unlink(missing_ok=True)
+        else:
+            make_folder(file.parent)
+            write_atomically(file, json.dumps(asdict(failure), indent=1) + "\n")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a run, as of now: see `Sweep.collect`, which also writes it to sweep.parquet."""
+        return _frame([self._row(point) for point in self.points])
+
+    def collect(self) -> pd.DataFrame:
+        """Writes sweep.parquet.
+
+        Columns: `run`; `status` (`missing` before it began, `failed`, or the run's own); `failure`; `outcome`; `step`;
+        `T_train_θ`, `T_grok_θ` and `T_grok_novel_θ` for θ = 0.95 and 0.99, in steps, each with the evaluated step
+        before it (`..._after`); `delay_θ`, and `delay_0.95_0.99` = T_grok(0.95) - T_train(0.99); L2 norm
+        (`weight_norm_at_T_grok_θ`) and RMS (`weight_rms_at_T_grok_θ`) of the trained weights; `final.NAME` of every
+        metric and measure at the last checkpoint; and every field of the configuration by dotted name.
+
+        Raises:
+            RunError: the folder cannot be written to.
+        """
+        table = self.table
+        write_atomically(self.path / "sweep.parquet", table.to_parquet(index=False))
+        return table
+
+    def _row(self, point: Point) -> Row:
+        row: Row = {"run": point.name, "status": "missing", "failure": None, "outcome": None}
+        try:
+            config = point.config(self.base)
+        except ConfigError as error:
+            invalid = {name: value for name, value in config_columns(self.base).items() if name not in point.values}
+            return row | {"status": "failed", "failure": f"invalid: {error}"} | invalid | dict(point.values)
+        try:
+            failure = self.failure_of(point)
+            row |= summarize(Run.open(self.path / point.name), measures=False) if self._begun(point) else {}
+        except GrokinterpError as error:
+            failure = Failure("error", str(error))
+        if failure is not None:
+            row |= {"status": row["status"] if failure.kind == "diverged" else "failed", "failure": str(failure)}
+        return row | config_columns(config)
+
+
+def _config(point: Point, base: RunConfig) -> RunConfig | None:
+    """The configuration of a point, None where it makes no sense."""
+    try:
+        return point.config(base)
+    except ConfigError:
+        return None
+
+
+def _may_follow(new: RunConfig | None, old: RunConfig | None) -> bool:
+    """Whether a run of the old configuration can be gone on with under the new one."""
+    if new is None or old is None or new.schedule is None or old.schedule is None:
+        return new == old
+    longer = replace(old, schedule=replace(old.schedule, steps=new.schedule.steps))
+    return new == longer and new.schedule.steps >= old.schedule.steps
+
+
+def _frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Rows as a table whose columns have one kind of value each, as Parquet wants it."""
+    rows = list(rows)
+    names = dict.fromkeys(name for row in rows for name in row)
+    ordered = sorted(names, key=lambda name: name.startswith("final."))  # stable: these come last
+    return pd.DataFrame({name: _column(name, [row.get(name) for row in rows]) for name in ordered})
+
+
+def _column(name: str, values: list[Any]) -> pd.Series:
+    kinds = {type(value) for value in values if value is not None}
+    if not kinds and name.startswith(_NUMBERS):
+        return pd.Series(values, dtype=float)
+    if kinds and kinds <= {int, float}:
+        whole = kinds == {int} and None not in values
+        return pd.Series(values, dtype=int if whole else float)
+    if len(kinds) > 1:
+        values = [None if value is None else _text(value) for value in values]
+    return pd.Series(values, dtype=None if kinds == {bool} and None not in values else object)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,174 @@
+"""What a sweep varies: points in the space of configurations, each a run with a name made of its coordinates."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from grokinterp.config import RunConfig
+from grokinterp.errors import ConfigError, nearest
+
+_RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(\d+))?")
+_UNSAFE = re.compile(r"[^\w.+^=,-]+")
+_LONGEST_NAME = 200  # most file systems take 255 bytes
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep.
+
+    Attributes:
+        name: of its folder: the coordinates, for instance `weight_decay=0.3,model_seed=0`.
+        values: what is set in the base configuration, by dotted field.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+
+    def config(self, base: RunConfig) -> RunConfig:
+        """The configuration of this run.
+
+        Raises:
+            ConfigError: a value that makes no sense; the message begins with the run's name.
+        """
+        raw = json.loads(base.to_json())
+        for field, value in self.values.items():
+            *sections, last = field.split(".")
+            inner = raw
+            for section in sections:
+                inner = inner[section]
+            inner[last] = value
+        return RunConfig.from_json(json.dumps(raw), self.name)
+
+
+def expand(
+    base: RunConfig,
+    *,
+    grid: Mapping[str, Iterable[Any]] | None = None,
+    zipped: Mapping[str, Iterable[Any]] | None = None,
+    points: Iterable[Mapping[str, Any]] | None = None,
+) -> tuple[Point, ...]:
+    """All points of a sweep: each of `points` with each row of `zipped` with each cell of `grid`, the last fastest.
+
+    >>> [point.name for point in expand(RunConfig(), grid={"optimizer.lr": [0.001, 0.002], "model_seed": range(2)})]
+    ['lr=0.001,model_seed=0', 'lr=0.001,model_seed=1', 'lr=0.002,model_seed=0', 'lr=0.002,model_seed=1']
+
+    Args:
+        base: what the points have in common.
+        grid: values by dotted config field, of which every combination is a run.
+        zipped: values by dotted config field, as many of each; the first of all are one run, the second another.
+        points: runs one by one, each as values by dotted config field.
+
+    Raises:
+        ConfigError: an unknown field, a field named twice, values that are not as many, or the same run twice.
+    """
+    grid = {field: list(values) for field, values in (grid or {}).items()}
+    zipped = {field: list(values) for field, values in (zipped or {}).items()}
+    listed = [dict(point) for point in points or [{}]]
+    known = config_fields(base)
+    fields = [*dict.fromkeys(field for point in listed for field in point), *zipped, *grid]
+    if "model.kind" in fields:
+        raise ConfigError("model.kind decides which other fields there are: make one sweep of each kind")
+    for field in fields:
+        if field not in known:
+            raise ConfigError(f"{field} is not a field of this configuration: {nearest(field, known)}")
+        if fields.count(field) > 1:
+            raise ConfigError(f"{field} is given twice: name each field once in points, zip and grid")
+    for field, values in {**grid, **zipped}.items():
+        if not values:
+            raise ConfigError(f"{field} has no values: give at least one, for instance {field}=0,1")
+    counts = {field: len(values) for field, values in zipped.items()}
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{count} of {field}" for field, count in counts.items())
+        raise ConfigError(f"zipped fields need as many values each, but there are {said}")
+    rows = [dict(zip(zipped, row, strict=True)) for row in zip(*zipped.values(), strict=True)] or [{}]
+    cells = [dict(zip(grid, cell, strict=True)) for cell in itertools.product(*grid.values())]
+    combined = [{**a, **b, **c} for a, b, c in itertools.product(listed, rows, cells)]
+    combined = [{field: _plain(value) for field, value in values.items()} for values in combined]
+    return _named(combined, _short(fields))
+
+
+def config_fields(config: RunConfig) -> list[str]:
+    """Every field of a configuration that a sweep may set, by dotted name."""
+    return [name for name in flat_config(config) if name not in ("format_version", "model.kind")]
+
+
+def flat_config(config: RunConfig) -> dict[str, Any]:
+    """A configuration as plain values by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in json.loads(config.to_json()).items():
+        flat |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def parse_values(assignment: str) -> tuple[str, list[Any]]:
+    """`field=values` from a command line: values are separated by commas, and `0:5` is 0, 1, 2, 3, 4.
+
+    >>> parse_values("model_seed=0:3")
+    ('model_seed', [0, 1, 2])
+    >>> parse_values("optimizer.betas=[0.9,0.98],[0.9,0.999]")
+    ('optimizer.betas', [[0.9, 0.98], [0.9, 0.999]])
+
+    Raises:
+        ConfigError: another form.
+    """
+    field, equals, text = assignment.partition("=")
+    if not (equals and field and text):
+        raise ConfigError(f"{assignment!r} is not of the form FIELD=VALUES, for instance optimizer.weight_decay=0.3,1")
+    values: list[Any] = []
+    for part in re.split(r",(?![^\[]*\])", text):  # commas within brackets belong to a value
+        numbers = _RANGE.fullmatch(part)
+        if numbers:
+            first, last, stride = (int(number) if number else 1 for number in numbers.groups())
+            if stride == 0 or last <= first:
+                raise ConfigError(f"{assignment!r}: {part} names no number; A:B goes from A to B, without B")
+            values += range(first, last, stride)
+        elif not part:
+            raise ConfigError(f"{assignment!r} has an empty value: separate values by single commas")
+        else:
+            values.append(_value(part))
+    return field, values
+
+
+def _value(text: str) -> Any:
+    """A number, true, false, null or a list where it reads as JSON; else the text itself."""
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        return text
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: numpy's and torch's numbers become Python's."""
+    if hasattr(value, "item"):
+        value = value.item()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _named(combined: Sequence[Mapping[str, Any]], short: Mapping[str, str]) -> tuple[Point, ...]:
+    points: list[Point] = []
+    taken: dict[str, Mapping[str, Any]] = {}
+    for values in combined:
+        parts = [f"{short[field]}={_text(value)}" for field, value in values.items()]
+        name = _UNSAFE.sub("_", ",".join(parts))[:_LONGEST_NAME] or "run"
+        if taken.get(name) == values:
+            raise ConfigError(f"{name} is in the sweep twice: give each value once")
+        if name in taken:  # values that differ in unsafe characters only
+            name = f"{name}-{len(points)}"
+        taken[name] = values
+        points.append(Point(name, values))
+    return tuple(points)
+
+
+def _short(fields: Sequence[str]) -> dict[str, str]:
+    """The last word of each field, or all of it where two share that word."""
+    last = {field: field.rsplit(".", 1)[-1] for field in fields}
+    return {field: word if list(last.values()).count(word) == 1 else field for field, word in last.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":")).replace('"', "")

@@ -1,0 +1,141 @@
+"""Orders: what one worker is to do at a time, one run or several of one shape, and how it does them.
+
+An order goes to other processes and machines, so it is made of plain values.
+"""
+
+import contextlib
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from grokinterp.config import RunConfig
+from grokinterp.errors import ConfigError, GrokinterpError
+from grokinterp.locks import HeldError
+from grokinterp.run import Run
+from grokinterp.sweep.summary import summarize
+from grokinterp.training import train, train_many
+from grokinterp.training.opening import has_ended
+
+# A process whose parent was killed lives for a moment longer, and so does one on a machine that was cut off.
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no finished run.
+
+    Attributes:
+        kind: `invalid` (it cannot be trained as configured), `diverged`, `killed` (its process was), or `error`.
+        message: one line.
+        details: a traceback, where there is one.
+    """
+
+    kind: Literal["invalid", "diverged", "killed", "error"]
+    message: str
+    details: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Order:
+    """Runs for one worker; several are trained together and are of one shape.
+
+    Attributes:
+        folder: of the sweep.
+        runs: their names, each with its configuration as JSON.
+        device: as in `train`.
+    """
+
+    folder: str
+    runs: dict[str, str]
+    device: str = "auto"
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What came of one run of an order.
+
+    Attributes:
+        name: of the run.
+        failure: None where it finished, or was stopped.
+        stopped: somebody interrupted it.
+    """
+
+    name: str
+    failure: Failure | None = None
+    stopped: bool = False
+
+    @staticmethod
+    def of(plain: dict[str, Any]) -> "Ended":
+        """The reverse of `asdict`."""
+        failure = plain["failure"]
+        return Ended(plain["name"], None if failure is None else Failure(**failure), plain["stopped"])
+
+
+def carry_out(order: Order) -> list[Ended]:
+    """Trains or resumes each run of an order, and summarizes it. Runs that ended before are left alone."""
+    root = Path(order.folder)
+    configs = {name: RunConfig.from_json(text, name) for name, text in order.runs.items()}
+    together = False
+    if len(configs) > 1:
+        with contextlib.suppress(Exception):  # whose fault it was shows when each is trained alone
+            _train_together(root, configs, order.device)
+            together = True
+    return [_ended(root / name, None if together else config, order.device) for name, config in configs.items()]
+
+
+def _train_one(path: Path, config: RunConfig, device: str) -> None:
+    begun = (path / "config.json").is_file()
+    if begun and has_ended(Run.open(path), config):
+        return
+    _patiently(lambda: train(config, path, resume=begun, device=device, progress=False))
+
+
+def _train_together(root: Path, configs: dict[str, RunConfig], device: str) -> None:
+    paths = [root / name for name in configs]
+    begun = all((path / "config.json").is_file() for path in paths)
+    _patiently(lambda: train_many(list(configs.values()), paths, resume=begun, device=device, progress=False))
+
+
+def _patiently(begin: Callable[[], Any]) -> None:
+    """Waits for a process that is about to end and still holds the folder."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            begin()
+            return
+        except HeldError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def _ended(path: Path, config: RunConfig | None, device: str) -> Ended:
+    """Trains a run unless it has been (`config` is None), summarizes it, and says how it ended whatever happens."""
+    name = path.name
+    try:
+        if config is not None:
+            _train_one(path, config, device)
+        run = Run.open(path)
+        summarize(run)
+    except ConfigError as error:
+        return Ended(name, Failure("invalid", str(error)))
+    except GrokinterpError as error:
+        return Ended(name, Failure("error", str(error)))
+    except Exception as error:
+        what = str(error).strip().splitlines()
+        message = f"{type(error).__name__}: {what[0] if what else 'no message'}"
+        return Ended(name, Failure("error", message, traceback.format_exc()))
+    status = run.status
+    if status.get("status") == "diverged":
+        return Ended(name, Failure("diverged", str(status.get("reason", ""))))
+    return Ended(name, stopped=status.get("status") != "finished")

@@ -1,0 +1,132 @@
+"""One row of a sweep's table: what became of a run, as plain numbers and words, kept beside it."""
+
+import hashlib
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from grokinterp.config import RunConfig
+from grokinterp.errors import GrokinterpError, RunError
+from grokinterp.files import make_folder, write_atomically
+from grokinterp.jobs import evaluate, measure_job
+from grokinterp.measures import key_frequencies, registered
+from grokinterp.phases import known_values
+from grokinterp.run import Run
+from grokinterp.sweep.grid import flat_config
+from grokinterp.transition import THRESHOLDS, Event, find_transition
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1
+Row = dict[str, Any]
+
+
+def summarize(run: Run, *, measures: bool = True) -> Row:
+    """What a run came to: outcome, events, norms, and every number at its last checkpoint.
+
+    It is kept in the run as analysis/summary.json, and read from there while the run's status is the same.
+
+    Args:
+        run: finished or not.
+        measures: evaluate the measures at the last checkpoint, if that was not done before; else only what the metrics
+            say is returned, and nothing is kept.
+
+    Returns:
+        The columns of `Sweep.table` but for those that say which run it is; None where a value is not known.
+    """
+    file = run.path / "analysis" / "summary.json"
+    status = run.path / "status.json"
+    stamp = hashlib.sha256(status.read_bytes()).hexdigest() if status.is_file() else ""
+    kept = _kept(file)
+    if kept.get("version") == _VERSION and kept.get("status") == stamp:
+        return kept["row"]
+    row = _row(run)
+    if measures:
+        row |= {f"final.{name}": value for name, value in _final_measures(run).items()}
+        try:
+            make_folder(file.parent)
+            write_atomically(file, json.dumps({"version": _VERSION, "status": stamp, "row": row}, indent=1) + "\n")
+        except RunError as error:  # on a read-only disk it is computed each time
+            log.warning("the summary was not kept: %s", error)
+    return row
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) and isinstance(content.get("row"), dict) else {}
+
+
+def _row(run: Run) -> Row:
+    """What status and metrics say."""
+    metrics, status = run.metrics, run.status
+    schedule = run.config.schedule
+    transition = find_transition(
+        metrics,
+        n_classes=run.task.n_classes,
+        metrics=metrics,
+        cross_entropy=run.config.loss == "cross_entropy",
+        memorization_budget=schedule.memorization_budget if schedule else None,
+        status=str(status.get("status", "running")),
+    )
+    row: Row = {
+        "status": status.get("status", "running"),
+        "outcome": transition.outcome,
+        "step": int(status.get("step", 0)),
+    }
+    for name, events in (
+        ("T_train", transition.T_train),
+        ("T_grok", transition.T_grok),
+        ("T_grok_novel", transition.T_grok_novel),
+    ):
+        for theta, event in events.items():
+            row |= {f"{name}_{theta}": event.step, f"{name}_{theta}_after": event.previous}
+    row |= {f"delay_{theta}": delay for theta, delay in transition.delay.items()}
+    row["delay_0.95_0.99"] = _difference(transition.T_grok[0.95], transition.T_train[0.99])
+    for theta in THRESHOLDS:
+        for norm in ("weight_norm", "weight_rms"):
+            row[f"{norm}_at_T_grok_{theta}"] = _at(metrics, norm, transition.T_grok[theta].step)
+    row["weight_norm_max"] = _number(metrics["weight_norm"].max()) if "weight_norm" in metrics else None
+    last = metrics.iloc[-1].to_dict() if len(metrics) else {}
+    return row | {f"final.{name}": _number(value) for name, value in last.items()}
+
+
+def _difference(later: Event, earlier: Event) -> int | None:
+    return None if later.step is None or earlier.step is None else later.step - earlier.step
+
+
+def _at(metrics: pd.DataFrame, name: str, step: int | None) -> float | None:
+    series = known_values(metrics, name)
+    return None if series is None or step is None or step not in series.index else _number(series.loc[step])
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _final_measures(run: Run) -> dict[str, float | None]:
+    """Every measure that is a number, at the last checkpoint, with that checkpoint's own key frequencies."""
+    if not run.steps:
+        return {}
+    try:
+        snapshot = run.snapshot(run.steps[-1])
+        keys = key_frequencies(snapshot).values if run.task.group is not None else ()
+    except GrokinterpError as error:  # a run of no classes
+        log.debug("%s: %s", run.path, error)
+        return {}
+    cells = [evaluate(measure_job(name, keys), snapshot) for name in registered()]
+    return {name: _number(value) for cell in cells for name, value in cell.scalars.items()}
+
+
+def config_columns(config: RunConfig) -> Row:
+    """A configuration as columns of the table, lists as JSON."""
+    return {
+        name: json.dumps(value) if isinstance(value, (list, dict)) else value
+        for name, value in flat_config(config).items()
+    }
