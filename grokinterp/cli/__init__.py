@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 a check said no or a training failed, 2 bad input, 130 int
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 
 from grokinterp.errors import ConfigError, GrokinterpError, nearest

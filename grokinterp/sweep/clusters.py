@@ -6,6 +6,7 @@ Ray is an extra (`pip install grokinterp[ray]`), imported when it is used. groki
 import io
 import os
 import shutil
+import socket
 import tarfile
 import tempfile
 import uuid
@@ -19,6 +20,7 @@ from grokinterp.files import make_folder
 from grokinterp.sweep.executors import TICK, Event, Started, Tick
 from grokinterp.sweep.orders import Ended, Failure, Order, carry_out
 
+_CONNECTING = 10.0  # seconds that a cluster has to answer
 _RETRIES = 3  # of a task whose node or process died
 
 
@@ -47,26 +49,27 @@ class RayExecutor:
         ray = _import_ray()
         connected_before = ray.is_initialized()
         if not connected_before:
-            try:
-                ray.init(address=self.address, log_to_driver=False, logging_level="error", include_dashboard=False)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                reason = str(error).strip().splitlines()
-                raise ConfigError(f"no Ray cluster at {self.address!r}: {reason[0] if reason else error}") from None
+            _connect(ray, self.address)
         task = ray.remote(_carry_out_there).options(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=_RETRIES, retry_exceptions=False
         )
         waiting, going = list(reversed(orders)), {}
+        quiet: dict[Any, tuple[Order, list[float]]] = {}  # tasks that the cluster may not have begun
         tries: dict[str, int] = {}
         try:
             while waiting or going:
                 while waiting and len(going) < (self.workers or len(orders)):
                     order = waiting.pop()
-                    packed = self._packed(order)
-                    going[task.remote(order.plain(), packed, max(1, int(self.cpus)))] = order
-                    yield Started(tuple(order.runs))
+                    before = _written(order)
+                    reference = task.remote(order.plain(), self._packed(order), max(1, int(self.cpus)))
+                    going[reference], quiet[reference] = order, (order, before)
                 ready, _ = ray.wait(list(going), timeout=TICK)
-                if not ready:
-                    yield Tick()
+                for reference, (order, before) in list(quiet.items()):
+                    # Of runs that are sent back nothing is seen here before they are.
+                    if reference in ready or self.results == "sent" or _written(order) != before:
+                        del quiet[reference]
+                        yield Started(tuple(order.runs))
+                yield Tick()
                 for reference in ready:
                     order = going.pop(reference)
                     for ended in self._outcome(ray, reference, order):
@@ -102,6 +105,12 @@ class RayExecutor:
         return [Ended.of(plain) for plain in ended]
 
 
+def _written(order: Order) -> list[float]:
+    """When each run of an order last wrote its metrics."""
+    files = [Path(order.folder) / name / "metrics.jsonl" for name in order.runs]
+    return [file.stat().st_mtime if file.is_file() else 0.0 for file in files]
+
+
 def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     try:
@@ -110,6 +119,21 @@ def _import_ray() -> Any:
     except ImportError:
         raise ConfigError("the executor ray needs the package ray: pip install grokinterp[ray]") from None
     return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    options = {"log_to_driver": False, "logging_level": "error"}
+    try:
+        if address is None:
+            ray.init(include_dashboard=False, **options)
+            return
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon:  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=_CONNECTING).close()
+        ray.init(address=address, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()
+        raise ConfigError(f"no Ray cluster at {address!r}: {reason[0] if reason else error}") from None
 
 
 def _carry_out_there(

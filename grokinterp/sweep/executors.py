@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, Queue
 from threading import Thread
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from grokinterp.processes import JsonProcess, ProcessDied
 from grokinterp.sweep.orders import Ended, Failure, Order
@@ -31,6 +31,7 @@ class Tick:
 Event = Started | Ended | Tick
 
 
+@runtime_checkable
 class Executor(Protocol):
     """What a sweep needs of whoever trains its runs."""
 

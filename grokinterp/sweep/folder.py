@@ -23,7 +23,7 @@ _VERSION = 1
 _FILE = "sweep.json"
 SEEDS = ("model_seed", "task.data_seed")
 
-_NUMBERS = ("T_", "delay_", "weight_", "final.")  # columns that are numbers even where none is known
+_NUMBERS = ("T_", "delay_", "weight_", "final.")  # columns that are numbers, NaN where they are not known
 
 State = Literal["missing", "begun", "ended", "summarized"]
 
@@ -223,7 +223,7 @@ def _frame(rows: Iterable[Row]) -> pd.DataFrame:
 
 def _column(name: str, values: list[Any]) -> pd.Series:
     kinds = {type(value) for value in values if value is not None}
-    if not kinds and name.startswith(_NUMBERS):
+    if name.startswith(_NUMBERS):
         return pd.Series(values, dtype=float)
     if kinds and kinds <= {int, float}:
         whole = kinds == {int} and None not in values

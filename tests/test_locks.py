@@ -1,0 +1,130 @@
+"""One process at a time works in a folder, and whoever is killed there leaves it free."""
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.errors import RunError
+from grokinterp.locks import LOCK_NAME, HeldError, hold
+from grokinterp.run import Run
+from grokinterp.training import Callback, train, train_many
+
+CONFIG = RunConfig(
+    task=TaskConfig(p=7, train_fraction=0.5),
+    model=MLPConfig(width=8),
+    optimizer=OptimizerConfig(),
+    schedule=ScheduleConfig(steps=20, evaluate_every=10, checkpoints=10),
+)
+
+
+class StopAtOnce(Callback):
+    """Ends a run at its first evaluation."""
+
+    def on_evaluation(self, metrics):
+        return True
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from grokinterp.locks import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds `tmp_path / "run"`."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_another_process_is_kept_out_and_told_by_whom(holder, tmp_path):
+    said = rf"run is in use by process {holder.pid} on \S+: wait for its end"
+    with pytest.raises(HeldError, match=said), hold(tmp_path / "run"):
+        pass
+
+
+def test_a_killed_holder_leaves_the_folder_free(holder, tmp_path):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / "run" / LOCK_NAME).exists(), "the file stays, the lock does not"
+    with hold(tmp_path / "run"):
+        pass
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_it_is_held_within_one_process_too(tmp_path):
+    with hold(tmp_path), pytest.raises(HeldError), hold(tmp_path):
+        pass
+    with hold(tmp_path):
+        assert (tmp_path / LOCK_NAME).exists()
+    assert not (tmp_path / LOCK_NAME).exists()
+
+
+def test_many_that_want_it_have_it_one_after_another(tmp_path):
+    """Each adds its line to a file within the lock: none is lost, though the lock file comes and goes."""
+    script = """
+import sys, time
+from pathlib import Path
+from grokinterp.locks import HeldError, hold
+folder = Path(sys.argv[1])
+done = 0
+while done < 40:
+    try:
+        with hold(folder):
+            count = int((folder / "count").read_text())
+            time.sleep(0.0005)
+            (folder / "count").write_text(str(count + 1))
+            done += 1
+    except HeldError:
+        pass
+"""
+    (tmp_path / "count").write_text("0")
+    processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(4)]
+    assert [process.wait(timeout=60) for process in processes] == [0] * 4
+    assert (tmp_path / "count").read_text() == "160"
+
+
+def test_a_second_training_is_refused(holder, tmp_path):
+    with pytest.raises(RunError, match=f"in use by process {holder.pid}"):
+        train(CONFIG, tmp_path / "run", progress=False)
+    with pytest.raises(RunError, match=f"in use by process {holder.pid}"):
+        train_many([CONFIG], [tmp_path / "run"], progress=False)
+    assert [entry.name for entry in (tmp_path / "run").iterdir()] == [LOCK_NAME]
+
+
+def test_after_the_kill_of_a_training_it_is_resumed_at_once(tmp_path):
+    long = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=10_000_000, resume_every=100))
+    (tmp_path / "config.json").write_text(long.to_json())
+    command = [sys.executable, "-m", "grokinterp.cli", "train", str(tmp_path / "run"), "--config"]
+    process = subprocess.Popen([*command, str(tmp_path / "config.json")], stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not (tmp_path / "run" / "resume.safetensors").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    with pytest.raises(HeldError, match=f"process {process.pid}"):
+        train(long, tmp_path / "run", resume=True, progress=False)
+    process.kill()
+    process.wait()
+    again = train(long, tmp_path / "run", resume=True, progress=False, callbacks=[StopAtOnce()])
+    assert again.status["status"] == "finished"
+    assert len(again.environment["resumed"]) == 1
+
+
+def test_a_training_leaves_no_lock(tmp_path: Path):
+    run = train(CONFIG, tmp_path / "run", progress=False)
+    assert Run.open(run.path).status["status"] == "finished"
+    assert not (tmp_path / "run" / LOCK_NAME).exists()

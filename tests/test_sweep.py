@@ -1,0 +1,576 @@
+"""Sweeps: what they vary, what becomes of their runs, and that nothing is lost when they are killed."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.errors import ConfigError, RunError
+from grokinterp.run import Run
+from grokinterp.sweep import Progress, Sweep, commands, expand, parse_values, plan, sweep, train_point
+from grokinterp.sweep.folder import Failure
+from grokinterp.training import train
+
+BASE = RunConfig(
+    task=TaskConfig(p=17, train_fraction=0.7),
+    model=MLPConfig(input="sum", width=64),
+    optimizer=OptimizerConfig(lr=1e-2, weight_decay=1.0),
+    schedule=ScheduleConfig(steps=400, evaluate_every=10, checkpoints=200, resume_every=50),
+    loss_dtype="float32",
+)
+TWELVE = {"optimizer.weight_decay": [0.3, 1.0, 3.0], "model_seed": range(4)}
+
+
+class TestGrid:
+    def test_every_combination_is_a_run(self):
+        points = expand(BASE, grid={"optimizer.weight_decay": [0.3, 1], "model_seed": range(2)})
+        assert [point.name for point in points] == [
+            "weight_decay=0.3,model_seed=0",
+            "weight_decay=0.3,model_seed=1",
+            "weight_decay=1,model_seed=0",
+            "weight_decay=1,model_seed=1",
+        ]
+        assert points[1].config(BASE) == replace(
+            BASE, optimizer=replace(BASE.optimizer, weight_decay=0.3), model_seed=1
+        )
+
+    def test_zipped_fields_move_together(self):
+        points = expand(BASE, zipped={"optimizer.lr": [1e-3, 1e-2], "schedule.steps": [1000, 100]})
+        assert [dict(point.values) for point in points] == [
+            {"optimizer.lr": 1e-3, "schedule.steps": 1000},
+            {"optimizer.lr": 1e-2, "schedule.steps": 100},
+        ]
+
+    def test_points_zip_and_grid_combine(self):
+        points = expand(
+            BASE,
+            points=[{"model.width": 8}, {"model.width": 16}],
+            zipped={"optimizer.lr": [0.1, 0.2], "optimizer.eps": [1, 2]},
+            grid={"model_seed": [5]},
+        )
+        assert [point.name for point in points] == [
+            "width=8,lr=0.1,eps=1,model_seed=5",
+            "width=8,lr=0.2,eps=2,model_seed=5",
+            "width=16,lr=0.1,eps=1,model_seed=5",
+            "width=16,lr=0.2,eps=2,model_seed=5",
+        ]
+
+    def test_fields_of_one_last_word_keep_their_whole_name(self):
+        (point,) = expand(BASE, grid={"task.data_seed": [1], "schedule.checkpoints": ["log:5+every:50"]})
+        assert point.name == "data_seed=1,checkpoints=log_5+every_50"
+        (point,) = expand(BASE, grid={"optimizer.lr": np.array([0.5])})
+        assert point.values == {"optimizer.lr": 0.5}
+        assert type(point.values["optimizer.lr"]) is float
+
+    def test_values_that_name_one_folder_are_told_apart(self):
+        points = expand(BASE, grid={"schedule.checkpoints": ["every:50", "every/50"]})
+        assert [point.name for point in points] == ["checkpoints=every_50", "checkpoints=every_50-1"]
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"grid": {"optimizer.weight_decoy": [1]}}, "did you mean 'optimizer.weight_decay'"),
+            ({"grid": {"model.d_mlp": [1]}}, "model.d_mlp is not a field"),
+            ({"grid": {"model.kind": ["mlp"]}}, "one sweep of each kind"),
+            ({"grid": {"model_seed": [1]}, "zipped": {"model_seed": [2]}}, "given twice"),
+            ({"grid": {"model_seed": []}}, "no values"),
+            ({"zipped": {"model_seed": [1, 2], "optimizer.lr": [1]}}, "2 of model_seed, 1 of optimizer.lr"),
+            ({"grid": {"model_seed": [1, 1]}}, "model_seed=1 is in the sweep twice"),
+            ({"grid": {"optimizer.weight_decay": [1, 1.0]}}, "twice"),
+        ],
+    )
+    def test_refusals(self, given, said):
+        with pytest.raises(ConfigError, match=said):
+            expand(BASE, **given)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("model_seed=0:5", ("model_seed", [0, 1, 2, 3, 4])),
+            ("model_seed=0:10:4,20", ("model_seed", [0, 4, 8, 20])),
+            ("optimizer.lr=1e-3,0.3", ("optimizer.lr", [0.001, 0.3])),
+            ("optimizer.betas=[0.9,0.98],[0.9,0.999]", ("optimizer.betas", [[0.9, 0.98], [0.9, 0.999]])),
+            ("task.operation=x^2+xy,add", ("task.operation", ["x^2+xy", "add"])),
+            ("model.biases=true,false", ("model.biases", [True, False])),
+            ("schedule.checkpoints=log:22:300+every:100", ("schedule.checkpoints", ["log:22:300+every:100"])),
+        ],
+    )
+    def test_values_on_a_command_line(self, text, expected):
+        assert parse_values(text) == expected
+
+    @pytest.mark.parametrize("text", ["model_seed", "=1", "model_seed=", "model_seed=3:3", "a=0:4:0", "a=1,,2"])
+    def test_no_values_on_a_command_line(self, text):
+        with pytest.raises(ConfigError):
+            parse_values(text)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Sweep:
+    """Twelve tiny runs, by two processes."""
+    return sweep(tmp_path_factory.mktemp("sweeps") / "undisturbed", BASE, grid=TWELVE, workers=2)
+
+
+def events_by_hand(folder: Path, column: str, theta: float) -> tuple[float, float]:
+    """First evaluated step at which a column is at least theta, and the step evaluated before it."""
+    before = np.nan
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row[column] >= theta:
+            return row["step"], before
+        before = row["step"]
+    return np.nan, np.nan
+
+
+class TestRuns:
+    def test_are_ordinary_runs_trained_to_the_same_bits(self, undisturbed, tmp_path):
+        found = Run.open(undisturbed.path / "weight_decay=3,model_seed=2")
+        config = replace(BASE, optimizer=replace(BASE.optimizer, weight_decay=3.0), model_seed=2)
+        assert found.config == config
+        alone = train(config, tmp_path / "alone", progress=False)
+        assert found.steps == alone.steps
+        assert all(np.array_equal(weight, alone.weights(400)[name]) for name, weight in found.weights(400).items())
+        assert (found.path / "metrics.jsonl").read_text() == (alone.path / "metrics.jsonl").read_text()
+
+    def test_leave_nothing_else_behind(self, undisturbed):
+        names = {entry.name for entry in undisturbed.path.iterdir()}
+        assert names == {point.name for point in undisturbed.points} | {"sweep.json", "sweep.parquet"}
+
+    def test_finished_ones_are_left_alone(self, undisturbed):
+        before = {run.path: (run.path / "status.json").stat().st_mtime_ns for run in undisturbed.runs}
+        seen: list[Progress] = []
+        again = sweep(undisturbed.path, watch=seen.append)
+        assert {run.path: (run.path / "status.json").stat().st_mtime_ns for run in again.runs} == before
+        assert (seen[-1].done, seen[-1].total, seen[-1].waiting) == (12, 12, 0)
+
+    def test_axes_are_the_fields_that_vary(self, undisturbed, tmp_path):
+        assert undisturbed.axes == ("optimizer.weight_decay", "model_seed")
+        fixed = plan(tmp_path, BASE, grid={"optimizer.weight_decay": [0.3], "model_seed": range(4)})
+        assert fixed.axes == ("model_seed",)
+
+
+class TestTable:
+    def test_events_are_those_of_the_metrics(self, undisturbed):
+        table = undisturbed.table.set_index("run")
+        assert list(table.index) == [point.name for point in undisturbed.points]
+        for name, row in table.iterrows():
+            for event, column in (("T_train", "train_accuracy"), ("T_grok", "test_accuracy")):
+                for theta in (0.95, 0.99):
+                    step, before = events_by_hand(undisturbed.path / str(name), column, theta)
+                    np.testing.assert_equal(row[f"{event}_{theta}"], step)
+                    np.testing.assert_equal(row[f"{event}_{theta}_after"], before)
+            np.testing.assert_equal(row["delay_0.95"], row["T_grok_0.95"] - row["T_train_0.95"])
+            np.testing.assert_equal(row["delay_0.95_0.99"], row["T_grok_0.95"] - row["T_train_0.99"])
+        assert table["T_train_0.99"].notna().all()
+        assert table["T_grok_0.95"].notna().sum() >= 3, "some of them generalize, or this test sees little"
+
+    def test_norms_are_those_at_the_event(self, undisturbed):
+        table = undisturbed.table.set_index("run")
+        for name, row in table[table["T_grok_0.95"].notna()].iterrows():
+            metrics = Run.open(undisturbed.path / str(name)).metrics
+            assert row["weight_norm_at_T_grok_0.95"] == metrics.loc[int(row["T_grok_0.95"]), "weight_norm"]
+            assert row["weight_rms_at_T_grok_0.95"] == metrics.loc[int(row["T_grok_0.95"]), "weight_rms"]
+            assert row["weight_norm_max"] == metrics["weight_norm"].max()
+
+    def test_final_measures_are_those_of_the_last_checkpoint(self, undisturbed):
+        import grokinterp.measures as gm
+
+        table = undisturbed.table.set_index("run")
+        for name in ("weight_decay=0.3,model_seed=0", "weight_decay=3,model_seed=1"):
+            snapshot = Run.open(undisturbed.path / name).snapshot(400)
+            assert table.loc[name, "final.loss"] == float(gm.loss(snapshot))
+            assert table.loc[name, "final.test_accuracy"] == float(
+                snapshot.hits[snapshot.task.test_mask].double().mean()
+            )
+            keys = gm.key_frequencies(snapshot)
+            if keys.values:
+                assert table.loc[name, "final.excluded_loss"] == float(gm.excluded_loss(snapshot, keys))
+
+    def test_configuration_columns(self, undisturbed):
+        table = undisturbed.table
+        assert table["optimizer.weight_decay"].tolist() == [0.3] * 4 + [1.0] * 4 + [3.0] * 4
+        assert table["model_seed"].tolist() == [0, 1, 2, 3] * 3
+        assert table["task.p"].unique().tolist() == [17]
+        assert table["optimizer.betas"].unique().tolist() == ["[0.9, 0.98]"]
+
+    def test_the_parquet_file_holds_it(self, undisturbed):
+        file = pd.read_parquet(undisturbed.path / "sweep.parquet")
+        pd.testing.assert_frame_equal(file, stored(undisturbed.table))
+
+    def test_a_summary_is_made_anew_when_the_run_went_on(self, undisturbed, tmp_path):
+        shutil.copytree(undisturbed.path, tmp_path / "copy")
+        longer = replace(BASE, schedule=replace(BASE.schedule, steps=500))
+        grown = sweep(tmp_path / "copy", longer, grid=TWELVE, workers=2)
+        assert grown.table["step"].tolist() == [500] * 12
+        assert all(run.steps[-1] == 500 for run in grown.runs)
+        last = [run.metrics.loc[500, "train_loss"] for run in grown.runs]
+        assert grown.table["final.train_loss"].tolist() == pytest.approx(last, rel=1e-9)
+
+
+class TestFolder:
+    def test_a_sweep_may_grow_by_values(self, undisturbed, tmp_path):
+        grid = {"optimizer.weight_decay": [1.0], "model_seed": [0]}
+        first = sweep(tmp_path / "small", BASE, grid=grid, workers=1)
+        grown = sweep(tmp_path / "small", BASE, grid=grid | {"model_seed": [0, 1]}, workers=1)
+        assert grown.table["status"].tolist() == ["finished"] * 2
+        assert first.points[0] == grown.points[0]
+
+    def test_another_sweep_is_refused(self, undisturbed):
+        with pytest.raises(ConfigError, match=r"holds another sweep: its run weight_decay=0\.3,model_seed=0"):
+            sweep(undisturbed.path, BASE, grid={"model_seed": range(4)})
+        other = replace(BASE, task=replace(BASE.task, p=13))
+        with pytest.raises(ConfigError, match="holds another sweep"):
+            sweep(undisturbed.path, other, grid=TWELVE)
+        fewer = replace(BASE, schedule=replace(BASE.schedule, steps=100))
+        with pytest.raises(ConfigError, match="holds another sweep"):
+            sweep(undisturbed.path, fewer, grid=TWELVE)
+        assert Sweep.open(undisturbed.path) == undisturbed
+
+    def test_a_run_is_no_sweep_and_no_place_for_one(self, undisturbed):
+        run = undisturbed.path / undisturbed.points[0].name
+        with pytest.raises(RunError, match="is not a sweep: it holds no"):
+            Sweep.open(run)
+        with pytest.raises(RunError, match="is a run: choose another folder"):
+            sweep(run, BASE, grid=TWELVE)
+
+    def test_what_is_in_the_way_of_one_run_stops_no_other(self, tmp_path):
+        (tmp_path / "model_seed=0").mkdir()
+        (tmp_path / "model_seed=0" / "mine.txt").write_text("precious")
+        short = replace(BASE, schedule=replace(BASE.schedule, steps=20))
+        found = sweep(tmp_path, short, grid={"model_seed": [0, 1]}, workers=1)
+        assert found.table["status"].tolist() == ["failed", "finished"]
+        assert "is not an empty folder" in found.failures["model_seed=0"].message
+        assert (tmp_path / "model_seed=0" / "mine.txt").read_text() == "precious"
+
+    @pytest.mark.parametrize(
+        "content", ["", "{", "[]", '{"format_version": 1}', '{"format_version": 1, "base": {}, "runs": [1]}']
+    )
+    def test_a_damaged_sweep_file(self, tmp_path, content):
+        (tmp_path / "sweep.json").write_text(content)
+        with pytest.raises(RunError, match="damaged"):
+            Sweep.open(tmp_path)
+
+    def test_no_run_of_a_damaged_sweep_lies_outside_of_it(self, undisturbed, tmp_path):
+        content = json.loads((undisturbed.path / "sweep.json").read_text())
+        content["runs"][0]["name"] = "../elsewhere"
+        (tmp_path / "sweep.json").write_text(json.dumps(content))
+        with pytest.raises(RunError, match="no name of a folder"):
+            Sweep.open(tmp_path)
+
+    def test_a_later_version_is_refused(self, undisturbed, tmp_path):
+        content = json.loads((undisturbed.path / "sweep.json").read_text()) | {"format_version": 2}
+        (tmp_path / "sweep.json").write_text(json.dumps(content))
+        with pytest.raises(RunError, match="format version 2"):
+            Sweep.open(tmp_path)
+
+
+def start(folder: Path, *more: str, config: RunConfig = BASE, grid: tuple[str, ...] = ()) -> subprocess.Popen:
+    """The sweep of twelve as a command of its own."""
+    file = folder.parent / f"{folder.name}-config.json"
+    file.write_text(config.to_json())
+    grid = grid or ("optimizer.weight_decay=0.3,1,3", "model_seed=0:4")
+    command = [sys.executable, "-m", "grokinterp.cli", "sweep", str(folder), "--config", str(file), "--grid", *grid]
+    return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    """grokinterp sweep, to its end."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole = [sys.executable, "-m", "grokinterp.cli", "sweep", *arguments]
+    return subprocess.run(whole, capture_output=True, text=True, check=False, env=environment, timeout=300)
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to that"
+        time.sleep(0.02)
+
+
+def finished(folder: Path) -> list[Path]:
+    return [file for file in folder.glob("*/status.json") if json.loads(file.read_text())["status"] == "finished"]
+
+
+def workers_of(folder: Path) -> list[int]:
+    """Processes that work for a sweep: they hold a lock in one of its runs."""
+    return [
+        int(file.read_text().split()[1]) for file in folder.glob("*/.lock") if file.read_text().startswith("process")
+    ]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+    except OSError:
+        return False
+
+
+def assert_same_table(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    # restricted_loss_novel may differ in the last bit from call to call (LAPACK)
+    pd.testing.assert_frame_equal(stored(one), stored(other), rtol=1e-12, atol=0)
+
+
+def stored(table: pd.DataFrame) -> pd.DataFrame:
+    """With the types that a file keeps."""
+    return pd.read_parquet(io.BytesIO(table.to_parquet()))
+
+
+def assert_whole(folder: Path, count: int) -> None:
+    """Every run is there once, with every evaluated step once, in order."""
+    runs = sorted(file.parent for file in folder.glob("*/config.json"))
+    assert len(runs) == count
+    for run in runs:
+        steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert steps == list(range(0, 401, 10)), run
+        assert Run.open(run).steps == [0, 200, 400]
+
+
+class TestKilled:
+    def test_a_killed_sweep_goes_on_to_the_same_table(self, undisturbed, tmp_path):
+        folder = tmp_path / "killed"
+        process = start(folder, "--workers", "2")
+        wait_for(lambda: len(finished(folder)) >= 4 and workers_of(folder))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert 4 <= len(finished(folder)) < 12, "it was killed in the middle"
+        again = start(folder, "--workers", "2")
+        said, _ = again.communicate(timeout=300)
+        assert again.returncode == 0, said
+        assert_whole(folder, 12)
+        assert_same_table(pd.read_parquet(folder / "sweep.parquet"), undisturbed.table)
+
+    def test_no_worker_outlives_a_killed_sweep(self, tmp_path):
+        folder = tmp_path / "orphans"
+        long = replace(BASE, schedule=replace(BASE.schedule, steps=1_000_000))
+        process = start(folder, "--workers", "2", config=long)
+        wait_for(lambda: len(workers_of(folder)) == 2)
+        workers = workers_of(folder)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        wait_for(lambda: not any(map(alive, workers)), 20)
+
+    def test_a_killed_worker_costs_its_run_only(self, tmp_path):
+        folder = tmp_path / "unlucky"
+        process = start(folder, "--workers", "1", grid=("model_seed=0:3",))
+        wait_for(lambda: (folder / "model_seed=1" / ".lock").is_file() and workers_of(folder))
+        os.kill(workers_of(folder)[0], signal.SIGKILL)
+        process.communicate(timeout=300)
+        assert process.returncode == 1
+        found = Sweep.open(folder)
+        assert found.table["status"].tolist() == ["finished", "failed", "finished"]
+        assert found.failures["model_seed=1"].kind == "killed"
+        assert "SIGKILL" in found.table["failure"][1]
+        # Tried again, it goes on from its resume point; the failure is forgotten.
+        again = sweep(folder, workers=1)
+        assert again.failures == {}
+        assert again.table["status"].tolist() == ["finished"] * 3
+        assert_whole(folder, 3)
+
+    def test_ctrl_c_stops_so_that_it_can_go_on(self, undisturbed, tmp_path):
+        folder = tmp_path / "interrupted"
+        process = start(folder, "--workers", "2")
+        wait_for(lambda: len(finished(folder)) >= 2 and len(workers_of(folder)) == 2)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 130
+        assert "go on with: grokinterp sweep" in said
+        table = Sweep.open(folder).table
+        assert set(table["status"]) <= {"finished", "stopped", "missing"}
+        assert (table["status"] != "finished").any()
+        assert Sweep.open(folder).failures == {}
+        assert not list(folder.glob("**/.lock"))
+        assert_same_table(sweep(folder, workers=2).table, undisturbed.table)
+
+
+class TestFailures:
+    def test_three_kinds_of_failure_are_named_and_the_rest_finishes(self, tmp_path, memory_limit):
+        """One diverges, one is invalid, one takes more memory than there is; the kernel kills it."""
+        folder = tmp_path / "failing"
+        points = [
+            {"model_seed": 0},
+            {"optimizer.lr": 1e30},
+            {"task.train_fraction": 1.5},
+            {"model.width": 24_000},
+            {"model_seed": 1},
+            {"task.train_fraction": 0.001},
+        ]
+        config = replace(BASE, loss="mse", schedule=replace(BASE.schedule, steps=50))
+        file = tmp_path / "config.json"
+        file.write_text(config.to_json())
+        (tmp_path / "points.json").write_text(json.dumps(points))
+        command = [sys.executable, "-m", "grokinterp.cli", "sweep", str(folder), "--config", str(file), "--points"]
+        ended = subprocess.run(
+            memory_limit([*command, str(tmp_path / "points.json"), "--workers", "1"]),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert ended.returncode == 1, ended.stderr
+        found = Sweep.open(folder)
+        kinds = {name: failure.kind for name, failure in found.failures.items()}
+        assert kinds == {
+            "lr=1e+30": "diverged",
+            "train_fraction=1.5": "invalid",
+            "width=24000": "killed",
+            "train_fraction=0.001": "invalid",
+        }
+        assert "SIGKILL" in found.failures["width=24000"].message
+        for name, failure in found.failures.items():
+            assert f"failed {name}: {failure}" in ended.stdout
+        table = found.table.set_index("run")
+        assert table.loc[["model_seed=0", "model_seed=1"], "status"].tolist() == ["finished"] * 2
+        assert table["status"].value_counts().to_dict() == {"failed": 3, "finished": 2, "diverged": 1}
+        assert table.loc["train_fraction=1.5", "task.train_fraction"] == 1.5
+
+    def test_what_nobody_foresaw_is_an_error_with_its_traceback(self, tmp_path, monkeypatch):
+        from grokinterp.sweep import orders
+
+        def broken(*given, **options):
+            raise ZeroDivisionError("one of those days")
+
+        monkeypatch.setattr(orders, "train", broken)
+        found = plan(tmp_path / "s", BASE, grid={"model_seed": [0]})
+        found.write()
+        failure = train_point(found, "model_seed=0")
+        assert failure == found.failures["model_seed=0"]
+        assert (failure.kind, failure.message) == ("error", "ZeroDivisionError: one of those days")
+        assert "Traceback" in failure.details
+        assert found.table["failure"].tolist() == ["error: ZeroDivisionError: one of those days"]
+
+    def test_diverged_runs_are_not_tried_again(self, tmp_path):
+        config = replace(BASE, loss="mse", schedule=replace(BASE.schedule, steps=30))
+        first = sweep(tmp_path / "s", config, grid={"optimizer.lr": [1e30]}, workers=1)
+        assert first.failures["lr=1e+30"].kind == "diverged"
+        before = (tmp_path / "s" / "lr=1e+30" / "status.json").stat().st_mtime_ns
+        seen: list[Progress] = []
+        sweep(tmp_path / "s", watch=seen.append)
+        assert list(seen[-1].failed) == ["lr=1e+30"]
+        assert (tmp_path / "s" / "lr=1e+30" / "status.json").stat().st_mtime_ns == before
+
+    def test_a_failure_file_that_is_damaged_counts_as_none(self, undisturbed, tmp_path):
+        shutil.copytree(undisturbed.path, tmp_path / "copy")
+        found = Sweep.open(tmp_path / "copy")
+        found.note(found.points[0].name, Failure("killed", "once"))
+        assert list(found.failures) == [found.points[0].name]
+        (tmp_path / "copy" / "failures" / f"{found.points[0].name}.json").write_text("[1, 2")
+        assert found.failures == {}
+
+
+@pytest.fixture
+def memory_limit():
+    """Makes a command run where it may take 1.3 GB of memory, so that the kernel kills what takes more."""
+    group = Path("/sys/fs/cgroup/memory") / f"grokinterp-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(1_300_000_000))
+    except OSError as error:
+        pytest.skip(f"no memory control group can be made here: {error}")
+    yield lambda command: ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh", *command]
+    wait_for(lambda: not (group / "cgroup.procs").read_text().strip(), 10)
+    group.rmdir()
+
+
+class TestEnsembles:
+    def test_runs_of_one_shape_are_trained_together(self, undisturbed, tmp_path):
+        grid = TWELVE | {"model_seed": [0, 1]}
+        found = sweep(
+            tmp_path / "s", BASE, grid=grid | {"task.train_fraction": [0.7, 0.5]}, workers=1, ensembles="always"
+        )
+        assert found.table["status"].tolist() == ["finished"] * 12
+        assert {run.environment["ensemble"] for run in found.runs} == {6}
+        theirs = undisturbed.table.set_index(["optimizer.weight_decay", "model_seed"])
+        ours = found.table[found.table["task.train_fraction"] == 0.7].set_index(
+            ["optimizer.weight_decay", "model_seed"]
+        )
+        for key, row in ours.iterrows():
+            assert row["final.train_loss"] == pytest.approx(theirs.loc[key, "final.train_loss"], rel=0.05)
+            assert row["T_train_0.99"] == pytest.approx(theirs.loc[key, "T_train_0.99"], abs=10)
+
+    def test_one_that_cannot_be_trained_does_not_stop_its_group(self, tmp_path):
+        short = replace(BASE, schedule=replace(BASE.schedule, steps=20))
+        (tmp_path / "s" / "model_seed=1").mkdir(parents=True)
+        (tmp_path / "s" / "model_seed=1" / "mine.txt").touch()
+        found = sweep(tmp_path / "s", short, grid={"model_seed": range(3)}, workers=1, ensembles="always")
+        assert found.table["status"].tolist() == ["finished", "failed", "finished"]
+
+    def test_stopped_ones_go_on_together_where_they_stand(self, tmp_path):
+        short = replace(BASE, schedule=replace(BASE.schedule, steps=100))
+        first = sweep(tmp_path / "s", short, grid={"model_seed": [0, 1]}, workers=1)
+        assert all("ensemble" not in run.environment for run in first.runs)
+        longer = replace(BASE, schedule=replace(BASE.schedule, steps=200))
+        again = sweep(tmp_path / "s", longer, grid={"model_seed": range(4)}, workers=1, ensembles="always")
+        assert again.table["step"].tolist() == [200] * 4
+        assert [run.environment.get("ensemble") for run in again.runs] == [None, None, 2, 2]
+        assert [run.environment["resumed"][-1]["ensemble"] for run in again.runs[:2]] == [2, 2]
+
+
+class TestJobArray:
+    def test_its_commands_give_the_table_of_the_sweep(self, undisturbed, tmp_path):
+        folder = tmp_path / "with space"
+        file = tmp_path / "config.json"
+        file.write_text(BASE.to_json())
+        grid = ["--grid", "optimizer.weight_decay=3", "model_seed=0:2"]
+        lines = command(str(folder), "--config", str(file), *grid, "--print-commands").stdout.splitlines()
+        assert len(lines) == 2
+        assert not list(folder.glob("*/config.json"))
+        for line in lines:
+            program = f"{sys.executable} -m grokinterp.cli"
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            subprocess.run(line.replace("grokinterp", program, 1), shell=True, check=True, env=environment)
+        assert commands(Sweep.open(folder)) == []
+        assert command(str(folder)).returncode == 0
+        expected = undisturbed.table[undisturbed.table["run"].isin([p.name for p in Sweep.open(folder).points])]
+        assert_same_table(Sweep.open(folder).table, expected.reset_index(drop=True))
+
+    def test_a_run_that_is_not_in_the_sweep(self, undisturbed):
+        ended = command(str(undisturbed.path), "--only", "model_seed=77")
+        assert ended.returncode == 2
+        assert "has no run 'model_seed=77'; it has 12" in ended.stderr
+
+
+class TestCommand:
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["--preset", "psi"], "nothing varies"),
+            (["--preset", "psi", "--grid", "model_seed"], "not of the form FIELD=VALUES"),
+            (["--preset", "psi", "--grid", "model_sed=1"], "did you mean 'model_seed'"),
+            (["--preset", "psi", "--grid", "model_seed=1", "model_seed=2"], "names model_seed twice"),
+            (["--preset", "psy", "--grid", "model_seed=1"], "did you mean 'psi'"),
+            (["--preset", "psi", "--points", "nowhere.json"], "nowhere.json"),
+            (["--preset", "psi", "--grid", "model_seed=1", "--address", "auto"], "--executor ray"),
+            (["--preset", "psi", "--grid", "model_seed=1", "--workers", "0"], "workers must lie in"),
+            ([], "is not a sweep"),
+        ],
+    )
+    def test_bad_input_is_one_line_and_leaves_nothing(self, tmp_path, options, said):
+        ended = command(str(tmp_path / "s"), *options)
+        assert ended.returncode == 2
+        assert said in ended.stderr
+        assert ended.stderr.count("\n") == 1
+        assert not (tmp_path / "s").exists()
+
+    def test_dry_run_lists_the_runs_and_writes_nothing(self, tmp_path):
+        options = ["--preset", "psi", "--task.p", "11", "--grid", "model_seed=0:3", "--dry-run"]
+        ended = command(str(tmp_path / "s"), *options)
+        assert ended.returncode == 0
+        assert ended.stdout.split() == ["model_seed=0", "model_seed=1", "model_seed=2"]
+        assert "3 runs" in ended.stderr
+        assert not (tmp_path / "s").exists()
+
+    def test_two_sweeps_in_one_folder_at_once(self, tmp_path):
+        from grokinterp.locks import hold
+
+        with hold(tmp_path / "s"), pytest.raises(RunError, match=r"is in use by process \d+ on"):
+            sweep(tmp_path / "s", BASE, grid={"model_seed": [0]})
