@@ -26,6 +26,7 @@ _HOME = {
     "Run": "run",
     "RunConfig": "config",
     "ScheduleConfig": "config",
+    "Sweep": "sweep",
     "Task": "tasks",
     "TaskConfig": "config",
     "TransformerConfig": "config",
@@ -35,9 +36,10 @@ _HOME = {
     "find_transition": "transition",
     "preset": "presets",
     "train": "training",
+    "train_sweep": "sweep",
     "write_report": "report",
 }
-_MODULES = {"figures", "fourier", "measures", "models", "training"}
+_MODULES = {"experiments", "figures", "fourier", "measures", "models", "statistics", "theory", "training"}
 
 __all__ = [
     "Analysis",
@@ -51,6 +53,7 @@ __all__ = [
     "RunConfig",
     "RunError",
     "ScheduleConfig",
+    "Sweep",
     "Task",
     "TaskConfig",
     "TransformerConfig",
@@ -58,13 +61,17 @@ __all__ = [
     "__version__",
     "analyze",
     "build_model",
+    "experiments",
     "figures",
     "find_transition",
     "fourier",
     "measures",
     "models",
     "preset",
+    "statistics",
+    "theory",
     "train",
+    "train_sweep",
     "training",
     "write_report",
 ]
@@ -83,7 +90,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ resolves the names
-    from grokinterp import figures, fourier, measures, models, training
+    from grokinterp import experiments, figures, fourier, measures, models, statistics, theory, training
     from grokinterp.analysis import Analysis
     from grokinterp.config import (
         MLPConfig,
@@ -99,6 +106,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.recorder import Recorder
     from grokinterp.report import write_report
     from grokinterp.run import Run
+    from grokinterp.sweep import Sweep, train_sweep
     from grokinterp.tasks import Task
     from grokinterp.timeline import analyze
     from grokinterp.training import train

@@ -18,7 +18,7 @@ import pytest
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.run import Run
-from grokinterp.sweep import Progress, Sweep, commands, expand, parse_values, plan, sweep, train_point
+from grokinterp.sweep import Progress, Sweep, commands, expand, parse_values, plan, train_point, train_sweep
 from grokinterp.sweep.folder import Failure
 from grokinterp.training import train
 
@@ -118,7 +118,7 @@ class TestGrid:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Sweep:
     """Twelve tiny runs, by two processes."""
-    return sweep(tmp_path_factory.mktemp("sweeps") / "undisturbed", BASE, grid=TWELVE, workers=2)
+    return train_sweep(tmp_path_factory.mktemp("sweeps") / "undisturbed", BASE, grid=TWELVE, workers=2)
 
 
 def events_by_hand(folder: Path, column: str, theta: float) -> tuple[float, float]:
@@ -149,7 +149,7 @@ class TestRuns:
     def test_finished_ones_are_left_alone(self, undisturbed):
         before = {run.path: (run.path / "status.json").stat().st_mtime_ns for run in undisturbed.runs}
         seen: list[Progress] = []
-        again = sweep(undisturbed.path, watch=seen.append)
+        again = train_sweep(undisturbed.path, watch=seen.append)
         assert {run.path: (run.path / "status.json").stat().st_mtime_ns for run in again.runs} == before
         assert (seen[-1].done, seen[-1].total, seen[-1].waiting) == (12, 12, 0)
 
@@ -210,7 +210,7 @@ class TestTable:
     def test_a_summary_is_made_anew_when_the_run_went_on(self, undisturbed, tmp_path):
         shutil.copytree(undisturbed.path, tmp_path / "copy")
         longer = replace(BASE, schedule=replace(BASE.schedule, steps=500))
-        grown = sweep(tmp_path / "copy", longer, grid=TWELVE, workers=2)
+        grown = train_sweep(tmp_path / "copy", longer, grid=TWELVE, workers=2)
         assert grown.table["step"].tolist() == [500] * 12
         assert all(run.steps[-1] == 500 for run in grown.runs)
         last = [run.metrics.loc[500, "train_loss"] for run in grown.runs]
@@ -220,20 +220,20 @@ class TestTable:
 class TestFolder:
     def test_a_sweep_may_grow_by_values(self, undisturbed, tmp_path):
         grid = {"optimizer.weight_decay": [1.0], "model_seed": [0]}
-        first = sweep(tmp_path / "small", BASE, grid=grid, workers=1)
-        grown = sweep(tmp_path / "small", BASE, grid=grid | {"model_seed": [0, 1]}, workers=1)
+        first = train_sweep(tmp_path / "small", BASE, grid=grid, workers=1)
+        grown = train_sweep(tmp_path / "small", BASE, grid=grid | {"model_seed": [0, 1]}, workers=1)
         assert grown.table["status"].tolist() == ["finished"] * 2
         assert first.points[0] == grown.points[0]
 
     def test_another_sweep_is_refused(self, undisturbed):
         with pytest.raises(ConfigError, match=r"holds another sweep: its run weight_decay=0\.3,model_seed=0"):
-            sweep(undisturbed.path, BASE, grid={"model_seed": range(4)})
+            train_sweep(undisturbed.path, BASE, grid={"model_seed": range(4)})
         other = replace(BASE, task=replace(BASE.task, p=13))
         with pytest.raises(ConfigError, match="holds another sweep"):
-            sweep(undisturbed.path, other, grid=TWELVE)
+            train_sweep(undisturbed.path, other, grid=TWELVE)
         fewer = replace(BASE, schedule=replace(BASE.schedule, steps=100))
         with pytest.raises(ConfigError, match="holds another sweep"):
-            sweep(undisturbed.path, fewer, grid=TWELVE)
+            train_sweep(undisturbed.path, fewer, grid=TWELVE)
         assert Sweep.open(undisturbed.path) == undisturbed
 
     def test_a_run_is_no_sweep_and_no_place_for_one(self, undisturbed):
@@ -241,13 +241,13 @@ class TestFolder:
         with pytest.raises(RunError, match="is not a sweep: it holds no"):
             Sweep.open(run)
         with pytest.raises(RunError, match="is a run: choose another folder"):
-            sweep(run, BASE, grid=TWELVE)
+            train_sweep(run, BASE, grid=TWELVE)
 
     def test_what_is_in_the_way_of_one_run_stops_no_other(self, tmp_path):
         (tmp_path / "model_seed=0").mkdir()
         (tmp_path / "model_seed=0" / "mine.txt").write_text("precious")
         short = replace(BASE, schedule=replace(BASE.schedule, steps=20))
-        found = sweep(tmp_path, short, grid={"model_seed": [0, 1]}, workers=1)
+        found = train_sweep(tmp_path, short, grid={"model_seed": [0, 1]}, workers=1)
         assert found.table["status"].tolist() == ["failed", "finished"]
         assert "is not an empty folder" in found.failures["model_seed=0"].message
         assert (tmp_path / "model_seed=0" / "mine.txt").read_text() == "precious"
@@ -371,7 +371,7 @@ class TestKilled:
         assert found.failures["model_seed=1"].kind == "killed"
         assert "SIGKILL" in found.table["failure"][1]
         # Tried again, it goes on from its resume point; the failure is forgotten.
-        again = sweep(folder, workers=1)
+        again = train_sweep(folder, workers=1)
         assert again.failures == {}
         assert again.table["status"].tolist() == ["finished"] * 3
         assert_whole(folder, 3)
@@ -389,7 +389,7 @@ class TestKilled:
         assert (table["status"] != "finished").any()
         assert Sweep.open(folder).failures == {}
         assert not list(folder.glob("**/.lock"))
-        assert_same_table(sweep(folder, workers=2).table, undisturbed.table)
+        assert_same_table(train_sweep(folder, workers=2).table, undisturbed.table)
 
 
 class TestFailures:
@@ -450,11 +450,11 @@ class TestFailures:
 
     def test_diverged_runs_are_not_tried_again(self, tmp_path):
         config = replace(BASE, loss="mse", schedule=replace(BASE.schedule, steps=30))
-        first = sweep(tmp_path / "s", config, grid={"optimizer.lr": [1e30]}, workers=1)
+        first = train_sweep(tmp_path / "s", config, grid={"optimizer.lr": [1e30]}, workers=1)
         assert first.failures["lr=1e+30"].kind == "diverged"
         before = (tmp_path / "s" / "lr=1e+30" / "status.json").stat().st_mtime_ns
         seen: list[Progress] = []
-        sweep(tmp_path / "s", watch=seen.append)
+        train_sweep(tmp_path / "s", watch=seen.append)
         assert list(seen[-1].failed) == ["lr=1e+30"]
         assert (tmp_path / "s" / "lr=1e+30" / "status.json").stat().st_mtime_ns == before
 
@@ -484,7 +484,7 @@ def memory_limit():
 class TestEnsembles:
     def test_runs_of_one_shape_are_trained_together(self, undisturbed, tmp_path):
         grid = TWELVE | {"model_seed": [0, 1]}
-        found = sweep(
+        found = train_sweep(
             tmp_path / "s", BASE, grid=grid | {"task.train_fraction": [0.7, 0.5]}, workers=1, ensembles="always"
         )
         assert found.table["status"].tolist() == ["finished"] * 12
@@ -501,15 +501,15 @@ class TestEnsembles:
         short = replace(BASE, schedule=replace(BASE.schedule, steps=20))
         (tmp_path / "s" / "model_seed=1").mkdir(parents=True)
         (tmp_path / "s" / "model_seed=1" / "mine.txt").touch()
-        found = sweep(tmp_path / "s", short, grid={"model_seed": range(3)}, workers=1, ensembles="always")
+        found = train_sweep(tmp_path / "s", short, grid={"model_seed": range(3)}, workers=1, ensembles="always")
         assert found.table["status"].tolist() == ["finished", "failed", "finished"]
 
     def test_stopped_ones_go_on_together_where_they_stand(self, tmp_path):
         short = replace(BASE, schedule=replace(BASE.schedule, steps=100))
-        first = sweep(tmp_path / "s", short, grid={"model_seed": [0, 1]}, workers=1)
+        first = train_sweep(tmp_path / "s", short, grid={"model_seed": [0, 1]}, workers=1)
         assert all("ensemble" not in run.environment for run in first.runs)
         longer = replace(BASE, schedule=replace(BASE.schedule, steps=200))
-        again = sweep(tmp_path / "s", longer, grid={"model_seed": range(4)}, workers=1, ensembles="always")
+        again = train_sweep(tmp_path / "s", longer, grid={"model_seed": range(4)}, workers=1, ensembles="always")
         assert again.table["step"].tolist() == [200] * 4
         assert [run.environment.get("ensemble") for run in again.runs] == [None, None, 2, 2]
         assert [run.environment["resumed"][-1]["ensemble"] for run in again.runs[:2]] == [2, 2]
@@ -573,4 +573,4 @@ class TestCommand:
         from grokinterp.locks import hold
 
         with hold(tmp_path / "s"), pytest.raises(RunError, match=r"is in use by process \d+ on"):
-            sweep(tmp_path / "s", BASE, grid={"model_seed": [0]})
+            train_sweep(tmp_path / "s", BASE, grid={"model_seed": [0]})

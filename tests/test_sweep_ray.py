@@ -12,7 +12,7 @@ from test_sweep import BASE, TWELVE, assert_same_table, assert_whole, undisturbe
 
 from grokinterp.errors import ConfigError
 from grokinterp.run import Run
-from grokinterp.sweep import Progress, RayExecutor, sweep
+from grokinterp.sweep import Progress, RayExecutor, train_sweep
 
 pytestmark = [
     pytest.mark.slow,
@@ -93,7 +93,7 @@ def test_a_node_that_is_removed_costs_nothing(cluster, undisturbed, tmp_path, re
     folder, nodes = tmp_path / "s", Path(tempfile.gettempdir())
     places = {"shared": lambda: begun(folder.glob("*=*")), "sent": lambda: begun(nodes.glob("grokinterp-*/*=*"))}
     remove = RemoveOne(cluster, places[results])
-    found = sweep(folder, BASE, grid=TWELVE, executor=RayExecutor(results=results, workers=3), watch=remove)
+    found = train_sweep(folder, BASE, grid=TWELVE, executor=RayExecutor(results=results, workers=3), watch=remove)
     assert remove.run is not None
     wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
     assert found.failures == {}
@@ -108,7 +108,7 @@ def test_a_node_that_is_removed_costs_nothing(cluster, undisturbed, tmp_path, re
 def test_failures_are_told_apart_there_too(cluster, tmp_path):
     points = [{"model_seed": 0}, {"optimizer.lr": 1e30}, {"task.train_fraction": 1.5}, {"task.train_fraction": 0.001}]
     config = replace(BASE, loss="mse", schedule=replace(BASE.schedule, steps=50))
-    found = sweep(tmp_path / "s", config, points=points, executor=RayExecutor())
+    found = train_sweep(tmp_path / "s", config, points=points, executor=RayExecutor())
     assert {name: failure.kind for name, failure in found.failures.items()} == {
         "lr=1e+30": "diverged",
         "train_fraction=1.5": "invalid",
@@ -132,17 +132,17 @@ def test_what_a_run_asks_for_is_reserved(cluster, tmp_path):
             raise Enough
 
     with pytest.raises(Enough):
-        sweep(tmp_path / "two", short, grid={"model_seed": [0]}, executor=RayExecutor(cpus=2), watch=give_up)
+        train_sweep(tmp_path / "two", short, grid={"model_seed": [0]}, executor=RayExecutor(cpus=2), watch=give_up)
     assert not (tmp_path / "two" / "model_seed=0").exists()
-    found = sweep(tmp_path / "half", short, grid={"model_seed": [0]}, executor=RayExecutor(cpus=0.5))
+    found = train_sweep(tmp_path / "half", short, grid={"model_seed": [0]}, executor=RayExecutor(cpus=0.5))
     assert found.table["status"].tolist() == ["finished"]
 
 
 def test_partial_runs_travel_there_and_go_on(cluster, undisturbed, tmp_path):
     half = replace(BASE, schedule=replace(BASE.schedule, steps=200))
     grid = {"optimizer.weight_decay": [3.0], "model_seed": [0]}
-    sweep(tmp_path / "s", half, grid=grid, workers=1)
-    found = sweep(tmp_path / "s", BASE, grid=grid, executor=RayExecutor(results="sent"))
+    train_sweep(tmp_path / "s", half, grid=grid, workers=1)
+    found = train_sweep(tmp_path / "s", BASE, grid=grid, executor=RayExecutor(results="sent"))
     (run,) = found.runs
     assert run.environment["resumed"][-1]["from_step"] == 200
     whole = Path(undisturbed.path) / run.path.name
@@ -151,4 +151,4 @@ def test_partial_runs_travel_there_and_go_on(cluster, undisturbed, tmp_path):
 
 def test_no_cluster_at_an_address(tmp_path):
     with pytest.raises(ConfigError, match=r"no Ray cluster at 'nowhere:1'"):
-        sweep(tmp_path / "s", BASE, grid={"model_seed": [0]}, executor=RayExecutor(address="nowhere:1"))
+        train_sweep(tmp_path / "s", BASE, grid={"model_seed": [0]}, executor=RayExecutor(address="nowhere:1"))

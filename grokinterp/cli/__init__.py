@@ -20,6 +20,7 @@ Train networks on modular arithmetic, keep every checkpoint, and measure how the
   analyze RUN          compute every measure at every checkpoint; print the result and write the report
   report RUN [RUN ...] write the HTML report of a run, of several side by side, or of a sweep
   sweep DIR            train many runs that differ in some options, and tabulate what became of them
+  reproduce NAME       run a published experiment and decide its claims (--list shows them)
   list [DIR]           the runs in a folder (default: checkpoints)
 
 `grokinterp COMMAND --help` shows a command's options."""
@@ -33,6 +34,7 @@ _COMMANDS = {
     "report": ("analyze", "run_report"),
     "list": ("analyze", "run_list"),
     "sweep": ("sweep", "run_sweep"),
+    "reproduce": ("reproduce", "run_reproduce"),
 }
 
 

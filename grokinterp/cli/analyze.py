@@ -93,11 +93,11 @@ def run_analyze(arguments: Sequence[str]) -> int:
     return 0
 
 
-def progress_bar() -> Callable[[int, int], None]:
-    """Checkpoints done and to do, where somebody can see it."""
+def progress_bar(unit: str = "checkpoint") -> Callable[[int, int], None]:
+    """What is done and to do, where somebody can see it."""
     from tqdm import tqdm
 
-    bar = tqdm(unit="checkpoint", disable=not sys.stderr.isatty(), leave=False)
+    bar = tqdm(unit=unit, disable=not sys.stderr.isatty(), leave=False)
 
     def show(done: int, total: int) -> None:
         bar.total, bar.n = total, done

@@ -66,7 +66,7 @@ class SweepOptions:
 
 def run_sweep(arguments: Sequence[str]) -> int:
     options = _options(arguments)
-    from grokinterp.sweep import commands, sweep, train_point
+    from grokinterp.sweep import commands, train_point, train_sweep
 
     found = _planned(options, arguments)
     if options.dry_run:
@@ -84,7 +84,7 @@ def run_sweep(arguments: Sequence[str]) -> int:
 
     display = SweepDisplay(found.path)
     with display:
-        sweep(
+        train_sweep(
             found.path,
             found.base,
             points=[point.values for point in found.points],

@@ -1,14 +1,13 @@
 """Sweeps: many runs that differ in some configuration fields, trained here or on a cluster, and their table.
 
->>> import grokinterp as gi
->>> base = gi.preset("psi")
->>> swept = gi.sweep("checkpoints/decay", base, grid={"optimizer.weight_decay": [0.5, 1, 2], "model_seed": range(3)})
-...                                                                                     # doctest: +SKIP
->>> swept.table[["run", "outcome", "T_grok_0.95"]]                                      # doctest: +SKIP
+    >>> import grokinterp as gi
+    >>> grid = {"optimizer.weight_decay": [0.5, 1, 2], "model_seed": range(3)}
+    >>> swept = gi.train_sweep("checkpoints/decay", gi.preset("psi"), grid=grid)  # doctest: +SKIP
+    >>> swept.table[["run", "outcome", "T_grok_0.95"]]  # doctest: +SKIP
 """
 
 from grokinterp.sweep.clusters import RayExecutor
-from grokinterp.sweep.engine import Progress, commands, plan, sweep, train_point
+from grokinterp.sweep.engine import Progress, commands, plan, train_point, train_sweep
 from grokinterp.sweep.executors import Executor, LocalExecutor
 from grokinterp.sweep.folder import SEEDS, Sweep
 from grokinterp.sweep.grid import Point, expand, parse_values
@@ -27,6 +26,6 @@ __all__ = [
     "expand",
     "parse_values",
     "plan",
-    "sweep",
     "train_point",
+    "train_sweep",
 ]

@@ -55,7 +55,7 @@ class Progress:
         return self.total - self.done - len(self.failed) - len(self.running)
 
 
-def sweep(
+def train_sweep(
     path: str | Path,
     base: RunConfig | None = None,
     *,
