@@ -37,7 +37,7 @@ _HOME = {
     "train": "training",
     "write_report": "report",
 }
-_MODULES = {"figures", "fourier", "measures", "models", "training"}
+_MODULES = {"experiments", "figures", "fourier", "measures", "models", "theory", "training"}
 
 __all__ = [
     "Analysis",
@@ -58,12 +58,14 @@ __all__ = [
     "__version__",
     "analyze",
     "build_model",
+    "experiments",
     "figures",
     "find_transition",
     "fourier",
     "measures",
     "models",
     "preset",
+    "theory",
     "train",
     "training",
     "write_report",
@@ -83,7 +85,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ resolves the names
-    from grokinterp import figures, fourier, measures, models, training
+    from grokinterp import experiments, figures, fourier, measures, models, theory, training
     from grokinterp.analysis import Analysis
     from grokinterp.config import (
         MLPConfig,

@@ -212,13 +212,13 @@ class Stages:
         step_size: what the theorem asks of η.
     """
 
-    steps: Float[Tensor, "t"]
-    train_loss: Float[Tensor, "t"]
-    train_envelope: Float[Tensor, "t"]
-    population_loss: Float[Tensor, "t"]
-    population_envelope: Float[Tensor, "t"]
-    weight_norm: Float[Tensor, "t"]
-    norm_envelope: Float[Tensor, "t"]
+    steps: Float[Tensor, " t"]
+    train_loss: Float[Tensor, " t"]
+    train_envelope: Float[Tensor, " t"]
+    population_loss: Float[Tensor, " t"]
+    population_envelope: Float[Tensor, " t"]
+    weight_norm: Float[Tensor, " t"]
+    norm_envelope: Float[Tensor, " t"]
     probability: float
     step_size: Condition
 
@@ -288,5 +288,5 @@ def _smallest_step_left(solution: RidgeSolution) -> float:
     return solution.lr * ((spectrum.largest + spectrum.smallest) / n + 2 * solution.weight_decay)
 
 
-def _below(lower: Float[Tensor, "t"], upper: Float[Tensor, "t"]) -> Bool[Tensor, "t"]:
+def _below(lower: Float[Tensor, " t"], upper: Float[Tensor, " t"]) -> Bool[Tensor, " t"]:
     return lower <= upper * (1 + _ROUNDING)

@@ -24,7 +24,7 @@ class ExponentialSum:
         gram: [k, k] symmetric.
     """
 
-    rates: Float[Tensor, "k"]
+    rates: Float[Tensor, " k"]
     gram: Float[Tensor, "k k"]
 
     @property
@@ -32,7 +32,7 @@ class ExponentialSum:
         """What f tends to."""
         return self.gram[-1, -1].item()
 
-    def at(self, steps: Float[Tensor, "t"]) -> Float[Tensor, "t"]:
+    def at(self, steps: Float[Tensor, " t"]) -> Float[Tensor, " t"]:
         """f at steps, which are whole numbers >= 0 in float64."""
         powers = self.rates ** steps[:, None]  # [t, k]
         return ((powers @ self.gram) * powers).sum(dim=1)
@@ -85,7 +85,7 @@ class ExponentialSum:
     def _signed(self) -> tuple[Float[Tensor, "k k"], Float[Tensor, "k k"]]:
         return self.gram.clamp(min=0), (-self.gram).clamp(min=0)
 
-    def _parts(self, steps: Float[Tensor, "t"]) -> tuple[Float[Tensor, "t"], Float[Tensor, "t"]]:
+    def _parts(self, steps: Float[Tensor, " t"]) -> tuple[Float[Tensor, " t"], Float[Tensor, " t"]]:
         """P and N at steps; f = P - N."""
         powers = self.rates ** steps[:, None]
         positive, negative = (((powers @ part) * powers).sum(dim=1) for part in self._signed)
@@ -117,7 +117,7 @@ class ExponentialSum:
         return None
 
 
-def _steps(*steps: int) -> Float[Tensor, "t"]:
+def _steps(*steps: int) -> Float[Tensor, " t"]:
     return torch.tensor(steps, dtype=torch.float64)
 
 

@@ -30,7 +30,7 @@ class LinearTeacher:
         covariance: Σ, [m, m]; or s, for Σ = s times the identity.
     """
 
-    teacher: Float[Tensor, "m"]
+    teacher: Float[Tensor, " m"]
     covariance: Float[Tensor, "m m"] | float
 
     @property
@@ -58,7 +58,7 @@ class ReLUTeacher:
     """
 
     hidden: Float[Tensor, "m d"]
-    teacher: Float[Tensor, "d"]
+    teacher: Float[Tensor, " d"]
 
     def moments(self, weights: Float[Tensor, "m k"]) -> Float[Tensor, "k1 k1"]:
         """See `Population`; exact, by the arc-cosine kernel."""

@@ -31,7 +31,7 @@ class Spectrum:
     """
 
     left: Float[Tensor, "n r"]
-    singular: Float[Tensor, "r"]
+    singular: Float[Tensor, " r"]
     right: Float[Tensor, "m r"]
 
     @property
@@ -58,8 +58,8 @@ class RidgeProblem:
     """
 
     features: Float[Tensor, "n m"]
-    targets: Float[Tensor, "n"]
-    start: Float[Tensor, "m"]
+    targets: Float[Tensor, " n"]
+    start: Float[Tensor, " m"]
     population: Population
     init_variance: float
 
@@ -87,7 +87,7 @@ class RidgeProblem:
         return Spectrum(left[:, kept], singular[kept], right[kept].T.contiguous())
 
     @cached_property
-    def unseen(self) -> Float[Tensor, "m"]:
+    def unseen(self) -> Float[Tensor, " m"]:
         """The part of θ(0) that no training example sees: weight decay alone acts on it."""
         right = self.spectrum.right
         return self.start - right @ (right.T @ self.start)
@@ -150,7 +150,7 @@ class RidgeSolution:
     lr: float
 
     @cached_property
-    def rates(self) -> Float[Tensor, "r"]:
+    def rates(self) -> Float[Tensor, " r"]:
         """What the distance of each seen coordinate from its limit is multiplied by in a step; in (-1, 1)."""
         return 1 - self.lr * (self._curvature + self.weight_decay)
 
@@ -160,7 +160,7 @@ class RidgeSolution:
         return 1 - self.lr * self.weight_decay
 
     @property
-    def minimizer(self) -> Float[Tensor, "m"]:
+    def minimizer(self) -> Float[Tensor, " m"]:
         """θ*_λ, the minimum of the objective, where training ends."""
         return self.problem.spectrum.right @ self._limits
 
@@ -195,18 +195,18 @@ class RidgeSolution:
         seen = self._limits + self.rates**t * self._distances  # [t, r]
         return seen @ self.problem.spectrum.right.T + self.unseen_rate**t * self.problem.unseen
 
-    def weight_norms(self, steps: Sequence[int]) -> Float[Tensor, "t"]:
+    def weight_norms(self, steps: Sequence[int]) -> Float[Tensor, " t"]:
         """‖θ(t)‖ at steps >= 0."""
         t = as_steps(steps)[:, None]
         seen = self._limits + self.rates**t * self._distances
         unseen = self.unseen_rate ** t[:, 0] * self.problem.unseen.norm()
         return (seen.square().sum(dim=1) + unseen.square()).sqrt()
 
-    def train_losses(self, steps: Sequence[int]) -> Float[Tensor, "t"]:
+    def train_losses(self, steps: Sequence[int]) -> Float[Tensor, " t"]:
         """L_n at steps >= 0."""
         return self.train_loss.at(as_steps(steps))
 
-    def population_losses(self, steps: Sequence[int]) -> Float[Tensor, "t"]:
+    def population_losses(self, steps: Sequence[int]) -> Float[Tensor, " t"]:
         """L at steps >= 0."""
         return self.population_loss.at(as_steps(steps))
 
@@ -223,17 +223,17 @@ class RidgeSolution:
         return (error.norm(dim=1).max() / problem.start.norm()).item()
 
     @cached_property
-    def _curvature(self) -> Float[Tensor, "r"]:
+    def _curvature(self) -> Float[Tensor, " r"]:
         return self.problem.spectrum.singular.square() / self.problem.n
 
     @cached_property
-    def _limits(self) -> Float[Tensor, "r"]:
+    def _limits(self) -> Float[Tensor, " r"]:
         spectrum = self.problem.spectrum
         seen = spectrum.left.T @ self.problem.targets
         return spectrum.singular * seen / self.problem.n / (self._curvature + self.weight_decay)
 
     @cached_property
-    def _distances(self) -> Float[Tensor, "r"]:
+    def _distances(self) -> Float[Tensor, " r"]:
         return self.problem.spectrum.right.T @ self.problem.start - self._limits
 
 
@@ -268,7 +268,7 @@ def require(**values: float) -> None:
             raise ConfigError(f"{name} must be positive and finite, but is {value}")
 
 
-def as_steps(steps: Sequence[int]) -> Float[Tensor, "t"]:
+def as_steps(steps: Sequence[int]) -> Float[Tensor, " t"]:
     """Steps as float64.
 
     Raises:
@@ -279,5 +279,5 @@ def as_steps(steps: Sequence[int]) -> Float[Tensor, "t"]:
     return torch.tensor(steps, dtype=torch.float64)
 
 
-def _one() -> Float[Tensor, "1"]:
+def _one() -> Float[Tensor, " 1"]:
     return torch.ones(1, dtype=torch.float64)

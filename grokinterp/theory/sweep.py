@@ -50,7 +50,7 @@ def ridge_sweep(
     grid: Mapping[str, Sequence[float]] = FIGURE_2,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     *,
-    base: RidgeSetting = RidgeSetting(),  # noqa: B008 (frozen)
+    base: RidgeSetting = RidgeSetting(),
     eps: float = 0.01,
     c: float = 0.01,
     progress: Callable[[int, int], None] | None = None,

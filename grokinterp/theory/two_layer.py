@@ -1,4 +1,4 @@
-"""A two-layer ReLU network, both layers trained, with the zero teacher: grokking beyond the linear model, by its loop."""
+"""A two-layer ReLU network, both layers trained, with the zero teacher: grokking beyond the linear model."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from grokinterp.theory.population import relu_second_moments
 from grokinterp.theory.ridge import require
 from grokinterp.theory.times import Crossing
 
-# The population loss costs as much as twenty updates: it is looked at on these strides, each within the last's interval.
+# The population loss costs as much as twenty updates: it is looked at on these strides, each inside the last's.
 _STRIDES = (256, 16, 1)
 _DIVERGED = 1e12
 
@@ -28,7 +28,7 @@ class TwoLayerProblem:
 
     inputs: Float[Tensor, "n d"]
     hidden: Float[Tensor, "m d"]
-    output: Float[Tensor, "m"]
+    output: Float[Tensor, " m"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class TwoLayerRun:
     lr: float
     overfit: Crossing
     generalize: Crossing
-    train_loss: Float[Tensor, "t"]
+    train_loss: Float[Tensor, " t"]
     population_steps: tuple[int, ...]
-    population_loss: Float[Tensor, "p"]
+    population_loss: Float[Tensor, " p"]
 
     @property
     def t1(self) -> int | None:
@@ -156,7 +156,7 @@ def _overfit(losses: list[float], eps: float) -> Crossing:
 @dataclass
 class _Network:
     hidden: Float[Tensor, "m d"]
-    output: Float[Tensor, "m"]
+    output: Float[Tensor, " m"]
     step: int
 
     def copy(self) -> "_Network":
