@@ -52,15 +52,11 @@ class Bound:
         """Whether the formula has a value and every condition holds."""
         return not math.isnan(self.value) and all(condition.holds for condition in self.conditions)
 
-    def admits(self, step: int | None) -> bool | None:
-        """Whether a time keeps to the bound; None where the formula has no value.
-
-        A train loss that was never at ε (t1 None) is below any upper bound; a population loss that never comes down to
-        c (t2 None) is above any lower one.
-        """
+    def admits(self, when: float) -> bool | None:
+        """Whether a time, `Crossing.when`, keeps to the bound; None where the formula has no value."""
         if math.isnan(self.value):
             return None
-        return step is None or (step <= self.value if self.upper else step >= self.value)
+        return when <= self.value if self.upper else when >= self.value
 
 
 @dataclass(frozen=True)

@@ -95,23 +95,25 @@ class ExponentialSum:
         self, low: int, high: int, admits: Callable[[float, float], bool], *, backwards: bool = False
     ) -> int | None:
         """The first (or last) step from low to high, both included, whose value `admits` takes as both its bounds."""
-        starts = np.unique(np.geomspace(low + 1, high + 1, _CUTS + 1).astype(np.int64) - 1)
-        starts[0], ends = low, np.append(starts[1:] - 1, high)
-        single = starts == ends
-        values = self.at(_steps(*starts))
-        positive, negative = self._parts(_steps(*starts))
-        positive_end, negative_end = self._parts(_steps(*ends))
+        cuts = np.geomspace(low + 1, high + 1, _CUTS + 1).astype(np.int64) - 1
+        starts = sorted({low, *(cut for cut in cuts.tolist() if low < cut <= high)})
+        ends = [start - 1 for start in starts[1:]] + [high]
+        first, last = _steps(*starts), _steps(*ends)
+        values, (positive, negative), (positive_end, negative_end) = (
+            self.at(first),
+            self._parts(first),
+            self._parts(last),
+        )
         slack = _ROUNDING * (positive + negative)
-        lower = torch.where(torch.from_numpy(single), values, positive_end - negative - slack).tolist()
-        upper = torch.where(torch.from_numpy(single), values, positive - negative_end + slack).tolist()
+        lower = torch.where(first == last, values, positive_end - negative - slack).tolist()
+        upper = torch.where(first == last, values, positive - negative_end + slack).tolist()
         order = range(len(starts))
         for i in reversed(order) if backwards else order:
             if not admits(lower[i], upper[i]):
                 continue
-            start, end = int(starts[i]), int(ends[i])
-            if start == end:
-                return start
-            found = self._search(start, end, admits, backwards=backwards)
+            if starts[i] == ends[i]:
+                return starts[i]
+            found = self._search(starts[i], ends[i], admits, backwards=backwards)
             if found is not None:
                 return found
         return None

@@ -136,7 +136,7 @@ def _row(problems: tuple[RidgeProblem, RidgeProblem], setting: RidgeSetting, eps
     }
     for bound in proved.all:
         row[bound.name] = bound.value
-        row[f"{bound.name}_holds"] = bound.admits(times.t1 if bound.upper else times.t2)
+        row[f"{bound.name}_holds"] = bound.admits((times.overfit if bound.upper else times.generalize).when)
         row[f"{bound.name}_applies"] = bound.applies
     row["probability"] = proved.probability
     steps = stage_steps(2 * int(times.t2 or 1 / (setting.lr * setting.weight_decay)))

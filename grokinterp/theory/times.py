@@ -1,5 +1,6 @@
 """When training overfits and when it generalizes, found exactly."""
 
+import math
 from dataclasses import dataclass
 
 from grokinterp.theory.ridge import RidgeSolution, require
@@ -10,14 +11,19 @@ class Crossing:
     """When a loss crosses a threshold.
 
     Attributes:
-        step: when; None where it does not.
+        when: the step; inf where it does not come, -inf where it was before training began.
         threshold: of the loss.
         reason: why there is no step; empty where there is one.
     """
 
-    step: int | None
+    when: float
     threshold: float
     reason: str = ""
+
+    @property
+    def step(self) -> int | None:
+        """The step; None where there is none."""
+        return int(self.when) if math.isfinite(self.when) else None
 
 
 @dataclass(frozen=True)
@@ -68,21 +74,20 @@ def grokking_times(solution: RidgeSolution, *, eps: float = 0.01, c: float = 0.0
     limit, fitted = population.limit, None
     if train.limit >= eps:
         said = f"the train loss ends at {train.limit:.4g}, not below ε = {eps:g}: the weight decay is too strong to fit"
-        overfit = Crossing(None, eps, said)
+        overfit = Crossing(math.inf, eps, said)
     else:
         t1 = train.last_at_least(eps)
         fitted = 0 if t1 is None else t1 + 1
-        overfit = Crossing(t1, eps, "" if t1 is not None else f"the train loss is below ε = {eps:g} from the start")
+        said = f"the train loss is below ε = {eps:g} from the start"
+        overfit = Crossing(-math.inf, eps, said) if t1 is None else Crossing(t1, eps)
     t2 = population.first_at_most(c)
     said = f"the population loss ends at {limit:.4g} and is above c = {c:g} at every step"
-    generalize = Crossing(t2, c, "" if t2 is not None else said)
+    generalize = Crossing(math.inf, c, said) if t2 is None else Crossing(t2, c)
     if fitted is None:
-        return GrokkingTimes(overfit, generalize, Crossing(None, float("nan"), overfit.reason), float("nan"), limit)
+        return GrokkingTimes(overfit, generalize, Crossing(math.inf, math.nan, overfit.reason), math.nan, limit)
     plateau = solution.population_losses([fitted])[0].item()
     middle = (plateau + limit) / 2
-    if plateau <= limit:
-        said = f"the population loss at t1, {plateau:.4g}, is not above its limit, {limit:.4g}: there is no plateau"
-        halfway = Crossing(None, middle, said)
-    else:
-        halfway = Crossing(population.first_at_most(middle), middle)
+    step = population.first_at_most(middle) if plateau > limit else None
+    said = f"the population loss at t1, {plateau:.4g}, is not above its limit, {limit:.4g}: there is no plateau"
+    halfway = Crossing(math.inf, middle, said) if step is None else Crossing(step, middle)
     return GrokkingTimes(overfit, generalize, halfway, plateau, limit)

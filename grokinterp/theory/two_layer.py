@@ -1,5 +1,6 @@
 """A two-layer ReLU network, both layers trained, with the zero teacher: grokking beyond the linear model."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -137,7 +138,7 @@ def train_two_layer(
         _overfit(losses, eps),
         Crossing(network.step, c)
         if fell
-        else Crossing(None, c, f"the population loss is still {seen[network.step]:.4g} at step {network.step}"),
+        else Crossing(math.inf, c, f"the population loss is still {seen[network.step]:.4g} at step {network.step}"),
         torch.tensor(losses, dtype=torch.float64),
         tuple(sorted(seen)),
         torch.tensor([seen[step] for step in sorted(seen)], dtype=torch.float64),
@@ -147,9 +148,9 @@ def train_two_layer(
 def _overfit(losses: list[float], eps: float) -> Crossing:
     above = [step for step, loss in enumerate(losses) if loss >= eps]
     if not above:
-        return Crossing(None, eps, f"the train loss is below ε = {eps:g} from the start")
+        return Crossing(-math.inf, eps, f"the train loss is below ε = {eps:g} from the start")
     if above[-1] == len(losses) - 1:
-        return Crossing(None, eps, f"the train loss is still {losses[-1]:.4g} at step {above[-1]}")
+        return Crossing(math.inf, eps, f"the train loss is still {losses[-1]:.4g} at step {above[-1]}")
     return Crossing(above[-1], eps)
 
 
