@@ -11,13 +11,12 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
-from plotly.graph_objects import Figure
 
 import grokinterp
 from grokinterp.errors import ConfigError, nearest
 from grokinterp.files import make_folder, write_atomically
 from grokinterp.report.page import fill
-from grokinterp.report.plots import block
+from grokinterp.report.plots import Figure, block
 from grokinterp.report.sections import table
 
 Verdict = Literal["supported", "not supported", "inconclusive"]

@@ -88,7 +88,7 @@ def _bound_claim(title: str, statement: str, columns: tuple[str, ...], published
         for name in columns:
             one = table.loc[applies & (table[name] > 0)]
             ratio = one[name] / one["t1"] if name.startswith("t1") else one["t2"] / one[name]
-            ratios.append(f"{name[:2]} by a factor of {span(ratio.to_numpy(), '.2g')}")
+            ratios.append(f"{name[:2]} off by a factor of {span(ratio.to_numpy(), '.3g')}")
         measured = f"{kept} of {n} runs whose conditions hold ({len(table)} in all); {', '.join(ratios)}"
         return Claim(title, statement, published, measured, n, "every run", verdict(kept == n, n))
 
@@ -234,7 +234,8 @@ def _little_of_m(evidence: Evidence) -> Claim:
 def _more_features_more_delay(evidence: Evidence) -> Claim:
     middle = part_of(evidence.sweep, "m").groupby("m")["delay"].median()
     first, last = float(middle.iloc[0]), float(middle.iloc[-1])
-    factor, growth = last / first, float(middle.index.max()) / float(middle.index.min())
+    m = column(part_of(evidence.sweep, "m"), "m")
+    factor, growth = last / first, m.max() / m.min()
     return Claim(
         "more features, more grokking",
         "The more over-parameterized the model, the longer the delay.",

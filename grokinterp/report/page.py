@@ -29,6 +29,9 @@ th { font-weight: 600; }
 tbody th { font-weight: 500; color: #444; white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; min-width: 5.6em; }
 .wide td { min-width: 14em; }
+.claims tbody th { white-space: normal; min-width: 15em; }
+.claims td:nth-child(3) { min-width: 15em; }
+.claims .outcome { white-space: nowrap; }
 code { font: 0.92em ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
 small { display: block; color: #666; }
 figure { margin: 20px 0 32px; }
