@@ -174,6 +174,17 @@ def test_a_loss_that_rises_above_the_threshold_again():
     assert f.last_at_least(1.0) is None
 
 
+def test_a_dip_and_a_peak_of_four_hundred_steps_in_a_million():
+    """(x - 1/2)² and x - x² with x = 0.999999^t: within 1e-8 of 0 and of 1/4 while |x - 1/2| <= 1e-4, nowhere else."""
+    rates = torch.tensor([0.999999, 1.0], dtype=torch.float64)
+    dip = ExponentialSum(rates, torch.tensor([[1.0, -0.5], [-0.5, 0.25]], dtype=torch.float64))
+    assert dip.first_at_most(1e-8) == math.ceil(math.log(0.5001) / math.log(0.999999))
+    peak = ExponentialSum(rates, torch.tensor([[-1.0, 0.5], [0.5, 0.0]], dtype=torch.float64))
+    assert peak.last_at_least(0.25 - 1e-8) == math.floor(math.log(0.4999) / math.log(0.999999))
+    assert dip.first_at_most(-1e-6) is None
+    assert peak.last_at_least(0.25 + 1e-6) is None
+
+
 def test_overshooting_steps_are_searched_on_both_parities():
     """With a rate of -0.98 beside 0.99, even steps lie above odd ones."""
     rates = torch.tensor([-0.98, 0.99, 1.0], dtype=torch.float64)

@@ -133,7 +133,7 @@ _RECIPES = {
             "Provable grokking in ridge regression",
             "Xu, Vardi and Safran 2026, arXiv:2601.19791",
             "about 3 minutes",
-            "about 30 seconds",
+            "under a minute",
             "grokinterp.experiments.ridge",
         ),
     )
