@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "config": {"errors", "schedules"},
     "fourier": {"errors"},
     "tasks": {"errors", "config", "fourier"},
+    "theory": {"errors", "theory"},
     "measures": {"errors", "fourier", "tasks", "measures"},
 }
 FROM_THE_GROUND_UP = [
@@ -31,6 +32,7 @@ FROM_THE_GROUND_UP = [
         "presets",
         "fourier",
         "tasks",
+        "theory",
         "measures",
         "models",
         "files",
@@ -52,6 +54,7 @@ FROM_THE_GROUND_UP = [
         "sweep",
         "figures",
         "report",
+        "experiments",
         "console",
         "cli",
     ),
@@ -200,6 +203,7 @@ def test_no_room_is_called_utils():
         ("grokinterp.config", ["torch", "transformer_lens", "pandas", "plotly", "tyro"]),
         ("grokinterp.measures", ["transformer_lens", "pandas", "plotly", "tyro", "pyarrow"]),
         ("grokinterp.tasks", ["transformer_lens", "pandas", "plotly", "tyro", "pyarrow"]),
+        ("grokinterp.theory", ["transformer_lens", "plotly", "tyro"]),
         ("grokinterp.models", ["transformer_lens", "pandas", "plotly", "tyro", "pyarrow"]),
     ],
 )

@@ -17,6 +17,7 @@ NOTEBOOKS = (
     "02_the_fourier_circuit.ipynb",
     "03_progress_measures.ipynb",
     "04_measures_on_your_own_model.ipynb",
+    "05_provable_grokking.ipynb",
 )
 
 

@@ -10,8 +10,11 @@ legend its folder's name. What cannot be drawn is said in the figure, with the r
     >>> figure.layout.yaxis.title.text
     'cross entropy (nats)'
     >>> both = gi.figures.accuracy_curves([analysis, analysis])
+
+The functions in `ridge` draw what `grokinterp.theory` returns instead.
 """
 
+from grokinterp.figures import ridge as ridge
 from grokinterp.figures.curves import (
     accuracy_curves,
     circuit_efficiency,

@@ -280,13 +280,13 @@ class Canvas:
         edge = first / 10 ** max(0.1 * decades, 0.1)  # where step 0 is drawn
         has_zero = bool((every == 0).any())
         low = math.log10(edge if has_zero else first)
-        ticks = _log_ticks(first, last)
+        ticks = log_ticks(first, last)
         logarithmic: dict[str, Any] = {"shapes": self.lines + self._phases(edge if has_zero else first, last, bands)}
         for axis in axes:
             logarithmic |= {f"{axis}.type": "log", f"{axis}.tickmode": "array"}
             logarithmic |= {f"{axis}.range": [low - 0.02 * decades, math.log10(last) + 0.02 * decades]}
             logarithmic |= {f"{axis}.tickvals": [edge, *ticks] if has_zero else ticks}
-            logarithmic |= {f"{axis}.ticktext": ["0"] * has_zero + [_short(tick) for tick in ticks]}
+            logarithmic |= {f"{axis}.ticktext": ["0"] * has_zero + [short(tick) for tick in ticks]}
         logarithmic[f"{bottom}.title.text"] = "step (log scale)"
 
         moved = [None if steps is None else np.where(steps == 0, edge, steps) for steps in xs]
@@ -335,7 +335,7 @@ def _plain(steps: np.ndarray) -> list[float]:
     return [int(x) if float(x).is_integer() else round(float(x), 4) for x in steps]
 
 
-def _log_ticks(first: float, last: float) -> list[float]:
+def log_ticks(first: float, last: float) -> list[float]:
     """Powers of ten, or 1-2-5 where those would be too few."""
     decades = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
     few = math.log10(last / first) < 2.5
@@ -343,7 +343,7 @@ def _log_ticks(first: float, last: float) -> list[float]:
     return [tick for tick in ticks if first <= tick <= last * 1.0001]
 
 
-def _short(tick: float) -> str:
+def short(tick: float) -> str:
     if tick >= 1e6:
         return f"{tick / 1e6:g}M"
     return f"{tick / 1e3:g}k" if tick >= 1e3 else f"{tick:g}"

@@ -29,8 +29,11 @@ FIGURES: dict[str, tuple[Callable[[list[Analysis]], Figure], ...]] = {
 
 def plot(function: Callable[[list[Analysis]], Figure], analyses: list[Analysis]) -> str:
     """A figure with its heading, caption and notes; where nothing can be drawn, the reason in its place."""
-    figure, name = function(analyses), function.__name__
-    caption = " ".join((inspect.getdoc(function) or "").split())
+    return block(function(analyses), function.__name__, " ".join((inspect.getdoc(function) or "").split()))
+
+
+def block(figure: Figure, name: str, caption: str) -> str:
+    """A finished figure as HTML; `name` is its anchor, and no other figure's on the page."""
     meta: dict[str, Any] = figure.layout.meta  # pyright: ignore[reportAttributeAccessIssue]
     title = str(figure.layout.title.text)  # pyright: ignore[reportAttributeAccessIssue]
     notes = "".join(f'<p class="note">{capital(note)}.</p>' for note in meta["notes"])

@@ -1,0 +1,177 @@
+"""Recipe `ridge`: Xu, Vardi and Safran 2026, *To Grok Grokking: Provable Grokking in Ridge Regression*."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from grokinterp.experiments.base import Outcome, Progress
+from grokinterp.experiments.network_claims import decide_random_features, decide_two_layer
+from grokinterp.experiments.ridge_claims import Evidence, decide_ridge
+from grokinterp.figures import ridge as figures
+from grokinterp.theory import (
+    FIGURE_2,
+    RidgeSolution,
+    Stages,
+    TwoLayerRun,
+    gaussian_problem,
+    grokking_times,
+    random_feature_problem,
+    ridge_sweep,
+    solve,
+    stages,
+    train_two_layer,
+    two_layer_problem,
+)
+from grokinterp.theory.sweep import stage_steps
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How much of each part is run: seeds, and the sizes that cost time."""
+
+    sweep_seeds: int
+    zero_seeds: int
+    feature_seeds: int
+    features: int
+    network_seeds: int
+
+
+_FULL = _Plan(sweep_seeds=10, zero_seeds=50, feature_seeds=3, features=10_000, network_seeds=3)
+_QUICK = _Plan(sweep_seeds=3, zero_seeds=5, feature_seeds=1, features=4000, network_seeds=1)
+_FEATURE_DECAYS = (1e-6, 3e-6, 1e-5, 3e-5)
+_NETWORK_DECAYS = (0.05, 0.1, 0.2)
+
+
+def run(quick: bool, progress: Progress | None) -> Outcome:
+    """Runs Figures 1 to 4 of the paper, and η beside them, and decides the claims."""
+    plan = _QUICK if quick else _FULL
+    rows = plan.sweep_seeds * sum(map(len, FIGURE_2.values()))
+    parts = (
+        rows
+        + plan.zero_seeds
+        + plan.feature_seeds * (len(_FEATURE_DECAYS) + 3)
+        + plan.network_seeds * (len(_NETWORK_DECAYS) + 1)
+    )
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, parts)
+
+    table = ridge_sweep(seeds=range(plan.sweep_seeds), progress=lambda now, _: tick(now - done))
+    zero = []
+    for one in _zero_teacher(plan):
+        zero.append(one)
+        tick(1)
+    features, curves = [], {}
+    for row, solution in _random_features(plan):
+        features.append(row)
+        if row["seed"] == 0 and row["varied"] == "weight_decay":
+            curves[f"λ = {row['weight_decay']:g}"] = solution
+        tick(1)
+    networks = []
+    for row, trained in _two_layer(plan):
+        networks.append((row, trained))
+        tick(1)
+    feature_table, network_table = pd.DataFrame(features), pd.DataFrame([row for row, _ in networks])
+    evidence = Evidence(table, tuple(zero), _update_error(range(plan.sweep_seeds)))
+    base = [trained for row, trained in networks if row["init_variance"] == 1.0]
+    return Outcome(
+        claims=(*decide_ridge(evidence), *decide_random_features(feature_table), *decide_two_layer(network_table)),
+        tables={"ridge": table, "random_features": feature_table, "two_layer": network_table},
+        figures=_figures(table, zero, curves, base),
+        settings={
+            "ridge": "n = 100, m = 1000, ν² = 1, λ = 1e-4, η = 1, ‖θ*‖ = 1, c = ε = 0.01 where not varied",
+            "ridge, seeds": plan.sweep_seeds,
+            **{f"ridge, {name}": ", ".join(f"{value:g}" for value in values) for name, values in FIGURE_2.items()},
+            "zero teacher": f"n = 100, m = 10000, λ = 1e-5, ν² = 1, η = 1, {plan.zero_seeds} seeds",
+            "random features": f"d = 100, n = 100, m = {plan.features}, ν² = 1, η = 1, x ~ N(0, I), "
+            f"{plan.feature_seeds} seeds",
+            "two-layer ReLU": f"d = 50, n = 50, m = 1000, ν² = 1, η = 1e-3 (the paper: 1e-4), x ~ N(0, I), "
+            f"{plan.network_seeds} seeds",
+        },
+    )
+
+
+def _zero_teacher(plan: _Plan) -> Iterator[Stages]:
+    steps = stage_steps(300_000)
+    for seed in range(plan.zero_seeds):
+        yield stages(solve(gaussian_problem(100, 10_000, teacher_norm=0, seed=seed), 1e-5), steps)
+
+
+def _random_features(plan: _Plan) -> Iterator[tuple[dict[str, object], RidgeSolution]]:
+    for seed in range(plan.feature_seeds):
+        base = {"n": 100, "m": plan.features, "init_variance": 1.0}
+        for varied, changes in (
+            ("weight_decay", {}),
+            ("n", {"n": 50}),
+            ("m", {"m": plan.features // 4}),
+            ("init_variance", {"init_variance": 4.0}),
+        ):
+            setting = base | changes
+            problem = random_feature_problem(
+                int(setting["n"]), int(setting["m"]), init_variance=setting["init_variance"], seed=seed
+            )
+            for decay in _FEATURE_DECAYS if varied == "weight_decay" else (1e-5,):
+                solution = solve(problem, decay)
+                times = grokking_times(solution)
+                yield (
+                    {"varied": varied, **setting, "weight_decay": decay, "seed": seed}
+                    | {"t1": times.t1, "t2": times.t2, "t2_reason": times.generalize.reason}
+                    | {"halfway": times.halfway.step, "plateau": times.plateau, "limit": times.limit},
+                    solution,
+                )
+
+
+def _two_layer(plan: _Plan) -> Iterator[tuple[dict[str, object], TwoLayerRun]]:
+    for seed in range(plan.network_seeds):
+        for variance, decay in (*((1.0, decay) for decay in _NETWORK_DECAYS), (4.0, 0.1)):
+            trained = train_two_layer(two_layer_problem(init_variance=variance, seed=seed), decay)
+            setting = {"weight_decay": decay, "init_variance": variance, "seed": seed}
+            yield {**setting, "t1": trained.t1, "t2": trained.t2}, trained
+
+
+def _update_error(seeds: range) -> dict[int, float]:
+    """By seed, how far the closed form is from the updates of gradient descent, at steps all along the training."""
+    steps = stage_steps(50_000)
+    return {seed: solve(gaussian_problem(seed=seed)).update_error(steps) for seed in seeds}
+
+
+def _figures(
+    table: pd.DataFrame, zero: list[Stages], curves: dict[str, RidgeSolution], networks: list[TwoLayerRun]
+) -> dict[str, tuple]:
+    return {
+        "Ridge regression": (
+            (
+                figures.times(table),
+                "t1 is the last step with train loss at least 0.01, t2 the first with population loss at most 0.01. "
+                "Points are seeds, lines their medians, dashes the bounds (8): t1 keeps below its own, t2 above its "
+                "own (Xu et al. 2026, Figure 2, whose grids are not printed; the panel over η is not in the paper).",
+            ),
+        ),
+        "Zero teacher": (
+            (
+                figures.stage_curves(zero),
+                "Train loss (blue) and population loss (red) with the envelopes of Theorem 4.1 (dashed): the train "
+                "loss keeps below its own, the population loss above (Xu et al. 2026, Figure 1, left).",
+            ),
+        ),
+        "Random features": (
+            (
+                figures.loss_curves(curves),
+                "Population loss (solid) and train loss (dotted) of a ReLU network of which the last layer is trained, "
+                "computed exactly. The teacher is not in the span of the features: the population loss ends above 0 "
+                "(Xu et al. 2026, Figure 3, which shows curves, and no times).",
+            ),
+        ),
+        "Two-layer ReLU network": (
+            (
+                figures.two_layer_times(networks),
+                "Both layers trained by gradient descent, zero teacher. t2 falls as 1/λ, t1 hardly moves (Xu et al. "
+                "2026, Figure 4).",
+            ),
+        ),
+    }

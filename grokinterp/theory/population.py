@@ -1,0 +1,96 @@
+"""Population losses: E over fresh inputs of the squared error, in closed form."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Rows of the kernel that are in memory at once.
+_ROWS = 512
+
+
+@runtime_checkable
+class Population(Protocol):
+    """The distribution of inputs, as far as a loss that is quadratic in the weights needs it."""
+
+    def moments(self, weights: Float[Tensor, "m k"]) -> Float[Tensor, "k1 k1"]:
+        """Second moments of k functions <weights[:, j], φ(x)> and, last, of the target: [k + 1, k + 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class LinearTeacher:
+    """Targets <θ*, φ(x)> with features of covariance E[φ φᵀ] = Σ.
+
+    Attributes:
+        teacher: θ*, [m].
+        covariance: Σ, [m, m]; or s, for Σ = s times the identity.
+    """
+
+    teacher: Float[Tensor, " m"]
+    covariance: Float[Tensor, "m m"] | float
+
+    @property
+    def smallest_eigenvalue(self) -> float:
+        """λ_min(Σ)."""
+        if isinstance(self.covariance, Tensor):
+            return torch.linalg.eigvalsh(self.covariance)[0].item()
+        return float(self.covariance)
+
+    def moments(self, weights: Float[Tensor, "m k"]) -> Float[Tensor, "k1 k1"]:
+        """See `Population`."""
+        functions = torch.cat([weights, self.teacher[:, None]], dim=1)
+        if isinstance(self.covariance, Tensor):
+            return functions.T @ self.covariance @ functions
+        return self.covariance * (functions.T @ functions)
+
+
+@dataclass(frozen=True)
+class ReLUTeacher:
+    """Features relu(<w_j, x>) and a target relu(<w*, x>), both of x ~ N(0, I_d).
+
+    Attributes:
+        hidden: w_j, [m, d].
+        teacher: w*, [d].
+    """
+
+    hidden: Float[Tensor, "m d"]
+    teacher: Float[Tensor, " d"]
+
+    def moments(self, weights: Float[Tensor, "m k"]) -> Float[Tensor, "k1 k1"]:
+        """See `Population`; exact, by the arc-cosine kernel."""
+        hidden = torch.cat([self.hidden, self.teacher[None]])
+        m, k = weights.shape
+        functions = weights.new_zeros(m + 1, k + 1)
+        functions[:m, :k] = weights
+        functions[m, k] = 1
+        return relu_second_moments(hidden, functions)
+
+
+def relu_second_moments(hidden: Float[Tensor, "m d"], weights: Float[Tensor, "m k"]) -> Float[Tensor, "k k"]:
+    """E[g gᵀ] of the k functions g_j(x) = Σ_i weights[i, j] relu(<hidden[i], x>) with x ~ N(0, I_d), exactly."""
+    moments = weights.new_zeros(weights.shape[1], weights.shape[1])
+    for start in range(0, len(hidden), _ROWS):
+        rows = slice(start, start + _ROWS)
+        # The kernel is symmetric: blocks right of the diagonal count twice.
+        moments += weights[rows].T @ (relu_kernel(hidden[rows], hidden[rows]) @ weights[rows])
+        rest = slice(start + _ROWS, None)
+        if len(hidden[rest]):
+            block = weights[rows].T @ (relu_kernel(hidden[rows], hidden[rest]) @ weights[rest])
+            moments += block + block.T
+    return moments
+
+
+def relu_kernel(left: Float[Tensor, "a d"], right: Float[Tensor, "b d"]) -> Float[Tensor, "a b"]:
+    """E[relu(<u, x>) relu(<v, x>)] for x ~ N(0, I_d), of each row u of `left` with each row v of `right`.
+
+    |u| |v| (sin α + (π - α) cos α) / 2π with α the angle between u and v: half the arc-cosine kernel of degree one
+    (Cho and Saul 2009, Equation 6).
+    """
+    lengths = left.norm(dim=1)[:, None] * right.norm(dim=1)
+    cosine = (left @ right.T).div_(lengths.clamp(min=torch.finfo(left.dtype).tiny)).clamp_(-1, 1)
+    sine = (1 - cosine.square()).sqrt_()
+    return torch.acos(-cosine).mul_(cosine).add_(sine).mul_(lengths).div_(2 * math.pi)

@@ -1,0 +1,164 @@
+"""Sweeps over the settings of a ridge regression: a table with one row for each setting and seed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from grokinterp.errors import ConfigError, nearest
+from grokinterp.theory.bounds import bounds, stages, step_sizes
+from grokinterp.theory.ridge import RidgeProblem, gaussian_problem, solve
+from grokinterp.theory.times import grokking_times
+
+
+@dataclass(frozen=True)
+class RidgeSetting:
+    """One setting, with the defaults of Figure 2 of Xu et al. 2026.
+
+    Attributes:
+        weight_decay: λ.
+        lr: η.
+        n: training examples.
+        m: features.
+        init_variance: ν².
+        teacher_norm: ‖θ*‖.
+    """
+
+    weight_decay: float = 1e-4
+    lr: float = 1.0
+    n: int = 100
+    m: int = 1000
+    init_variance: float = 1.0
+    teacher_norm: float = 1.0
+
+
+# The panels of Figure 2, and η beside them. The paper does not print its grids.
+FIGURE_2: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "weight_decay": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2),
+        "n": (25, 50, 100, 200, 400, 800),
+        "m": (200, 400, 1000, 2000, 4000),
+        "init_variance": (0.1, 0.25, 1.0, 4.0, 16.0),
+        "lr": (0.01, 0.1, 1.0, 10.0),
+    }
+)
+
+
+def ridge_sweep(
+    grid: Mapping[str, Sequence[float]] = FIGURE_2,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    *,
+    base: RidgeSetting = RidgeSetting(),
+    eps: float = 0.01,
+    c: float = 0.01,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Varies one number at a time about a base setting, with several seeds, and compares every run with the bounds.
+
+    Settings that differ in λ, η or ν² alone share their random draws, seed by seed.
+
+    Args:
+        grid: fields of `RidgeSetting`, each with the values it takes while the others keep those of `base`.
+        seeds: of the random draws.
+        base: the setting that is varied about.
+        eps: ε, of t1.
+        c: of t2.
+        progress: called with the number of rows done and to do.
+
+    Returns:
+        One row for each value of each field and each seed. `varied` names the field; then the setting, and
+
+        - `t1`, `t2`, `delay`, `t2_halfway`: in steps, NaN where there is none, and `t1_reason`, `t2_reason`;
+        - `plateau`, `limit`: of the population loss;
+        - each bound of `grokinterp.theory.bounds` by its name, with `…_holds` (None where it has no value) and
+          `…_applies` (whether its conditions are met), and `probability` of the starts for which those on t2 hold;
+        - `stage_overfits`, `stage_generalizes_late`, `stage_generalizes`: the inequalities of Theorem 4.1 along the
+          trajectory of the same start with the zero teacher, at `stage_steps` steps;
+        - `lr_…`: each step size of `step_sizes`, and `lr_…_holds`; `weakest_gap`: η (λ⁺_min/n + λ).
+
+    Raises:
+        ConfigError: a field that is not there, no value, or no seed.
+    """
+    known = list(asdict(base))
+    for name, values in grid.items():
+        if name not in known:
+            raise ConfigError(f"no setting {name!r} of a ridge regression: {nearest(name, known)}")
+        if not len(values):
+            raise ConfigError(f"no value is given for {name}")
+    if not len(seeds):
+        raise ConfigError("no seed is given")
+    plan = [
+        (name, replace(base, **{name: int(value) if name in ("n", "m") else float(value)}), seed)
+        for name, values in grid.items()
+        for value in values
+        for seed in seeds
+    ]
+    rows = []
+    problems: dict[tuple[float, ...], tuple[RidgeProblem, RidgeProblem]] = {}
+    for done, (varied, setting, seed) in enumerate(plan):
+        if progress is not None:
+            progress(done, len(plan))
+        key = (setting.n, setting.m, setting.init_variance, setting.teacher_norm, seed)
+        if key not in problems:
+            problems[key] = _problems(setting, seed)
+        rows.append({"varied": varied, **asdict(setting), "seed": seed} | _row(problems[key], setting, eps, c))
+    if progress is not None:
+        progress(len(plan), len(plan))
+    return pd.DataFrame(rows)
+
+
+def _problems(setting: RidgeSetting, seed: int) -> tuple[RidgeProblem, RidgeProblem]:
+    """The problem, and that of the same features and start with the zero teacher."""
+    with_teacher, without = (
+        gaussian_problem(setting.n, setting.m, init_variance=setting.init_variance, teacher_norm=norm, seed=seed)
+        for norm in (setting.teacher_norm, 0.0)
+    )
+    # The features are the same, and so is what takes time to compute of them.
+    without.__dict__["spectrum"] = with_teacher.spectrum
+    return with_teacher, without
+
+
+def _row(problems: tuple[RidgeProblem, RidgeProblem], setting: RidgeSetting, eps: float, c: float) -> dict[str, object]:
+    solution, zero = (solve(problem, setting.weight_decay, setting.lr) for problem in problems)
+    times = grokking_times(solution, eps=eps, c=c)
+    proved = bounds(solution, eps=eps, c=c)
+    row: dict[str, object] = {
+        "t1": _number(times.t1),
+        "t2": _number(times.t2),
+        "delay": _number(times.delay),
+        "t2_halfway": _number(times.halfway.step),
+        "t1_reason": times.overfit.reason,
+        "t2_reason": times.generalize.reason,
+        "plateau": times.plateau,
+        "limit": times.limit,
+    }
+    for bound in proved.all:
+        row[bound.name] = bound.value
+        row[f"{bound.name}_holds"] = bound.admits((times.overfit if bound.upper else times.generalize).when)
+        row[f"{bound.name}_applies"] = bound.applies
+    row["probability"] = proved.probability
+    steps = stage_steps(2 * int(times.t2 or 1 / (setting.lr * setting.weight_decay)))
+    seen = stages(zero, steps)
+    row |= {
+        "stage_overfits": seen.overfits,
+        "stage_generalizes_late": seen.generalizes_late,
+        "stage_generalizes": seen.generalizes,
+        "stage_steps": len(steps),
+    }
+    for asked in step_sizes(solution):
+        name = asked.name.replace(" ", "_").replace(".", "_")
+        row[f"lr_{name}"], row[f"lr_{name}_holds"] = asked.limit, asked.holds
+    row["weakest_gap"] = setting.lr * (problems[0].spectrum.smallest / setting.n + setting.weight_decay)
+    return row
+
+
+def stage_steps(last: int) -> list[int]:
+    """Steps 0 to 200, and beyond them 200 more up to the last, evenly in log(step)."""
+    spread = np.geomspace(1, max(last, 1), 200).round().astype(int)
+    return sorted({*range(min(last, 200) + 1), *spread.tolist()})
+
+
+def _number(step: int | None) -> float:
+    return float("nan") if step is None else float(step)
