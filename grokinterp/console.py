@@ -17,6 +17,7 @@ from grokinterp.sweep import SEEDS
 
 if TYPE_CHECKING:
     from grokinterp.analysis import Analysis
+    from grokinterp.experiments import Recipe, Reproduction
     from grokinterp.sweep import Progress, Sweep
 
 _FINAL = (
@@ -221,6 +222,31 @@ def show_sweep(sweep: "Sweep") -> None:
     console.print("times are medians, in steps; k/n: reached by k of n runs")
     for name, failure in sweep.failures.items():
         console.print(f"[red]failed[/] {escape(name)}: {escape(str(failure))}", soft_wrap=True)
+
+
+def show_recipes(recipes: "Sequence[Recipe]") -> None:
+    """Prints what can be reproduced."""
+    table = Table(box=SIMPLE, pad_edge=False)
+    for heading in ("name", "what", "source", "takes", "quick form"):
+        table.add_column(heading, overflow="fold")
+    for recipe in recipes:
+        table.add_row(recipe.name, recipe.title, recipe.source, recipe.cost, recipe.quick_cost)
+    _Console(highlight=False).print(table)
+
+
+def show_reproduction(done: "Reproduction") -> None:
+    """Prints published beside measured, claim by claim."""
+    console = _Console(highlight=False)
+    table = Table(title=f"{done.recipe.title} ({done.recipe.source})", title_justify="left", show_lines=True)
+    for heading in ("claim", "published", "measured", "n", "verdict"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "n" else "left")
+    for claim in done.claims:
+        verdict = claim.verdict if claim.should_hold else f"{claim.verdict} (as expected at this scale)"
+        shown = [claim.name, claim.published, claim.measured, str(claim.n), verdict]
+        table.add_row(*map(escape, shown))
+    console.print(table)
+    for claim in done.failed:
+        console.print(f"[red]does not hold[/]: {escape(claim.statement)} (asked for: {escape(claim.threshold)})")
 
 
 def _median(times: Any) -> str:
