@@ -1,6 +1,7 @@
 """A worker process of a sweep: carries out one order after another, and ends at once when its parent does."""
 
 import json
+import logging
 import os
 import sys
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from grokinterp.sweep.orders import Order, carry_out
 def main(questions: IO[str], answers: IO[str]) -> None:
     """Answers each line of `questions`."""
     torch.set_num_threads(1)
+    logging.getLogger("grokinterp").setLevel(logging.ERROR)  # the parent says what went wrong
     keep_freed_memory()
     lines: Queue[str] = Queue()
     # Read beside the training, so that the end of the parent is noticed; in the main thread signals are handled.
