@@ -37,7 +37,7 @@ _HOME = {
     "train": "training",
     "write_report": "report",
 }
-_MODULES = {"figures", "fourier", "measures", "models", "training"}
+_MODULES = {"figures", "fourier", "measures", "models", "statistics", "training"}
 
 __all__ = [
     "Analysis",
@@ -64,6 +64,7 @@ __all__ = [
     "measures",
     "models",
     "preset",
+    "statistics",
     "train",
     "training",
     "write_report",
@@ -83,7 +84,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ resolves the names
-    from grokinterp import figures, fourier, measures, models, training
+    from grokinterp import figures, fourier, measures, models, statistics, training
     from grokinterp.analysis import Analysis
     from grokinterp.config import (
         MLPConfig,

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "fourier": {"errors"},
     "tasks": {"errors", "config", "fourier"},
     "measures": {"errors", "fourier", "tasks", "measures"},
+    "statistics": {"errors", "statistics"},
 }
 FROM_THE_GROUND_UP = [
     *(
@@ -47,6 +48,7 @@ FROM_THE_GROUND_UP = [
         "workers",
         "cache",
         "timeline",
+        "statistics",
         "figures",
         "report",
         "console",
@@ -193,6 +195,7 @@ def test_no_room_is_called_utils():
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
+        ("grokinterp.statistics", ["torch", "transformer_lens", "plotly", "tyro", "scipy.stats", "scipy.optimize"]),
         ("grokinterp", ["torch", "transformer_lens", "pandas", "plotly", "tyro", "numpy", "pydantic"]),
         ("grokinterp.config", ["torch", "transformer_lens", "pandas", "plotly", "tyro"]),
         ("grokinterp.measures", ["transformer_lens", "pandas", "plotly", "tyro", "pyarrow"]),
