@@ -36,6 +36,7 @@ _HOME = {
     "preset": "presets",
     "train": "training",
     "write_report": "report",
+    "write_sweep_report": "report",
 }
 _MODULES = {"figures", "fourier", "measures", "models", "statistics", "training"}
 
@@ -68,6 +69,7 @@ __all__ = [
     "train",
     "training",
     "write_report",
+    "write_sweep_report",
 ]
 
 
@@ -98,7 +100,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.models import build_model
     from grokinterp.presets import preset
     from grokinterp.recorder import Recorder
-    from grokinterp.report import write_report
+    from grokinterp.report import write_report, write_sweep_report
     from grokinterp.run import Run
     from grokinterp.tasks import Task
     from grokinterp.timeline import analyze

@@ -487,35 +487,35 @@ def sweep_table() -> pd.DataFrame:
 def test_runs_that_did_not_get_there_are_censored_or_apart():
     table = sweep_table()
     seen = observe(table, "T_grok_0.95")
-    assert seen["reached"].sum() == 7
-    censored = seen[seen["censored"]]
-    assert censored["fate"].tolist() == ["DNF_test", "semi_grokked", "undetermined"]
-    assert censored["value"].tolist() == [5000, 5000, 700]
-    never = seen[seen["fate"] == "DNF_train"]
-    assert (never["value"].tolist(), never["reached"].any(), never["censored"].any()) == ([5000], False, False)
-    apart = seen[seen["fate"].isin(["diverged", "failed", "missing"])]
-    assert len(apart) == 3
-    assert apart["value"].isna().all()
-    assert not apart[["reached", "censored"]].any(axis=None)
+    fates = np.array(seen.fates)
+    assert seen.reached.sum() == 7
+    assert fates[seen.censored].tolist() == ["DNF_test", "semi_grokked", "undetermined"]
+    assert seen.values[seen.censored].tolist() == [5000, 5000, 700]
+    assert seen.values[fates == "DNF_train"].tolist() == [5000]
+    assert not seen.followed[fates == "DNF_train"].any()
+    apart = np.isin(fates, ["diverged", "failed", "missing"])
+    assert apart.sum() == 3
+    assert np.isnan(seen.values[apart]).all()
+    assert not seen.followed[apart].any()
 
 
 def test_a_delay_is_censored_at_the_wait_since_memorizing():
     seen = observe(sweep_table(), "delay_0.95_0.99")
-    assert seen[seen["censored"]]["value"].tolist() == [4500, 4500, 100]
-    assert seen[seen["reached"]]["value"].tolist() == [2500, 2000, 3000, 3500, 4000, 3700, 100]
+    assert seen.values[seen.censored].tolist() == [4500, 4500, 100]
+    assert seen.values[seen.reached].tolist() == [2500, 2000, 3000, 3500, 4000, 3700, 100]
 
 
 def test_a_run_that_never_memorized_is_censored_in_t_train_and_nothing_is_in_a_final_number():
     table = sweep_table()
-    train = observe(table, "T_train_0.99")
-    assert train[train["censored"]]["fate"].tolist() == ["DNF_train"]
-    assert not observe(table, "final.test_accuracy")["censored"].any()
-    assert observe(table, "final.test_accuracy")["reached"].sum() == 10
+    train, final = observe(table, "T_train_0.99"), observe(table, "final.test_accuracy")
+    assert np.array(train.fates)[train.censored].tolist() == ["DNF_train"]
+    assert not final.censored.any()
+    assert final.reached.sum() == 10
 
 
 def test_a_threshold_above_the_outcomes_may_be_missed_by_a_run_that_grokked():
     table = sweep_table().assign(**{"T_grok_0.99": math.nan})
-    assert observe(table, "T_grok_0.99")["censored"].sum() == 10
+    assert observe(table, "T_grok_0.99").censored.sum() == 10
 
 
 def test_replicates_are_summarized_with_both_kinds_of_dnf_apart():

@@ -73,6 +73,7 @@ class Canvas:
     Attributes:
         figure: what has been drawn so far.
         notes: what a reader should know of missing or thinned data; also in `figure.layout.meta["notes"]`.
+        meta: what the finished figure says of itself to a report, its `layout.meta`.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Canvas:
             )
         )
         self.notes: list[str] = []
+        self.meta: dict[str, Any] = {}
         self.missing: list[_Missing] = []
         self.traces: list[_Drawn] = []
         self.lines: list[dict[str, Any]] = []
@@ -165,6 +167,10 @@ class Canvas:
         reason = reason or analysis.why_missing(column) or "it was not measured"
         self.missing.append(_Missing(what, self.name_of(analysis), escape(reason), row))
 
+    def absent(self, what: str, reason: str, row: int = 1) -> None:
+        """The same where what is missing is not one run's."""
+        self.missing.append(_Missing(escape(what), "", escape(reason), row))
+
     def runs(self, colours: Sequence[str]) -> None:
         """An entry in the legend for each run that was drawn; a click on it hides or shows all of the run."""
         drawn = {str(d.trace.legendgroup) for d in self.traces}
@@ -190,7 +196,8 @@ class Canvas:
             figure.add_trace(drawing.trace, row=drawing.row, col=1)
         for row in self.log_rows:
             figure.update_yaxes(**self._log_ticks(row), row=row, col=1)
-        figure.update_layout(meta={"notes": self.notes, "panels": self.rows, "empty": not drawn})
+        self.meta = {"notes": self.notes, "panels": self.rows, "empty": not drawn}
+        figure.update_layout(meta=self.meta)
         if self.notes and drawn:
             text = "<br>".join(line for note in self.notes for line in textwrap.wrap(note, 110))
             figure.update_layout(title_subtitle={"text": text, "font": {"size": 11, "color": GREY}})
@@ -234,7 +241,7 @@ class Canvas:
         for (reason, run), whats in by_run.items():
             by_whats.setdefault((reason, ", ".join(whats)), []).append(run)
         return [
-            f"not drawn: {whats}" + ("" if self.single else f" of {', '.join(runs)}") + f" ({reason})"
+            f"not drawn: {whats}" + ("" if self.single or runs == [""] else f" of {', '.join(runs)}") + f" ({reason})"
             for (reason, whats), runs in by_whats.items()
         ]
 
@@ -280,7 +287,7 @@ class Canvas:
         edge = first / 10 ** max(0.1 * decades, 0.1)  # where step 0 is drawn
         has_zero = bool((every == 0).any())
         low = math.log10(edge if has_zero else first)
-        ticks = _log_ticks(first, last)
+        ticks = step_ticks(first, last)
         logarithmic: dict[str, Any] = {"shapes": self.lines + self._phases(edge if has_zero else first, last, bands)}
         for axis in axes:
             logarithmic |= {f"{axis}.type": "log", f"{axis}.tickmode": "array"}
@@ -335,7 +342,7 @@ def _plain(steps: np.ndarray) -> list[float]:
     return [int(x) if float(x).is_integer() else round(float(x), 4) for x in steps]
 
 
-def _log_ticks(first: float, last: float) -> list[float]:
+def step_ticks(first: float, last: float) -> list[float]:
     """Powers of ten, or 1-2-5 where those would be too few."""
     decades = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
     few = math.log10(last / first) < 2.5

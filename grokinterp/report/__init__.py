@@ -1,19 +1,17 @@
 """write_report: one HTML file that says what a run was and what it shows. It needs no network and no server."""
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
-from string import Template
 
-from plotly.offline import get_plotlyjs
-
-import grokinterp
 from grokinterp.analysis import Analysis
 from grokinterp.figures.canvas import as_list, labels
 from grokinterp.files import make_folder, write_atomically
-from grokinterp.report.page import PAGE, SCRIPT, STYLE
+from grokinterp.report.page import page
 from grokinterp.report.plots import FIGURES, plot
 from grokinterp.report.sections import facts, final, lead, rules, transitions, warnings
+from grokinterp.report.sweep import write_sweep_report
+
+__all__ = ["write_report", "write_sweep_report"]
 
 _HOW_TO_READ = """<p class="caption">Over training, the bands of a single run are its phases, and the vertical lines
 the first evaluated steps with train and test accuracy of at least 0.95 (dotted) and 0.99 (dashed). The buttons above a
@@ -59,19 +57,4 @@ def _page(analyses: list[Analysis]) -> str:
     sections[first] = _HOW_TO_READ + sections[first]
     sections["Key frequencies by rule"] = rules(analyses, names)
     sections["Final numbers"] = final(analyses, names)
-    anchors = {title: title.lower().replace(" ", "-") for title in sections}
-    return Template(PAGE).substitute(
-        title=heading,
-        heading=heading,
-        lead=lead(analyses, names),
-        warnings=warnings(analyses, names),
-        contents=" · ".join(f'<a href="#{anchor}">{escape(title)}</a>' for title, anchor in anchors.items()),
-        sections="".join(
-            f'<section id="{anchors[title]}"><h2>{escape(title)}</h2>{content}</section>'
-            for title, content in sections.items()
-        ),
-        version=escape(grokinterp.__version__),
-        style=STYLE,
-        plotly=get_plotlyjs(),
-        script=SCRIPT,
-    )
+    return page(heading, lead(analyses, names), warnings(analyses, names), sections)

@@ -1,5 +1,13 @@
 """The page that a report fills: its frame, its style, and the script that draws the figures."""
 
+from collections.abc import Mapping, Sequence
+from html import escape
+from string import Template
+
+from plotly.offline import get_plotlyjs
+
+import grokinterp
+
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
@@ -21,6 +29,7 @@ th { font-weight: 600; }
 tbody th { font-weight: 500; color: #444; white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; min-width: 5.6em; }
 .wide td { min-width: 14em; }
+.dense td { min-width: 2.6em; }
 code { font: 0.92em ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
 small { display: block; color: #666; }
 figure { margin: 20px 0 32px; }
@@ -75,3 +84,31 @@ $sections
 </body>
 </html>
 """
+
+
+def page(heading: str, lead: str, warnings: Sequence[str], sections: Mapping[str, str]) -> str:
+    """A whole page. Headings of sections are plain words; everything else is HTML already.
+
+    Args:
+        heading: what the page is about, also its title.
+        lead: paragraphs before anything else.
+        warnings: what to know before believing the numbers, a list item each.
+        sections: contents by heading, in order.
+    """
+    anchors = {title: title.lower().replace(" ", "-") for title in sections}
+    listed = "".join(f"<li>{warning}</li>" for warning in warnings)
+    return Template(PAGE).substitute(
+        title=heading,
+        heading=heading,
+        lead=lead,
+        warnings=f'<div class="warnings"><b>Before you believe the numbers</b><ul>{listed}</ul></div>' * bool(warnings),
+        contents=" · ".join(f'<a href="#{anchor}">{escape(title)}</a>' for title, anchor in anchors.items()),
+        sections="".join(
+            f'<section id="{anchors[title]}"><h2>{escape(title)}</h2>{content}</section>'
+            for title, content in sections.items()
+        ),
+        version=escape(grokinterp.__version__),
+        style=STYLE,
+        plotly=get_plotlyjs(),
+        script=SCRIPT,
+    )

@@ -26,6 +26,7 @@ from grokinterp.statistics.powers import PowerLaw, bootstrap_exponent, fit_power
 from grokinterp.statistics.replicates import (
     FATES,
     SEEDS,
+    Observed,
     compare,
     observe,
     power_law,
@@ -43,6 +44,7 @@ __all__ = [
     "ArmRatio",
     "Estimate",
     "Interval",
+    "Observed",
     "PowerLaw",
     "Share",
     "Survival",

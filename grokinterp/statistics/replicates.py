@@ -1,12 +1,14 @@
 """The table of a sweep: which runs replicate one setting, what became of each, and the statistics of them."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from grokinterp.errors import ConfigError, nearest
 from grokinterp.statistics.intervals import ArmRatio, ratio_of_arms
@@ -32,7 +34,30 @@ _NOT_CONFIG = ("T_", "delay_", "weight_norm_", "weight_rms_", "final.")
 _RESULTS = ("run", "status", "failure", "step", "outcome")
 
 
-def observe(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Observed:
+    """One quantity of each run of a sweep, in the table's order.
+
+    Attributes:
+        values: the number; where a run is censored, what it had waited by its last step; of a time of a run that never
+            memorized, its last step, to be drawn and not to be counted; else NaN.
+        reached: which runs have the number itself.
+        censored: which are known to have taken longer.
+        fates: what became of each, one of `FATES`.
+    """
+
+    values: Float[np.ndarray, " n"]
+    reached: Bool[np.ndarray, " n"]
+    censored: Bool[np.ndarray, " n"]
+    fates: tuple[str, ...]
+
+    @property
+    def followed(self) -> Bool[np.ndarray, " n"]:
+        """Which runs a survival curve or a fit counts."""
+        return self.reached | self.censored
+
+
+def observe(table: pd.DataFrame, quantity: str) -> Observed:
     """One quantity of each run of a sweep, and what it means where there is no number.
 
     A quantity that a run reaches in time (a `T_` or a `delay_`) is censored where the run had not reached it by its
@@ -44,10 +69,6 @@ def observe(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
         table: a sweep's table, one row a run.
         quantity: a column of it with numbers, such as `T_grok_0.95`, `delay_0.95_0.99` or `final.test_accuracy`.
 
-    Returns:
-        A row for each of the table's, with its index, and the columns `value` (float; where it never memorized, its
-        last step, to be drawn and not to be counted), `reached`, `censored` (bool) and `fate` (one of `FATES`).
-
     Raises:
         ConfigError: the table has no such column, or no numbers in it.
     """
@@ -57,7 +78,8 @@ def observe(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
     except (TypeError, ValueError):
         raise ConfigError(f"{quantity} is no quantity: the column has values that are not numbers") from None
     step = table["step"].astype(float).to_numpy()
-    fate = np.array([_fate(s, o) for s, o in zip(table["status"], table["outcome"], strict=True)], dtype=object)
+    fates = tuple(_fate(*both) for both in zip(table["status"].tolist(), table["outcome"].tolist(), strict=True))
+    fate = np.array(fates, dtype=object)
     apart = np.isin(fate, ["diverged", "failed", "missing"])
     never_memorized = (fate == "DNF_train") & (not quantity.startswith("T_train"))
     reached = ~apart & ~never_memorized & np.isfinite(value)
@@ -67,7 +89,7 @@ def observe(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
     value[censored] = waited[censored]
     if quantity.startswith(("T_", "delay_")):
         value[never_memorized] = step[never_memorized]
-    return pd.DataFrame({"value": value, "reached": reached, "censored": censored, "fate": fate}, index=table.index)
+    return Observed(value, reached, censored, fates)
 
 
 def _fate(status: Any, outcome: Any) -> str:
@@ -177,12 +199,11 @@ def summarize(
     rows = []
     for setting, runs in settings(table, axes):
         seen = observe(runs, quantity)
-        fates = seen["fate"].tolist()
-        values = seen["value"].to_numpy(dtype=float)[seen["reached"]]
+        values = seen.values[seen.reached]
         row: dict[str, Any] = dict(setting)
-        row |= {"n": sum(fate not in ("failed", "missing") for fate in fates), "k": len(values)}
-        row |= {fate: fates.count(fate) for fate in FATES}
-        row |= _median(_part(seen, seen["reached"] | seen["censored"]), level)
+        row |= {"n": sum(fate not in ("failed", "missing") for fate in seen.fates), "k": len(values)}
+        row |= {fate: seen.fates.count(fate) for fate in FATES}
+        row |= _median(seen, level)
         row |= {
             "mean_of_k": float(values.mean()) if len(values) else math.nan,
             "std_of_k": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
@@ -193,20 +214,19 @@ def summarize(
     return pd.DataFrame(rows)
 
 
-def _median(seen: pd.DataFrame, level: float) -> dict[str, float]:
+def _median(seen: Observed, level: float) -> dict[str, float]:
     """A time's median by Kaplan and Meier; of a number that may be negative, the plain one, without an interval."""
-    value = seen["value"].to_numpy(dtype=float)
-    if not len(value):
+    values, reached = seen.values[seen.followed], seen.reached[seen.followed]
+    if not len(values):
         return dict.fromkeys(("median", "median_low", "median_high"), math.nan)
-    if (value < 0).any():
-        there = np.where(seen["reached"], value, np.inf)
-        middle = float(np.median(there))
+    if (values < 0).any():
+        middle = float(np.median(np.where(reached, values, np.inf)))
         return {
             "median": middle if math.isfinite(middle) else math.nan,
             "median_low": math.nan,
             "median_high": math.nan,
         }
-    curve = kaplan_meier(value, seen["reached"].to_numpy(dtype=bool), level=level)
+    curve = kaplan_meier(values, reached, level=level)
     ends = curve.median_interval
     return {"median": curve.median, "median_low": ends.low, "median_high": ends.high}
 
@@ -218,7 +238,7 @@ def survival(table: pd.DataFrame, quantity: str = "T_grok_0.95", *, level: float
         ConfigError: the table lacks a column, or has no such run.
     """
     seen = _followed(table, quantity)
-    return kaplan_meier(seen["value"].to_numpy(), seen["reached"].to_numpy(dtype=bool), level=level)
+    return kaplan_meier(seen.values[seen.followed], seen.reached[seen.followed], level=level)
 
 
 def compare(
@@ -250,8 +270,8 @@ def compare(
             raise ConfigError(f"no run has {', '.join(f'{axis} = {value}' for axis, value in arm.items())}")
         arms.append(_followed(_part(table, chosen), quantity))
     return ratio_of_arms(
-        *(seen["value"].to_numpy(dtype=float) for seen in arms),
-        *(seen["reached"].to_numpy(dtype=bool) for seen in arms),
+        *(seen.values[seen.followed] for seen in arms),
+        *(seen.reached[seen.followed] for seen in arms),
         **options,
     )
 
@@ -267,17 +287,16 @@ def power_law(table: pd.DataFrame, axis: str, quantity: str = "T_grok_0.95", *, 
     seen = _followed(table, quantity)
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values_of(table, axis)):
         raise ConfigError(f"{axis} is not numeric: a power law needs numbers")
-    x = table.loc[seen.index, axis].to_numpy(dtype=float)
-    return fit_power_law(x, seen["value"].to_numpy(dtype=float), seen["reached"].to_numpy(dtype=bool), level=level)
+    x = table[axis].to_numpy(dtype=float)[seen.followed]
+    return fit_power_law(x, seen.values[seen.followed], seen.reached[seen.followed], level=level)
 
 
-def _followed(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
+def _followed(table: pd.DataFrame, quantity: str) -> Observed:
     seen = observe(table, quantity)
-    kept = _part(seen, seen["reached"] | seen["censored"])
-    if kept.empty:
-        counts = ", ".join(f"{count} {fate}" for fate, count in seen["fate"].value_counts().items())
+    if not seen.followed.any():
+        counts = ", ".join(f"{count} {fate}" for fate, count in Counter(seen.fates).items())
         raise ConfigError(f"no run has {quantity}, nor was followed towards it ({counts or 'the table is empty'})")
-    return kept
+    return seen
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str]) -> None:
