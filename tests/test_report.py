@@ -21,7 +21,7 @@ from grokinterp.report.sections import definition_of, lead, number, warnings
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 EVIL = "<script>alert(1)</script>".replace("/", "∕")  # a slash cannot be part of a folder's name
-VOID = {"meta", "br", "img", "hr", "input", "link"}
+VOID = {"meta", "br", "wbr", "img", "hr", "input", "link"}
 
 
 class Page(HTMLParser):

@@ -85,6 +85,10 @@ def test_remission_of_leukaemia_is_as_printed():
     i = treated.steps.tolist().index(10)
     assert treated.lower[i] == pytest.approx(left ** math.exp(spread), abs=2e-3)
     assert treated.upper[i] == pytest.approx(left ** math.exp(-spread), abs=2e-3)
+    assert (control.surviving[-1], control.lower[-1]) == (0, 0)
+    assert (
+        control.upper[-1] == control.upper[-2] < 1
+    )  # where the formula has no value, the curve is no higher than before
 
 
 def test_the_restricted_mean_of_remission_is_an_area():
@@ -276,6 +280,8 @@ def test_a_ratio_of_an_arm_that_never_gets_there_is_not_a_number():
     never = ratio_of_arms(np.array([100, 100, 100]), MLP, np.zeros(3, dtype=bool))
     assert math.isnan(never.ratio)
     assert (never.k_a, never.n_a) == (0, 3)
+    neither = ratio_of_arms(MLP, MLP, np.zeros(5, dtype=bool), np.array([True, True, False, False, False]))
+    assert (neither.interval.low, neither.interval.high) == (0, math.inf)  # most resamples say nothing at all
     assert math.isinf(never.interval.low)
     assert "2 seeds" in ratio_of_arms(MLP[:2], MLP).interval.reason
     with pytest.raises(gi.ConfigError, match="arm B has a value of 0"):
@@ -363,6 +369,17 @@ def test_the_censored_fit_is_where_the_likelihood_is_largest(seed):
     assert fit.exponent == pytest.approx(slow[1], abs=1e-6)
     assert math.log(fit.prefactor) == pytest.approx(slow[0], abs=1e-6)
     assert fit.spread == pytest.approx(math.exp(slow[2]) * math.sqrt(16 / 14), rel=1e-6)
+    # The band: from the curvature there, by finite differences.
+    steps = 1e-4 * np.eye(3)
+    curvature = np.array([
+        [(minus_log_likelihood(slow + a + b) - minus_log_likelihood(slow + a - b) - minus_log_likelihood(slow - a + b)
+          + minus_log_likelihood(slow - a - b)) / 4e-8 for b in steps]
+        for a in steps
+    ])  # fmt: skip
+    at = np.array([1, math.log(0.1), 0])
+    deviation = math.sqrt(at @ np.linalg.inv(curvature) @ at * 16 / 14)
+    band = fit.at(np.array([0.1]))
+    assert math.log(band["high"][0] / band["y"][0]) == pytest.approx(stats.t.ppf(0.975, 14) * deviation, rel=1e-3)
     for end in (fit.interval.low, fit.interval.high):
         held = optimize.minimize(
             lambda p, end=end: minus_log_likelihood([p[0], end, p[1]]),
@@ -503,6 +520,8 @@ def test_a_delay_is_censored_at_the_wait_since_memorizing():
     seen = observe(sweep_table(), "delay_0.95_0.99")
     assert seen.values[seen.censored].tolist() == [4500, 4500, 100]
     assert seen.values[seen.reached].tolist() == [2500, 2000, 3000, 3500, 4000, 3700, 100]
+    later = sweep_table().assign(**{"T_train_0.99": lambda t: t["T_train_0.95"] + 50})
+    assert observe(later, "delay_0.95_0.99").values[seen.censored].tolist() == [4450, 4450, 50]
 
 
 def test_a_run_that_never_memorized_is_censored_in_t_train_and_nothing_is_in_a_final_number():

@@ -53,7 +53,7 @@ def table() -> pd.DataFrame:
     others = [
         a_run(100, "semi_grokked", model_seed=3, **{F: 0.4}),
         a_run(101, "diverged", model_seed=4, status="diverged", step=300, **{F: 0.4}),
-        a_run(102, None, model_seed=5, **{F: 0.4}),
+        a_run(102, None, model_seed=5, failure=f"out of memory {EVIL}", **{F: 0.4}),
         a_run(103, None, model_seed=6, status="missing", **{F: 0.4}),
         a_run(104, "undetermined", model_seed=7, status="stopped", step=900, **{F: 0.4}),
     ]
@@ -154,6 +154,15 @@ def test_medians_stand_on_a_logarithmic_scale_and_dnf_cells_say_which(table):
     assert set(names(figure)) == {"DNF test", "DNF train"}
     ticks = dict(zip(measured.colorbar.ticktext, measured.colorbar.tickvals, strict=True))
     assert ticks["1,000"] == 3
+
+
+def test_a_cell_without_a_median_names_the_dnf_even_where_as_many_grokked():
+    fates = ["grokked", "grokked", "DNF_test", "DNF_train", "DNF_train", "DNF_test", "DNF_test"]
+    table = pd.DataFrame([a_run(i, fate) for i, fate in enumerate(fates)])
+    assert cells(figures.phase_diagram(table, WD, F, "T_grok_0.95")) == {("1", "0.4"): "DNF test<br>3/7"}
+    level = table[table["outcome"] != "DNF_train"].iloc[:4]
+    assert cells(figures.phase_diagram(level, WD, F, "T_grok_0.95")) == {("1", "0.4"): "DNF test<br>2/4"}
+    assert cells(figures.phase_diagram(level, WD, F)) == {("1", "0.4"): "grokked<br>2/4"}
 
 
 def test_numbers_that_may_be_0_or_less_are_on_a_linear_scale():
@@ -425,7 +434,7 @@ def test_the_report_says_what_was_swept_what_failed_and_what_came_of_it(written,
     text = Page(written).text
     assert "35 runs: 18 grokked, 1 semi-grokked, 6 DNF test, 6 DNF train, 1 diverged, 1 undetermined, 1 failed" in text
     assert "optimizer.weight_decay 5 0.1, 0.3, 1, 3, 10" in text
-    assert "run 102 out of memory" in text
+    assert f"run 102 out of memory {EVIL}" in text
     row = summarize(table, [WD, F]).set_index([WD, F]).loc[(1.0, 0.4)]
     assert f"1 0.4 3/6 0 0 {row['median']:,.0f}" in text
     assert f"{row['mean_of_k']:,.0f} {row['std_of_k']:,.0f} {row['min_of_k']:,.0f} to {row['max_of_k']:,.0f}" in text

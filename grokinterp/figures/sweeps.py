@@ -130,8 +130,7 @@ def _coded(codes: np.ndarray, texts: np.ndarray, hovers: np.ndarray, labels: dic
         zmax=n - 0.5,
         colorscale=scale,
         showscale=False,
-        text=np.where(np.isfinite(codes), texts, ""),
-        **_cells(hovers),
+        **_cells(np.isfinite(codes), texts, hovers),
         **labels,
     )
 
@@ -151,14 +150,15 @@ def _measured(
         colorscale="Viridis",
         reversescale=True,
         colorbar=bar,
-        text=np.where(np.isfinite(values), texts, ""),
-        **_cells(hovers),
+        **_cells(np.isfinite(values), texts, hovers),
         **labels,
     )
 
 
-def _cells(hovers: np.ndarray) -> dict[str, Any]:
+def _cells(filled: np.ndarray, texts: np.ndarray, hovers: np.ndarray) -> dict[str, Any]:
     return {
+        # A blank where there is nothing to say: plotly sizes text by the distance between cells that have some.
+        "text": np.where(filled, texts, " "),
         "texttemplate": "%{text}",
         "hovertext": hovers,
         "hovertemplate": "%{hovertext}<extra></extra>",

@@ -29,7 +29,7 @@ th { font-weight: 600; }
 tbody th { font-weight: 500; color: #444; white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; min-width: 5.6em; }
 .wide td { min-width: 14em; }
-.dense td { min-width: 2.6em; }
+.dense td { min-width: 2.6em; white-space: nowrap; }
 code { font: 0.92em ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
 small { display: block; color: #666; }
 figure { margin: 20px 0 32px; }

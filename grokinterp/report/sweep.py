@@ -79,9 +79,9 @@ def _nothing(reason: str) -> str:
     return f"<p>{capital(reason)}.</p>"
 
 
-def _folded(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _folded(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "dense") -> str:
     """A table; folded away where it is long, and cut where it is very long."""
-    content = table(head, rows[:_MAX_ROWS], "dense")
+    content = table(head, rows[:_MAX_ROWS], kind)
     if len(rows) > _MAX_ROWS:
         content += f'<p class="note">The first {_MAX_ROWS} of {len(rows):,} rows; the table of the sweep has all.</p>'
     return (
@@ -131,7 +131,7 @@ def _failures(sweep: pd.DataFrame) -> str:
         for run, status, reason in columns
         if status == "failed"
     ]
-    return _folded("Failed runs", ["run", "reason"], rows) if rows else _nothing("no run failed")
+    return _folded("Failed runs", ["run", "reason"], rows, "") if rows else _nothing("no run failed")
 
 
 def _settings(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
@@ -139,7 +139,14 @@ def _settings(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
         return _nothing("the table has no runs")
     parts, swept = [], [axis for axis in axes if axis not in SEEDS]
     for quantity in _TIMES:
-        head = [*(escape(axis) for axis in swept), "k/n", "DNF test", "DNF train", "median", "its 95 % interval"]
+        head = [
+            *(escape(axis).replace(".", ".<wbr>") for axis in swept),
+            "k/n",
+            "DNF test",
+            "DNF train",
+            "median",
+            "its 95 % interval",
+        ]
         head += ["mean of k", "std of k (ddof 1)", "min to max", "besides"]
         rows = [
             [
