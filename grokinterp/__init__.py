@@ -38,6 +38,7 @@ _HOME = {
     "train": "training",
     "train_sweep": "sweep",
     "write_report": "report",
+    "write_sweep_report": "report",
 }
 _MODULES = {"experiments", "figures", "fourier", "measures", "models", "statistics", "theory", "training"}
 
@@ -74,6 +75,7 @@ __all__ = [
     "train_sweep",
     "training",
     "write_report",
+    "write_sweep_report",
 ]
 
 
@@ -104,7 +106,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.models import build_model
     from grokinterp.presets import preset
     from grokinterp.recorder import Recorder
-    from grokinterp.report import write_report
+    from grokinterp.report import write_report, write_sweep_report
     from grokinterp.run import Run
     from grokinterp.sweep import Sweep, train_sweep
     from grokinterp.tasks import Task

@@ -1,7 +1,7 @@
 """Tables for a terminal: one analysis, the runs in a folder, a sweep."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from grokinterp.errors import GrokinterpError
 from grokinterp.run import Run, list_runs
-from grokinterp.sweep import SEEDS
+from grokinterp.statistics import FATES, SEEDS, summarize
 
 if TYPE_CHECKING:
     from grokinterp.analysis import Analysis
@@ -195,33 +195,29 @@ class SweepDisplay:
 
 
 def show_sweep(sweep: "Sweep") -> None:
-    """Prints how many runs came to what, setting by setting where seeds vary, and every failure by name."""
+    """Prints how many runs came to what and when, setting by setting, and every failure by name."""
     console = _Console(highlight=False)
-    table = sweep.table
-    settings = [axis for axis in sweep.axes if axis not in SEEDS]
-    known = table.assign(outcome=table["outcome"].fillna(table["status"]))
-    groups = known.groupby(settings, dropna=False, sort=False) if settings else [((), known)]
-    shown = Table(box=SIMPLE, pad_edge=False, title=f"{escape(sweep.name)}: {len(table)} runs", title_justify="left")
-    for heading in (
-        *(axis.rsplit(".", 1)[-1] for axis in settings),
-        "runs",
-        "outcomes",
-        "T_train 0.99",
-        "T_grok 0.95",
-        "T_grok 0.99",
-    ):
-        shown.add_column(escape(heading), overflow="fold")
-    for values, group in list(groups)[:_SETTINGS]:
-        counts = ", ".join(f"{count} {outcome}" for outcome, count in group["outcome"].value_counts().items())
-        times = [_median(group.get(name)) for name in ("T_train_0.99", "T_grok_0.95", "T_grok_0.99")]
-        cells = [escape(_cell(value)) for value in (values if isinstance(values, tuple) else (values,))]
-        shown.add_row(*cells, str(len(group)), escape(counts), *times)
-    console.print(shown)
-    if len(list(groups)) > _SETTINGS:
-        console.print(f"(the first {_SETTINGS} settings; all are in sweep.parquet)")
-    console.print("times are medians, in steps; k/n: reached by k of n runs")
+    axes = [axis for axis in sweep.axes if axis not in SEEDS]
+    table = Table(box=SIMPLE, pad_edge=False, title=f"{escape(sweep.name)}: {len(sweep.points)} runs")
+    times = ("T_train_0.99", "T_grok_0.95", "T_grok_0.99")
+    for heading in (*(axis.rsplit(".", 1)[-1] for axis in axes), "runs", *times):
+        table.add_column(heading, overflow="fold")
+    found = sweep.table
+    by_time = [summarize(found, sweep.axes, time).to_dict("records") for time in times]
+    for rows in list(zip(*by_time, strict=True))[:_SETTINGS]:
+        counts = ", ".join(f"{rows[0][fate]} {fate}" for fate in FATES if rows[0][fate])
+        table.add_row(*(escape(_cell(rows[0][axis])) for axis in axes), escape(counts), *map(_reached, rows))
+    console.print(table)
+    if len(by_time[0]) > _SETTINGS:
+        console.print(f"(the first {_SETTINGS} settings; the report and sweep.parquet have all)")
+    console.print("times: median in steps, k/n runs got there; the median counts those that did not")
     for name, failure in sweep.failures.items():
         console.print(f"[red]failed[/] {escape(name)}: {escape(str(failure))}", soft_wrap=True)
+
+
+def _reached(row: dict[Hashable, Any]) -> str:
+    share = f" ({row['k']}/{row['n']})" if row["n"] > 1 else ""
+    return f"{row['median']:,.0f}{share}" if math.isfinite(row["median"]) else f"-{share}"
 
 
 def show_recipes(recipes: "Sequence[Recipe]") -> None:
@@ -247,14 +243,6 @@ def show_reproduction(done: "Reproduction") -> None:
     console.print(table)
     for claim in done.failed:
         console.print(f"[red]does not hold[/]: {escape(claim.statement)} (asked for: {escape(claim.threshold)})")
-
-
-def _median(times: Any) -> str:
-    """The median over runs that reached it, and how many did where not all."""
-    if times is None or not times.notna().any():
-        return "-"
-    reached = int(times.notna().sum())
-    return f"{times.median():,.0f}" + (f" ({reached}/{len(times)})" if reached < len(times) else "")
 
 
 def _cell(value: Any) -> str:

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "tasks": {"errors", "config", "fourier"},
     "theory": {"errors", "theory"},
     "measures": {"errors", "fourier", "tasks", "measures"},
+    "statistics": {"errors", "statistics"},
 }
 FROM_THE_GROUND_UP = [
     *(
@@ -52,6 +53,7 @@ FROM_THE_GROUND_UP = [
         "cache",
         "timeline",
         "sweep",
+        "statistics",
         "figures",
         "report",
         "experiments",
@@ -199,6 +201,7 @@ def test_no_room_is_called_utils():
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
+        ("grokinterp.statistics", ["torch", "transformer_lens", "plotly", "tyro", "scipy.stats", "scipy.optimize"]),
         ("grokinterp", ["torch", "transformer_lens", "pandas", "plotly", "tyro", "numpy", "pydantic"]),
         ("grokinterp.config", ["torch", "transformer_lens", "pandas", "plotly", "tyro"]),
         ("grokinterp.measures", ["transformer_lens", "pandas", "plotly", "tyro", "pyarrow"]),

@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 from plotly.offline import get_plotlyjs
-from test_figures import record_grokking
+from test_figures import FUNCTIONS, record_grokking
 
 import grokinterp as gi
-from grokinterp import figures
 from grokinterp.recorder import Recorder
 from grokinterp.report.sections import definition_of, lead, number, warnings
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 EVIL = "<script>alert(1)</script>".replace("/", "∕")  # a slash cannot be part of a folder's name
-VOID = {"meta", "br", "img", "hr", "input", "link"}
+VOID = {"meta", "br", "wbr", "img", "hr", "input", "link"}
 
 
 class Page(HTMLParser):
@@ -122,14 +121,14 @@ def test_nothing_is_loaded_from_anywhere(page):
 def test_every_figure_is_there_with_data_and_a_caption(page, grokked):
     blocks = {a["data-for"] for t, a in page.tags if t == "script" and "data-for" in a}
     plots = {a["id"] for t, a in page.tags if t == "div" and a.get("class") == "plot"}
-    assert blocks == plots == set(figures.__all__) - {"neuron_logit_spectrum"}  # a recorded run has no neurons
+    assert blocks == plots == set(FUNCTIONS) - {"neuron_logit_spectrum"}  # a recorded run has no neurons
     drawn = [json.loads(text) for text in page.scripts if text.startswith("{")]
     assert len(drawn) == len(plots)
     assert "Neuron-logit spectrum at the end" in page.text
     assert "the snapshot was made without neurons" in page.text
-    for name in figures.__all__:
+    for name, function in FUNCTIONS.items():
         if name != "neuron_logit_spectrum":
-            assert " ".join(str(getattr(figures, name).__doc__).split())[:60] in page.text
+            assert " ".join(str(function.__doc__).split())[:60] in page.text
 
 
 def test_the_outcome_is_said_in_a_sentence(page, grokked):
@@ -179,7 +178,9 @@ def test_each_part_of_a_model_has_the_definition_of_them_all(grokked):
 
 def test_warnings_are_shown_where_there_are_any(grokked, page):
     assert "Before you believe" not in page.text
-    assert "a &lt;b&gt;coarse&lt;/b&gt; grid" in warnings([replace(grokked, warnings=("a <b>coarse</b> grid",))], ["a"])
+    coarse = replace(grokked, warnings=("a <b>coarse</b> grid",))
+    assert warnings([coarse], ["a"]) == ["a &lt;b&gt;coarse&lt;/b&gt; grid"]
+    assert warnings([coarse, grokked], ["a", "b"]) == ["<b>a</b>: a &lt;b&gt;coarse&lt;/b&gt; grid"]
 
 
 def test_what_a_user_named_is_escaped(bare, tmp_path):
@@ -286,7 +287,7 @@ def test_a_browser_draws_it_without_complaint(width, grokked, tmp_path):
     assert seen["requests"] == []
     assert seen["width"] == width
     assert seen["scroll"] <= width  # nothing makes the page scroll sideways
-    assert seen["plots"] == seen["drawn"] == len(figures.__all__) - 1
+    assert seen["plots"] == seen["drawn"] == len(FUNCTIONS) - 1
     assert seen["widest"] <= width
     assert seen["clipped"] == []
     assert seen["buttons"] == seen["plots"] - 1  # the spectrum at the end has no steps

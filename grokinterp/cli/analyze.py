@@ -44,12 +44,13 @@ class Analyze:
 
 @dataclass(frozen=True)
 class Report:
-    """Write the HTML report of a run, or of several runs side by side."""
+    """Write the HTML report of a run, of several runs side by side, or of a sweep."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """the run folders"""
+    """the run folders, or one sweep's"""
     output: Path | None = None
-    """file to write; by default analysis/report.html in the run, or comparison.html in the first of several"""
+    """file to write; by default analysis/report.html in the run, comparison.html in the first of several, or
+    report.html in the sweep"""
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,28 @@ def _write_tables(analysis: "Analysis") -> list[Path]:
 def run_report(arguments: Sequence[str]) -> int:
     options = parse(Report, arguments)
     if not options.runs:
-        raise ConfigError("report: give at least one run folder")
+        raise ConfigError("report: give at least one run folder, or a sweep's")
+    if any(is_sweep(folder) for folder in options.runs):
+        if len(options.runs) > 1:
+            raise ConfigError("report: a sweep has a report of its own; give its folder alone")
+        print(write_report_of_sweep(options.runs[0], options.output))
+        return 0
     from grokinterp.timeline import analyze
 
     print(write_reports([analyze(run, progress=progress_bar()) for run in options.runs], options.output))
     return 0
+
+
+def is_sweep(folder: Path) -> bool:
+    return (folder / "sweep.json").is_file()
+
+
+def write_report_of_sweep(folder: Path, output: Path | None = None) -> Path:
+    from grokinterp.report import write_sweep_report
+    from grokinterp.sweep import Sweep
+
+    sweep = Sweep.open(folder)
+    return write_sweep_report(sweep.collect(), sweep.axes, sweep.name, output or folder / "report.html")
 
 
 def run_list(arguments: Sequence[str]) -> int:

@@ -96,6 +96,10 @@ def run_sweep(arguments: Sequence[str]) -> int:
         )
     show_sweep(found)
     print(f"table: {found.path / 'sweep.parquet'}")
+    if options.report:
+        from grokinterp.cli.analyze import write_report_of_sweep
+
+        print(f"report: {write_report_of_sweep(found.path)}")
     if display.interrupted:
         print(f"go on with: grokinterp sweep {found.path}")
         return 130

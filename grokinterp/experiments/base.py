@@ -15,7 +15,7 @@ import pandas as pd
 import grokinterp
 from grokinterp.errors import ConfigError, nearest
 from grokinterp.files import make_folder, write_atomically
-from grokinterp.report.page import fill
+from grokinterp.report.page import page
 from grokinterp.report.plots import Figure, block
 from grokinterp.report.sections import table
 
@@ -190,8 +190,7 @@ def _page(done: Reproduction) -> str:
     counts = {v: sum(c.verdict == v for c in done.claims) for v in ("supported", "not supported", "inconclusive")}
     listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     lead = f'<p class="lead">{escape(done.recipe.source)}. {len(done.claims)} claims: {listed}.</p>'
-    failed = "".join(f"<li><b>{escape(c.name)}</b>: {escape(c.statement)}</li>" for c in done.failed)
-    said = f'<div class="warnings"><b>Should hold at this scale, and does not</b><ul>{failed}</ul></div>'
+    failed = [f"<b>{escape(claim.name)}</b>: {escape(claim.statement)}" for claim in done.failed]
     head = ["claim", "published", "measured here", "asked for", "runs", "verdict"]
     rows = [
         [
@@ -211,7 +210,7 @@ def _page(done: Reproduction) -> str:
         sections[title] = "".join(blocks)
     settings = [[escape(name), escape(str(value))] for name, value in done.outcome.settings.items()]
     sections["What was run"] = table(["", ""], [["form", "quick" if done.quick else "full"], *settings])
-    return fill(escape(done.recipe.title), lead, said if failed else "", sections)
+    return page(escape(done.recipe.title), lead, failed, sections, "Should hold at this scale, and does not")
 
 
 def _anchor(title: str) -> str:

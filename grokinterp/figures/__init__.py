@@ -11,6 +11,8 @@ legend its folder's name. What cannot be drawn is said in the figure, with the r
     'cross entropy (nats)'
     >>> both = gi.figures.accuracy_curves([analysis, analysis])
 
+Figures of a sweep (`phase_diagram`, `outcome_counts`, `delay_against`, `norm_at_grok`) take its table instead, a pandas
+DataFrame with one row a run, and the names of the axes.
 The functions in `ridge` draw what `grokinterp.theory` returns instead.
 """
 
@@ -24,6 +26,7 @@ from grokinterp.figures.curves import (
     progress_measures,
     weight_norms,
 )
+from grokinterp.figures.replicates import delay_against, norm_at_grok
 from grokinterp.figures.spectra import (
     cosine_coefficients,
     embedding_spectrum,
@@ -32,11 +35,13 @@ from grokinterp.figures.spectra import (
     key_frequencies_over_training,
     neuron_logit_spectrum,
 )
+from grokinterp.figures.sweeps import outcome_counts, phase_diagram
 
 __all__ = [
     "accuracy_curves",
     "circuit_efficiency",
     "cosine_coefficients",
+    "delay_against",
     "embedding_spectrum",
     "embedding_spectrum_over_training",
     "excluded_loss_per_frequency",
@@ -45,6 +50,9 @@ __all__ = [
     "logit_margins",
     "loss_curves",
     "neuron_logit_spectrum",
+    "norm_at_grok",
+    "outcome_counts",
+    "phase_diagram",
     "progress_measures",
     "weight_norms",
 ]

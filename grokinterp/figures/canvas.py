@@ -73,6 +73,7 @@ class Canvas:
     Attributes:
         figure: what has been drawn so far.
         notes: what a reader should know of missing or thinned data; also in `figure.layout.meta["notes"]`.
+        meta: what the finished figure says of itself to a report, its `layout.meta`.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Canvas:
             )
         )
         self.notes: list[str] = []
+        self.meta: dict[str, Any] = {}
         self.missing: list[_Missing] = []
         self.traces: list[_Drawn] = []
         self.lines: list[dict[str, Any]] = []
@@ -165,6 +167,10 @@ class Canvas:
         reason = reason or analysis.why_missing(column) or "it was not measured"
         self.missing.append(_Missing(what, self.name_of(analysis), escape(reason), row))
 
+    def absent(self, what: str, reason: str, row: int = 1) -> None:
+        """The same where what is missing is not one run's."""
+        self.missing.append(_Missing(escape(what), "", escape(reason), row))
+
     def runs(self, colours: Sequence[str]) -> None:
         """An entry in the legend for each run that was drawn; a click on it hides or shows all of the run."""
         drawn = {str(d.trace.legendgroup) for d in self.traces}
@@ -190,7 +196,8 @@ class Canvas:
             figure.add_trace(drawing.trace, row=drawing.row, col=1)
         for row in self.log_rows:
             figure.update_yaxes(**self._log_ticks(row), row=row, col=1)
-        figure.update_layout(meta={"notes": self.notes, "panels": self.rows, "empty": not drawn})
+        self.meta = {"notes": self.notes, "panels": self.rows, "empty": not drawn}
+        figure.update_layout(meta=self.meta)
         if self.notes and drawn:
             text = "<br>".join(line for note in self.notes for line in textwrap.wrap(note, 110))
             figure.update_layout(title_subtitle={"text": text, "font": {"size": 11, "color": GREY}})
@@ -234,7 +241,7 @@ class Canvas:
         for (reason, run), whats in by_run.items():
             by_whats.setdefault((reason, ", ".join(whats)), []).append(run)
         return [
-            f"not drawn: {whats}" + ("" if self.single else f" of {', '.join(runs)}") + f" ({reason})"
+            f"not drawn: {whats}" + ("" if self.single or runs == [""] else f" of {', '.join(runs)}") + f" ({reason})"
             for (reason, whats), runs in by_whats.items()
         ]
 
@@ -286,7 +293,7 @@ class Canvas:
             logarithmic |= {f"{axis}.type": "log", f"{axis}.tickmode": "array"}
             logarithmic |= {f"{axis}.range": [low - 0.02 * decades, math.log10(last) + 0.02 * decades]}
             logarithmic |= {f"{axis}.tickvals": [edge, *ticks] if has_zero else ticks}
-            logarithmic |= {f"{axis}.ticktext": ["0"] * has_zero + [short(tick) for tick in ticks]}
+            logarithmic |= {f"{axis}.ticktext": ["0"] * has_zero + [tick_label(tick) for tick in ticks]}
         logarithmic[f"{bottom}.title.text"] = "step (log scale)"
 
         moved = [None if steps is None else np.where(steps == 0, edge, steps) for steps in xs]
@@ -343,7 +350,7 @@ def log_ticks(first: float, last: float) -> list[float]:
     return [tick for tick in ticks if first <= tick <= last * 1.0001]
 
 
-def short(tick: float) -> str:
+def tick_label(tick: float) -> str:
     if tick >= 1e6:
         return f"{tick / 1e6:g}M"
     return f"{tick / 1e3:g}k" if tick >= 1e3 else f"{tick:g}"

@@ -19,7 +19,7 @@ from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
 from grokinterp.errors import ConfigError
-from grokinterp.figures.canvas import log_ticks, short
+from grokinterp.figures.canvas import log_ticks, tick_label
 from grokinterp.figures.style import FAINT, GREY, QUANTITY_COLOURS, TEMPLATE, run_colours
 from grokinterp.theory import RidgeSolution, Stages, TwoLayerRun
 
@@ -261,7 +261,7 @@ def _log_axis(values: Iterable[float], title: str) -> dict[str, Any]:
     if decades >= 2.5:
         return axis | {"dtick": 1, "exponentformat": "power"}
     ticks = log_ticks(low / 10**pad, high * 10**pad)
-    return axis | {"tickvals": ticks, "ticktext": [short(tick) for tick in ticks]}
+    return axis | {"tickvals": ticks, "ticktext": [tick_label(tick) for tick in ticks]}
 
 
 def _finish(figure: go.Figure, title: str, panels: int, notes: list[str]) -> go.Figure:

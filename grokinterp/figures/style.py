@@ -44,6 +44,30 @@ PHASE_COLOURS = {
     "cleanup": "rgba(0, 158, 115, 0.10)",
 }
 
+# What became of a run of a sweep; the order is that of legends and stacked bars.
+FATE_COLOURS = {
+    "grokked": GREEN,
+    "generalized_without_delay": SKY,
+    "semi_grokked": YELLOW,
+    "DNF_test": ORANGE,
+    "DNF_train": VERMILLION,
+    "diverged": PURPLE,
+    "undetermined": "#B4B4B4",
+    "failed": "#4D4D4D",
+    "missing": "#EFEFEF",
+}
+FATE_NAMES = {
+    "grokked": "grokked",
+    "generalized_without_delay": "no delay",
+    "semi_grokked": "semi-grokked",
+    "DNF_test": "DNF test",
+    "DNF_train": "DNF train",
+    "diverged": "diverged",
+    "undetermined": "undetermined",
+    "failed": "failed",
+    "missing": "not begun",
+}
+
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 _AXIS = {

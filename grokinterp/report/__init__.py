@@ -6,9 +6,12 @@ from pathlib import Path
 from grokinterp.analysis import Analysis
 from grokinterp.figures.canvas import as_list, labels
 from grokinterp.files import make_folder, write_atomically
-from grokinterp.report.page import fill
+from grokinterp.report.page import page
 from grokinterp.report.plots import FIGURES, plot
 from grokinterp.report.sections import facts, final, lead, rules, transitions, warnings
+from grokinterp.report.sweep import write_sweep_report
+
+__all__ = ["write_report", "write_sweep_report"]
 
 _HOW_TO_READ = """<p class="caption">Over training, the bands of a single run are its phases, and the vertical lines
 the first evaluated steps with train and test accuracy of at least 0.95 (dotted) and 0.99 (dashed). The buttons above a
@@ -54,4 +57,4 @@ def _page(analyses: list[Analysis]) -> str:
     sections[first] = _HOW_TO_READ + sections[first]
     sections["Key frequencies by rule"] = rules(analyses, names)
     sections["Final numbers"] = final(analyses, names)
-    return fill(heading, lead(analyses, names), warnings(analyses, names), sections)
+    return page(heading, lead(analyses, names), warnings(analyses, names), sections)

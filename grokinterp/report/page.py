@@ -1,6 +1,6 @@
 """The page that a report fills: its frame, its style, and the script that draws the figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from string import Template
 
@@ -32,6 +32,7 @@ td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; min-width: 5.6
 .claims tbody th { white-space: normal; min-width: 15em; }
 .claims td:nth-child(3) { min-width: 15em; }
 .claims .outcome { white-space: nowrap; }
+.dense td { min-width: 2.6em; white-space: nowrap; }
 code { font: 0.92em ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
 small { display: block; color: #666; }
 figure { margin: 20px 0 32px; }
@@ -87,15 +88,26 @@ $sections
 </html>
 """
 
+_WARNED = "Before you believe the numbers"
 
-def fill(heading: str, lead: str, warnings: str, sections: Mapping[str, str]) -> str:
-    """The whole page. All is HTML already, but for the sections' titles, which are plain."""
+
+def page(heading: str, lead: str, warnings: Sequence[str], sections: Mapping[str, str], warned: str = _WARNED) -> str:
+    """A whole page. Headings of sections are plain words; everything else is HTML already.
+
+    Args:
+        heading: what the page is about, also its title.
+        lead: paragraphs before anything else.
+        warnings: what to know before believing the numbers, a list item each.
+        sections: contents by heading, in order.
+        warned: heading of the warnings.
+    """
     anchors = {title: title.lower().replace(" ", "-") for title in sections}
+    listed = "".join(f"<li>{warning}</li>" for warning in warnings)
     return Template(PAGE).substitute(
         title=heading,
         heading=heading,
         lead=lead,
-        warnings=warnings,
+        warnings=f'<div class="warnings"><b>{warned}</b><ul>{listed}</ul></div>' * bool(warnings),
         contents=" · ".join(f'<a href="#{anchor}">{escape(title)}</a>' for title, anchor in anchors.items()),
         sections="".join(
             f'<section id="{anchors[title]}"><h2>{escape(title)}</h2>{content}</section>'

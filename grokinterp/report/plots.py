@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -29,10 +30,15 @@ FIGURES: dict[str, tuple[Callable[[list[Analysis]], Figure], ...]] = {
 
 def plot(function: Callable[[list[Analysis]], Figure], analyses: list[Analysis]) -> str:
     """A figure with its heading, caption and notes; where nothing can be drawn, the reason in its place."""
-    return block(function(analyses), function.__name__, " ".join((inspect.getdoc(function) or "").split()))
+    return block(function(analyses), function.__name__, caption_of(function))
 
 
-def block(figure: Figure, name: str, caption: str) -> str:
+def caption_of(function: Callable[..., Figure]) -> str:
+    """What a figure's docstring says to readers: not what it says to callers, from its first section on."""
+    return " ".join(re.split(r"\n\n(?:Args|Returns|Raises):", inspect.getdoc(function) or "")[0].split())
+
+
+def block(figure: Figure, name: str, caption: str = "") -> str:
     """A finished figure as HTML; `name` is its anchor, and no other figure's on the page."""
     meta: dict[str, Any] = figure.layout.meta  # pyright: ignore[reportAttributeAccessIssue]
     title = str(figure.layout.title.text)  # pyright: ignore[reportAttributeAccessIssue]
@@ -43,7 +49,7 @@ def block(figure: Figure, name: str, caption: str) -> str:
     # The page gives the title, so that it can wrap, and the height, which depends on the window's width.
     figure.update_layout(title=None, margin_t=40, height=None)
     content = str(figure.to_json()).replace("<", "\\u003c")  # no text in it can end the script element
-    wide, narrow = (_height(figure, meta["panels"], width) for width in (1000, 370))
+    wide, narrow = (_height(figure, meta, width) for width in (1000, 370))
     return (
         f'<figure>{head}<div class="plot" id="{name}" style="--wide: {wide}px; --narrow: {narrow}px"></div>'
         f'<script type="application/json" data-for="{name}">{content}</script>'
@@ -51,10 +57,12 @@ def block(figure: Figure, name: str, caption: str) -> str:
     )
 
 
-def _height(figure: Figure, panels: int, width: int) -> int:
+def _height(figure: Figure, meta: dict[str, Any], width: int) -> int:
     """Room for the panels and, below them, for the legend as it wraps in a window of that width."""
     entries = [str(trace.name or "") for trace in figure.data if trace.showlegend is not False]  # pyright: ignore
     entries += [str(shape.name or "") for shape in figure.layout.shapes if shape.showlegend]  # pyright: ignore
-    longest = max((len(name) for name in entries), default=0)
-    rows = math.ceil(len(entries) / max(1, width // (45 + 7 * longest)))
-    return 100 + (300 if panels == 1 else 200 * panels) + 19 * rows
+    longest = max((len(line) for name in entries for line in name.split("<br>")), default=0)
+    lines = max((1 + name.count("<br>") for name in entries), default=1)
+    rows = lines * math.ceil(len(entries) / max(1, width // (45 + 7 * longest)))
+    panels = meta["panels"]
+    return 100 + meta.get("height", 300 if panels == 1 else 200 * panels) + 19 * rows

@@ -74,7 +74,8 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def warnings(analyses: list[Analysis], names: list[str]) -> str:
+def warnings(analyses: list[Analysis], names: list[str]) -> list[str]:
+    """What to know before believing the numbers, a sentence each."""
     items = [
         (f"<b>{name}</b>: " if len(analyses) > 1 else "") + escape(warning)
         for one, name in zip(analyses, names, strict=True)
@@ -86,10 +87,7 @@ def warnings(analyses: list[Analysis], names: list[str]) -> str:
             f"the runs differ in p ({', '.join(map(str, moduli))}): their frequencies are not the same ones, a uniform "
             "guess has another loss in each, and neither losses nor margins should be compared across p as they stand"
         )
-    if not items:
-        return ""
-    listed = "".join(f"<li>{item}</li>" for item in items)
-    return f'<div class="warnings"><b>Before you believe the numbers</b><ul>{listed}</ul></div>'
+    return items
 
 
 def facts(analyses: list[Analysis], names: list[str]) -> str:

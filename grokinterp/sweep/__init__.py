@@ -9,12 +9,11 @@
 from grokinterp.sweep.clusters import RayExecutor
 from grokinterp.sweep.engine import Progress, commands, plan, train_point, train_sweep
 from grokinterp.sweep.executors import Executor, LocalExecutor
-from grokinterp.sweep.folder import SEEDS, Sweep
+from grokinterp.sweep.folder import Sweep
 from grokinterp.sweep.grid import Point, expand, parse_values
 from grokinterp.sweep.orders import Failure
 
 __all__ = [
-    "SEEDS",
     "Executor",
     "Failure",
     "LocalExecutor",

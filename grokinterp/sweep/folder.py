@@ -21,7 +21,6 @@ from grokinterp.training.opening import has_ended
 
 _VERSION = 1
 _FILE = "sweep.json"
-SEEDS = ("model_seed", "task.data_seed")
 
 _NUMBERS = ("T_", "delay_", "weight_", "final.")  # columns that are numbers, NaN where they are not known
 

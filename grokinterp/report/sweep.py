@@ -1,0 +1,273 @@
+"""write_sweep_report: one HTML file on a whole sweep, made from its table."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from html import escape
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from grokinterp.errors import ConfigError
+from grokinterp.figures import delay_against, norm_at_grok, outcome_counts, phase_diagram
+from grokinterp.figures.style import FATE_NAMES
+from grokinterp.figures.sweeps import quantity_name, said
+from grokinterp.files import make_folder, write_atomically
+from grokinterp.report.page import page
+from grokinterp.report.plots import block, caption_of
+from grokinterp.report.sections import capital, number, table
+from grokinterp.statistics import FATES, SEEDS, observe, settings, summarize, values_of
+
+_TIMES = ("T_grok_0.95", "T_grok_0.99", "delay_0.95_0.99")
+_BESIDES = [fate for fate in FATES if fate not in ("grokked", "DNF_test", "DNF_train")]
+_OPEN_ROWS = 40  # a longer table is folded away
+_MAX_ROWS = 300  # and one longer than this is cut: the sweep's own table has the rest
+
+_HOW_TO_READ = """<p class="caption">T_train(θ) and T_grok(θ) are the first evaluated steps with train and test accuracy
+of at least θ. A run is DNF train if it never memorized its training set (train accuracy 0.99 within its budget), and
+DNF test if it memorized and did not generalize: the two are counted apart. n is the number of runs with an outcome, k
+that of runs that got there. Medians are Kaplan and Meier's: they count runs that had not got there by their last step,
+and there is none where fewer than half did. Mean, std (ddof 1), min and max are over the k runs alone.</p>"""
+
+
+def write_sweep_report(
+    sweep: pd.DataFrame, axes: Sequence[str], title: str, output: str | Path, notes: Sequence[str] = ()
+) -> Path:
+    """Writes a report on a sweep as one HTML file, plotly.js included, that asks for nothing from the network.
+
+    Args:
+        sweep: its table, one row a run.
+        axes: what was swept, dotted names of configuration fields, seeds among them.
+        title: the page's heading.
+        output: the file to write.
+        notes: what a reader should know first, a sentence each.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ConfigError: the table lacks an axis, or another column of a sweep's table.
+        RunError: the file cannot be written.
+    """
+    for axis in axes:
+        values_of(sweep, axis)
+    swept = [axis for axis in axes if axis not in SEEDS]
+    fates = observe(sweep, "T_grok_0.95").fates
+    sections = {
+        "What was swept": _swept(sweep, axes) + _counts(sweep, fates) + _constant(sweep, axes),
+        "Failures": _failures(sweep),
+        "Settings": _settings(sweep, axes),
+        "Outcomes": _outcomes(sweep, swept),
+        "Delay and T_grok": _times(sweep, swept),
+        "Weight norm at T_grok": _norms(sweep, swept),
+        "Final measures": _finals(sweep),
+        "Runs": _runs(sweep, axes, fates),
+    }
+    counts = Counter(fates)
+    listed = ", ".join(f"{counts[fate]:,} {FATE_NAMES[fate]}" for fate in FATES if fate in counts) or "none"
+    target = Path(output)
+    make_folder(target.parent)
+    heading = escape(title)
+    lead = f'<p class="lead">{len(sweep):,} runs: {listed}.</p>'
+    write_atomically(target, page(heading, lead, [escape(note) for note in notes], sections))
+    return target
+
+
+def _nothing(reason: str) -> str:
+    return f"<p>{capital(reason)}.</p>"
+
+
+def _folded(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "dense") -> str:
+    """A table; folded away where it is long, and cut where it is very long."""
+    content = table(head, rows[:_MAX_ROWS], kind)
+    if len(rows) > _MAX_ROWS:
+        content += f'<p class="note">The first {_MAX_ROWS} of {len(rows):,} rows; the table of the sweep has all.</p>'
+    return (
+        content
+        if len(rows) <= _OPEN_ROWS
+        else f"<details><summary>{title}, {len(rows):,} rows</summary>{content}</details>"
+    )
+
+
+def _swept(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
+    if not axes:
+        return _nothing("no axis was swept: every run is of one setting")
+    rows = []
+    for axis in axes:
+        values = values_of(sweep, axis)
+        shown = ", ".join(map(said, values[:30])) + (f", … {said(values[-1])}" if len(values) > 30 else "")
+        rows.append([f"<code>{escape(axis)}</code>", str(len(values)), shown])
+    return table(["axis", "values", ""], rows)
+
+
+def _counts(sweep: pd.DataFrame, fates: Sequence[str]) -> str:
+    status, fate = Counter(map(str, sweep["status"].tolist())), Counter(fates)
+    return (
+        table(["status", *map(escape, status)], [["runs", *(f"{count:,}" for count in status.values())]])
+        + table(["outcome", *(FATE_NAMES[f] for f in FATES if f in fate)],
+                [["runs", *(f"{fate[f]:,}" for f in FATES if f in fate)]])
+        + _HOW_TO_READ
+    )  # fmt: skip
+
+
+def _constant(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
+    """The configuration that all runs share."""
+    dotted = [str(c) for c in sweep if "." in str(c) and str(c).split(".")[0].isidentifier()]
+    fields = [c for c in dotted if c.split(".")[0] in ("task", "model", "optimizer", "schedule")]
+    fields += [c for c in ("model_seed", "loss", "loss_dtype") if c in sweep]
+    shared = [(c, values_of(sweep, c)) for c in fields if c not in axes]
+    rows = [[f"<code>{escape(c)}</code>", said(values[0])] for c, values in shared if len(values) == 1]
+    if not rows:
+        return ""
+    return f"<details><summary>What all runs share</summary>{table(['field', 'value'], rows)}</details>"
+
+
+def _failures(sweep: pd.DataFrame) -> str:
+    columns = zip(sweep["run"].tolist(), sweep["status"].tolist(), sweep["failure"].tolist(), strict=True)
+    rows = [
+        [escape(str(run)), escape(str(reason)) if isinstance(reason, str) else "no reason was recorded"]
+        for run, status, reason in columns
+        if status == "failed"
+    ]
+    return _folded("Failed runs", ["run", "reason"], rows, "") if rows else _nothing("no run failed")
+
+
+def _settings(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
+    if not len(sweep):
+        return _nothing("the table has no runs")
+    parts, swept = [], [axis for axis in axes if axis not in SEEDS]
+    for quantity in _TIMES:
+        head = [
+            *(escape(axis).replace(".", ".<wbr>") for axis in swept),
+            "k/n",
+            "DNF test",
+            "DNF train",
+            "median",
+            "its 95 % interval",
+        ]
+        head += ["mean of k", "std of k (ddof 1)", "min to max", "besides"]
+        rows = [
+            [
+                *(said(row[axis]) for axis in swept),
+                f"{row['k']}/{row['n']}",
+                str(row["DNF_test"]),
+                str(row["DNF_train"]),
+                "not reached" if row["n"] and math.isnan(row["median"]) else _steps(row["median"]),
+                _interval(row["median_low"], row["median_high"]),
+                _steps(row["mean_of_k"]),
+                _steps(row["std_of_k"]),
+                _interval(row["min_of_k"], row["max_of_k"]),
+                ", ".join(f"{row[fate]} {FATE_NAMES[fate]}" for fate in _BESIDES if row[fate]),
+            ]
+            for row in summarize(sweep, axes, quantity).to_dict("records")
+        ]
+        content = _folded(quantity_name(quantity), head, rows)
+        parts.append(f"<h3>{quantity_name(quantity)}</h3>{content}")
+    return "".join(parts)
+
+
+def _steps(x: float) -> str:
+    return "–" if math.isnan(x) else "∞" if math.isinf(x) else f"{x:,.0f}"
+
+
+def _interval(low: float, high: float, form: Callable[[float], str] = _steps) -> str:
+    return "–" if math.isnan(low) else f"{form(low)} to {form(high)}"
+
+
+def _outcomes(sweep: pd.DataFrame, swept: Sequence[str]) -> str:
+    several = [axis for axis in swept if len(values_of(sweep, axis)) > 1]
+    pairs = list(combinations(several, 2))
+    parts = []
+    for i, (x, y) in enumerate(pairs):
+        for value in ("outcome", "T_grok_0.95"):
+            caption = "" if i or value != "outcome" else caption_of(phase_diagram)
+            parts.append(block(phase_diagram(sweep, x, y, value), f"phase_diagram_{i}_{value[0]}", caption))
+    if not pairs:
+        parts.append(_nothing("no phase diagram: it needs two axes, besides the seeds, with two values each"))
+    if not pairs or len(settings(sweep, swept)) < len(sweep):  # else the phase diagrams say it all
+        parts.append(block(outcome_counts(sweep, swept), "outcome_counts", caption_of(outcome_counts)))
+    return "".join(parts)
+
+
+def _times(sweep: pd.DataFrame, swept: Sequence[str]) -> str:
+    numeric = [axis for axis in swept if _is_numeric(sweep, axis)]
+    if not numeric:
+        return _nothing("no numeric axis was swept with two values or more: there is nothing to draw times against")
+    parts, rows = [], []
+    for i, axis in enumerate(numeric):
+        for quantity in _TIMES:
+            figure = delay_against(sweep, axis, quantity)
+            meta: dict[str, Any] = figure.layout.meta  # pyright: ignore[reportAttributeAccessIssue]
+            caption = "" if parts else caption_of(delay_against)
+            parts.append(block(figure, f"{quantity.replace('.', '_')}_{i}", caption))
+            rows += [_fit_row(axis, quantity, fit) for fit in meta["fits"]]
+    head = ["quantity", "against", "of", "exponent", "95 % interval", "runs", "censored", "spread of ln", "method"]
+    fits = _folded("Power laws", head, rows) if rows else _nothing("no power law could be fitted: the figures say why")
+    return f"<h3>Power laws</h3>{fits}" + "".join(parts)
+
+
+def _is_numeric(sweep: pd.DataFrame, axis: str) -> bool:
+    values = values_of(sweep, axis)
+    return len(values) > 1 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
+def _fit_row(axis: str, quantity: str, fit: dict[str, Any]) -> list[str]:
+    return [
+        quantity_name(quantity),
+        f"<code>{escape(axis)}</code>",
+        fit["group"] or "all runs",
+        f"{fit['exponent']:.3f}",
+        _interval(fit["low"], fit["high"], lambda x: f"{x:.3f}"),
+        str(fit["n"]),
+        str(fit["n_censored"]),
+        number(fit["spread"]),
+        escape(fit["method"]),
+    ]
+
+
+def _norms(sweep: pd.DataFrame, swept: Sequence[str]) -> str:
+    several = [axis for axis in swept if len(values_of(sweep, axis)) > 1]
+    missing = [c for c in ("weight_norm_at_T_grok_0.95", "weight_rms_at_T_grok_0.95") if c not in sweep]
+    if missing:
+        return _nothing(f"the table has no {' nor '.join(missing)}")
+    if not observe(sweep, "weight_norm_at_T_grok_0.95").reached.any():
+        return _nothing("no run grokked, or none recorded its norm")
+    if not several:
+        return _nothing("no axis besides the seeds was swept with two values or more")
+    return "".join(
+        block(norm_at_grok(sweep, axis), f"norm_at_grok_{i}", "" if i else caption_of(norm_at_grok))
+        for i, axis in enumerate(several)
+    )
+
+
+def _finals(sweep: pd.DataFrame) -> str:
+    columns = [str(column) for column in sweep if str(column).startswith("final.")]
+    rows = []
+    for column in columns:
+        try:
+            seen = observe(sweep, column)
+        except ConfigError:  # a column of words has no median
+            continue
+        values = pd.Series(seen.values).dropna()
+        if len(values):
+            shown = [number(float(x)) for x in (values.median(), values.min(), values.max())]
+            rows.append([f"<code>{escape(column.removeprefix('final.'))}</code>", f"{len(values):,}", *shown])
+    if not rows:
+        return _nothing("no run has measures at its last checkpoint")
+    said_of = "<p>At the last checkpoint of each run that has an outcome, neither diverged nor DNF train.</p>"
+    return said_of + table(["measure", "runs", "median", "min", "max"], rows)
+
+
+def _runs(sweep: pd.DataFrame, axes: Sequence[str], fates: Sequence[str]) -> str:
+    columns = ["T_train_0.99", "T_grok_0.95", "T_grok_0.99", "delay_0.95_0.99"]
+    rows = [
+        [escape(str(run["run"])), escape(str(run["status"])), FATE_NAMES[fate], _steps(float(run["step"] or 0)),
+         *(_steps(float(run[c])) for c in columns)]
+        for fate, run in zip(fates, sweep.head(_MAX_ROWS + 1).to_dict("records"), strict=False)
+    ]  # fmt: skip
+    if not rows:
+        return _nothing("the table has no runs")
+    rows += [[]] * (len(sweep) - len(rows))
+    return _folded("Every run", ["run", "status", "outcome", "last step", *map(quantity_name, columns)], rows)

@@ -1,0 +1,64 @@
+"""Statistics over runs: medians, ratios and exponents that count the runs which never got there.
+
+A run that did not grok within its budget says that T_grok is larger than its last step: its time is right-censored.
+Leaving such runs out makes every mean too small, so here a median counts them, a mean says over which runs it is, and
+a power law is fitted by a likelihood in which they have their part. A run that never memorized (DNF_train) is another
+matter, and counted apart.
+
+Plain arrays go in and frozen dataclasses come out; `observe`, `summarize`, `survival`, `compare` and `power_law` do the
+same on the table of a sweep.
+
+    >>> import numpy as np
+    >>> import grokinterp as gi
+    >>> steps = np.array([42_000, 32_000, 76_000, 400_000, 74_000])   # the fourth never grokked in 400,000 steps
+    >>> grokked = np.array([True, True, True, False, True])
+    >>> curve = gi.statistics.kaplan_meier(steps, grokked)
+    >>> curve.k, curve.n, curve.median
+    (4, 5, 74000.0)
+    >>> weight_decay = np.array([1e-4, 5e-4, 1e-3])
+    >>> fit = gi.statistics.fit_power_law(weight_decay, np.array([220_000, 45_333, 25_333]))
+    >>> round(fit.exponent, 2), fit.method
+    (-0.95, 'least squares')
+"""
+
+from grokinterp.statistics.intervals import ArmRatio, Estimate, Interval, bootstrap_interval, ratio_of_arms
+from grokinterp.statistics.powers import PowerLaw, bootstrap_exponent, fit_power_law
+from grokinterp.statistics.replicates import (
+    FATES,
+    SEEDS,
+    Observed,
+    compare,
+    observe,
+    power_law,
+    remaining_axes,
+    settings,
+    summarize,
+    survival,
+    values_of,
+)
+from grokinterp.statistics.survival import Share, Survival, kaplan_meier
+
+__all__ = [
+    "FATES",
+    "SEEDS",
+    "ArmRatio",
+    "Estimate",
+    "Interval",
+    "Observed",
+    "PowerLaw",
+    "Share",
+    "Survival",
+    "bootstrap_exponent",
+    "bootstrap_interval",
+    "compare",
+    "fit_power_law",
+    "kaplan_meier",
+    "observe",
+    "power_law",
+    "ratio_of_arms",
+    "remaining_axes",
+    "settings",
+    "summarize",
+    "survival",
+    "values_of",
+]
