@@ -31,9 +31,6 @@ State = Literal["missing", "begun", "ended", "summarized"]
 class Sweep:
     """Runs of one base configuration, each at its own point, each an ordinary run folder.
 
-    >>> sweep = Sweep.open("checkpoints/decay")                                             # doctest: +SKIP
-    >>> sweep.table.groupby("optimizer.weight_decay")["T_grok_0.95"].median()               # doctest: +SKIP
-
     Attributes:
         path: the folder.
         base: what the runs have in common.
