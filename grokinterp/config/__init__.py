@@ -1,0 +1,25 @@
+"""What determines a run, as frozen dataclasses that check themselves and go to JSON and back. No torch here."""
+
+from grokinterp.config.checks import is_prime, require_one_of
+from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig
+from grokinterp.config.run import FORMAT_VERSION, RunConfig
+from grokinterp.config.task import OPERATIONS, Operation, TaskConfig
+from grokinterp.config.training import OptimizerConfig, ScheduleConfig
+from grokinterp.schedules import schedule_terms
+
+__all__ = [
+    "FORMAT_VERSION",
+    "OPERATIONS",
+    "MLPConfig",
+    "ModelConfig",
+    "Operation",
+    "OptimizerConfig",
+    "RecordedConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "TaskConfig",
+    "TransformerConfig",
+    "is_prime",
+    "require_one_of",
+    "schedule_terms",
+]

@@ -1,0 +1,66 @@
+"""TaskConfig: what is to be learned, and from which inputs."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from grokinterp.config.checks import STRICT, is_prime, require, require_known_choices
+
+Operation = Literal[
+    "add",
+    "subtract",
+    "multiply",
+    "multiply_nonzero",
+    "divide",
+    "x^2+y^2",
+    "x^2+xy+y^2",
+    "x^2+xy+y^2+x",
+    "x^3+xy",
+    "x^3+xy^2+y",
+]
+OPERATIONS: tuple[str, ...] = get_args(Operation)
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """The problem: every input of an operation mod p, and which of them are trained on."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    operation: Operation = "add"
+    """what is computed mod p; `multiply` keeps zeros, `multiply_nonzero` and `divide` (by b != 0) do not"""
+    p: int = 113
+    """the modulus, odd or even; division needs a prime"""
+    train_fraction: float | None = 0.3
+    """share of all inputs that is trained on, strictly between 0 and 1; null where the split is unknown"""
+    split: Literal["torch", "python", "numpy", "given", "unknown"] = "torch"
+    """whose shuffle made the split; `given`: stored with the run; `unknown`: an imported model's"""
+    data_seed: int = 0
+    """seed of the split, of random labels and of label noise"""
+    label_noise: float = 0.0
+    """share of the training labels that are replaced by another class"""
+    random_labels: bool = False
+    """labels drawn at random for every input: a control that can only be memorized"""
+
+    def __post_init__(self) -> None:
+        require_known_choices(self)
+        require(self.p >= 3, f"p must be at least 3, but is {self.p}")
+        require(self.p <= 1000, f"p must be at most 1000, since all p^2 inputs are evaluated, but is {self.p}")
+        if self.operation == "divide":
+            require(
+                is_prime(self.p),
+                f"division mod {self.p} is not defined for every pair, because {self.p} is not a prime: "
+                "choose a prime p, or another operation",
+            )
+        if self.split == "unknown":
+            require(self.train_fraction is None, "split 'unknown' goes with train_fraction null")
+            require(self.label_noise == 0, "label_noise is of training labels, and with split 'unknown' none are known")
+        else:
+            given = self.train_fraction
+            require(
+                given is not None and 0.0 < given < 1.0,
+                f"train_fraction must lie strictly between 0 and 1, so that there are both training and test pairs, "
+                f"but is {given}",
+            )
+        require(0 <= self.data_seed < 2**32, f"data_seed must lie in [0, 2^32), but is {self.data_seed}")
+        require(0.0 <= self.label_noise < 1.0, f"label_noise must lie in [0, 1), but is {self.label_noise}")
+        require(not (self.random_labels and self.label_noise), "random_labels and label_noise exclude each other")
