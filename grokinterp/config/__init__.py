@@ -3,13 +3,14 @@
 from grokinterp.config.checks import is_prime, require_one_of
 from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig
 from grokinterp.config.run import FORMAT_VERSION, RunConfig
-from grokinterp.config.task import OPERATIONS, Operation, TaskConfig
+from grokinterp.config.task import OPERATIONS, S5_OPERATIONS, Operation, TaskConfig
 from grokinterp.config.training import OptimizerConfig, ScheduleConfig
 from grokinterp.schedules import schedule_terms
 
 __all__ = [
     "FORMAT_VERSION",
     "OPERATIONS",
+    "S5_OPERATIONS",
     "MLPConfig",
     "ModelConfig",
     "Operation",

@@ -16,20 +16,25 @@ Operation = Literal[
     "x^2+xy+y^2+x",
     "x^3+xy",
     "x^3+xy^2+y",
+    "s5_xy",
+    "s5_xyx",
+    "s5_xyx^-1",
 ]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
+S5_OPERATIONS = ("s5_xy", "s5_xyx", "s5_xyx^-1")
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """The problem: every input of an operation mod p, and which of them are trained on."""
+    """The problem: every input of an operation, and which of them are trained on."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
     operation: Operation = "add"
-    """what is computed mod p; `multiply` keeps zeros, `multiply_nonzero` and `divide` (by b != 0) do not"""
+    """what is computed mod p (`multiply` keeps zeros, `multiply_nonzero` and `divide` by b != 0 do not), or of two
+    permutations of five symbols"""
     p: int = 113
-    """the modulus, odd or even; division needs a prime"""
+    """the modulus, odd or even; division needs a prime. Of permutations, their number: 120"""
     train_fraction: float | None = 0.3
     """share of all inputs that is trained on, strictly between 0 and 1; null where the split is unknown"""
     split: Literal["torch", "python", "numpy", "given", "unknown"] = "torch"
@@ -45,6 +50,8 @@ class TaskConfig:
         require_known_choices(self)
         require(self.p >= 3, f"p must be at least 3, but is {self.p}")
         require(self.p <= 1000, f"p must be at most 1000, since all p^2 inputs are evaluated, but is {self.p}")
+        if self.operation in S5_OPERATIONS:
+            require(self.p == 120, f"S5 has 120 elements: give task.p 120 (it is {self.p})")
         if self.operation == "divide":
             require(
                 is_prime(self.p),
@@ -64,3 +71,8 @@ class TaskConfig:
         require(0 <= self.data_seed < 2**32, f"data_seed must lie in [0, 2^32), but is {self.data_seed}")
         require(0.0 <= self.label_noise < 1.0, f"label_noise must lie in [0, 1), but is {self.label_noise}")
         require(not (self.random_labels and self.label_noise), "random_labels and label_noise exclude each other")
+
+    @property
+    def title(self) -> str:
+        """The task in a few words: `add mod 113`, `s5_xy`."""
+        return self.operation if self.operation in S5_OPERATIONS else f"{self.operation} mod {self.p}"

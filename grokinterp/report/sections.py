@@ -116,7 +116,7 @@ def _facts_of(analysis: Analysis) -> dict[str, str]:
     timing = status.get("timing") or {}
     packages = environment.get("packages") or {}
     facts = {
-        "task": "; ".join(filter(None, [f"{task.operation} mod {task.p}, {n:,} inputs", labelled])),
+        "task": "; ".join(filter(None, [f"{task.title}, {n:,} inputs", labelled])),
         "split": split,
         "model": _fields(config.model),
         "optimizer": _fields(config.optimizer) if config.optimizer else unknown,

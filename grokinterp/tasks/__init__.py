@@ -1,0 +1,8 @@
+"""Tasks: every input of an operation, its label, and which inputs are trained on."""
+
+from grokinterp.tasks.groups import CyclicGroup
+from grokinterp.tasks.permutations import s5_elements, s5_inverses, s5_table
+from grokinterp.tasks.sums import SumClasses
+from grokinterp.tasks.task import Task
+
+__all__ = ["CyclicGroup", "SumClasses", "Task", "s5_elements", "s5_inverses", "s5_table"]
