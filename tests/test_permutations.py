@@ -53,7 +53,7 @@ def task(**changes) -> Task:
 def test_elements_are_the_permutations_in_lexicographic_order():
     assert [tuple(row) for row in s5_elements().tolist()] == ELEMENTS
     assert ELEMENTS[0] == (0, 1, 2, 3, 4)
-    assert ELEMENTS == sorted(ELEMENTS)
+    assert sorted(ELEMENTS) == ELEMENTS
 
 
 def test_the_table_against_a_loop():
