@@ -62,6 +62,13 @@ def _presets() -> dict[str, RunConfig]:
             ),
             loss_dtype="float32",
         ),
+        "parity": RunConfig(
+            task=TaskConfig(operation="parity", p=2, operands=10, train_fraction=0.5),
+            model=MLPConfig(input="signs", depth=2, width=128, activation="relu"),
+            optimizer=OptimizerConfig(lr=1e-3, weight_decay=1.0, betas=(0.9, 0.999)),
+            schedule=ScheduleConfig(steps=2000, evaluate_every=10, checkpoints="log:20:200+every:50"),
+            loss_dtype="float32",
+        ),
     }
 
 
@@ -69,10 +76,11 @@ PRESETS = tuple(_presets())
 
 
 def preset(name: str) -> RunConfig:
-    """The configuration of that name: `demo`, `nanda`, `transformer-lens`, `psi` or `manir`.
+    """The configuration of that name: `demo`, `nanda`, `transformer-lens`, `psi`, `manir` or `parity`.
 
     `nanda` is Nanda et al. 2023 (arXiv:2301.05217); `transformer-lens` the grokking demo of TransformerLens; `psi`
-    the MLP of AgentTorch/psi; `manir` the canonical run of Manir and Rupa 2026 (arXiv:2603.25009); `demo` is small.
+    the MLP of AgentTorch/psi; `manir` the canonical run of Manir and Rupa 2026 (arXiv:2603.25009); `parity` that of 10
+    bits, by an MLP on -1 and 1; `demo` is small.
 
     Raises:
         ConfigError: no preset has that name.

@@ -1,6 +1,6 @@
 """Tasks mod p against plain Python loops, and splits against the libraries that make them.
 
-Permutations have test_permutations.py."""
+Permutations have test_permutations.py, parity test_parity.py."""
 
 import random
 import subprocess
@@ -17,7 +17,7 @@ from grokinterp.tasks import Task
 
 MODULI = [3, 5, 13, 4, 8, 9, 15]
 PRIMES = [3, 5, 7, 13, 23]
-MODULAR = [operation for operation in OPERATIONS if operation not in S5_OPERATIONS]
+MODULAR = [operation for operation in OPERATIONS if operation not in (*S5_OPERATIONS, "parity")]
 COMMUTATIVE = ["add", "multiply", "multiply_nonzero", "x^2+y^2", "x^2+xy+y^2"]
 NON_COMMUTATIVE = ["subtract", "divide", "x^2+xy+y^2+x", "x^3+xy", "x^3+xy^2+y"]
 FORMULAS = {

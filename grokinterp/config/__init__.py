@@ -1,7 +1,7 @@
 """What determines a run, as frozen dataclasses that check themselves and go to JSON and back. No torch here."""
 
 from grokinterp.config.checks import is_prime, require_one_of
-from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig
+from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
 from grokinterp.config.run import FORMAT_VERSION, RunConfig
 from grokinterp.config.task import OPERATIONS, S5_OPERATIONS, Operation, TaskConfig
 from grokinterp.config.training import OptimizerConfig, ScheduleConfig
@@ -21,6 +21,7 @@ __all__ = [
     "TaskConfig",
     "TransformerConfig",
     "is_prime",
+    "require_fit",
     "require_one_of",
     "schedule_terms",
 ]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator
 
 from grokinterp.config.checks import STRICT, require, require_finite, require_known_choices
+from grokinterp.config.task import TaskConfig
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,16 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class MLPConfig:
-    """A multi-layer perceptron on the two operands, as a HookedRootModule."""
+    """A multi-layer perceptron on the operands, as a HookedRootModule."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
     kind: Literal["mlp"] = "mlp"
-    input: Literal["one_hot", "concat", "sum"] = "one_hot"
-    """one-hot vectors side by side; embeddings side by side; embeddings added (symmetric in a and b)"""
+    input: Literal["one_hot", "concat", "sum", "signs"] = "one_hot"
+    """one-hot vectors side by side; embeddings side by side; embeddings added (symmetric in the operands); or, of bits,
+    the numbers -1 and 1"""
     shared_embedding: bool = True
-    """one table for both operands (`embed.W_E`) or one each (`embed_a.W_E`, `embed_b.W_E`)"""
+    """one table for all operands (`embed.W_E`) or, of two, one each (`embed_a.W_E`, `embed_b.W_E`)"""
     d_embed: int | None = None
     """width of an embedding; by default the layers' width"""
     depth: int = 2
@@ -87,13 +89,14 @@ class MLPConfig:
         for name in ("depth", "width"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, but is {getattr(self, name)}")
         require(self.d_embed is None or self.d_embed >= 1, f"d_embed must be at least 1, but is {self.d_embed}")
-        require(self.input != "one_hot" or self.d_embed is None, "d_embed has no meaning for one-hot inputs")
+        plain = {"one_hot": "one-hot", "signs": "-1 and 1"}.get(self.input)
+        require(plain is None or self.d_embed is None, f"d_embed has no meaning for {plain} inputs")
         if self.architecture == "residual":
-            fed = {"one_hot": None, "sum": self.embedding_width, "concat": 2 * self.embedding_width}[self.input]
+            fed = {"sum": self.embedding_width, "concat": 2 * self.embedding_width}.get(self.input)
             require(
                 fed == self.width,
                 f"a residual MLP adds its blocks to its input, so the input must be embedded and as wide as the "
-                f"layers ({self.width}); it is {'one-hot' if fed is None else fed}",
+                f"layers ({self.width}); it is {plain if fed is None else fed}",
             )
         require_finite(self.init_scale, "init_scale", above=True)
 
@@ -113,3 +116,21 @@ class RecordedConfig:
 
 
 ModelConfig = Annotated[TransformerConfig | MLPConfig | RecordedConfig, Discriminator("kind")]
+
+
+def require_fit(model: TransformerConfig | MLPConfig | RecordedConfig, task: TaskConfig) -> None:
+    """Raises a ConfigError where a model cannot read the inputs of a task."""
+    if not isinstance(model, MLPConfig):
+        return
+    require(model.input != "signs" or task.p == 2, f"model.input 'signs' is for bits, and {task.title} has none")
+    if task.operands != 2:
+        embedded = model.input in ("concat", "sum")
+        require(
+            model.shared_embedding or not embedded,
+            f"embeddings that are not shared are for 2 operands, and {task.title} has {task.operands}",
+        )
+        require(
+            model.architecture == "flat" or model.input != "concat",
+            f"a residual MLP on embeddings side by side is for 2 operands, and {task.title} has {task.operands}: "
+            "choose model.input sum, or model.architecture flat",
+        )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from grokinterp.config.checks import STRICT, require, require_known_choices
-from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig
+from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
 from grokinterp.config.task import TaskConfig
 from grokinterp.config.training import OptimizerConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, nearest
@@ -38,6 +38,7 @@ class RunConfig:
         require(0 <= self.model_seed < 2**32, f"model_seed must lie in [0, 2^32), but is {self.model_seed}")
         require(self.format_version == FORMAT_VERSION, f"format_version is {FORMAT_VERSION} here and cannot be chosen")
         require_known_choices(self)
+        require_fit(self.model, self.task)
 
     def to_json(self) -> str:
         """This configuration as indented JSON."""

@@ -19,9 +19,12 @@ Operation = Literal[
     "s5_xy",
     "s5_xyx",
     "s5_xyx^-1",
+    "parity",
 ]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 S5_OPERATIONS = ("s5_xy", "s5_xyx", "s5_xyx^-1")
+
+_MOST_BITS = 20  # of which all 2^k strings are evaluated
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,11 @@ class TaskConfig:
 
     operation: Operation = "add"
     """what is computed mod p (`multiply` keeps zeros, `multiply_nonzero` and `divide` by b != 0 do not), or of two
-    permutations of five symbols"""
+    permutations of five symbols, or the sum of bits mod 2"""
     p: int = 113
-    """the modulus, odd or even; division needs a prime. Of permutations, their number: 120"""
+    """the modulus, odd or even; division needs a prime. 120 for permutations, which is their number; 2 for parity"""
+    operands: int = 2
+    """number of operands: the number of bits for parity, else 2"""
     train_fraction: float | None = 0.3
     """share of all inputs that is trained on, strictly between 0 and 1; null where the split is unknown"""
     split: Literal["torch", "python", "numpy", "given", "unknown"] = "torch"
@@ -48,7 +53,19 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         require_known_choices(self)
-        require(self.p >= 3, f"p must be at least 3, but is {self.p}")
+        if self.operation == "parity":
+            require(self.p == 2, f"parity is the sum of bits mod 2: give task.p 2 (it is {self.p})")
+            require(
+                2 <= self.operands <= _MOST_BITS,
+                f"operands, the number of bits, must lie in 2 .. {_MOST_BITS}, since all 2^operands strings are "
+                f"evaluated, but is {self.operands}",
+            )
+        else:
+            require(self.p >= 3, f"p must be at least 3, but is {self.p}")
+            require(
+                self.operands == 2,
+                f"{self.operation} has 2 operands, and operands is {self.operands}: only parity has another number",
+            )
         require(self.p <= 1000, f"p must be at most 1000, since all p^2 inputs are evaluated, but is {self.p}")
         if self.operation in S5_OPERATIONS:
             require(self.p == 120, f"S5 has 120 elements: give task.p 120 (it is {self.p})")
@@ -74,5 +91,16 @@ class TaskConfig:
 
     @property
     def title(self) -> str:
-        """The task in a few words: `add mod 113`, `s5_xy`."""
+        """The task in a few words: `add mod 113`, `s5_xy`, `parity of 10 bits`."""
+        if self.operation == "parity":
+            return f"parity of {self.operands} bits"
         return self.operation if self.operation in S5_OPERATIONS else f"{self.operation} mod {self.p}"
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of inputs that there are."""
+        if self.operation == "parity":
+            return 2**self.operands
+        first = self.p - (self.operation == "multiply_nonzero")
+        second = self.p - (self.operation in ("multiply_nonzero", "divide"))
+        return first * second

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from grokinterp.config import MLPConfig, ModelConfig, RecordedConfig, RunConfig, TransformerConfig
+from grokinterp.config import MLPConfig, ModelConfig, RecordedConfig, RunConfig, TransformerConfig, require_fit
 from grokinterp.errors import ConfigError
 from grokinterp.models import forward as exact
 from grokinterp.models.forward import Activations, Weights
@@ -47,20 +47,21 @@ def build_model(config: RunConfig | ModelConfig, task: Task, seed: int | None = 
         device: where the model is put.
 
     Raises:
-        ConfigError: a recorded model, whose architecture is not known.
+        ConfigError: a recorded model, whose architecture is not known, or a model that cannot read the task's inputs.
     """
     if isinstance(config, RunConfig):
         seed = config.model_seed if seed is None else seed
         config = config.model
+    require_fit(config, task.config)
     generator = torch.Generator().manual_seed(seed or 0)
     if isinstance(config, TransformerConfig):
         from grokinterp.models.transformer import build_transformer
 
-        model = build_transformer(config, task.p, task.n_classes, generator)
+        model = build_transformer(config, task.p, task.n_classes, generator, task.operands)
     elif isinstance(config, MLPConfig):
         from grokinterp.models.mlp import MLP
 
-        model = MLP(config, task.p, task.n_classes, generator)
+        model = MLP(config, task.p, task.n_classes, generator, task.operands)
     else:
         raise ConfigError(
             "a recorded model cannot be built: only its logits and weights are known, not its architecture"
@@ -123,7 +124,7 @@ def forward_for(config: ModelConfig, task: Task, *, plain: bool = False) -> Forw
 
     Args:
         config: the architecture.
-        task: the task, for the module that a fallback needs.
+        task: gives the number of operands, and the module that a fallback needs.
         plain: True to use the module itself even where a faster form exists.
     """
     if isinstance(config, MLPConfig):
@@ -132,7 +133,7 @@ def forward_for(config: ModelConfig, task: Task, *, plain: bool = False) -> Forw
         raise ConfigError("a recorded model has no forward pass: its logits were recorded")
     if plain:
         return Forward("module", _module_activations(config, task), config)
-    if exact.has_last_position_form(config):
+    if exact.has_last_position_form(config, task.operands):
         return Forward("last_position", partial(exact.last_position, config=config), config)
     return Forward("prefix", partial(exact.prefix, config=config), config)
 

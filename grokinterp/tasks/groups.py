@@ -27,7 +27,7 @@ class CyclicGroup:
 
 
 def cyclic_group(config: TaskConfig) -> CyclicGroup | None:
-    """The cyclic group behind an operation, or None (polynomials; products for composite p; S5)."""
+    """The cyclic group behind an operation, or None (polynomials; products for composite p; S5; parity)."""
     p, name = config.p, config.operation
     residues = torch.arange(p)
     if name == "add":
@@ -46,6 +46,8 @@ def why_no_group(config: TaskConfig) -> str:
     """What to say of an operation that `cyclic_group` gives None for."""
     if config.operation in S5_OPERATIONS:
         return f"{config.operation} has no cyclic group behind it: S5 is not cyclic, and does not even commute"
+    if config.operation == "parity":
+        return f"{config.title} is no operation on pairs: no cyclic group is behind it"
     return f"{config.title} has no cyclic group behind it"
 
 

@@ -23,16 +23,20 @@ _POLYNOMIALS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 COMMUTATIVE = frozenset({"add", "multiply", "multiply_nonzero", "x^2+y^2", "x^2+xy+y^2"})
 
 
-def all_inputs(config: TaskConfig) -> Int[Tensor, "n 2"]:
-    """Every input of an operation, row-major."""
+def all_inputs(config: TaskConfig) -> Int[Tensor, "n k"]:
+    """Every input of an operation, row-major: of bits, the numbers 0 .. 2^k - 1 in binary, the highest bit first."""
+    if config.operation == "parity":
+        return torch.cartesian_prod(*[torch.arange(2)] * config.operands)
     first = torch.arange(1 if config.operation == "multiply_nonzero" else 0, config.p)
     second = torch.arange(1 if config.operation in ("multiply_nonzero", "divide") else 0, config.p)
     return torch.cartesian_prod(first, second)
 
 
-def answers(config: TaskConfig, inputs: Int[Tensor, "n 2"]) -> Int[Tensor, " n"]:
+def answers(config: TaskConfig, inputs: Int[Tensor, "n k"]) -> Int[Tensor, " n"]:
     """What the operation gives for each input."""
     p = config.p
+    if config.operation == "parity":
+        return inputs.sum(dim=1) % 2
     a, b = inputs.unbind(dim=1)
     if config.operation in S5_OPERATIONS:
         return s5_answers(config.operation, a, b)

@@ -22,7 +22,7 @@ _LABEL_STREAM = 0x9E3779B9
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """All inputs of an operation mod p, row-major, with labels and the training set.
+    """All inputs of an operation, row-major, with labels and the training set.
 
     >>> task = Task.modular_addition(p=5, train_fraction=0.4)
     >>> task.inputs.shape, int(task.train_mask.sum())
@@ -30,14 +30,14 @@ class Task:
 
     Attributes:
         config: the configuration it was made from.
-        inputs: `[n, 2]`, the operands, row-major.
+        inputs: `[n, k]`, the operands, row-major; two, but for parity.
         labels: `[n]`, what a model is trained and scored on (with label noise, if any).
         train_mask: `[n]`, True where an input is trained on; None where the split is not known.
         equals_token: whether `tokens` end in `=`.
     """
 
     config: TaskConfig
-    inputs: Int[Tensor, "n 2"]
+    inputs: Int[Tensor, "n k"]
     labels: Int[Tensor, " n"]
     train_mask: Bool[Tensor, " n"] | None
     equals_token: bool = True
@@ -79,8 +79,9 @@ class Task:
         *,
         train_indices: Sequence[int] | Tensor | None = None,
         equals_token: bool = True,
+        operands: int = 2,
     ) -> "Task":
-        """Any operation mod p; without `train_fraction` and `train_indices` the split counts as unknown."""
+        """Any operation; without `train_fraction` and `train_indices` the split counts as unknown."""
         known = train_fraction is not None or train_indices is not None
         config = TaskConfig(
             operation=operation,
@@ -88,6 +89,7 @@ class Task:
             train_fraction=(train_fraction if train_fraction is not None else 0.5) if known else None,
             split="torch" if known else "unknown",
             data_seed=data_seed,
+            operands=operands,
         )
         return Task.from_config(config, equals_token=equals_token, train_indices=train_indices)
 
@@ -106,6 +108,11 @@ class Task:
     @property
     def p(self) -> int:
         return self.config.p
+
+    @property
+    def operands(self) -> int:
+        """Number of operands in an input."""
+        return self.config.operands
 
     @property
     def n_classes(self) -> int:
@@ -131,6 +138,8 @@ class Task:
     @property
     def why_no_mirror(self) -> str:
         """What to say where a subset needs mirrored pairs and there are none."""
+        if self.config.operation == "parity":
+            return f"{self.config.title} is no operation on pairs: no input has a mirror"
         what = "a random label" if self.config.random_labels else self.config.operation
         return f"{what} does not commute: no pair has a mirror"
 
@@ -157,7 +166,7 @@ class Task:
 
     @cached_property
     def group(self) -> CyclicGroup | None:
-        """The cyclic group behind the operation, or None (polynomials; products for composite p; S5)."""
+        """The cyclic group behind the operation, or None (polynomials; products for composite p; S5; parity)."""
         return cyclic_group(self.config)
 
     @property
