@@ -23,6 +23,8 @@ _HOME = {
     "MLPConfig": "config",
     "OptimizerConfig": "config",
     "Recorder": "recorder",
+    "RegressionConfig": "config",
+    "RegressionTask": "tasks",
     "Run": "run",
     "RunConfig": "config",
     "ScheduleConfig": "config",
@@ -47,6 +49,8 @@ __all__ = [
     "MissingNeedError",
     "OptimizerConfig",
     "Recorder",
+    "RegressionConfig",
+    "RegressionTask",
     "Run",
     "RunConfig",
     "RunError",
@@ -88,6 +92,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.config import (
         MLPConfig,
         OptimizerConfig,
+        RegressionConfig,
         RunConfig,
         ScheduleConfig,
         TaskConfig,
@@ -99,7 +104,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.recorder import Recorder
     from grokinterp.report import write_report
     from grokinterp.run import Run
-    from grokinterp.tasks import Task
+    from grokinterp.tasks import RegressionTask, Task
     from grokinterp.timeline import analyze
     from grokinterp.training import train
     from grokinterp.transition import Transition, find_transition

@@ -40,8 +40,9 @@ Train networks on modular arithmetic, keep every checkpoint, and measure how the
 class Train:
     """Train a model into a new run folder, or resume one.
 
-    The defaults shown are those of --preset NAME (demo, nanda, transformer-lens, psi, manir) or of --config FILE (a
-    config.json). These are read first, supply all defaults, and fix the kind of model.
+    The defaults shown are those of --preset NAME (demo, nanda, transformer-lens, psi, manir, s5, parity,
+    teacher-student) or of --config FILE (a config.json). These are read first, supply all defaults, and fix the kind of
+    model and whether the task is a regression.
     """
 
     run: tyro.conf.Positional[Path]
@@ -371,7 +372,7 @@ def _demo(arguments: Sequence[str]) -> int:
     if there and Run.open(options.run).status.get("status") == "finished":
         run = Run.open(options.run)
     else:
-        print(f"training a 1-layer transformer on (a + b) mod {config.task.p} into {options.run} ...", flush=True)
+        print(f"training a 1-layer transformer on {config.task.title} into {options.run} ...", flush=True)
         run = train(config, options.run, resume=there)
         if run.status["status"] != "finished":
             return _say_how_it_ended(run)

@@ -2,6 +2,7 @@
 
 from grokinterp.config.checks import is_prime, require_one_of
 from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
+from grokinterp.config.regression import AnyTaskConfig, RegressionConfig
 from grokinterp.config.run import FORMAT_VERSION, RunConfig
 from grokinterp.config.task import OPERATIONS, S5_OPERATIONS, Operation, TaskConfig
 from grokinterp.config.training import OptimizerConfig, ScheduleConfig
@@ -11,11 +12,13 @@ __all__ = [
     "FORMAT_VERSION",
     "OPERATIONS",
     "S5_OPERATIONS",
+    "AnyTaskConfig",
     "MLPConfig",
     "ModelConfig",
     "Operation",
     "OptimizerConfig",
     "RecordedConfig",
+    "RegressionConfig",
     "RunConfig",
     "ScheduleConfig",
     "TaskConfig",

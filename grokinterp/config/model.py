@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator
 
 from grokinterp.config.checks import STRICT, require, require_finite, require_known_choices
+from grokinterp.config.regression import RegressionConfig
 from grokinterp.config.task import TaskConfig
 
 
@@ -65,9 +66,9 @@ class MLPConfig:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     kind: Literal["mlp"] = "mlp"
-    input: Literal["one_hot", "concat", "sum", "signs"] = "one_hot"
-    """one-hot vectors side by side; embeddings side by side; embeddings added (symmetric in the operands); or, of bits,
-    the numbers -1 and 1"""
+    input: Literal["one_hot", "concat", "sum", "signs", "vector"] = "one_hot"
+    """one-hot vectors side by side; embeddings side by side; embeddings added (symmetric in the operands); of bits, the
+    numbers -1 and 1; of a regression, its numbers"""
     shared_embedding: bool = True
     """one table for all operands (`embed.W_E`) or, of two, one each (`embed_a.W_E`, `embed_b.W_E`)"""
     d_embed: int | None = None
@@ -89,7 +90,7 @@ class MLPConfig:
         for name in ("depth", "width"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, but is {getattr(self, name)}")
         require(self.d_embed is None or self.d_embed >= 1, f"d_embed must be at least 1, but is {self.d_embed}")
-        plain = {"one_hot": "one-hot", "signs": "-1 and 1"}.get(self.input)
+        plain = {"one_hot": "one-hot", "signs": "-1 and 1", "vector": "vector"}.get(self.input)
         require(plain is None or self.d_embed is None, f"d_embed has no meaning for {plain} inputs")
         if self.architecture == "residual":
             fed = {"sum": self.embedding_width, "concat": 2 * self.embedding_width}.get(self.input)
@@ -118,10 +119,15 @@ class RecordedConfig:
 ModelConfig = Annotated[TransformerConfig | MLPConfig | RecordedConfig, Discriminator("kind")]
 
 
-def require_fit(model: TransformerConfig | MLPConfig | RecordedConfig, task: TaskConfig) -> None:
+def require_fit(model: TransformerConfig | MLPConfig | RecordedConfig, task: TaskConfig | RegressionConfig) -> None:
     """Raises a ConfigError where a model cannot read the inputs of a task."""
+    if isinstance(task, RegressionConfig):
+        reads = isinstance(model, MLPConfig) and model.input == "vector"
+        require(reads, f"{task.title} is a regression: it needs model.kind mlp with model.input vector")
+        return
     if not isinstance(model, MLPConfig):
         return
+    require(model.input != "vector", f"model.input 'vector' is for regressions, and {task.title} is none")
     require(model.input != "signs" or task.p == 2, f"model.input 'signs' is for bits, and {task.title} has none")
     if task.operands != 2:
         embedded = model.input in ("concat", "sum")

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from grokinterp.config.checks import STRICT, require, require_known_choices
 from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
+from grokinterp.config.regression import AnyTaskConfig, RegressionConfig
 from grokinterp.config.task import TaskConfig
 from grokinterp.config.training import OptimizerConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, nearest
@@ -22,14 +23,15 @@ class RunConfig:
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    task: TaskConfig = field(default_factory=TaskConfig)
+    task: AnyTaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=TransformerConfig)
     optimizer: OptimizerConfig | None = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig | None = field(default_factory=ScheduleConfig)
     model_seed: int = 0
     """seed of the initialization and of the order of minibatches"""
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
-    """mse: mean over examples and classes of the squared distance to the one-hot label"""
+    """mse: mean over examples and classes of the squared distance to the one-hot label, or to the numbers that a
+    regression is of, which needs it"""
     loss_dtype: Literal["float64", "float32"] = "float64"
     """dtype of the loss given float32 logits; float32 uses a form that stays exact at small losses"""
     format_version: int = FORMAT_VERSION
@@ -39,6 +41,10 @@ class RunConfig:
         require(self.format_version == FORMAT_VERSION, f"format_version is {FORMAT_VERSION} here and cannot be chosen")
         require_known_choices(self)
         require_fit(self.model, self.task)
+        require(
+            self.loss == "mse" or not isinstance(self.task, RegressionConfig),
+            f"{self.task.title} is a regression: it needs loss mse",
+        )
 
     def to_json(self) -> str:
         """This configuration as indented JSON."""
@@ -76,20 +82,24 @@ def _adapter() -> Any:
     return TypeAdapter(RunConfig)  # building it costs 20 ms, and --help has no use for it
 
 
-_MODELS: dict[str, type] = {"transformer": TransformerConfig, "mlp": MLPConfig, "recorded": RecordedConfig}
-_SECTIONS: dict[str, type] = {"task": TaskConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig}
+_KINDS: dict[str, dict[str, type]] = {
+    "model": {"transformer": TransformerConfig, "mlp": MLPConfig, "recorded": RecordedConfig},
+    "task": {"classification": TaskConfig, "regression": RegressionConfig},
+}
+_SECTIONS: dict[str, type] = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig}
 
 
 def _first_problem(error: ValidationError) -> str:
     first, *others = error.errors()
-    # Within a model, pydantic names the kind that it chose; the file has no such level.
+    # Within a model or a task, pydantic names the kind that it chose; the file has no such level.
     parts = [str(part) for part in first["loc"]]
-    parts = [part for i, part in enumerate(parts) if not (i == 1 and parts[0] == "model" and part in _MODELS)]
+    kind = _KINDS.get(parts[0], {}).get(parts[1]) if len(parts) > 1 else None
+    if kind is not None:
+        del parts[1]
     place = ".".join(parts) or "the whole"
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        owner = _MODELS.get(str(first["loc"][1])) if parts[0] == "model" else _SECTIONS.get(parts[0], RunConfig)
-        known = [item.name for item in fields(owner or RunConfig)]
+        known = [item.name for item in fields(kind or _SECTIONS.get(parts[0], RunConfig))]
         return f"{place} is not a key of this configuration: {nearest(parts[-1], known)}{more}"
     if first["type"] == "union_tag_not_found":
         return f"{place}.kind is missing: it says which model this is, transformer or mlp{more}"

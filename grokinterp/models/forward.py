@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from grokinterp.config import MLPConfig, TransformerConfig
@@ -303,12 +303,12 @@ def _sum(tensors: Sequence[Tensor]) -> Tensor:
 
 def mlp(
     weights: Weights,
-    inputs: Int[Tensor, "n k"],
+    inputs: Real[Tensor, "n k"],
     config: MLPConfig,
     hook: Hook = _no_hook,
     matmul: Matmul = torch.matmul,
 ) -> Activations:
-    """An MLP baseline; `hook(name, value)` sees, and may replace, each named activation."""
+    """An MLP on operands or vectors; `hook(name, value)` sees, and may replace, each named activation."""
     activation = ACTIVATIONS[config.activation]
     operands, W_0 = inputs.unbind(dim=1), weights["layers.0.W"]
     gathered = config.input == "one_hot"
@@ -316,8 +316,8 @@ def mlp(
         # A one-hot vector times a matrix is a row of it: x is already what the first layer's matrix gives.
         tables = W_0.chunk(len(operands))
         x = _sum([F.embedding(operand, table) for operand, table in zip(operands, tables, strict=True)])
-    elif config.input == "signs":
-        x = (2 * inputs - 1).to(W_0.dtype)
+    elif config.input in ("signs", "vector"):
+        x = (2 * inputs - 1 if config.input == "signs" else inputs).to(W_0.dtype)
     else:
         names = ["embed.W_E"] * len(operands) if "embed.W_E" in weights else ["embed_a.W_E", "embed_b.W_E"]
         embedded = [F.embedding(operand, weights[name]) for operand, name in zip(operands, names, strict=True)]

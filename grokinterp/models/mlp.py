@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
@@ -50,9 +50,9 @@ class _Unembed(nn.Module):
 
 
 class MLP(HookedRootModule):
-    """An MLP on operands in 0 .. p-1.
+    """An MLP on operands in 0 .. p-1, or on vectors.
 
-    Parameters `embed.W_E` (or `embed_a.W_E`, `embed_b.W_E`; none for one-hot inputs and signs), `layers.i.W [in, out]`,
+    Parameters `embed.W_E` (or `embed_a.W_E`, `embed_b.W_E`; none for other inputs), `layers.i.W [in, out]`,
     `layers.i.b`, in residual blocks also `layers.i.ln.w`, `.ln.b`, `.W_out`, `.b_out`; `unembed.W_U`, `unembed.b_U`.
     Hooks `hook_embed` (where there are embeddings), `layers.i.hook_pre`, `layers.i.hook_post`.
     """
@@ -62,14 +62,14 @@ class MLP(HookedRootModule):
 
         Args:
             config: the architecture.
-            p: number of values an operand takes.
+            p: number of values an operand takes; of vectors, any number.
             n_classes: number of outputs.
             generator: source of the initial weights; the global generator is left alone.
-            operands: number of operands.
+            operands: number of operands, or of numbers in a vector.
         """
         super().__init__()
         self.config = config
-        width_in = operands if config.input == "signs" else operands * p
+        width_in = operands if config.input in ("signs", "vector") else operands * p
         if config.input in ("concat", "sum"):
             if config.shared_embedding:
                 self.embed = _Embed(p, config.embedding_width)
@@ -84,7 +84,7 @@ class MLP(HookedRootModule):
         self.setup()
         initialize(self, config, generator)
 
-    def forward(self, inputs: Int[Tensor, "n k"]) -> Float[Tensor, "n c"]:
+    def forward(self, inputs: Real[Tensor, "n k"]) -> Float[Tensor, "n c"]:
         """Logits of each input."""
         hooks = self.hook_dict
         weights = dict(self.named_parameters())

@@ -1,8 +1,11 @@
-"""Tasks: every input of an operation, its label, and which inputs are trained on."""
+"""Tasks: every input, its label, and which inputs are trained on."""
 
 from grokinterp.tasks.groups import CyclicGroup
 from grokinterp.tasks.permutations import s5_elements, s5_inverses, s5_table
+from grokinterp.tasks.regression import RegressionTask
 from grokinterp.tasks.sums import SumClasses
 from grokinterp.tasks.task import Task
 
-__all__ = ["CyclicGroup", "SumClasses", "Task", "s5_elements", "s5_inverses", "s5_table"]
+AnyTask = Task | RegressionTask
+
+__all__ = ["AnyTask", "CyclicGroup", "RegressionTask", "SumClasses", "Task", "s5_elements", "s5_inverses", "s5_table"]
