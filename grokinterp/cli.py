@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from grokinterp.config import RunConfig
+from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError, nearest
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def _say_how_it_ended(run: "Run") -> int:
     if status["status"] == "stopped":
         print(f"continue with: grokinterp train {run.path} --resume")
         return 130
-    if status["status"] == "finished":
+    if status["status"] == "finished" and isinstance(run.config.task, TaskConfig):  # a regression is not analyzed
         print(f"next: grokinterp analyze {run.path}")
     return 1 if status["status"] == "diverged" else 0
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from grokinterp.cli import main
 from grokinterp.config import (
     MLPConfig,
     OptimizerConfig,
@@ -44,7 +45,8 @@ SMALL = replace(
     model=MLPConfig(input="vector", activation="tanh", depth=2, width=10),
     schedule=SHORT,
 )
-MINIBATCHES = replace(SMALL, optimizer=OptimizerConfig(name="sgd", lr=0.05, momentum=0.9, weight_decay=0.0, batch_size=7))
+STEADY = OptimizerConfig(name="sgd", lr=0.05, momentum=0.9, weight_decay=0.0, batch_size=7)
+MINIBATCHES = replace(SMALL, optimizer=STEADY)
 
 
 # --- the task --------------------------------------------------------------------------------------------------------
@@ -372,6 +374,23 @@ def test_there_is_no_snapshot_and_nothing_to_analyze(ask, small):
     with pytest.raises(ConfigError, match=f"^{small.path}: {message}; its losses, .* are in run.metrics$"):
         ask(small)
     assert not (small.path / "analysis").exists()
+
+
+def test_the_command_line_trains_it_and_refuses_to_analyze_it(tmp_path, capsys):
+    path = str(tmp_path / "run")
+    small_flags = ["--task.n-train", "7", "--task.teacher-width", "4", "--model.width", "6", "--schedule.steps", "3"]
+    assert main(["train", path, "--preset", "teacher-student", *small_flags, "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["task"]["n_train"] == 7
+    assert main(["train", path, "--preset", "teacher-student", *small_flags]) == 0
+    assert "analyze" not in capsys.readouterr().out
+    assert len(Run.open(path).task.labels) == 107
+    assert main(["analyze", path]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "is a regression: it has no classes" in said.err
+    assert main(["list", str(tmp_path)]) == 0
+    assert "teacher_student" in capsys.readouterr().out
 
 
 def test_a_run_of_a_regression_can_be_estimated():
