@@ -23,6 +23,8 @@ _HOME = {
     "MLPConfig": "config",
     "OptimizerConfig": "config",
     "Recorder": "recorder",
+    "RegressionConfig": "config",
+    "RegressionTask": "tasks",
     "Run": "run",
     "RunConfig": "config",
     "ScheduleConfig": "config",
@@ -50,6 +52,8 @@ __all__ = [
     "MissingNeedError",
     "OptimizerConfig",
     "Recorder",
+    "RegressionConfig",
+    "RegressionTask",
     "Run",
     "RunConfig",
     "RunError",
@@ -97,6 +101,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.config import (
         MLPConfig,
         OptimizerConfig,
+        RegressionConfig,
         RunConfig,
         ScheduleConfig,
         TaskConfig,
@@ -109,7 +114,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.report import write_report, write_sweep_report
     from grokinterp.run import Run
     from grokinterp.sweep import Sweep, train_sweep
-    from grokinterp.tasks import Task
+    from grokinterp.tasks import RegressionTask, Task
     from grokinterp.timeline import analyze
     from grokinterp.training import train
     from grokinterp.transition import Transition, find_transition

@@ -70,7 +70,7 @@ class Analysis:
 def _summary(analysis: Analysis) -> dict[str, Any]:
     """What an analysis says, as the JSON object of `grokinterp analyze --json`; what is unknown is null."""
     run, transition, found = analysis.run, analysis.transition, analysis.reference.frequencies
-    config = run.config.task
+    config = run.classification.config
     steps = [int(step) for step in analysis.timeline.index]
 
     def events(by_threshold: dict[float, Event]) -> dict[str, Any]:

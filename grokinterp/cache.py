@@ -15,7 +15,7 @@ from grokinterp.files import make_folder, write_atomically
 from grokinterp.jobs import Cell
 from grokinterp.measures import Measure
 
-_SOURCES = ("measures", "models", "fourier.py", "tasks.py", "run.py", "jobs.py")
+_SOURCES = ("measures", "models", "tasks", "fourier.py", "run.py", "jobs.py")
 
 
 @cache

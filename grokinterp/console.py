@@ -99,7 +99,7 @@ def describe_runs(folder: Path) -> list[dict[str, Any]]:
             run = Run.open(path)
             status, metrics = run.status, run.metrics
             row |= {
-                "task": f"{run.config.task.operation} mod {run.config.task.p}",
+                "task": run.config.task.title,
                 "train_fraction": run.config.task.train_fraction,
                 "model": run.config.model.kind,
                 "status": status.get("status", "unknown"),

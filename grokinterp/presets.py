@@ -5,6 +5,7 @@ from dataclasses import replace
 from grokinterp.config import (
     MLPConfig,
     OptimizerConfig,
+    RegressionConfig,
     RunConfig,
     ScheduleConfig,
     TaskConfig,
@@ -62,6 +63,35 @@ def _presets() -> dict[str, RunConfig]:
             ),
             loss_dtype="float32",
         ),
+        "s5": RunConfig(
+            task=TaskConfig(operation="s5_xy", p=120, train_fraction=0.4),
+            model=MLPConfig(input="concat", d_embed=128, depth=1, width=256, activation="relu"),
+            optimizer=OptimizerConfig(lr=1e-3, weight_decay=1.0, batch_size=1024),
+            schedule=ScheduleConfig(
+                steps=40_000,
+                evaluate_every=100,
+                checkpoints="log:40+every:500",
+                stop_when_grokked=True,
+                stop_factor=1.2,
+            ),
+            loss_dtype="float32",
+        ),
+        "parity": RunConfig(
+            task=TaskConfig(operation="parity", p=2, operands=10, train_fraction=0.5),
+            model=MLPConfig(input="signs", depth=2, width=128, activation="relu"),
+            optimizer=OptimizerConfig(lr=1e-3, weight_decay=1.0, betas=(0.9, 0.999)),
+            schedule=ScheduleConfig(steps=2000, evaluate_every=10, checkpoints="log:20:200+every:50"),
+            loss_dtype="float32",
+        ),
+        "teacher-student": RunConfig(
+            task=RegressionConfig(threshold=1e-3),
+            model=MLPConfig(input="vector", depth=2, width=100, activation="tanh", init_scale=2.0),
+            optimizer=OptimizerConfig(lr=3e-4, weight_decay=0.05, betas=(0.9, 0.999)),
+            schedule=ScheduleConfig(steps=100_000, evaluate_every=200, checkpoints="log:40+every:2000"),
+            model_seed=1,
+            loss="mse",
+            loss_dtype="float32",
+        ),
     }
 
 
@@ -69,10 +99,13 @@ PRESETS = tuple(_presets())
 
 
 def preset(name: str) -> RunConfig:
-    """The configuration of that name: `demo`, `nanda`, `transformer-lens`, `psi` or `manir`.
+    """The configuration of that name: one of `PRESETS`.
 
-    `nanda` is Nanda et al. 2023 (arXiv:2301.05217); `transformer-lens` the grokking demo of TransformerLens; `psi`
-    the MLP of AgentTorch/psi; `manir` the canonical run of Manir and Rupa 2026 (arXiv:2603.25009); `demo` is small.
+    `demo`: a small transformer, for a first look. `nanda`: Nanda et al. 2023 (arXiv:2301.05217). `transformer-lens`:
+    the grokking demo of TransformerLens. `psi`: the MLP of AgentTorch/psi. `manir`: the canonical run of Manir and Rupa
+    2026 (arXiv:2603.25009). `s5`: products of permutations by an MLP, in minutes; the task is that of Power et al. 2022
+    (arXiv:2201.02177). `parity`: of 10 bits, by an MLP, in seconds. `teacher-student`: a tanh MLP that learns another,
+    as in the code of Liu et al. 2022 (arXiv:2210.01117).
 
     Raises:
         ConfigError: no preset has that name.

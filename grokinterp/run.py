@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import Forward, build_model, forward_for, task_of
-from grokinterp.tasks import Task
+from grokinterp.tasks import AnyTask, RegressionTask, Task
 
 if TYPE_CHECKING:
     from grokinterp.measures import Snapshot
@@ -63,7 +63,7 @@ class Run:
         return f"Run({str(self.path)!r}, {self.status.get('status', 'unknown')}, {len(self.steps)} checkpoints)"
 
     @cached_property
-    def task(self) -> Task:
+    def task(self) -> AnyTask:
         """The task, with the very split that was trained on."""
         stored = self.path / "split.safetensors"
         try:
@@ -71,6 +71,20 @@ class Run:
         except (SafetensorError, KeyError, OSError) as error:
             raise RunError(f"{stored} is damaged ({error}): the split is lost") from None
         return task_of(self.config, indices)
+
+    @property
+    def classification(self) -> Task:
+        """The task, of a run that can be analyzed: snapshots and measures are of classes.
+
+        Raises:
+            ConfigError: the run is of a regression.
+        """
+        if isinstance(self.task, RegressionTask):
+            raise ConfigError(
+                f"{self.path}: {self.task.why_no_classes}, so there is no snapshot and nothing to analyze; its losses, "
+                "accuracies and norms are in run.metrics"
+            )
+        return self.task
 
     @property
     def status(self) -> dict[str, Any]:
@@ -131,14 +145,20 @@ class Run:
         return model
 
     def snapshot(self, step: int) -> "Snapshot":
-        """The checkpoint of a step, evaluated on every input."""
+        """The checkpoint of a step, evaluated on every input.
+
+        Raises:
+            ConfigError: the run is of a regression.
+            RunError: nothing was kept there.
+        """
         from grokinterp.measures import Activity, Snapshot
 
         config = self.config.model
         if isinstance(config, RecordedConfig):
             return self._recorded_snapshot(step)
         trains = getattr(config, "trains", lambda name: True)
-        weights, task, forward = self.weights(step), self.task, self.forward
+        task, forward = self.classification, self.forward
+        weights = self.weights(step)
 
         return Snapshot(
             task,
@@ -160,7 +180,9 @@ class Run:
             with safe_open(file, framework="pt") as handle:
                 frozen = json.loads((handle.metadata() or {}).get("frozen", "[]"))
             trained = tuple(name for name in weights if name not in frozen)
-        snapshot = Snapshot.from_logits(self.task, self._tensors("logits", step)["logits"], weights=weights, step=step)
+        snapshot = Snapshot.from_logits(
+            self.classification, self._tensors("logits", step)["logits"], weights=weights, step=step
+        )
         return replace(snapshot, trained=trained)
 
     @cached_property

@@ -104,7 +104,7 @@ def analyze(
     config = run.config
     transition = find_transition(
         timeline,
-        n_classes=run.task.n_classes,
+        n_classes=run.classification.n_classes,
         metrics=run.metrics,
         cross_entropy=config.loss == "cross_entropy",
         memorization_budget=config.schedule.memorization_budget if config.schedule else None,
@@ -244,9 +244,9 @@ def _reference(
     step = kept[-1] if reference_step is None else reference_step
     if step not in kept:
         raise RunError(f"no checkpoint was kept at the reference step {step}; kept: {kept[0]} to {kept[-1]}")
-    group = run.task.group
+    group = run.classification.group
     if group is None:
-        reason = run.task.why_no_group
+        reason = run.classification.why_no_group
         if frequencies is not None:
             raise ConfigError(f"frequencies were given, but {reason}")
         return Reference(KeyFrequencies((), rule, step=step, reason=reason))
@@ -268,7 +268,7 @@ def _reference(
 def _since_grokking(run: Run, kept: Sequence[int], reference: Reference) -> list[int]:
     """The steps from T_grok(0.95) on, at which keys may be found that the reference step has lost."""
     found, grokked = reference.frequencies, first_reaching(run.metrics, "test_accuracy", 0.95).step
-    if run.task.group is None or found.rule == "given" or grokked is None or (found.step or 0) < grokked:
+    if run.classification.group is None or found.rule == "given" or grokked is None or (found.step or 0) < grokked:
         return []
     return [step for step in kept if step >= grokked]
 

@@ -47,8 +47,9 @@ class Thresholds:
 
     Attributes:
         without_delay_factor: T_grok(0.95) within this multiple of T_train(0.99) is no delay.
-        without_delay_accuracy: nor is this accuracy on unseen pairs by T_train(0.99).
-        semi_grokked_from: a plateau must lie above this accuracy (and above twice chance) ...
+        without_delay_accuracy: nor is this accuracy (and one and a half times chance) on unseen pairs by T_train(0.99).
+        semi_grokked_from: a plateau must lie above this accuracy (and above twice chance, or of fewer than 5 classes
+            a quarter of the way from chance to 1) ...
         semi_grokked_to: ... and below this one ...
         flatness: ... and change by no more than this over the last quarter.
     """
@@ -66,10 +67,10 @@ class Transition:
 
     Attributes:
         outcome: `grokked`: memorized first, generalized (0.95 on test inputs) later. `generalized_without_delay`:
-            within twice T_train(0.99), or with half of the unseen pairs right by then. `semi_grokked`: resting between
-            chance and 0.95 on unseen pairs. `DNF_test`: memorized only. `DNF_train`: not even that, within its budget.
-            `diverged`: NaN, Inf, or a final train loss over twice chance. `undetermined`: unfinished, a single step,
-            or an unknown split.
+            within twice T_train(0.99), or with half of the unseen pairs (of 2 classes, three quarters) right by then.
+            `semi_grokked`: resting between chance and 0.95 on unseen pairs. `DNF_test`: memorized only. `DNF_train`:
+            not even that, within its budget. `diverged`: NaN, Inf, or a final train loss over twice chance.
+            `undetermined`: unfinished, a single step, or an unknown split.
         reason: why it is that outcome, in a few words.
         T_train: by threshold 0.95 and 0.99, first evaluated step with that train accuracy.
         T_grok: the same for accuracy on all test inputs.
@@ -96,7 +97,7 @@ class Transition:
 def find_transition(
     timeline: pd.DataFrame,
     *,
-    n_classes: int,
+    n_classes: float,
     metrics: pd.DataFrame | None = None,
     memorization_budget: int | None = None,
     status: str = "finished",
@@ -109,7 +110,8 @@ def find_transition(
         timeline: indexed by step; columns used where there: `train_loss`, `test_loss`, `train_accuracy`,
             `test_accuracy`, `novel_accuracy`, `weight_norm`, `excluded_loss_novel` (else `excluded_loss`),
             `restricted_loss_novel`, `circuit_efficiency_ratio`.
-        n_classes: number of classes; ln of it is the loss of a uniform guess.
+        n_classes: number of classes; ln of it is the loss of a uniform guess. Infinite for a regression, where no guess
+            is right by chance.
         metrics: losses, accuracies and norm on a finer grid than the timeline's, where there is one.
         memorization_budget: steps within which train accuracy must reach 0.99; by default all.
         status: `finished`, `stopped`, `running` or `diverged`, as the run's status says.
@@ -167,7 +169,7 @@ def _difference(later: int | None, earlier: int | None) -> int | None:
 def _outcome(
     curves: pd.DataFrame,
     events: dict[str, dict[float, Event]],
-    n_classes: int,
+    n_classes: float,
     memorization_budget: int | None,
     status: str,
     thresholds: Thresholds,
@@ -190,7 +192,7 @@ def _outcome(
         aside = "" if generalized is None else f", though test accuracy reached 0.95 at step {generalized}"
         return "DNF_train", f"train accuracy did not reach 0.99 within {budget} steps{aside}"
     if generalized is not None:
-        return _grokked_or_not(curves, memorized, generalized, thresholds)
+        return _grokked_or_not(curves, memorized, generalized, n_classes, thresholds)
     if unfinished:
         return "undetermined", "the run is unfinished: memorized, and not generalized yet"
     name = "novel_accuracy" if known_values(curves, "novel_accuracy") is not None else "test_accuracy"
@@ -198,7 +200,8 @@ def _outcome(
     assert series is not None
     quarter = pd.Series(series[series.index >= series.index[-1] * 0.75])
     change = _fitted_change(quarter)
-    least = max(thresholds.semi_grokked_from, 2 / n_classes)  # above chance, which is large for few classes
+    chance = 1 / n_classes
+    least = max(thresholds.semi_grokked_from, min(2 * chance, chance + (1 - chance) / 4))  # clearly above chance
     above_chance = least < series.iloc[-1] < thresholds.semi_grokked_to
     if above_chance and len(quarter) >= 3 and abs(change) <= thresholds.flatness:
         return "semi_grokked", f"{name.replace('_', ' ')} rests at {series.iloc[-1]:.3f}"
@@ -206,7 +209,7 @@ def _outcome(
 
 
 def _grokked_or_not(
-    curves: pd.DataFrame, memorized: int, generalized: int, thresholds: Thresholds
+    curves: pd.DataFrame, memorized: int, generalized: int, n_classes: float, thresholds: Thresholds
 ) -> tuple[Outcome, str]:
     if generalized <= thresholds.without_delay_factor * memorized:
         return "generalized_without_delay", f"T_grok(0.95) = {generalized} is soon after T_train(0.99) = {memorized}"
@@ -215,7 +218,7 @@ def _grokked_or_not(
     assert seen is not None
     by_then = seen.to_numpy()[seen.index.to_numpy() <= memorized]
     already = float(by_then[-1]) if len(by_then) else 0.0
-    if already >= thresholds.without_delay_accuracy:
+    if already >= max(thresholds.without_delay_accuracy, 1.5 / n_classes):
         return "generalized_without_delay", f"accuracy on unseen pairs was {already:.2f} when training was memorized"
     return "grokked", f"memorized at step {memorized}, generalized at step {generalized}"
 

@@ -29,7 +29,7 @@ _LEAST_CHECKPOINTS = 8
 
 def worker_count(run: Run, checkpoints: int) -> int:
     """How many workers `analyze` starts of itself: one a core where there is much to do, else none."""
-    if checkpoints * len(run.task.inputs) * run.task.n_classes < _WORTHWHILE:
+    if checkpoints * len(run.classification.inputs) * run.classification.n_classes < _WORTHWHILE:
         return 0
     count = min(cores(), _MOST, checkpoints // _LEAST_CHECKPOINTS)
     return count if count > 1 else 0

@@ -22,7 +22,7 @@ from grokinterp.errors import RunError
 from grokinterp.files import make_folder, sync_folder, write_atomically
 from grokinterp.locks import LOCK_NAME
 from grokinterp.run import StatusName, file_name, kept_steps, metric_lines
-from grokinterp.tasks import Task
+from grokinterp.tasks import AnyTask
 
 
 class RunWriter:
@@ -38,7 +38,7 @@ class RunWriter:
         self._being_written: Future[None] | None = None
 
     @staticmethod
-    def create(path: str | Path, config: RunConfig, environment: Mapping[str, Any], task: Task) -> "RunWriter":
+    def create(path: str | Path, config: RunConfig, environment: Mapping[str, Any], task: AnyTask) -> "RunWriter":
         """A new run in a folder that is empty or does not exist.
 
         Raises:

@@ -10,7 +10,7 @@ import tyro
 
 from grokinterp.cli.analyze import progress_bar, write_reports
 from grokinterp.cli.options import base_config, parse, take
-from grokinterp.config import RunConfig
+from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.errors import RunError
 
 if TYPE_CHECKING:
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Train:
     """Train a model into a new run folder, or resume one.
 
-    The defaults shown are those of --preset NAME (demo, nanda, transformer-lens, psi, manir) or of --config FILE (a
-    config.json). These are read first, supply all defaults, and fix the kind of model.
+    The defaults shown are those of --preset NAME (demo, nanda, transformer-lens, psi, manir, s5, parity,
+    teacher-student) or of --config FILE (a config.json). These are read first, supply all defaults, and fix the kind of
+    model and whether the task is a regression.
     """
 
     run: tyro.conf.Positional[Path]
@@ -94,7 +95,7 @@ def _say_how_it_ended(run: "Run") -> int:
     if status["status"] == "stopped":
         print(f"continue with: grokinterp train {run.path} --resume")
         return 130
-    if status["status"] == "finished":
+    if status["status"] == "finished" and isinstance(run.config.task, TaskConfig):  # a regression is not analyzed
         print(f"next: grokinterp analyze {run.path}")
     return 1 if status["status"] == "diverged" else 0
 
@@ -117,7 +118,7 @@ def run_demo(arguments: Sequence[str]) -> int:
     if there and Run.open(options.run).status.get("status") == "finished":
         run = Run.open(options.run)
     else:
-        print(f"training a 1-layer transformer on (a + b) mod {config.task.p} into {options.run} ...", flush=True)
+        print(f"training a 1-layer transformer on {config.task.title} into {options.run} ...", flush=True)
         run = train(config, options.run, resume=there)
         if run.status["status"] != "finished":
             return _say_how_it_ended(run)

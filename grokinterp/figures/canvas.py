@@ -40,7 +40,7 @@ def labels(analyses: Sequence[Analysis]) -> list[str]:
         names = [f"{analysis.run.path.parent.name}/{analysis.name}" for analysis in analyses]
     if len(set(names)) < len(names):
         names = [f"{name} [{i}]" for i, name in enumerate(names, start=1)]
-    moduli = [analysis.run.config.task.p for analysis in analyses]
+    moduli = [analysis.run.classification.p for analysis in analyses]
     if len(set(moduli)) > 1:
         names = [f"{name} (p = {p})" for name, p in zip(names, moduli, strict=True)]
     return [escape(name) for name in names]

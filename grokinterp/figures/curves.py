@@ -123,7 +123,7 @@ def _list(analysis: Analysis) -> str:
 
 def chance(canvas: Canvas, row: int = 1) -> None:
     """The cross entropy of a uniform guess; it differs between runs whose numbers of classes differ."""
-    for c in sorted({analysis.run.task.n_classes for analysis in canvas.analyses}):
+    for c in sorted({analysis.run.classification.n_classes for analysis in canvas.analyses}):
         canvas.level(math.log(c), f"uniform guess, ln {c}", row)
 
 
@@ -151,7 +151,7 @@ def accuracy_curves(analysis: Analysis | Sequence[Analysis]) -> Figure:
 
 
 def _commutes(analyses: Sequence[Analysis]) -> bool:
-    return any(analysis.run.task.mirror_mask is not None for analysis in analyses)
+    return any(analysis.run.classification.mirror_mask is not None for analysis in analyses)
 
 
 def loss_curves(analysis: Analysis | Sequence[Analysis]) -> Figure:

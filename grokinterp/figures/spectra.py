@@ -44,8 +44,8 @@ def thinned(canvas: Canvas, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _group_order(analysis: Analysis) -> int:
-    group = analysis.run.task.group
-    return group.order if group is not None else analysis.run.config.task.p
+    group = analysis.run.classification.group
+    return group.order if group is not None else analysis.run.classification.p
 
 
 def _relative(analyses: Sequence[Analysis]) -> bool:

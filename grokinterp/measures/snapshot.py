@@ -113,7 +113,7 @@ class Snapshot:
         flat = logits.flatten(0, 1) if logits.ndim == 3 and given[:2] == (task.p, task.p) else logits
         if flat.ndim != 2 or len(flat) != n or flat.shape[1] < c or not logits.is_floating_point():
             raise ConfigError(
-                f"logits of {task.config.operation} mod {task.p} must be floating point, of shape [{n}, {c}]"
+                f"logits of {task.config.title} must be floating point, of shape [{n}, {c}]"
                 f"{f' or [{task.p}, {task.p}, {c}]' if n == task.p**2 else ''} (more classes are dropped), "
                 f"but are {logits.dtype} of shape {list(given)}"
             )

@@ -9,58 +9,75 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
-from grokinterp.config import MLPConfig, ModelConfig, RecordedConfig, RunConfig, TransformerConfig
+from grokinterp.config import (
+    MLPConfig,
+    ModelConfig,
+    RecordedConfig,
+    RegressionConfig,
+    RunConfig,
+    TransformerConfig,
+    require_fit,
+)
 from grokinterp.errors import ConfigError
 from grokinterp.models import forward as exact
 from grokinterp.models.forward import Activations, Weights
 from grokinterp.models.products import Matmul, product
 from grokinterp.models.rows import last_position_activity, last_position_by_rows, logits_by_rows
-from grokinterp.tasks import Task
+from grokinterp.tasks import AnyTask, RegressionTask, Task
 
 __all__ = ["Activations", "Forward", "ModularModel", "Weights", "build_model", "forward_for", "task_of"]
 
 
 class ModularModel(Protocol):
-    """What a model must offer: named parameters, hooks, and logits of `[n, t]` tokens or operands."""
+    """What a model must offer: named parameters, hooks, and logits of `[n, t]` tokens, operands or vectors."""
 
-    def __call__(self, tokens: Int[Tensor, "n t"]) -> Float[Tensor, "n *position c"]: ...
+    def __call__(self, tokens: Real[Tensor, "n t"]) -> Float[Tensor, "n *position c"]: ...
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
     def run_with_cache(self, *args: Any, **options: Any) -> Any: ...
 
 
-def task_of(config: RunConfig, train_indices: Tensor | None = None) -> Task:
+def task_of(config: RunConfig, train_indices: Tensor | None = None) -> AnyTask:
     """The task of a run, with `=` in its tokens where its model reads one."""
+    if isinstance(config.task, RegressionConfig):
+        return RegressionTask.from_config(config.task)
     equals = isinstance(config.model, TransformerConfig) and config.model.equals_token
     return Task.from_config(config.task, equals_token=equals, train_indices=train_indices)
 
 
-def build_model(config: RunConfig | ModelConfig, task: Task, seed: int | None = None, device: str = "cpu") -> nn.Module:
+def build_model(
+    config: RunConfig | ModelConfig, task: AnyTask, seed: int | None = None, device: str = "cpu"
+) -> nn.Module:
     """A freshly initialized model: a `HookedTransformer`, or an MLP that is a `HookedRootModule`.
 
     Args:
         config: of a run (whose `model_seed` is the default seed) or of a model.
-        task: gives the number of operands' values and of classes.
+        task: gives the number of operands, of their values, and of classes; or the sizes of inputs and outputs.
         seed: of the initialization, which is drawn on the CPU whatever the device.
         device: where the model is put.
 
     Raises:
-        ConfigError: a recorded model, whose architecture is not known.
+        ConfigError: a recorded model, whose architecture is not known, or a model that cannot read the task's inputs.
     """
     if isinstance(config, RunConfig):
         seed = config.model_seed if seed is None else seed
         config = config.model
+    require_fit(config, task.config)
     generator = torch.Generator().manual_seed(seed or 0)
+    if isinstance(task, Task):
+        p, n_outputs, operands = task.p, task.n_classes, task.operands
+    else:
+        p, n_outputs, operands = 0, task.config.d_out, task.config.d_in
     if isinstance(config, TransformerConfig):
         from grokinterp.models.transformer import build_transformer
 
-        model = build_transformer(config, task.p, task.n_classes, generator)
+        model = build_transformer(config, p, n_outputs, generator, operands)
     elif isinstance(config, MLPConfig):
         from grokinterp.models.mlp import MLP
 
-        model = MLP(config, task.p, task.n_classes, generator)
+        model = MLP(config, p, n_outputs, generator, operands)
     else:
         raise ConfigError(
             "a recorded model cannot be built: only its logits and weights are known, not its architecture"
@@ -84,13 +101,13 @@ class Forward:
     config: TransformerConfig | MLPConfig
 
     def logits(
-        self, weights: Weights, tokens: Int[Tensor, "n t"], matmul: Matmul = torch.matmul
+        self, weights: Weights, tokens: Real[Tensor, "n t"], matmul: Matmul = torch.matmul
     ) -> Float[Tensor, "n c"]:
         """Logits where the answer is read; differentiable in the weights."""
         return self.activations(weights, tokens, matmul=matmul).logits
 
     def logits_by_rows(
-        self, weights: Weights, tokens: Int[Tensor, "n t"], dtype: torch.dtype | None = None
+        self, weights: Weights, tokens: Real[Tensor, "n t"], dtype: torch.dtype | None = None
     ) -> Float[Tensor, "n c"]:
         """The same without gradients, a chunk of rows at a time: faster, and in little memory."""
         config = self.config
@@ -103,7 +120,7 @@ class Forward:
 
     @torch.no_grad()
     def activity(
-        self, weights: Weights, tokens: Int[Tensor, "n t"]
+        self, weights: Weights, tokens: Real[Tensor, "n t"]
     ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "m c"] | None, Float[Tensor, "n h t"] | None]:
         """Neurons, what they add to the logits, and attention, as in `Activations`; without gradients."""
         if self.path == "last_position":
@@ -118,12 +135,12 @@ def _move(model: Any, device: str | torch.device) -> nn.Module:
     return model.to(device, print_details=False) if hasattr(model, "cfg") else model.to(device)
 
 
-def forward_for(config: ModelConfig, task: Task, *, plain: bool = False) -> Forward:
+def forward_for(config: ModelConfig, task: AnyTask, *, plain: bool = False) -> Forward:
     """The fastest exact forward pass there is for an architecture.
 
     Args:
         config: the architecture.
-        task: the task, for the module that a fallback needs.
+        task: gives the number of operands, and the module that a fallback needs.
         plain: True to use the module itself even where a faster form exists.
     """
     if isinstance(config, MLPConfig):
@@ -132,12 +149,12 @@ def forward_for(config: ModelConfig, task: Task, *, plain: bool = False) -> Forw
         raise ConfigError("a recorded model has no forward pass: its logits were recorded")
     if plain:
         return Forward("module", _module_activations(config, task), config)
-    if exact.has_last_position_form(config):
+    if isinstance(task, Task) and exact.has_last_position_form(config, task.operands):
         return Forward("last_position", partial(exact.last_position, config=config), config)
     return Forward("prefix", partial(exact.prefix, config=config), config)
 
 
-def _module_activations(config: TransformerConfig, task: Task) -> Callable[..., Activations]:
+def _module_activations(config: TransformerConfig, task: AnyTask) -> Callable[..., Activations]:
     module: Any = build_model(config, task)
     last = config.n_layers - 1
     kept: dict[str, Tensor] = {}

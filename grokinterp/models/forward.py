@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from grokinterp.config import MLPConfig, TransformerConfig
@@ -48,9 +48,9 @@ class Activations:
     attention: Float[Tensor, "n h t"] | None = None
 
 
-def has_last_position_form(config: TransformerConfig) -> bool:
-    """Whether `last_position` computes this architecture."""
-    return config.n_layers == 1 and config.normalization == "none"
+def has_last_position_form(config: TransformerConfig, operands: int = 2) -> bool:
+    """Whether `last_position` computes this architecture on inputs of so many operands."""
+    return config.n_layers == 1 and config.normalization == "none" and operands == 2
 
 
 @dataclass(frozen=True)
@@ -297,25 +297,31 @@ def _no_hook(name: str, value: Tensor) -> Tensor:
     return value
 
 
+def _sum(tensors: Sequence[Tensor]) -> Tensor:
+    return sum(tensors[1:], tensors[0])
+
+
 def mlp(
     weights: Weights,
-    inputs: Int[Tensor, "n 2"],
+    inputs: Real[Tensor, "n k"],
     config: MLPConfig,
     hook: Hook = _no_hook,
     matmul: Matmul = torch.matmul,
 ) -> Activations:
-    """An MLP baseline; `hook(name, value)` sees, and may replace, each named activation."""
+    """An MLP on operands or vectors; `hook(name, value)` sees, and may replace, each named activation."""
     activation = ACTIVATIONS[config.activation]
-    a, b = inputs.unbind(dim=1)
+    operands, W_0 = inputs.unbind(dim=1), weights["layers.0.W"]
     gathered = config.input == "one_hot"
     if gathered:
         # A one-hot vector times a matrix is a row of it: x is already what the first layer's matrix gives.
-        W_0 = weights["layers.0.W"]
-        x = F.embedding(a, W_0[: len(W_0) // 2]) + F.embedding(b, W_0[len(W_0) // 2 :])
+        tables = W_0.chunk(len(operands))
+        x = _sum([F.embedding(operand, table) for operand, table in zip(operands, tables, strict=True)])
+    elif config.input in ("signs", "vector"):
+        x = (2 * inputs - 1 if config.input == "signs" else inputs).to(W_0.dtype)
     else:
-        tables = ("embed.W_E", "embed.W_E") if "embed.W_E" in weights else ("embed_a.W_E", "embed_b.W_E")
-        left, right = F.embedding(a, weights[tables[0]]), F.embedding(b, weights[tables[1]])
-        x = hook("hook_embed", left + right if config.input == "sum" else torch.cat([left, right], dim=1))
+        names = ["embed.W_E"] * len(operands) if "embed.W_E" in weights else ["embed_a.W_E", "embed_b.W_E"]
+        embedded = [F.embedding(operand, weights[name]) for operand, name in zip(operands, names, strict=True)]
+        x = hook("hook_embed", _sum(embedded) if config.input == "sum" else torch.cat(embedded, dim=1))
     neurons, readout = x, weights["unembed.W_U"]
     for i in range(config.depth):
         layer = {name.removeprefix(f"layers.{i}."): w for name, w in weights.items() if name.startswith(f"layers.{i}.")}

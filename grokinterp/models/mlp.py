@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
@@ -50,32 +50,33 @@ class _Unembed(nn.Module):
 
 
 class MLP(HookedRootModule):
-    """An MLP on two operands in 0 .. p-1.
+    """An MLP on operands in 0 .. p-1, or on vectors.
 
-    Parameters `embed.W_E` (or `embed_a.W_E`, `embed_b.W_E`; none for one-hot inputs), `layers.i.W [in, out]`,
+    Parameters `embed.W_E` (or `embed_a.W_E`, `embed_b.W_E`; none for other inputs), `layers.i.W [in, out]`,
     `layers.i.b`, in residual blocks also `layers.i.ln.w`, `.ln.b`, `.W_out`, `.b_out`; `unembed.W_U`, `unembed.b_U`.
-    Hooks `hook_embed` (not for one-hot inputs), `layers.i.hook_pre`, `layers.i.hook_post`.
+    Hooks `hook_embed` (where there are embeddings), `layers.i.hook_pre`, `layers.i.hook_post`.
     """
 
-    def __init__(self, config: MLPConfig, p: int, n_classes: int, generator: torch.Generator):
+    def __init__(self, config: MLPConfig, p: int, n_classes: int, generator: torch.Generator, operands: int = 2):
         """Builds and initializes.
 
         Args:
             config: the architecture.
-            p: number of values an operand takes.
+            p: number of values an operand takes; of vectors, any number.
             n_classes: number of outputs.
             generator: source of the initial weights; the global generator is left alone.
+            operands: number of operands, or of numbers in a vector.
         """
         super().__init__()
         self.config = config
-        width_in = 2 * p
-        if config.input != "one_hot":
+        width_in = operands if config.input in ("signs", "vector") else operands * p
+        if config.input in ("concat", "sum"):
             if config.shared_embedding:
                 self.embed = _Embed(p, config.embedding_width)
             else:
                 self.embed_a = _Embed(p, config.embedding_width)
                 self.embed_b = _Embed(p, config.embedding_width)
-            width_in = config.embedding_width * (2 if config.input == "concat" else 1)
+            width_in = config.embedding_width * (operands if config.input == "concat" else 1)
             self.hook_embed = HookPoint()
         widths = [width_in] + [config.width] * (config.depth - 1)
         self.layers = nn.ModuleList(_Layer(width, config) for width in widths)
@@ -83,7 +84,7 @@ class MLP(HookedRootModule):
         self.setup()
         initialize(self, config, generator)
 
-    def forward(self, inputs: Int[Tensor, "n 2"]) -> Float[Tensor, "n c"]:
+    def forward(self, inputs: Real[Tensor, "n k"]) -> Float[Tensor, "n c"]:
         """Logits of each input."""
         hooks = self.hook_dict
         weights = dict(self.named_parameters())

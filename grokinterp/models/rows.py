@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from grokinterp.config import TransformerConfig
@@ -28,7 +28,7 @@ def row_chunks(n: int, width: int, device: torch.device) -> Iterator[slice]:
 def logits_by_rows(
     logits: Callable[[Weights, Tensor], Tensor],
     weights: Weights,
-    tokens: Int[Tensor, "n t"],
+    tokens: Real[Tensor, "n t"],
     width: int,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "n c"]:

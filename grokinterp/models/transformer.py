@@ -14,15 +14,16 @@ from grokinterp.config import TransformerConfig
 
 
 def build_transformer(
-    config: TransformerConfig, p: int, n_classes: int, generator: torch.Generator
+    config: TransformerConfig, p: int, n_classes: int, generator: torch.Generator, operands: int = 2
 ) -> HookedTransformer:
-    """A HookedTransformer for pairs mod p, on the CPU, initialized from `generator`.
+    """A HookedTransformer on operands in 0 .. p-1, on the CPU, initialized from `generator`.
 
     Args:
         config: the architecture.
         p: number of values an operand takes; `=` is token p.
         n_classes: number of answers; the output has one more class with `equals_logit`.
         generator: source of the initial weights; the global generator is left alone.
+        operands: number of operands.
     """
     hooked_config = HookedTransformerConfig(
         n_layers=config.n_layers,
@@ -34,7 +35,7 @@ def build_transformer(
         normalization_type="LN" if config.normalization == "layernorm" else None,
         d_vocab=p + 1 if config.equals_token else p,
         d_vocab_out=n_classes + 1 if config.equals_logit else n_classes,
-        n_ctx=3 if config.equals_token else 2,
+        n_ctx=operands + config.equals_token,
         init_weights=False,
         device="cpu",
     )

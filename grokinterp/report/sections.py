@@ -81,7 +81,7 @@ def warnings(analyses: list[Analysis], names: list[str]) -> list[str]:
         for one, name in zip(analyses, names, strict=True)
         for warning in one.warnings
     ]
-    moduli = sorted({one.run.config.task.p for one in analyses})
+    moduli = sorted({one.run.classification.p for one in analyses})
     if len(moduli) > 1:
         items.append(
             f"the runs differ in p ({', '.join(map(str, moduli))}): their frequencies are not the same ones, a uniform "
@@ -103,18 +103,18 @@ def facts(analyses: list[Analysis], names: list[str]) -> str:
 def _facts_of(analysis: Analysis) -> dict[str, str]:
     run, steps = analysis.run, list(analysis.timeline.index)
     config, environment, status = run.config, run.environment, run.status
-    task, n = config.task, len(run.task.inputs)
+    task, n = run.classification.config, len(run.classification.inputs)
     labelled = "random labels" if task.random_labels else f"label noise {task.label_noise:g}" * bool(task.label_noise)
-    if run.task.train_mask is None:
+    if run.classification.train_mask is None:
         split = "not known"
     else:
-        trained = int(run.task.train_mask.sum())
+        trained = int(run.classification.train_mask.sum())
         split = f"{trained:,} of {n:,} inputs are trained on ({trained / n:.1%}); shuffled by {task.split}"
     unknown = "not known: the run was recorded or imported"
     timing = status.get("timing") or {}
     packages = environment.get("packages") or {}
     facts = {
-        "task": "; ".join(filter(None, [f"{task.operation} mod {task.p}, {n:,} inputs", labelled])),
+        "task": "; ".join(filter(None, [f"{task.title}, {n:,} inputs", labelled])),
         "split": split,
         "model": _fields(config.model),
         "optimizer": _fields(config.optimizer) if config.optimizer else unknown,

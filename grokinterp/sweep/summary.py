@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 
 from grokinterp.config import RunConfig
-from grokinterp.errors import GrokinterpError, RunError
+from grokinterp.errors import RunError
 from grokinterp.files import make_folder, write_atomically
 from grokinterp.jobs import evaluate, measure_job
 from grokinterp.measures import key_frequencies, registered
 from grokinterp.phases import known_values
 from grokinterp.run import Run
 from grokinterp.sweep.grid import flat_config
+from grokinterp.tasks import Task
 from grokinterp.transition import THRESHOLDS, Event, find_transition
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def _row(run: Run) -> Row:
     schedule = run.config.schedule
     transition = find_transition(
         metrics,
-        n_classes=run.task.n_classes,
+        n_classes=run.task.n_classes if isinstance(run.task, Task) else math.inf,
         metrics=metrics,
         cross_entropy=run.config.loss == "cross_entropy",
         memorization_budget=schedule.memorization_budget if schedule else None,
@@ -112,14 +113,10 @@ def _number(value: Any) -> float | None:
 
 def _final_measures(run: Run) -> dict[str, float | None]:
     """Every measure that is a number, at the last checkpoint, with that checkpoint's own key frequencies."""
-    if not run.steps:
+    if not run.steps or not isinstance(run.task, Task):  # a regression has no snapshot
         return {}
-    try:
-        snapshot = run.snapshot(run.steps[-1])
-        keys = key_frequencies(snapshot).values if run.task.group is not None else ()
-    except GrokinterpError as error:  # a run of no classes
-        log.debug("%s: %s", run.path, error)
-        return {}
+    snapshot = run.snapshot(run.steps[-1])
+    keys = key_frequencies(snapshot).values if run.task.group is not None else ()
     cells = [evaluate(measure_job(name, keys), snapshot) for name in registered()]
     return {name: _number(value) for cell in cells for name, value in cell.scalars.items()}
 

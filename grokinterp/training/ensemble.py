@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TransformerConfig
+from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.locks import hold
 from grokinterp.memory import keep_freed_memory
 from grokinterp.models import build_model, forward_for
 from grokinterp.run import Run
-from grokinterp.tasks import Task
+from grokinterp.tasks import AnyTask
 from grokinterp.training.callbacks import ProgressBar
 from grokinterp.training.environment import describe_environment
 from grokinterp.training.graphs import GraphedUpdate
@@ -118,15 +118,16 @@ def shape_of(config: RunConfig) -> str:
 
 def _operations(config: RunConfig) -> float:
     """Floating-point operations of one update, roughly: two a weight and example forward, four backward."""
-    model, p = config.model, config.task.p
-    examples = int((config.task.train_fraction or 0.0) * p * p)
+    model, task = config.model, config.task
+    outputs = task.d_out if isinstance(task, RegressionConfig) else task.p
+    examples = int((task.train_fraction or 0.0) * task.n_inputs)
     if config.optimizer is not None:
         examples = min(examples, config.optimizer.batch_size or examples)
     if isinstance(model, TransformerConfig):
         attention = 4 * model.d_model * model.n_heads * model.head_width
-        weights = model.n_layers * (attention + 2 * model.d_model * model.d_mlp) + model.d_model * p
+        weights = model.n_layers * (attention + 2 * model.d_model * model.d_mlp) + model.d_model * outputs
     elif isinstance(model, MLPConfig):
-        weights = model.depth * model.width**2 + model.width * p
+        weights = model.depth * model.width**2 + model.width * outputs
     else:
         weights = 0
     return 6.0 * examples * weights
@@ -138,7 +139,7 @@ class _Plan:
 
     config: RunConfig
     folder: Path
-    task: Task
+    task: AnyTask
     begun: Run | None
 
     @property
@@ -180,7 +181,7 @@ def _refuse_folders(count: int, folders: Sequence[Path]) -> None:
                 )
 
 
-def _refuse_shapes(configs: Sequence[RunConfig], tasks: Sequence[Task], folders: Sequence[Path]) -> None:
+def _refuse_shapes(configs: Sequence[RunConfig], tasks: Sequence[AnyTask], folders: Sequence[Path]) -> None:
     shapes = [_shape(config, task) for config, task in zip(configs, tasks, strict=True)]
     for shape, folder in zip(shapes[1:], folders[1:], strict=True):
         for name, first in shapes[0].items():
@@ -193,7 +194,7 @@ def _refuse_shapes(configs: Sequence[RunConfig], tasks: Sequence[Task], folders:
                 )
 
 
-def _shape(config: RunConfig, task: Task) -> dict[str, Any]:
+def _shape(config: RunConfig, task: AnyTask) -> dict[str, Any]:
     """Whatever two runs must share to be stacked, by dotted name."""
     assert config.optimizer is not None
     assert task.train_mask is not None
@@ -228,7 +229,7 @@ class _Ensemble:
     Attributes:
         members: the runs that have not ended, in the order of the stack's rows.
         tokens: `[r, n, t]`, the training examples of each.
-        labels: `[r, n]`.
+        labels: `[r, n]`, or `[r, n, d_out]` of a regression.
         first_bad: `[r]`, the first step at which each loss was not finite, or -1; updates do not read it.
         clock: the step, where the device can read it.
     """
@@ -321,12 +322,12 @@ class _Ensemble:
         """The part of an update that the device does, always on the same tensors."""
         tokens, labels = self.tokens, self.labels
         if self.batch is not None:
-            tokens = tokens.gather(1, self.batch[:, :, None].expand(-1, -1, tokens.shape[2]))
-            labels = labels.gather(1, self.batch)
-        r, n = labels.shape
+            runs = torch.arange(len(self.batch), device=self.batch.device)[:, None]
+            tokens, labels = tokens[runs, self.batch], labels[runs, self.batch]
+        r, n = labels.shape[:2]
         logits = self.logits(self.stack.parts(), tokens)  # [r, n, c]
         rows = logits.detach().flatten(0, 1).to(loss_dtype(self.config))
-        losses, gradient = self.loss(rows, labels.flatten(), n)
+        losses, gradient = self.loss(rows, labels.flatten(0, 1), n)
         logits.backward(gradient.to(logits.dtype).view_as(logits))
         bad = ~torch.isfinite(losses.view(r, n).sum(dim=1)) & (self.first_bad < 0)
         self.first_bad.copy_(torch.where(bad, self.clock, self.first_bad))
@@ -375,15 +376,16 @@ class _Ensemble:
 
 
 def squared_error_and_gradient(
-    logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"], count: int
+    logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"] | Float[Tensor, "n c"], count: int
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c"]]:
     """Each example's part in the mean squared error of `count` examples, and the gradient of their sum.
 
     Args:
-        logits: of each class.
-        labels: the correct classes.
+        logits: of each class, or the outputs of a regression.
+        labels: the correct classes, or the outputs that are wanted.
         count: number of examples the mean is over, of which these may be a part.
     """
-    difference = logits - F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    wanted = labels if labels.is_floating_point() else F.one_hot(labels, logits.shape[1])
+    difference = logits - wanted.to(logits.dtype)
     numbers = count * logits.shape[1]
     return difference.square().sum(dim=1) / numbers, difference * (2.0 / numbers)

@@ -7,20 +7,22 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.tasks import Task
+from grokinterp.tasks import AnyTask, RegressionTask
 
 
 @torch.no_grad()
 def evaluate(
-    task: Task, logits: Float[Tensor, "n c"], weights: Mapping[str, Tensor], loss: str = "cross_entropy"
+    task: AnyTask, logits: Float[Tensor, "n c"], weights: Mapping[str, Tensor], loss: str = "cross_entropy"
 ) -> dict[str, float]:
     """Losses, accuracies and weight norms, in float64.
 
     Args:
         task: the task; without a known split there is one `loss` and one `accuracy`.
-        logits: of every input. The loss counts all classes (`=` too, where the model has it); accuracy does not.
+        logits: of every input. The loss counts all classes (`=` too, where the model has it); accuracy does not. Of a
+            regression the outputs, whose accuracy is the share of examples with a squared error, averaged over the
+            outputs, below the task's threshold (as in the code of Liu et al. 2022).
         weights: the trained parameters; frozen ones are not to be in it.
-        loss: `cross_entropy` or `mse`.
+        loss: `cross_entropy` or `mse`; a regression has no other than `mse`.
 
     Returns:
         `train_loss`, `test_loss`, `train_accuracy`, `test_accuracy`, where the operation commutes `mirror_accuracy`
@@ -29,12 +31,17 @@ def evaluate(
     if logits.device.type == "mps":  # which has no float64
         logits = logits.cpu()
     logits, labels = logits.double(), task.labels.to(logits.device)
-    if loss == "cross_entropy":
-        losses = F.cross_entropy(logits, labels, reduction="none")
+    masks = {"train": task.train_mask, "test": task.test_mask}
+    if isinstance(task, RegressionTask):
+        losses = (logits - labels.double()).square().mean(dim=1)
+        hits = (losses < task.config.threshold).double()
     else:
-        losses = (logits - F.one_hot(labels, logits.shape[1])).square().mean(dim=1)
-    hits = (logits[:, : task.n_classes].argmax(dim=1) == labels).double()
-    masks = {"train": task.train_mask, "test": task.test_mask, "mirror": task.mirror_mask, "novel": task.novel_mask}
+        if loss == "cross_entropy":
+            losses = F.cross_entropy(logits, labels, reduction="none")
+        else:
+            losses = (logits - F.one_hot(labels, logits.shape[1])).square().mean(dim=1)
+        hits = (logits[:, : task.n_classes].argmax(dim=1) == labels).double()
+        masks |= {"mirror": task.mirror_mask, "novel": task.novel_mask}
     row: dict[str, float] = {}
     if task.train_mask is None:
         row |= {"loss": losses.mean().item(), "accuracy": hits.mean().item()}

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.config import RunConfig
+from grokinterp.config import RegressionConfig, RunConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -81,7 +81,9 @@ def loss_dtype(config: RunConfig) -> torch.dtype:
 
 
 def loss_function(config: RunConfig) -> Loss:
-    """The training loss of a run: float32 logits and labels to a scalar, computed in `loss_dtype`."""
-    loss = cross_entropy if config.loss == "cross_entropy" else mean_squared_error
+    """The training loss of a run: float32 logits or outputs and labels to a scalar, computed in `loss_dtype`."""
     dtype = loss_dtype(config)
+    if isinstance(config.task, RegressionConfig):
+        return lambda outputs, labels: F.mse_loss(outputs.to(dtype), labels.to(dtype))
+    loss = cross_entropy if config.loss == "cross_entropy" else mean_squared_error
     return lambda logits, labels: loss(logits.to(dtype), labels)

@@ -12,7 +12,7 @@ from grokinterp.config import RunConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import task_of
 from grokinterp.run import Run, parse_step
-from grokinterp.tasks import Task
+from grokinterp.tasks import AnyTask
 from grokinterp.writer import RunWriter
 
 GROKKED = "grokked"  # the reason why a run finished before its last step
@@ -34,7 +34,7 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
-def task_to_train(config: RunConfig, begun: Run | None, device: str) -> Task:
+def task_to_train(config: RunConfig, begun: Run | None, device: str) -> AnyTask:
     """The task of a new run, or of one to be resumed, after all checks that need no model.
 
     Raises:

@@ -19,7 +19,7 @@ from grokinterp.locks import hold
 from grokinterp.memory import keep_freed_memory
 from grokinterp.models import Forward, build_model, forward_for
 from grokinterp.run import Run, StatusName
-from grokinterp.tasks import Task
+from grokinterp.tasks import AnyTask
 from grokinterp.training.callbacks import Callback, ProgressBar, StopWhenGrokked
 from grokinterp.training.environment import describe_environment
 from grokinterp.training.evaluation import evaluate
@@ -113,7 +113,7 @@ class Journal:
         self,
         config: RunConfig,
         writer: RunWriter,
-        task: Task,
+        task: AnyTask,
         forward: Forward,
         trained: Collection[str],
         device: str,
@@ -255,7 +255,7 @@ class _Loop:
         self,
         config: RunConfig,
         writer: RunWriter,
-        task: Task,
+        task: AnyTask,
         model: nn.Module,
         forward: Forward,
         device: str,

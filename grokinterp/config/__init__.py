@@ -1,0 +1,30 @@
+"""What determines a run, as frozen dataclasses that check themselves and go to JSON and back. No torch here."""
+
+from grokinterp.config.checks import is_prime, require_one_of
+from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
+from grokinterp.config.regression import AnyTaskConfig, RegressionConfig
+from grokinterp.config.run import FORMAT_VERSION, RunConfig
+from grokinterp.config.task import OPERATIONS, S5_OPERATIONS, Operation, TaskConfig
+from grokinterp.config.training import OptimizerConfig, ScheduleConfig
+from grokinterp.schedules import schedule_terms
+
+__all__ = [
+    "FORMAT_VERSION",
+    "OPERATIONS",
+    "S5_OPERATIONS",
+    "AnyTaskConfig",
+    "MLPConfig",
+    "ModelConfig",
+    "Operation",
+    "OptimizerConfig",
+    "RecordedConfig",
+    "RegressionConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "TaskConfig",
+    "TransformerConfig",
+    "is_prime",
+    "require_fit",
+    "require_one_of",
+    "schedule_terms",
+]

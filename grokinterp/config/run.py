@@ -1,0 +1,107 @@
+"""RunConfig: everything that determines a run, to JSON and back."""
+
+import json
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, ClassVar, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from grokinterp.config.checks import STRICT, require, require_known_choices
+from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
+from grokinterp.config.regression import AnyTaskConfig, RegressionConfig
+from grokinterp.config.task import TaskConfig
+from grokinterp.config.training import OptimizerConfig, ScheduleConfig
+from grokinterp.errors import ConfigError, nearest
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run. `optimizer` and `schedule` are null for a run recorded or imported."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    task: AnyTaskConfig = field(default_factory=TaskConfig)
+    model: ModelConfig = field(default_factory=TransformerConfig)
+    optimizer: OptimizerConfig | None = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig | None = field(default_factory=ScheduleConfig)
+    model_seed: int = 0
+    """seed of the initialization and of the order of minibatches"""
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    """mse: mean over examples and classes of the squared distance to the one-hot label, or to the numbers that a
+    regression is of, which needs it"""
+    loss_dtype: Literal["float64", "float32"] = "float64"
+    """dtype of the loss given float32 logits; float32 uses a form that stays exact at small losses"""
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        require(0 <= self.model_seed < 2**32, f"model_seed must lie in [0, 2^32), but is {self.model_seed}")
+        require(self.format_version == FORMAT_VERSION, f"format_version is {FORMAT_VERSION} here and cannot be chosen")
+        require_known_choices(self)
+        require_fit(self.model, self.task)
+        require(
+            self.loss == "mse" or not isinstance(self.task, RegressionConfig),
+            f"{self.task.title} is a regression: it needs loss mse",
+        )
+
+    def to_json(self) -> str:
+        """This configuration as indented JSON."""
+        return json.dumps(_adapter().dump_python(self, mode="json"), indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str, source: str = "config") -> "RunConfig":
+        """The configuration that `text` holds; keys left out take their defaults.
+
+        Args:
+            text: a JSON object.
+            source: what to call the text in a message, for instance its path.
+
+        Raises:
+            ConfigError: not JSON, written by a newer version, an unknown key, or a value that makes no sense.
+        """
+        try:
+            raw = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ConfigError(f"{source} is not JSON: {error}") from None
+        version = raw.get("format_version", FORMAT_VERSION) if isinstance(raw, dict) else FORMAT_VERSION
+        if version != FORMAT_VERSION:
+            raise ConfigError(
+                f"{source} has format version {version!r}, and this grokinterp reads version {FORMAT_VERSION}: "
+                "install the release that wrote it"
+            )
+        try:
+            return _adapter().validate_python(raw)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {_first_problem(error)}") from None
+
+
+@cache
+def _adapter() -> Any:
+    return TypeAdapter(RunConfig)  # building it costs 20 ms, and --help has no use for it
+
+
+_KINDS: dict[str, dict[str, type]] = {
+    "model": {"transformer": TransformerConfig, "mlp": MLPConfig, "recorded": RecordedConfig},
+    "task": {"classification": TaskConfig, "regression": RegressionConfig},
+}
+_SECTIONS: dict[str, type] = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig}
+
+
+def _first_problem(error: ValidationError) -> str:
+    first, *others = error.errors()
+    # Within a model or a task, pydantic names the kind that it chose; the file has no such level.
+    parts = [str(part) for part in first["loc"]]
+    kind = _KINDS.get(parts[0], {}).get(parts[1]) if len(parts) > 1 else None
+    if kind is not None:
+        del parts[1]
+    place = ".".join(parts) or "the whole"
+    more = f" (and {len(others)} more)" if others else ""
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = [item.name for item in fields(kind or _SECTIONS.get(parts[0], RunConfig))]
+        return f"{place} is not a key of this configuration: {nearest(parts[-1], known)}{more}"
+    if first["type"] == "union_tag_not_found":
+        return f"{place}.kind is missing: it says which model this is, transformer or mlp{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}{more}"

@@ -1,0 +1,81 @@
+"""How a run is trained: OptimizerConfig and ScheduleConfig."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from grokinterp.config.checks import STRICT, require, require_finite, require_known_choices
+from grokinterp.schedules import schedule_terms
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How an update is made."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1.0
+    decay: Literal["decoupled", "coupled"] | None = None
+    """decoupled from the gradient (AdamW) or added to it; by default what the optimizer's name means in PyTorch"""
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    momentum: float = 0.0
+    """of sgd"""
+    batch_size: int | None = None
+    """training examples an update; by default all of them"""
+    warmup_steps: int = 0
+    """update t (from 0) has the learning rate lr min(t / warmup_steps, 1); the first has 0, as in Nanda et al."""
+    clip: float | None = None
+    """largest norm of the whole gradient"""
+
+    def __post_init__(self) -> None:
+        require_known_choices(self)
+        require_finite(self.lr, "lr", above=True)
+        require_finite(self.weight_decay, "weight_decay")
+        require_finite(self.eps, "eps")
+        require(all(0 <= b < 1 for b in self.betas), f"betas must lie in [0, 1), but are {self.betas}")
+        require(0 <= self.momentum < 1, f"momentum must lie in [0, 1), but is {self.momentum}")
+        require(self.momentum == 0 or self.name == "sgd", f"momentum is sgd's; {self.name} has betas")
+        require(self.batch_size is None or self.batch_size >= 1, f"batch_size must be >= 1, but is {self.batch_size}")
+        require(self.warmup_steps >= 0, f"warmup_steps must be >= 0, but is {self.warmup_steps}")
+        if self.clip is not None:
+            require_finite(self.clip, "clip", above=True)
+        if self.name == "adamw":
+            require(self.decay != "coupled", "adamw is decoupled by definition; coupled decay with Adam is name=adam")
+        if self.name == "adam":
+            require(self.decay != "decoupled", "adam is coupled by definition; decoupled decay with Adam is name=adamw")
+
+    @property
+    def decoupled(self) -> bool:
+        return self.decay == "decoupled" if self.decay is not None else self.name == "adamw"
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long, and what is looked at and kept on the way."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    steps: int = 25_000
+    """number of updates"""
+    evaluate_every: int | str = 100
+    """when all inputs are evaluated: K, every:K, log:N, log:N:UNTIL, dense:FROM:TO:K, joined by +"""
+    checkpoints: int | str = 100
+    """when the weights are kept; the same forms"""
+    resume_every: int = 1000
+    """steps between two resume points"""
+    stop_when_grokked: bool = False
+    """end at stop_factor times the first evaluated step with 99 % test accuracy"""
+    stop_factor: float = 1.5
+    memorization_budget: int | None = None
+    """steps within which train accuracy must reach 0.99, else the outcome is DNF_train; by default all"""
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"steps must be at least 1, but is {self.steps}")
+        require(self.resume_every >= 1, f"resume_every must be at least 1, but is {self.resume_every}")
+        require_finite(self.stop_factor, "stop_factor", at_least=1.0)
+        budget = self.memorization_budget
+        require(budget is None or budget >= 1, f"memorization_budget must be at least 1, but is {budget}")
+        schedule_terms(self.evaluate_every)
+        schedule_terms(self.checkpoints)
