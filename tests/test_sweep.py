@@ -17,6 +17,7 @@ import pytest
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import ConfigError, RunError
+from grokinterp.presets import preset
 from grokinterp.run import Run
 from grokinterp.sweep import Progress, Sweep, commands, expand, parse_values, plan, train_point, train_sweep
 from grokinterp.sweep.folder import Failure
@@ -217,6 +218,33 @@ class TestTable:
         assert grown.table["final.train_loss"].tolist() == pytest.approx(last, rel=1e-9)
 
 
+class TestTasks:
+    """Sweeps of the tasks that are not modular arithmetic."""
+
+    def test_parity(self, tmp_path):
+        base = preset("parity")
+        base = replace(base, schedule=replace(base.schedule, steps=600, evaluate_every=10, checkpoints=600))
+        found = train_sweep(tmp_path / "s", base, grid={"optimizer.weight_decay": [0.0, 1.0]}, workers=2)
+        table = found.table
+        assert table["task.operands"].tolist() == [10, 10]
+        assert table["T_train_0.99"].max() <= 200
+        assert table["outcome"][1] == "grokked"
+        assert table["T_grok_0.95"][1] > table["T_train_0.99"][1]
+        assert table["final.train_accuracy"].tolist() == [1.0, 1.0]
+
+    def test_a_regression_has_events_and_norms_but_no_measures(self, tmp_path):
+        base = preset("teacher-student")
+        base = replace(base, schedule=replace(base.schedule, steps=300, evaluate_every=20, checkpoints=300))
+        found = train_sweep(tmp_path / "s", base, grid={"model.init_scale": [0.5, 2.0]}, workers=1)
+        table = found.table
+        assert table["status"].tolist() == ["finished"] * 2
+        for run, row in zip(found.runs, table.to_dict("records"), strict=True):
+            step, _ = events_by_hand(run.path, "train_accuracy", 0.95)
+            np.testing.assert_equal(row["T_train_0.95"], step)
+            assert row["final.test_loss"] == run.metrics["test_loss"].iloc[-1]
+        assert "final.excluded_loss" not in table
+
+
 class TestFolder:
     def test_a_sweep_may_grow_by_values(self, undisturbed, tmp_path):
         grid = {"optimizer.weight_decay": [1.0], "model_seed": [0]}
@@ -285,8 +313,12 @@ def start(folder: Path, *more: str, config: RunConfig = BASE, grid: tuple[str, .
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
     """grokinterp sweep, to its end."""
+    return command_of("sweep", *arguments)
+
+
+def command_of(*arguments: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    whole = [sys.executable, "-m", "grokinterp.cli", "sweep", *arguments]
+    whole = [sys.executable, "-m", "grokinterp.cli", *arguments]
     return subprocess.run(whole, capture_output=True, text=True, check=False, env=environment, timeout=300)
 
 
@@ -529,7 +561,13 @@ class TestJobArray:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             subprocess.run(line.replace("grokinterp", program, 1), shell=True, check=True, env=environment)
         assert commands(Sweep.open(folder)) == []
-        assert command(str(folder)).returncode == 0
+        whole = command(str(folder))
+        assert whole.returncode == 0
+        report = folder / "report.html"
+        assert f"report: {report}" in whole.stdout
+        assert "model_seed=1" in report.read_text()
+        assert command_of("report", str(folder), "--output", str(tmp_path / "again.html")).returncode == 0
+        assert (tmp_path / "again.html").read_text() == report.read_text()
         expected = undisturbed.table[undisturbed.table["run"].isin([p.name for p in Sweep.open(folder).points])]
         assert_same_table(Sweep.open(folder).table, expected.reset_index(drop=True))
 
