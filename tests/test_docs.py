@@ -1,0 +1,57 @@
+"""What the documentation says of sweeps that were run is what their tables give; its command lines are ones."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from grokinterp.statistics import power_law
+
+ROOT = Path(__file__).parent.parent
+SWEEPS = (ROOT / "docs" / "sweeps.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("row", "quantity"), [("T_grok(0.95)", "T_grok_0.95"), ("T_grok(0.95) − T_train(0.99)", "delay_0.95_0.99")]
+)
+def test_exponents_of_weight_decay(row, quantity):
+    fit = power_law(pd.read_csv(ROOT / "docs" / "data" / "psi_weight_decay.csv"), "optimizer.weight_decay", quantity)
+    numbers = f"{fit.exponent:.2f} [{fit.interval.low:.2f}, {fit.interval.high:.2f}]".replace("-", "−")
+    assert f"| {row} | {numbers} |" in SWEEPS
+    assert fit.n == 12
+
+
+def test_the_phase_diagram():
+    table = pd.read_csv(ROOT / "docs" / "data" / "phase_diagram.csv")
+    assert len(table) == 64
+    scarce = table[(table["task.train_fraction"] < 0.4) & (table["optimizer.weight_decay"] < 8)]
+    assert set(scarce["outcome"]) == {"DNF_test"}
+    assert set(table[table["optimizer.weight_decay"] == 16]["outcome"]) == {"DNF_train"}
+    odd = table[(table["optimizer.weight_decay"] == 8) & (table["task.train_fraction"] == 0.25)]
+    assert odd["T_grok_0.95"].tolist() == [560.0]
+
+
+def commands_in(text: str) -> list[str]:
+    blocks = re.findall(r"```\n(grokinterp sweep .*?)```", text, flags=re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.split(" > ")[0] for line in lines if line.startswith("grokinterp sweep")]
+
+
+@pytest.mark.parametrize("line", commands_in(SWEEPS))
+def test_command_lines_describe_sweeps(line, tmp_path):
+    """Each is read as `grokinterp sweep` reads it, and gives the runs that the page counts."""
+    from grokinterp.config import RunConfig
+    from grokinterp.presets import preset
+    from grokinterp.sweep import expand, parse_values
+
+    words = shlex.split(line)
+    base: RunConfig = preset(words[words.index("--preset") + 1])
+    after = words[words.index("--grid") + 1 :]
+    grid = after[: next((i for i, word in enumerate(after) if word.startswith("--")), None)]
+    assert len(expand(base, grid=dict(map(parse_values, grid)))) in (12, 20, 64)
+
+
+def test_there_are_command_lines_to_check():
+    assert len(commands_in(SWEEPS)) >= 5
