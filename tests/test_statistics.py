@@ -3,6 +3,7 @@
 import json
 import math
 from fractions import Fraction
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy import optimize, stats
 
 import grokinterp as gi
 from grokinterp.statistics import (
+    FATES,
     bootstrap_exponent,
     bootstrap_interval,
     compare,
@@ -26,6 +28,7 @@ from grokinterp.statistics import (
     values_of,
 )
 from grokinterp.statistics.intervals import resampled_medians
+from grokinterp.transition import Outcome
 
 # Freireich et al. 1963, weeks of remission of leukaemia, as in Kalbfleisch and Prentice 1980 and many textbooks since.
 TREATED = np.array([6, 6, 6, 7, 10, 13, 16, 22, 23, 6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35])
@@ -620,3 +623,7 @@ def test_axes_that_remain_are_those_free_to_vary():
     table["model.kind"] = ["mlp", "transformer"] * 7
     assert remaining_axes(table, ["optimizer.weight_decay"]) == ["model.kind"]
     assert remaining_axes(table, []) == ["optimizer.weight_decay", "model.kind"]
+
+
+def test_fates_are_the_outcomes_and_two_that_have_none():
+    assert set(FATES) == {*get_args(Outcome), "failed", "missing"}
