@@ -1,6 +1,7 @@
 """Who works in a folder: a lock that ends with the process that holds it, however that process ends."""
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ try:
     import fcntl
 except ImportError:  # Windows: there nothing is locked
     fcntl = None
+
+log = logging.getLogger(__name__)
 
 LOCK_NAME = ".lock"
 
@@ -30,13 +33,14 @@ def hold(folder: Path) -> Iterator[None]:
         RunError: the folder cannot be made or written to.
     """
     make_folder(folder)
-    if fcntl is None:
+    descriptor = _locked(folder) if fcntl is not None else None
+    if descriptor is None:
         yield
         return
-    descriptor = _locked(folder)
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        with contextlib.suppress(OSError):  # on a full disk others are kept out, but not told by whom
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         with contextlib.suppress(OSError):  # before it is released: another's lock must not be removed
@@ -44,8 +48,8 @@ def hold(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(folder: Path) -> int:
-    """The descriptor of the lock file, locked."""
+def _locked(folder: Path) -> int | None:
+    """The descriptor of the lock file, locked; None where the file system knows no locks."""
     assert fcntl is not None
     path = folder / LOCK_NAME
     while True:
@@ -55,10 +59,14 @@ def _locked(folder: Path) -> int:
             raise RunError(f"cannot write {path}: {error.strerror}; free or unlock that place") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
             raise HeldError(f"{folder} is in use by {holder}: wait for its end, or stop it") from None
+        except OSError as error:
+            os.close(descriptor)
+            log.warning("%s cannot be locked (%s): see that no other process trains there", folder, error.strerror)
+            return None
         with contextlib.suppress(OSError):  # whoever held it before may have removed it in this instant
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor

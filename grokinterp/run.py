@@ -89,7 +89,12 @@ class Run:
     @property
     def status(self) -> dict[str, Any]:
         """status.json: `status`, `step`, `reason`, timings and checksums, as last written."""
-        return self._json("status.json")
+        content = self._json("status.json")
+        if content and not (isinstance(content.get("status"), str) and isinstance(content.get("step"), int)):
+            raise RunError(
+                f"{self.path / 'status.json'} is damaged (no status, or no step): delete it, and resume the run"
+            )
+        return content
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,17 @@ from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleCon
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.presets import preset
 from grokinterp.run import Run
-from grokinterp.sweep import Progress, Sweep, commands, expand, parse_values, plan, train_point, train_sweep
+from grokinterp.sweep import (
+    LocalExecutor,
+    Progress,
+    Sweep,
+    commands,
+    expand,
+    parse_values,
+    plan,
+    train_point,
+    train_sweep,
+)
 from grokinterp.sweep.folder import Failure
 from grokinterp.training import train
 
@@ -76,7 +87,24 @@ class TestGrid:
 
     def test_values_that_name_one_folder_are_told_apart(self):
         points = expand(BASE, grid={"schedule.checkpoints": ["every:50", "every/50"]})
-        assert [point.name for point in points] == ["checkpoints=every_50", "checkpoints=every_50-1"]
+        first, second = (point.name for point in points)
+        assert first == "checkpoints=every_50"
+        assert re.fullmatch(r"checkpoints=every_50-[0-9a-f]{8}", second)
+
+    def test_long_names_are_cut_and_stay_apart_whatever_their_order(self):
+        values = ["every:100" + "+every:100" * 30, "every:100" + "+every:100" * 31]
+        names = [point.name for point in expand(BASE, grid={"schedule.checkpoints": values})]
+        assert len(set(names)) == 2
+        assert all(len(name.encode()) <= 160 for name in names)
+        backwards = [point.name for point in expand(BASE, grid={"schedule.checkpoints": values[::-1]})]
+        assert backwards == names[::-1]
+        (wide,) = expand(BASE, grid={"schedule.evaluate_every": ["é" * 150]})
+        assert len(wide.name.encode()) <= 160
+
+    def test_names_that_some_disks_take_for_one_are_told_apart(self):
+        names = [point.name for point in expand(BASE, grid={"task.operation": ["add", "ADD"]})]
+        assert names[0] == "operation=add"
+        assert names[1].lower() != names[0]
 
     @pytest.mark.parametrize(
         ("given", "said"),
@@ -89,6 +117,12 @@ class TestGrid:
             ({"zipped": {"model_seed": [1, 2], "optimizer.lr": [1]}}, "2 of model_seed, 1 of optimizer.lr"),
             ({"grid": {"model_seed": [1, 1]}}, "model_seed=1 is in the sweep twice"),
             ({"grid": {"optimizer.weight_decay": [1, 1.0]}}, "twice"),
+            ({"grid": {"optimizer.weight_decay": [0.5, "0.5 "]}}, "the same run"),
+            ({"grid": {"model.activation": "relu"}}, "needs a list of values"),
+            ({"grid": {"model_seed": [{1, 2}]}}, "no value of a configuration field"),
+            ({"grid": {"task.operation": ["\ud800"]}}, "no value of a configuration field"),
+            ({"points": []}, "at least one"),
+            ({"grid": {"model_seed": range(1000), "task.data_seed": range(1000)}}, "has 1,000,000 runs"),
         ],
     )
     def test_refusals(self, given, said):
@@ -110,7 +144,13 @@ class TestGrid:
     def test_values_on_a_command_line(self, text, expected):
         assert parse_values(text) == expected
 
-    @pytest.mark.parametrize("text", ["model_seed", "=1", "model_seed=", "model_seed=3:3", "a=0:4:0", "a=1,,2"])
+    def test_numbers_of_numpy_are_numbers(self):
+        (point,) = expand(BASE, grid={"optimizer.betas": [(np.float32(0.5), np.array([0.25])[0])]})
+        assert point.values == {"optimizer.betas": [0.5, 0.25]}
+
+    @pytest.mark.parametrize(
+        "text", ["model_seed", "=1", "model_seed=", "model_seed=3:3", "a=0:4:0", "a=1,,2", "a=0:3000000000"]
+    )
     def test_no_values_on_a_command_line(self, text):
         with pytest.raises(ConfigError):
             parse_values(text)
@@ -281,7 +321,14 @@ class TestFolder:
         assert (tmp_path / "model_seed=0" / "mine.txt").read_text() == "precious"
 
     @pytest.mark.parametrize(
-        "content", ["", "{", "[]", '{"format_version": 1}', '{"format_version": 1, "base": {}, "runs": [1]}']
+        "content",
+        [
+            *("", "{", "[]", '{"format_version": 1}'),
+            '{"format_version": 1, "base": {}, "runs": [1]}',
+            '{"format_version": 1, "base": {}, "runs": []}',
+            '{"format_version": 1, "base": {}, "runs": [{"name": "a", "values": {"foo": 1}}]}',
+            '{"format_version": 1, "base": {}, "runs": [{"name": "a", "values": {}}, {"name": "a", "values": {}}]}',
+        ],
     )
     def test_a_damaged_sweep_file(self, tmp_path, content):
         (tmp_path / "sweep.json").write_text(content)
@@ -365,6 +412,67 @@ def assert_whole(folder: Path, count: int) -> None:
         steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert steps == list(range(0, 401, 10)), run
         assert Run.open(run).steps == [0, 200, 400]
+
+
+class TestOneDamagedRun:
+    """Whatever one run's files hold, the others are in the table, and a sweep goes on with them."""
+
+    @pytest.mark.parametrize(
+        ("file", "content"),
+        [
+            ("status.json", '{"status": "finished"}'),
+            ("status.json", '{"status": "finished", "step": null}'),
+            ("status.json", "[1, 2"),
+            ("config.json", "{"),
+            ("metrics.jsonl", '{"step": 0}\nnonsense\n'),
+            ("analysis/summary.json", '{"version": 1, "status": "x", "row": {"T_grok_0.95": "x"}}'),
+            ("analysis/summary.json", "{"),
+        ],
+    )
+    def test_does_not_hide_the_others(self, undisturbed, tmp_path, file, content):
+        shutil.copytree(undisturbed.path, tmp_path / "copy")
+        (tmp_path / "copy" / "weight_decay=1,model_seed=0" / file).write_text(content)
+        if file == "metrics.jsonl":
+            (tmp_path / "copy" / "weight_decay=1,model_seed=0" / "analysis" / "summary.json").unlink()
+        table = Sweep.open(tmp_path / "copy").table
+        others = table["run"] != "weight_decay=1,model_seed=0"
+        assert_same_table(table[others].reset_index(drop=True), undisturbed.table[others].reset_index(drop=True))
+        again = train_sweep(tmp_path / "copy", workers=1)
+        assert set(again.failures) <= {"weight_decay=1,model_seed=0"}
+        if file.startswith("analysis"):
+            assert_same_table(again.table, undisturbed.table)
+
+    def test_a_run_of_another_configuration_is_not_taken_for_its_own(self, undisturbed, tmp_path):
+        name = "weight_decay=1,model_seed=0"
+        shutil.copytree(undisturbed.path, tmp_path / "copy")
+        shutil.rmtree(tmp_path / "copy" / name)
+        shutil.copytree(undisturbed.path / "weight_decay=1,model_seed=1", tmp_path / "copy" / name)
+        found = Sweep.open(tmp_path / "copy")
+        row = found.table.set_index("run").loc[name]
+        assert (row["status"], row["outcome"]) == ("failed", None)
+        assert "another configuration" in row["failure"]
+        again = train_sweep(found.path, workers=1)
+        assert again.failures[name].kind == "invalid"
+        assert "another configuration" in again.failures[name].message
+
+    def test_a_damaged_resume_point_stops_no_ensemble(self, tmp_path):
+        short = replace(BASE, schedule=replace(BASE.schedule, steps=50))
+        train_sweep(tmp_path / "s", short, grid={"model_seed": range(3)}, workers=1)
+        (tmp_path / "s" / "model_seed=1" / "resume.safetensors").write_bytes(b"damaged")
+        longer = replace(BASE, schedule=replace(BASE.schedule, steps=100))
+        grown = train_sweep(tmp_path / "s", longer, grid={"model_seed": range(3)}, workers=1, ensembles="always")
+        assert grown.table["status"].tolist() == ["finished", "failed", "finished"]
+        assert grown.table["step"][[0, 2]].tolist() == [100, 100]
+        assert "resume.safetensors is damaged" in grown.failures["model_seed=1"].message
+
+    def test_an_old_failure_of_a_finished_run_is_forgotten(self, undisturbed, tmp_path):
+        shutil.copytree(undisturbed.path, tmp_path / "copy")
+        found = Sweep.open(tmp_path / "copy")
+        found.note(found.points[0].name, Failure("killed", "the sweep was killed before it could forget this"))
+        (found.path / ".sweep.parquet.77.tmp").touch()
+        assert train_sweep(found.path).failures == {}
+        assert_same_table(found.table, undisturbed.table)
+        assert not (found.path / ".sweep.parquet.77.tmp").exists()
 
 
 class TestKilled:
@@ -474,7 +582,8 @@ class TestFailures:
         monkeypatch.setattr(orders, "train", broken)
         found = plan(tmp_path / "s", BASE, grid={"model_seed": [0]})
         found.write()
-        failure = train_point(found, "model_seed=0")
+        failure = train_point(found, "model_seed=0").failure
+        assert failure is not None
         assert failure == found.failures["model_seed=0"]
         assert (failure.kind, failure.message) == ("error", "ZeroDivisionError: one of those days")
         assert "Traceback" in failure.details
@@ -511,6 +620,64 @@ def memory_limit():
     yield lambda command: ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh", *command]
     wait_for(lambda: not (group / "cgroup.procs").read_text().strip(), 10)
     group.rmdir()
+
+
+class TestTableOfFailures:
+    def test_when_no_run_makes_sense(self, tmp_path):
+        ended = command(str(tmp_path / "s"), "--preset", "psi", "--grid", "optimizer.lr=-1,-2")
+        assert ended.returncode == 1
+        assert "failed lr=-1: invalid: lr=-1: optimizer: lr must be a finite number > 0" in ended.stdout
+        assert (tmp_path / "s" / "report.html").is_file()
+        assert Sweep.open(tmp_path / "s").table["T_grok_0.95"].isna().all()
+
+    def test_senseless_values_leave_the_columns_of_the_others_alone(self, tmp_path):
+        points = [{"model_seed": 1}, {"model_seed": 10**30}, {"optimizer.lr": "much"}, {"optimizer.betas": [0.5]}]
+        found = Sweep(tmp_path / "s", BASE, expand(BASE, points=points))
+        found.write()
+        table = found.table
+        assert table["optimizer.lr"].dtype == float
+        assert table["model_seed"].tolist()[0] == 1
+        assert table["failure"].notna().tolist() == [False, True, True, True]
+        found.collect()
+
+
+class TestExecutor:
+    def test_may_be_used_again(self, tmp_path):
+        short = replace(BASE, schedule=replace(BASE.schedule, steps=20))
+        executor = LocalExecutor(1)
+        for seed in range(2):
+            found = train_sweep(tmp_path / str(seed), short, grid={"model_seed": [seed]}, executor=executor)
+            assert found.table["status"].tolist() == ["finished"]
+
+    def test_an_answer_that_is_none_is_an_error_of_that_run(self, tmp_path, monkeypatch):
+        from grokinterp.processes import JsonProcess
+
+        exchange, asked = JsonProcess.exchange, []
+
+        def nonsense_at_first(process, question):
+            asked.append(question)
+            return exchange(process, question) if len(asked) > 1 else json.loads("gibberish")
+
+        monkeypatch.setattr(JsonProcess, "exchange", nonsense_at_first)
+        short = replace(BASE, schedule=replace(BASE.schedule, steps=20))
+        found = train_sweep(tmp_path / "s", short, grid={"model_seed": [0, 1]}, workers=1)
+        assert found.table["status"].tolist() == ["failed", "finished"]
+        assert found.failures["model_seed=0"].kind == "error"
+
+    def test_progress_counts_every_run_once_and_no_step_twice(self, tmp_path):
+        long = replace(BASE, schedule=replace(BASE.schedule, steps=3000, evaluate_every=100))
+        half = replace(BASE, schedule=replace(BASE.schedule, steps=1500, evaluate_every=100))
+        train_sweep(tmp_path / "s", half, grid={"model_seed": [0]}, workers=1)
+        seen: list[tuple[int, float | None]] = []
+
+        def watch(progress: Progress) -> None:
+            assert progress.done + len(progress.failed) + len(progress.running) + progress.waiting == progress.total
+            if "model_seed=0" in progress.running and progress.seconds_left is None:
+                seen.append(progress.running["model_seed=0"])
+
+        train_sweep(tmp_path / "s", long, grid={"model_seed": [0, 1]}, workers=1, watch=watch)
+        assert seen, "steps that were made before are not taken for progress"
+        assert seen[0] == (1500, 3000)
 
 
 class TestEnsembles:
@@ -570,6 +737,35 @@ class TestJobArray:
         assert (tmp_path / "again.html").read_text() == report.read_text()
         expected = undisturbed.table[undisturbed.table["run"].isin([p.name for p in Sweep.open(folder).points])]
         assert_same_table(Sweep.open(folder).table, expected.reset_index(drop=True))
+
+    def test_two_elements_with_one_run_do_it_once(self, tmp_path):
+        folder = tmp_path / "s"
+        file = tmp_path / "config.json"
+        file.write_text(BASE.to_json())
+        described = [str(folder), "--config", str(file), "--grid", "model_seed=0:2"]
+        words = [sys.executable, "-m", "grokinterp.cli", "sweep", *described, "--only", "model_seed=0"]
+        both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+        said = [process.communicate(timeout=300)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0], said
+        assert Sweep.open(folder).failures == {}
+        assert Sweep.open(folder).table["status"].tolist() == ["finished", "missing"]
+
+    def test_one_that_is_stopped_says_so(self, tmp_path):
+        folder = tmp_path / "s"
+        long = replace(BASE, schedule=replace(BASE.schedule, steps=1_000_000))
+        Sweep(folder, long, expand(long, grid={"model_seed": [0]})).write()
+        words = [sys.executable, "-m", "grokinterp.cli", "sweep", str(folder), "--only", "model_seed=0"]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        wait_for(lambda: workers_of(folder) and (folder / "model_seed=0" / "metrics.jsonl").exists())
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert said == f"{folder / 'model_seed=0'}: stopped\n"
+
+    def test_a_grown_sweep_has_a_command_for_every_run(self, undisturbed):
+        longer = replace(BASE, schedule=replace(BASE.schedule, steps=500))
+        assert len(commands(plan(undisturbed.path, longer, grid=TWELVE))) == 12
+        assert commands(undisturbed) == []
 
     def test_a_run_that_is_not_in_the_sweep(self, undisturbed):
         ended = command(str(undisturbed.path), "--only", "model_seed=77")

@@ -13,7 +13,7 @@ from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from grokinterp.sweep import Executor, Sweep
+    from grokinterp.sweep import Executor, Point, Sweep
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,14 @@ def run_sweep(arguments: Sequence[str]) -> int:
     if options.dry_run:
         return _dry_run(found, options)
     if options.only is not None:
-        failure = train_point(found, options.only, options.device)
-        print(f"{found.path / options.only}: {failure or 'done'}")
-        return 1 if failure is not None else 0
+        found.point(options.only)
+        found.write()
+        ended = train_point(found, options.only, options.device)
+        print(f"{found.path / options.only}: {ended.failure or ('stopped' if ended.stopped else 'done')}")
+        return 130 if ended.stopped else 1 if ended.failure is not None else 0
     if options.print_commands:
         found.write()
-        print("\n".join(commands(found)))
+        print("\n".join(commands(found, options.device)))
         return 0
 
     from grokinterp.console import SweepDisplay, show_sweep
@@ -166,12 +168,21 @@ def _dry_run(found: "Sweep", options: SweepOptions) -> int:
 
     for point in found.points:
         print(point.name)
-    cost = estimate(found.points[0].config(found.base))
+    first = next((point for point in found.points if _makes_sense(point, found)), found.points[0])
+    cost = estimate(first.config(found.base))
     seconds = cost.seconds * len(found.points) / (options.workers or cores())
     size = cost.checkpoints * cost.checkpoint_bytes * len(found.points)
     print(
-        f"{len(found.points)} runs; if all are as {found.points[0].name}: {size / 1e9:.1f} GB of checkpoints, about "
+        f"{len(found.points)} runs; if all are as {first.name}: {size / 1e9:.1f} GB of checkpoints, about "
         f"{duration(seconds)} with {options.workers or cores()} workers ({1000 * cost.seconds_per_step:.1f} ms a step)",
         file=sys.stderr,
     )
     return 0
+
+
+def _makes_sense(point: "Point", found: "Sweep") -> bool:
+    try:
+        point.config(found.base)
+        return True
+    except ConfigError:
+        return False

@@ -38,8 +38,6 @@ class TaskConfig:
     permutations of five symbols, or the sum of bits mod 2"""
     p: int = 113
     """the modulus, odd or even; division needs a prime. 120 for permutations, which is their number; 2 for parity"""
-    operands: int = 2
-    """number of operands: the number of bits for parity, else 2"""
     train_fraction: float | None = 0.3
     """share of all inputs that is trained on, strictly between 0 and 1; null where the split is unknown"""
     split: Literal["torch", "python", "numpy", "given", "unknown"] = "torch"
@@ -50,6 +48,8 @@ class TaskConfig:
     """share of the training labels that are replaced by another class"""
     random_labels: bool = False
     """labels drawn at random for every input: a control that can only be memorized"""
+    operands: int = 2
+    """number of operands: the number of bits for parity, else 2"""
 
     def __post_init__(self) -> None:
         require_known_choices(self)

@@ -4,13 +4,14 @@ Ray is an extra (`pip install grokinterp[ray]`), imported when it is used. groki
 """
 
 import io
+import logging
+import math
 import os
 import shutil
 import socket
 import tarfile
 import tempfile
-import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from grokinterp.errors import ConfigError
 from grokinterp.files import make_folder
 from grokinterp.sweep.executors import TICK, Event, Started, Tick
 from grokinterp.sweep.orders import Ended, Failure, Order, carry_out
+
+log = logging.getLogger(__name__)
 
 _CONNECTING = 10.0  # seconds that a cluster has to answer
 _RETRIES = 3  # of a task whose node or process died
@@ -44,12 +47,20 @@ class RayExecutor:
     workers: int | None = None
     results: Literal["shared", "sent"] = "shared"
 
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers must be at least 1, but is {self.workers}")
+        if min(self.cpus, self.gpus) < 0 or not math.isfinite(self.cpus + self.gpus):
+            raise ConfigError(f"a run takes 0 cores or GPUs or more, but {self.cpus} and {self.gpus} were given")
+
     def carry_out(self, orders: Sequence[Order]) -> Generator[Event]:
         """See `Executor`."""
         ray = _import_ray()
         connected_before = ray.is_initialized()
         if not connected_before:
             _connect(ray, self.address)
+        if not any(self._fits(node["Resources"]) for node in ray.nodes() if node["Alive"]):
+            log.warning("no node has %g cores and %g GPUs free for a run: all wait for one", self.cpus, self.gpus)
         task = ray.remote(_carry_out_there).options(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=_RETRIES, retry_exceptions=False
         )
@@ -85,6 +96,9 @@ class RayExecutor:
             if not connected_before:
                 ray.shutdown()
 
+    def _fits(self, resources: Mapping[str, float]) -> bool:
+        return resources.get("CPU", 0.0) >= self.cpus and resources.get("GPU", 0.0) >= self.gpus
+
     def _packed(self, order: Order) -> dict[str, bytes] | None:
         if self.results == "shared":
             return None
@@ -100,8 +114,12 @@ class RayExecutor:
                 f"its task failed on the cluster, and was tried {_RETRIES + 1} times: {reason[0] if reason else ''}"
             )
             return [Ended(name, Failure("killed", message)) for name in order.runs]
-        for name, content in (packed or {}).items():
-            _unpack(content, Path(order.folder) / name)
+        try:
+            for name, content in (packed or {}).items():
+                _unpack(content, Path(order.folder) / name)
+        except OSError as error:
+            reason = f"what was sent back could not be written: {error.strerror or error}"
+            return [Ended(name, Failure("error", reason)) for name in order.runs]
         return [Ended.of(plain) for plain in ended]
 
 
@@ -165,11 +183,11 @@ def _pack(folder: Path) -> bytes:
 def _unpack(content: bytes, folder: Path) -> None:
     """Puts what `_pack` gave in the place of a folder, in one instant as far as the system can."""
     make_folder(folder.parent)
-    incoming = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    incoming, outgoing = (folder.with_name(f".{folder.name}.{what}") for what in ("tmp", "old"))
+    shutil.rmtree(incoming, ignore_errors=True)  # of a try that was cut short
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         archive.extractall(incoming, filter="data")  # nothing outside of it, no links out, no devices
     if folder.exists():
-        outgoing = incoming.with_suffix(".old")
         folder.replace(outgoing)
         incoming.replace(folder)
         shutil.rmtree(outgoing)

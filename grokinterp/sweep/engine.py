@@ -13,9 +13,9 @@ from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError
 from grokinterp.locks import hold
 from grokinterp.processes import cores
-from grokinterp.sweep.executors import Executor, LocalExecutor, Started
+from grokinterp.sweep.executors import Executor, LocalExecutor, PutBack, Started
 from grokinterp.sweep.folder import Sweep
-from grokinterp.sweep.grid import expand
+from grokinterp.sweep.grid import Point, expand
 from grokinterp.sweep.orders import Ended, Failure, Order, carry_out
 from grokinterp.training.ensemble import shape_of
 from grokinterp.training.opening import choose_device
@@ -93,15 +93,20 @@ def train_sweep(
         RunError: the folder cannot be written to, or another process is at work in it.
     """
     found = plan(path, base, grid=grid, zipped=zipped, points=points)
-    executor = executor or LocalExecutor(_worker_count(workers, device))
+    elsewhere = executor is not None and not isinstance(executor, LocalExecutor)
+    gpu = bool(getattr(executor, "gpus", 0)) if elsewhere else choose_device(device).startswith("cuda")
+    executor = executor or LocalExecutor(_worker_count(workers, gpu))
     with hold(found.path), interrupts() as interrupted:
         found.write()
-        orders, progress = _open(found, device, ensembles)
+        found.tidy()
+        orders, progress = _open(found, device, ensembles == "always" or (ensembles == "auto" and gpu))
         tell = _Teller(found, progress, watch)
         with contextlib.closing(executor.carry_out(orders)) as events:
             for event in events:
                 if isinstance(event, Started):
                     tell.started(event.names)
+                elif isinstance(event, PutBack):
+                    tell.put_back(event.names)
                 elif isinstance(event, Ended):
                     tell.ended(event)
                 tell.now()
@@ -134,41 +139,52 @@ def plan(
     return Sweep(Path(path), base, expand(base, grid=grid, zipped=zipped, points=points))
 
 
-def train_point(found: Sweep, name: str, device: str = "auto") -> Failure | None:
-    """Trains one run of a sweep in this process, as one element of a job array does; why it failed, if it did.
+def train_point(found: Sweep, name: str, device: str = "auto") -> Ended:
+    """Trains one run of a sweep in this process, as one element of a job array does.
 
     Raises:
         ConfigError: the sweep has no run of that name.
+        RunError: the folder cannot be written to.
     """
+    point = found.point(name)
     try:
-        config = found.point(name).config(found.base)
-        (ended,) = carry_out(Order(str(found.path), {name: config.to_json()}, device))
-        failure = ended.failure
+        order = Order(str(found.path), {name: point.config(found.base).to_json()}, device)
     except ConfigError as error:
-        if name not in {point.name for point in found.points}:
-            raise
-        failure = Failure("invalid", str(error))
-    found.note(name, failure)
-    return failure
+        ended = Ended(name, Failure("invalid", str(error)))
+    else:
+        (ended,) = carry_out(order)
+    if not ended.stopped:
+        found.note(name, ended.failure)
+    return ended
 
 
-def commands(found: Sweep) -> list[str]:
-    """One command a run that has not finished, for a scheduler's job array."""
-    rows = found.table
-    over = set(rows["run"][rows["status"].isin(["finished", "diverged"])])
-    names = [point.name for point in found.points if point.name not in over]
-    return [f"grokinterp sweep {shlex.quote(str(found.path))} --only {shlex.quote(name)}" for name in names]
+def commands(found: Sweep, device: str = "auto") -> list[str]:
+    """One command a run that has not come to its end, for a scheduler's job array."""
+    options = [] if device == "auto" else ["--device", device]
+    words = [
+        ["grokinterp", "sweep", str(found.path), "--only", point.name, *options]
+        for point in found.points
+        if not _is_over(found, point)
+    ]
+    return [shlex.join(command) for command in words]
 
 
-def _worker_count(workers: int | None, device: str) -> int:
+def _is_over(found: Sweep, point: Point) -> bool:
+    try:
+        return found.state(point, point.config(found.base)) in ("ended", "summarized")
+    except GrokinterpError:  # it will say so when it is tried
+        return False
+
+
+def _worker_count(workers: int | None, gpu: bool) -> int:
     if workers is None:
-        return 1 if choose_device(device).startswith("cuda") else cores()
+        return 1 if gpu else cores()
     if not 1 <= workers <= 1000:
         raise ConfigError(f"workers must lie in 1 .. 1000, but is {workers}")
     return workers
 
 
-def _open(found: Sweep, device: str, ensembles: Ensembles) -> tuple[list[Order], Progress]:
+def _open(found: Sweep, device: str, together: bool) -> tuple[list[Order], Progress]:
     """What is to be done, and how far it is."""
     progress = Progress(len(found.points))
     configs: dict[str, RunConfig] = {}
@@ -176,6 +192,7 @@ def _open(found: Sweep, device: str, ensembles: Ensembles) -> tuple[list[Order],
         try:
             config = point.config(found.base)
             if found.state(point, config) == "summarized":
+                found.note(point.name, None)  # of an earlier try
                 failure = found.failure_of(point)
                 if failure is None:
                     progress.done += 1
@@ -184,9 +201,9 @@ def _open(found: Sweep, device: str, ensembles: Ensembles) -> tuple[list[Order],
                 continue
             configs[point.name] = config
         except GrokinterpError as error:
-            progress.failed[point.name] = Failure("invalid", str(error))
+            kind = "invalid" if isinstance(error, ConfigError) else "error"
+            progress.failed[point.name] = Failure(kind, str(error))
             found.note(point.name, progress.failed[point.name])
-    together = ensembles == "always" or (ensembles == "auto" and choose_device(device).startswith("cuda"))
     groups = _by_shape(found, configs) if together else [[name] for name in configs]
     orders = [Order(str(found.path), {name: configs[name].to_json() for name in names}, device) for names in groups]
     return orders, progress
@@ -197,13 +214,13 @@ def _by_shape(found: Sweep, configs: Mapping[str, RunConfig]) -> list[list[str]]
     groups: dict[tuple[str, int | None], list[str]] = {}
     for name, config in configs.items():
         path = found.path / name
-        try:
-            key = shape_of(config)
-        except ConfigError:  # it will say so when it is trained, alone
-            key = name
         begun = (path / "config.json").is_file()
-        at = RunWriter(path, config).read_resume_point() if begun else None
-        groups.setdefault((key, (at[0] if at else 0) if begun else None), []).append(name)
+        try:
+            at = RunWriter(path, config).read_resume_point() if begun else None
+            group = shape_of(config), (at[0] if at else 0) if begun else None
+        except GrokinterpError:  # it will say so when it is trained, alone
+            group = name, None
+        groups.setdefault(group, []).append(name)
     chunks = [(names, i) for names in groups.values() for i in range(0, len(names), _MOST_TOGETHER)]
     return [names[i : i + _MOST_TOGETHER] for names, i in chunks]
 
@@ -214,12 +231,19 @@ class _Teller:
     def __init__(self, found: Sweep, progress: Progress, watch: Callable[[Progress], None] | None):
         self.found, self.progress, self.watch = found, progress, watch
         self.began = self.collected = time.monotonic()
-        self.at_start = self.share()
+        self.given = self.share()  # what was done before, in runs
 
     def started(self, names: Iterable[str]) -> None:
         for name in names:
             schedule = self.found.point(name).config(self.found.base).schedule
-            self.progress.running[name] = (0, schedule.steps if schedule else 1)
+            steps = schedule.steps if schedule else 1
+            self.progress.running[name] = (self.step_of(name), steps)
+            self.given += self.step_of(name) / steps
+
+    def put_back(self, names: Iterable[str]) -> None:
+        for name in names:
+            step, steps = self.progress.running.pop(name, (0, 1))
+            self.given -= step / steps  # it counts again when it is started again
 
     def ended(self, event: Ended) -> None:
         self.progress.running.pop(event.name, None)
@@ -237,8 +261,8 @@ class _Teller:
     def now(self) -> None:
         progress, time_now = self.progress, time.monotonic()
         for name, (_, steps) in progress.running.items():
-            progress.running[name] = (_last_step(self.found.path / name / "metrics.jsonl"), steps)
-        made = self.share() - self.at_start
+            progress.running[name] = (self.step_of(name), steps)
+        made = self.share() - self.given
         seconds = time_now - self.began
         progress.seconds_left = seconds * (progress.total - self.share()) / made if made > 0 else None
         if time_now - self.collected > _COLLECT_EVERY:
@@ -246,6 +270,9 @@ class _Teller:
             self.collected = time.monotonic()
         if self.watch is not None:
             self.watch(progress)
+
+    def step_of(self, name: str) -> int:
+        return _last_step(self.found.path / name / "metrics.jsonl")
 
 
 def _last_step(metrics: Path) -> int:

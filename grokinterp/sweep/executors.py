@@ -24,11 +24,18 @@ class Started:
 
 
 @dataclass(frozen=True)
+class PutBack:
+    """These runs, which had been started, wait again."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Tick:
     """Nothing happened for a while."""
 
 
-Event = Started | Ended | Tick
+Event = Started | PutBack | Ended | Tick
 
 
 @runtime_checkable
@@ -56,6 +63,7 @@ class LocalExecutor:
 
     def carry_out(self, orders: Sequence[Order]) -> Generator[Event]:
         """See `Executor`."""
+        self._stopping = False
         waiting: Queue[Order] = Queue()
         for order in orders:
             waiting.put(order)
@@ -124,11 +132,17 @@ class _Server(Thread):
             if self.executor.stopping:
                 return
             if len(order.runs) > 1:  # whose fault it was shows when each is trained alone
+                self.events.put(PutBack(tuple(order.runs)))
                 for name, config in order.runs.items():
                     self.waiting.put(replace(order, runs={name: config}))
                 return
             (name,) = order.runs
             self.events.put(Ended(name, Failure("killed", _why(error))))
+        except Exception as error:  # an answer that is none
+            self.kill()
+            self.worker = None
+            for name in order.runs:
+                self.events.put(Ended(name, Failure("error", f"its process answered nonsense: {error}")))
 
     def interrupt(self) -> None:
         if self.worker is not None and self.worker.process.poll() is None:

@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,15 +15,13 @@ from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.files import make_folder, write_atomically
 from grokinterp.run import Run
-from grokinterp.sweep.grid import Point
+from grokinterp.sweep.grid import Point, config_fields
 from grokinterp.sweep.orders import Failure
-from grokinterp.sweep.summary import Row, config_columns, summarize
-from grokinterp.training.opening import has_ended
+from grokinterp.sweep.summary import COLUMNS, Row, config_columns, is_number, kept_summary, summarize
+from grokinterp.training.opening import has_ended, may_follow
 
 _VERSION = 1
 _FILE = "sweep.json"
-
-_NUMBERS = ("T_", "delay_", "weight_", "final.")  # columns that are numbers, NaN where they are not known
 
 State = Literal["missing", "begun", "ended", "summarized"]
 
@@ -61,9 +60,13 @@ class Sweep:
             raise RunError(f"{file} is damaged ({error}): give the sweep's options again in another folder") from None
         if version != _VERSION:
             raise RunError(f"{file} has format version {version!r}, and this grokinterp reads version {_VERSION}")
-        if any(Path(point.name).name != point.name or point.name in (".", "..") for point in points):
+        found = Sweep(folder, RunConfig.from_json(base, str(file)), points)
+        names, known = {point.name for point in points}, set(config_fields(found.base))
+        if any(Path(name).name != name or name in ("", ".", "..") for name in names):
             raise RunError(f"{file} is damaged: a run's name is no name of a folder")
-        return Sweep(folder, RunConfig.from_json(base, str(file)), points)
+        if not points or len(names) < len(points) or any(not set(point.values) <= known for point in points):
+            raise RunError(f"{file} is damaged: no runs, two of one name, or a field that the configuration lacks")
+        return found
 
     def write(self) -> None:
         """Writes sweep.json, which says what the sweep is.
@@ -84,7 +87,8 @@ class Sweep:
     def _refuse_another(self, stored: "Sweep") -> None:
         ours = {point.name: point for point in self.points}
         for point in stored.points:
-            same = point.name in ours and _may_follow(_config(ours[point.name], self.base), _config(point, stored.base))
+            old, new = _config(point, stored.base), _config(ours[point.name], self.base) if point.name in ours else None
+            same = may_follow(new, old) if new is not None and old is not None else new is old and point.name in ours
             if not same:
                 raise ConfigError(
                     f"{self.path} holds another sweep: its run {point.name} is not among the runs given; a sweep may "
@@ -126,9 +130,9 @@ class Sweep:
         if not self._begun(point):
             return "missing"
         run = Run.open(self.path / point.name)
-        if not has_ended(run, config):
+        if not may_follow(config, run.config) or not has_ended(run, config):
             return "begun"
-        return "summarized" if (run.path / "analysis" / "summary.json").is_file() else "ended"
+        return "ended" if kept_summary(run) is None else "summarized"
 
     def _begun(self, point: Point) -> bool:
         return (self.path / point.name / "config.json").is_file()
@@ -147,13 +151,28 @@ class Sweep:
         return Failure("diverged", str(status.get("reason", ""))) if status.get("status") == "diverged" else None
 
     def note(self, name: str, failure: Failure | None) -> None:
-        """Keeps why a run failed, or forgets it; a diverged run says it itself."""
+        """Keeps why a run failed, or forgets it; a diverged run says it itself.
+
+        Raises:
+            RunError: the folder cannot be written to.
+        """
         file = self.path / "failures" / f"{name}.json"
-        if failure is None or failure.kind == "diverged":
-            file.unlink(missing_ok=True)
-        else:
+        if failure is not None and failure.kind != "diverged":
             make_folder(file.parent)
             write_atomically(file, json.dumps(asdict(failure), indent=1) + "\n")
+        elif file.exists():
+            try:
+                file.unlink()
+            except OSError as error:
+                raise RunError(f"cannot remove {file}: {error.strerror}; free or unlock that place") from None
+
+    def tidy(self) -> None:
+        """Removes what writes that a crash cut short have left, and puts back what they had moved away."""
+        for leftover in [*self.path.glob(".*.tmp"), *self.path.glob("failures/.*.tmp")]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        for outgoing in self.path.glob(".*.old"):
+            run = self.path / outgoing.name[1 : -len(".old")]
+            shutil.rmtree(outgoing) if run.exists() else outgoing.replace(run)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -181,13 +200,20 @@ class Sweep:
         try:
             config = point.config(self.base)
         except ConfigError as error:
-            invalid = {name: value for name, value in config_columns(self.base).items() if name not in point.values}
-            return row | {"status": "failed", "failure": f"invalid: {error}"} | invalid | dict(point.values)
+            columns = config_columns(self.base)
+            given = {name: value if _fits(value, columns[name]) else None for name, value in point.values.items()}
+            return row | {"status": "failed", "failure": f"invalid: {error}"} | columns | given
         try:
             failure = self.failure_of(point)
-            row |= summarize(Run.open(self.path / point.name), measures=False) if self._begun(point) else {}
+            if self._begun(point):
+                run = Run.open(self.path / point.name)
+                if not may_follow(config, run.config):
+                    raise RunError(f"{run.path} holds a run of another configuration")
+                row |= summarize(run, measures=False)
         except GrokinterpError as error:
             failure = Failure("error", str(error))
+        except Exception as error:  # a damaged run must not hide the others
+            failure = Failure("error", f"{type(error).__name__}: {error}")
         if failure is not None:
             row |= {"status": row["status"] if failure.kind == "diverged" else "failed", "failure": str(failure)}
         return row | config_columns(config)
@@ -201,25 +227,25 @@ def _config(point: Point, base: RunConfig) -> RunConfig | None:
         return None
 
 
-def _may_follow(new: RunConfig | None, old: RunConfig | None) -> bool:
-    """Whether a run of the old configuration can be gone on with under the new one."""
-    if new is None or old is None or new.schedule is None or old.schedule is None:
-        return new == old
-    longer = replace(old, schedule=replace(old.schedule, steps=new.schedule.steps))
-    return new == longer and new.schedule.steps >= old.schedule.steps
+def _fits(value: Any, known: Any) -> bool:
+    """Whether a value that makes no sense can stand in a column with those that do."""
+    if isinstance(known, bool | str):
+        return type(value) is type(known)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) < 2**63
 
 
 def _frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Rows as a table whose columns have one kind of value each, as Parquet wants it."""
     rows = list(rows)
-    names = dict.fromkeys(name for row in rows for name in row)
+    names = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
     ordered = sorted(names, key=lambda name: name.startswith("final."))  # stable: these come last
     return pd.DataFrame({name: _column(name, [row.get(name) for row in rows]) for name in ordered})
 
 
 def _column(name: str, values: list[Any]) -> pd.Series:
     kinds = {type(value) for value in values if value is not None}
-    if name.startswith(_NUMBERS):
+    if is_number(name):
         return pd.Series(values, dtype=float)
     if kinds and kinds <= {int, float}:
         whole = kinds == {int} and None not in values

@@ -1,7 +1,9 @@
 """What a sweep varies: points in the space of configurations, each a run with a name made of its coordinates."""
 
+import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,8 @@ from grokinterp.errors import ConfigError, nearest
 
 _RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(\d+))?")
 _UNSAFE = re.compile(r"[^\w.+^=,-]+")
-_LONGEST_NAME = 200  # most file systems take 255 bytes
+_LONGEST_NAME = 160  # bytes; most file systems take 255, and temporary files have longer names
+_MOST_RUNS = 100_000
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,11 @@ def expand(
     Raises:
         ConfigError: an unknown field, a field named twice, values that are not as many, or the same run twice.
     """
-    grid = {field: list(values) for field, values in (grid or {}).items()}
-    zipped = {field: list(values) for field, values in (zipped or {}).items()}
-    listed = [dict(point) for point in points or [{}]]
+    grid = {field: _listed(field, values) for field, values in (grid or {}).items()}
+    zipped = {field: _listed(field, values) for field, values in (zipped or {}).items()}
+    listed = [{}] if points is None else list(points)
+    if not listed or not all(isinstance(point, Mapping) for point in listed):
+        raise ConfigError("points must be a list of runs, at least one, each with values by field")
     known = config_fields(base)
     fields = [*dict.fromkeys(field for point in listed for field in point), *zipped, *grid]
     if "model.kind" in fields:
@@ -83,11 +88,34 @@ def expand(
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{count} of {field}" for field, count in counts.items())
         raise ConfigError(f"zipped fields need as many values each, but there are {said}")
+    count = math.prod(map(len, grid.values())) * max([1, *counts.values()]) * len(listed)
+    if count > _MOST_RUNS:
+        raise ConfigError(f"this sweep has {count:,} runs; at most {_MOST_RUNS:,} are possible: give fewer values")
     rows = [dict(zip(zipped, row, strict=True)) for row in zip(*zipped.values(), strict=True)] or [{}]
     cells = [dict(zip(grid, cell, strict=True)) for cell in itertools.product(*grid.values())]
     combined = [{**a, **b, **c} for a, b, c in itertools.product(listed, rows, cells)]
     combined = [{field: _plain(value) for field, value in values.items()} for values in combined]
-    return _named(combined, _short(fields))
+    found = _named(combined, _short(fields))
+    _refuse_twins(found, base)
+    return found
+
+
+def _listed(field: str, values: Any) -> list[Any]:
+    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+        raise ConfigError(f"{field} needs a list of values, but {values!r} was given: write [{values!r}]")
+    return list(values)
+
+
+def _refuse_twins(points: Iterable[Point], base: RunConfig) -> None:
+    """Raises where two points are one run, for instance 1 and "1"."""
+    seen: dict[RunConfig, str] = {}
+    for point in points:
+        try:
+            name = seen.setdefault(point.config(base), point.name)
+        except ConfigError:  # it will be reported by name
+            continue
+        if name != point.name:
+            raise ConfigError(f"{name} and {point.name} are the same run: give each value once")
 
 
 def config_fields(config: RunConfig) -> list[str]:
@@ -124,6 +152,8 @@ def parse_values(assignment: str) -> tuple[str, list[Any]]:
             first, last, stride = (int(number) if number else 1 for number in numbers.groups())
             if stride == 0 or last <= first:
                 raise ConfigError(f"{assignment!r}: {part} names no number; A:B goes from A to B, without B")
+            if (last - first) // stride > _MOST_RUNS:
+                raise ConfigError(f"{assignment!r}: {part} names more than {_MOST_RUNS:,} numbers: give fewer")
             values += range(first, last, stride)
         elif not part:
             raise ConfigError(f"{assignment!r} has an empty value: separate values by single commas")
@@ -142,9 +172,15 @@ def _value(text: str) -> Any:
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it: numpy's and torch's numbers become Python's."""
-    if hasattr(value, "item"):
-        value = value.item()
-    return list(value) if isinstance(value, tuple) else value
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise ConfigError(f"{value!r} is no value of a configuration field: give a number, a text or a list") from None
+    return value
 
 
 def _named(combined: Sequence[Mapping[str, Any]], short: Mapping[str, str]) -> tuple[Point, ...]:
@@ -152,12 +188,13 @@ def _named(combined: Sequence[Mapping[str, Any]], short: Mapping[str, str]) -> t
     taken: dict[str, Mapping[str, Any]] = {}
     for values in combined:
         parts = [f"{short[field]}={_text(value)}" for field, value in values.items()]
-        name = _UNSAFE.sub("_", ",".join(parts))[:_LONGEST_NAME] or "run"
-        if taken.get(name) == values:
+        name = _UNSAFE.sub("_", ",".join(parts)) or "run"
+        if taken.get(name.lower()) == values:
             raise ConfigError(f"{name} is in the sweep twice: give each value once")
-        if name in taken:  # values that differ in unsafe characters only
-            name = f"{name}-{len(points)}"
-        taken[name] = values
+        if len(name.encode()) > _LONGEST_NAME or name.lower() in taken:  # some disks do not tell A from a
+            digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+            name = f"{name.encode()[: _LONGEST_NAME - 9].decode(errors='ignore')}-{digest}"
+        taken[name.lower()] = values
         points.append(Point(name, values))
     return tuple(points)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grokinterp.config import RunConfig
-from grokinterp.errors import ConfigError, GrokinterpError
+from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.locks import HeldError
 from grokinterp.run import Run
 from grokinterp.sweep.summary import summarize
 from grokinterp.training import train, train_many
-from grokinterp.training.opening import has_ended
+from grokinterp.training.opening import has_ended, may_follow
 
 # A process whose parent was killed lives for a moment longer, and so does one on a machine that was cut off.
 _PATIENCE = 60.0
@@ -90,14 +90,28 @@ def carry_out(order: Order) -> list[Ended]:
         with contextlib.suppress(Exception):  # whose fault it was shows when each is trained alone
             _train_together(root, configs, order.device)
             together = True
-    return [_ended(root / name, None if together else config, order.device) for name, config in configs.items()]
+    done: list[Ended] = []
+    for name, config in configs.items():
+        stopped = any(ended.stopped for ended in done)  # whoever stopped one stopped all
+        done.append(
+            Ended(name, stopped=True) if stopped else _ended(root / name, None if together else config, order.device)
+        )
+    return done
 
 
 def _train_one(path: Path, config: RunConfig, device: str) -> None:
-    begun = (path / "config.json").is_file()
-    if begun and has_ended(Run.open(path), config):
-        return
-    _patiently(lambda: train(config, path, resume=begun, device=device, progress=False))
+    def begin() -> None:
+        begun = (path / "config.json").is_file()  # another process that held the folder may have begun it
+        if begun and may_follow(config, Run.open(path).config) and has_ended(Run.open(path), config):
+            return
+        try:
+            train(config, path, resume=begun, device=device, progress=False)
+        except RunError:
+            if begun or not (path / "config.json").is_file():
+                raise
+            raise HeldError(f"{path} was begun by another process in this instant") from None
+
+    _patiently(begin)
 
 
 def _train_together(root: Path, configs: dict[str, RunConfig], device: str) -> None:
@@ -127,6 +141,8 @@ def _ended(path: Path, config: RunConfig | None, device: str) -> Ended:
             _train_one(path, config, device)
         run = Run.open(path)
         summarize(run)
+    except HeldError:  # another process trains it, and will finish it
+        return Ended(name, stopped=True)
     except ConfigError as error:
         return Ended(name, Failure("invalid", str(error)))
     except GrokinterpError as error:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -23,6 +22,23 @@ from grokinterp.transition import THRESHOLDS, Event, find_transition
 log = logging.getLogger(__name__)
 
 _VERSION = 1
+_NORMS = ("weight_norm", "weight_rms")
+
+# What every table has, whatever became of its runs.
+COLUMNS = (
+    *("run", "status", "failure", "outcome", "step"),
+    *(
+        f"{event}_{theta}{when}"
+        for event in ("T_train", "T_grok", "T_grok_novel")
+        for theta in THRESHOLDS
+        for when in ("", "_after")
+    ),
+    *(f"delay_{theta}" for theta in THRESHOLDS),
+    "delay_0.95_0.99",
+    *(f"{norm}_at_T_grok_{theta}" for theta in THRESHOLDS for norm in _NORMS),
+    "weight_norm_max",
+)
+
 Row = dict[str, Any]
 
 
@@ -39,12 +55,10 @@ def summarize(run: Run, *, measures: bool = True) -> Row:
     Returns:
         The columns of `Sweep.table` but for those that say which run it is; None where a value is not known.
     """
-    file = run.path / "analysis" / "summary.json"
-    status = run.path / "status.json"
-    stamp = hashlib.sha256(status.read_bytes()).hexdigest() if status.is_file() else ""
-    kept = _kept(file)
-    if kept.get("version") == _VERSION and kept.get("status") == stamp:
-        return kept["row"]
+    file, stamp = run.path / "analysis" / "summary.json", _stamp(run)
+    kept = kept_summary(run)
+    if kept is not None:
+        return kept
     row = _row(run)
     if measures:
         row |= {f"final.{name}": value for name, value in _final_measures(run).items()}
@@ -56,12 +70,28 @@ def summarize(run: Run, *, measures: bool = True) -> Row:
     return row
 
 
-def _kept(file: Path) -> dict[str, Any]:
+def kept_summary(run: Run) -> Row | None:
+    """The summary that is kept in a run; None where there is none, or it is of another state of the run."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) and isinstance(content.get("row"), dict) else {}
+        content = json.loads((run.path / "analysis" / "summary.json").read_text(encoding="utf-8"))
+        row = content["row"]
+        current = content["version"] == _VERSION and content["status"] == _stamp(run)
+        whole = {"status", "outcome", "step"} <= set(row)
+        numbers = all(value is None or isinstance(value, int | float) for name, value in row.items() if is_number(name))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return row if current and whole and numbers else None
+
+
+def is_number(column: str) -> bool:
+    """Whether a column of the table holds numbers, NaN where they are not known."""
+    return column == "step" or column.startswith(("T_", "delay_", "weight_", "final."))
+
+
+def _stamp(run: Run) -> str:
+    """What changes whenever a run does."""
+    status = run.path / "status.json"
+    return hashlib.sha256(status.read_bytes()).hexdigest() if status.is_file() else ""
 
 
 def _row(run: Run) -> Row:
@@ -91,7 +121,7 @@ def _row(run: Run) -> Row:
     row |= {f"delay_{theta}": delay for theta, delay in transition.delay.items()}
     row["delay_0.95_0.99"] = _difference(transition.T_grok[0.95], transition.T_train[0.99])
     for theta in THRESHOLDS:
-        for norm in ("weight_norm", "weight_rms"):
+        for norm in _NORMS:
             row[f"{norm}_at_T_grok_{theta}"] = _at(metrics, norm, transition.T_grok[theta].step)
     row["weight_norm_max"] = _number(metrics["weight_norm"].max()) if "weight_norm" in metrics else None
     last = metrics.iloc[-1].to_dict() if len(metrics) else {}

@@ -36,5 +36,6 @@ def _read(questions: IO[str], lines: "Queue[str]") -> None:
 
 
 if __name__ == "__main__":
-    channel, sys.stdout = sys.stdout, sys.stderr  # whatever prints must not be taken for an answer
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever prints, also below Python, must not be taken for an answer
     main(sys.stdin, channel)

@@ -87,10 +87,7 @@ def train_many(
             refuse_occupied(folder)
     unfinished = [plan for plan in plans if not plan.has_ended()]
     if unfinished:
-        with contextlib.ExitStack() as held:
-            for plan in unfinished:
-                held.enter_context(hold(plan.folder))
-            _Ensemble(unfinished, _common_step(unfinished), chosen, progress).run()
+        _Ensemble(unfinished, _common_step(unfinished), chosen, progress).run()
     return [Run.open(folder) for folder in folders]
 
 
@@ -243,6 +240,7 @@ class _Ensemble:
         self.logits = torch.func.vmap(self.forward.logits)
         self.loss = cross_entropy_and_gradient if self.config.loss == "cross_entropy" else squared_error_and_gradient
         self.members: list[_Member] = []
+        self.held = contextlib.ExitStack()  # the folders, against other processes
 
     def run(self) -> None:
         try:
@@ -261,6 +259,7 @@ class _Ensemble:
             self.abandon(error)
             raise
         finally:
+            self.held.close()
             self.bar.on_end("stopped" if self.members else "finished")
 
     def open(self) -> None:
@@ -287,6 +286,7 @@ class _Ensemble:
     def enter(self, plan: _Plan, model: nn.Module, environment: Mapping[str, Any]) -> dict[str, Tensor] | None:
         """Opens the folder of a run; the tensors it goes on from, or None where it starts from those of the model."""
         config, task = plan.config, plan.task
+        self.held.enter_context(hold(plan.folder))
         if plan.begun is None:
             writer = RunWriter.create(plan.folder, config, environment, task)
         else:

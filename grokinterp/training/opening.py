@@ -68,6 +68,14 @@ def _refuse_another_config(run: Run, config: RunConfig, schedule: ScheduleConfig
         )
 
 
+def may_follow(new: RunConfig, old: RunConfig) -> bool:
+    """Whether a run of the old configuration can be gone on with under the new one: only schedule.steps may grow."""
+    if new.schedule is None or old.schedule is None:
+        return new == old
+    same = replace(old, schedule=replace(old.schedule, steps=new.schedule.steps)) == new
+    return same and new.schedule.steps >= old.schedule.steps
+
+
 def has_ended(run: Run, config: RunConfig) -> bool:
     """Whether resuming a run would make no update: all steps were made, or it grokked or diverged before."""
     assert config.schedule is not None
