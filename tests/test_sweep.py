@@ -404,14 +404,15 @@ def stored(table: pd.DataFrame) -> pd.DataFrame:
     return pd.read_parquet(io.BytesIO(table.to_parquet()))
 
 
-def assert_whole(folder: Path, count: int) -> None:
+def assert_whole(folder: Path, count: int, schedule: ScheduleConfig = BASE.schedule) -> None:
     """Every run is there once, with every evaluated step once, in order."""
+    evaluated, kept = (range(0, schedule.steps + 1, int(k)) for k in (schedule.evaluate_every, schedule.checkpoints))
     runs = sorted(file.parent for file in folder.glob("*/config.json"))
     assert len(runs) == count
     for run in runs:
         steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-        assert steps == list(range(0, 401, 10)), run
-        assert Run.open(run).steps == [0, 200, 400]
+        assert steps == list(evaluated), run
+        assert Run.open(run).steps == list(kept)
 
 
 class TestOneDamagedRun:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_sweep import BASE, TWELVE, assert_same_table, assert_whole, undisturbed, wait_for
+from test_sweep import BASE, TWELVE, assert_same_table, assert_whole, wait_for
 
 from grokinterp.errors import ConfigError
 from grokinterp.run import Run
-from grokinterp.sweep import Progress, RayExecutor, train_sweep
+from grokinterp.sweep import Progress, RayExecutor, Sweep, train_sweep
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +25,15 @@ pytestmark = [
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray", reason="the extra grokinterp[ray] is not installed")
 
-__all__ = ["undisturbed"]  # a fixture
+# A run takes seconds: the processes of a node that is removed live for a moment longer.
+LONGER = replace(
+    BASE, schedule=replace(BASE.schedule, steps=3000, evaluate_every=50, checkpoints=1000, resume_every=100)
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Sweep:
+    return train_sweep(tmp_path_factory.mktemp("sweeps") / "undisturbed", LONGER, grid=TWELVE, workers=2)
 
 
 @pytest.fixture
@@ -59,7 +67,7 @@ class RemoveOne:
     def __call__(self, progress: Progress) -> None:
         if self.run is not None or progress.done < 2:
             return
-        early = [place for place in self.places() if len(Run.open(place).metrics) < 20]  # of 41 evaluated steps
+        early = [place for place in self.places() if len(Run.open(place).metrics) < 15]  # of 61 evaluated steps
         busy = {parent_of(pid): place for place in early for pid in holder_of(place)}
         for node in list(self.cluster.worker_nodes):
             raylet = node.all_processes["raylet"][0].process.pid
@@ -93,11 +101,11 @@ def test_a_node_that_is_removed_costs_nothing(cluster, undisturbed, tmp_path, re
     folder, nodes = tmp_path / "s", Path(tempfile.gettempdir())
     places = {"shared": lambda: begun(folder.glob("*=*")), "sent": lambda: begun(nodes.glob("grokinterp-*/*=*"))}
     remove = RemoveOne(cluster, places[results])
-    found = train_sweep(folder, BASE, grid=TWELVE, executor=RayExecutor(results=results, workers=3), watch=remove)
+    found = train_sweep(folder, LONGER, grid=TWELVE, executor=RayExecutor(results=results, workers=3), watch=remove)
     assert remove.run is not None
     wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
     assert found.failures == {}
-    assert_whole(folder, 12)
+    assert_whole(folder, 12, LONGER.schedule)
     assert_same_table(found.table, undisturbed.table)
     again = Run.open(folder / remove.run).environment.get("resumed", [])
     assert len(again) == (1 if results == "shared" else 0), "sent ones begin anew"
@@ -139,12 +147,12 @@ def test_what_a_run_asks_for_is_reserved(cluster, tmp_path):
 
 
 def test_partial_runs_travel_there_and_go_on(cluster, undisturbed, tmp_path):
-    half = replace(BASE, schedule=replace(BASE.schedule, steps=200))
+    half = replace(LONGER, schedule=replace(LONGER.schedule, steps=1000))
     grid = {"optimizer.weight_decay": [3.0], "model_seed": [0]}
     train_sweep(tmp_path / "s", half, grid=grid, workers=1)
-    found = train_sweep(tmp_path / "s", BASE, grid=grid, executor=RayExecutor(results="sent"))
+    found = train_sweep(tmp_path / "s", LONGER, grid=grid, executor=RayExecutor(results="sent"))
     (run,) = found.runs
-    assert run.environment["resumed"][-1]["from_step"] == 200
+    assert run.environment["resumed"][-1]["from_step"] == 1000
     whole = Path(undisturbed.path) / run.path.name
     assert (run.path / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
 
