@@ -132,8 +132,8 @@ _RECIPES = {
             "ridge",
             "Provable grokking in ridge regression",
             "Xu, Vardi and Safran 2026, arXiv:2601.19791",
-            "about 3 minutes",
-            "under a minute",
+            "about a minute",
+            "half a minute",
             "grokinterp.experiments.ridge",
         ),
     )
