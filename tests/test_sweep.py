@@ -1,5 +1,6 @@
 """Sweeps: what they vary, what becomes of their runs, and that nothing is lost when they are killed."""
 
+import contextlib
 import io
 import json
 import os
@@ -382,9 +383,11 @@ def finished(folder: Path) -> list[Path]:
 
 def workers_of(folder: Path) -> list[int]:
     """Processes that work for a sweep: they hold a lock in one of its runs."""
-    return [
-        int(file.read_text().split()[1]) for file in folder.glob("*/.lock") if file.read_text().startswith("process")
-    ]
+    found = []
+    for file in folder.glob("*/.lock"):
+        with contextlib.suppress(OSError, IndexError):  # released, or not yet written, in this instant
+            found.append(int(file.read_text().split()[1]))
+    return found
 
 
 def alive(pid: int) -> bool:
