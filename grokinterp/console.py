@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
@@ -194,15 +195,19 @@ class SweepDisplay:
         return table
 
 
-def show_sweep(sweep: "Sweep") -> None:
-    """Prints how many runs came to what and when, setting by setting, and every failure by name."""
+def show_sweep(sweep: "Sweep", found: pd.DataFrame) -> None:
+    """Prints how many runs came to what and when, setting by setting, and every failure by name.
+
+    Args:
+        sweep: the sweep.
+        found: its table.
+    """
     console = _Console(highlight=False)
     axes = [axis for axis in sweep.axes if axis not in SEEDS]
     table = Table(box=SIMPLE, pad_edge=False, title=f"{escape(sweep.name)}: {len(sweep.points)} runs")
     times = ("T_train_0.99", "T_grok_0.95", "T_grok_0.99")
     for heading in (*(axis.rsplit(".", 1)[-1] for axis in axes), "runs", *times):
         table.add_column(heading, overflow="fold")
-    found = sweep.table
     by_time = [summarize(found, sweep.axes, time).to_dict("records") for time in times]
     for rows in list(zip(*by_time, strict=True))[:_SETTINGS]:
         counts = ", ".join(f"{rows[0][fate]} {fate}" for fate in FATES if rows[0][fate])
@@ -211,8 +216,8 @@ def show_sweep(sweep: "Sweep") -> None:
     if len(by_time[0]) > _SETTINGS:
         console.print(f"(the first {_SETTINGS} settings; the report and sweep.parquet have all)")
     console.print("times: median in steps, k/n runs got there; the median counts those that did not")
-    for name, failure in sweep.failures.items():
-        console.print(f"[red]failed[/] {escape(name)}: {escape(str(failure))}", soft_wrap=True)
+    for name, failure in found.loc[found["failure"].notna(), ["run", "failure"]].itertuples(index=False):
+        console.print(f"[red]failed[/] {escape(name)}: {escape(failure)}", soft_wrap=True)
 
 
 def _reached(row: dict[Hashable, Any]) -> str:

@@ -138,27 +138,20 @@ def run_report(arguments: Sequence[str]) -> int:
     options = parse(Report, arguments)
     if not options.runs:
         raise ConfigError("report: give at least one run folder, or a sweep's")
-    if any(is_sweep(folder) for folder in options.runs):
+    if any((folder / "sweep.json").is_file() for folder in options.runs):
         if len(options.runs) > 1:
             raise ConfigError("report: a sweep has a report of its own; give its folder alone")
-        print(write_report_of_sweep(options.runs[0], options.output))
+        from grokinterp.report import write_sweep_report
+        from grokinterp.sweep import Sweep
+
+        sweep = Sweep.open(options.runs[0])
+        output = options.output or sweep.path / "report.html"
+        print(write_sweep_report(sweep.collect(), sweep.axes, sweep.name, output))
         return 0
     from grokinterp.timeline import analyze
 
     print(write_reports([analyze(run, progress=progress_bar()) for run in options.runs], options.output))
     return 0
-
-
-def is_sweep(folder: Path) -> bool:
-    return (folder / "sweep.json").is_file()
-
-
-def write_report_of_sweep(folder: Path, output: Path | None = None) -> Path:
-    from grokinterp.report import write_sweep_report
-    from grokinterp.sweep import Sweep
-
-    sweep = Sweep.open(folder)
-    return write_sweep_report(sweep.collect(), sweep.axes, sweep.name, output or folder / "report.html")
 
 
 def run_list(arguments: Sequence[str]) -> int:

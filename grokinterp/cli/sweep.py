@@ -13,7 +13,7 @@ from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from grokinterp.sweep import Executor, Point, Sweep
+    from grokinterp.sweep import Executor, Sweep
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def run_sweep(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     from grokinterp.sweep import commands, train_point, train_sweep
 
-    found = _planned(options, arguments)
+    found = _planned(options)
     if options.dry_run:
         return _dry_run(found, options)
     if options.only is not None:
@@ -96,16 +96,17 @@ def run_sweep(arguments: Sequence[str]) -> int:
             ensembles=options.ensembles,
             watch=display.show,
         )
-    show_sweep(found)
+    table = found.table
+    show_sweep(found, table)
     print(f"table: {found.path / 'sweep.parquet'}")
     if options.report:
-        from grokinterp.cli.analyze import write_report_of_sweep
+        from grokinterp.report import write_sweep_report
 
-        print(f"report: {write_report_of_sweep(found.path)}")
+        print(f"report: {write_sweep_report(table, found.axes, found.name, found.path / 'report.html')}")
     if display.interrupted:
         print(f"go on with: grokinterp sweep {found.path}")
         return 130
-    return 1 if found.failures else 0
+    return 1 if any(isinstance(failure, str) for failure in table["failure"]) else 0
 
 
 def _options(arguments: Sequence[str]) -> SweepOptions:
@@ -113,7 +114,7 @@ def _options(arguments: Sequence[str]) -> SweepOptions:
     return parse(SweepOptions, arguments, SweepOptions(folder=tyro.MISSING, config=base))
 
 
-def _planned(options: SweepOptions, arguments: Sequence[str]) -> "Sweep":
+def _planned(options: SweepOptions) -> "Sweep":
     """What the options describe; without a description, what the folder says."""
     from grokinterp.sweep import parse_values, plan
 
@@ -168,7 +169,7 @@ def _dry_run(found: "Sweep", options: SweepOptions) -> int:
 
     for point in found.points:
         print(point.name)
-    first = next((point for point in found.points if _makes_sense(point, found)), found.points[0])
+    first = next((point for point in found.points if point.config_if_possible(found.base)), found.points[0])
     cost = estimate(first.config(found.base))
     seconds = cost.seconds * len(found.points) / (options.workers or cores())
     size = cost.checkpoints * cost.checkpoint_bytes * len(found.points)
@@ -178,11 +179,3 @@ def _dry_run(found: "Sweep", options: SweepOptions) -> int:
         file=sys.stderr,
     )
     return 0
-
-
-def _makes_sense(point: "Point", found: "Sweep") -> bool:
-    try:
-        point.config(found.base)
-        return True
-    except ConfigError:
-        return False

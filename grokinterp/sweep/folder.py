@@ -85,11 +85,11 @@ class Sweep:
         write_atomically(self.path / _FILE, json.dumps(content, indent=1) + "\n")
 
     def _refuse_another(self, stored: "Sweep") -> None:
-        ours = {point.name: point for point in self.points}
+        ours = {point.name: point.config_if_possible(self.base) for point in self.points}
         for point in stored.points:
-            old, new = _config(point, stored.base), _config(ours[point.name], self.base) if point.name in ours else None
-            same = may_follow(new, old) if new is not None and old is not None else new is old and point.name in ours
-            if not same:
+            old, new = point.config_if_possible(stored.base), ours.get(point.name)
+            grown = old is not None and new is not None and may_follow(new, old)
+            if point.name not in ours or not (grown or new == old):
                 raise ConfigError(
                     f"{self.path} holds another sweep: its run {point.name} is not among the runs given; a sweep may "
                     "grow by values and by schedule.steps, else choose another folder"
@@ -217,14 +217,6 @@ class Sweep:
         if failure is not None:
             row |= {"status": row["status"] if failure.kind == "diverged" else "failed", "failure": str(failure)}
         return row | config_columns(config)
-
-
-def _config(point: Point, base: RunConfig) -> RunConfig | None:
-    """The configuration of a point, None where it makes no sense."""
-    try:
-        return point.config(base)
-    except ConfigError:
-        return None
 
 
 def _fits(value: Any, known: Any) -> bool:

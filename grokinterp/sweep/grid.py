@@ -45,6 +45,13 @@ class Point:
             inner[last] = value
         return RunConfig.from_json(json.dumps(raw), self.name)
 
+    def config_if_possible(self, base: RunConfig) -> RunConfig | None:
+        """The configuration of this run, None where a value makes no sense."""
+        try:
+            return self.config(base)
+        except ConfigError:
+            return None
+
 
 def expand(
     base: RunConfig,
@@ -110,10 +117,8 @@ def _refuse_twins(points: Iterable[Point], base: RunConfig) -> None:
     """Raises where two points are one run, for instance 1 and "1"."""
     seen: dict[RunConfig, str] = {}
     for point in points:
-        try:
-            name = seen.setdefault(point.config(base), point.name)
-        except ConfigError:  # it will be reported by name
-            continue
+        config = point.config_if_possible(base)
+        name = point.name if config is None else seen.setdefault(config, point.name)
         if name != point.name:
             raise ConfigError(f"{name} and {point.name} are the same run: give each value once")
 

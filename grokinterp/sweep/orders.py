@@ -67,18 +67,20 @@ class Ended:
     Attributes:
         name: of the run.
         failure: None where it finished, or was stopped.
-        stopped: somebody interrupted it.
+        stopped: it has neither finished nor failed: somebody interrupted it, or it is `held`.
+        held: another process trains it.
     """
 
     name: str
     failure: Failure | None = None
     stopped: bool = False
+    held: bool = False
 
     @staticmethod
     def of(plain: dict[str, Any]) -> "Ended":
         """The reverse of `asdict`."""
         failure = plain["failure"]
-        return Ended(plain["name"], None if failure is None else Failure(**failure), plain["stopped"])
+        return Ended(**{**plain, "failure": None if failure is None else Failure(**failure)})
 
 
 def carry_out(order: Order) -> list[Ended]:
@@ -91,23 +93,26 @@ def carry_out(order: Order) -> list[Ended]:
             _train_together(root, configs, order.device)
             together = True
     done: list[Ended] = []
+    interrupted = False  # whoever stops one that is trained alone stops those after it
     for name, config in configs.items():
-        stopped = any(ended.stopped for ended in done)  # whoever stopped one stopped all
-        done.append(
-            Ended(name, stopped=True) if stopped else _ended(root / name, None if together else config, order.device)
-        )
+        if interrupted:
+            done.append(Ended(name, stopped=True))
+            continue
+        done.append(_ended(root / name, None if together else config, order.device))
+        interrupted = not together and done[-1].stopped and not done[-1].held
     return done
 
 
 def _train_one(path: Path, config: RunConfig, device: str) -> None:
     def begin() -> None:
-        begun = (path / "config.json").is_file()  # another process that held the folder may have begun it
-        if begun and may_follow(config, Run.open(path).config) and has_ended(Run.open(path), config):
+        # Looked at each time: another process that held the folder may have begun the run.
+        run = Run.open(path) if (path / "config.json").is_file() else None
+        if run is not None and may_follow(config, run.config) and has_ended(run, config):
             return
         try:
-            train(config, path, resume=begun, device=device, progress=False)
+            train(config, path, resume=run is not None, device=device, progress=False)
         except RunError:
-            if begun or not (path / "config.json").is_file():
+            if run is not None or not (path / "config.json").is_file():
                 raise
             raise HeldError(f"{path} was begun by another process in this instant") from None
 
@@ -142,7 +147,7 @@ def _ended(path: Path, config: RunConfig | None, device: str) -> Ended:
         run = Run.open(path)
         summarize(run)
     except HeldError:  # another process trains it, and will finish it
-        return Ended(name, stopped=True)
+        return Ended(name, stopped=True, held=True)
     except ConfigError as error:
         return Ended(name, Failure("invalid", str(error)))
     except GrokinterpError as error:
