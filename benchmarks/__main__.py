@@ -21,6 +21,7 @@ from rich.table import Table
 from benchmarks import whole
 from benchmarks.timing import Side, interleave, plain_row, row
 from grokinterp.models.products import library
+from grokinterp.processes import processor
 from grokinterp.run import Run
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -203,16 +204,10 @@ def show(rows: Rows) -> list[dict[str, Any]]:
 
 
 def machine() -> str:
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
     cuda = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no CUDA"
     compiler = "a C++ compiler" if shutil.which("g++") or shutil.which("clang++") else "no C++ compiler"
     return (
-        f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{cuda}; Python "
+        f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{cuda}; Python "
         f"{platform.python_version()}, torch {torch.__version__}, products by {library()}, {compiler}"
     )
 

@@ -146,12 +146,12 @@ def test_a_crashed_run_is_no_evidence(trained, shelf):
     done, _ = trained
     sweep = Sweep.open(done.folder / "runs" / "decays")
     evidence = Evidence({"decays": sweep}, quick=False)
-    evidence._tables["decays"] = sweep.table.assign(
+    evidence.tables["decays"] = sweep.table.assign(
         status=["failed", *["finished"] * 3], failure=["killed", *[None] * 3]
     )
     assert len(evidence.table("decays")) == 3
     assert evidence.lost == ("run decays/weight_decay=0,model_seed=0 killed",)
-    evidence._tables["decays"] = sweep.table.assign(outcome=["diverged", *["DNF_test"] * 3])
+    evidence.tables["decays"] = sweep.table.assign(outcome=["diverged", *["DNF_test"] * 3])
     assert len(evidence.table("decays")) == 4
     assert len(evidence.diverged) == 1
 

@@ -41,6 +41,11 @@ class Claim:
     should_hold: bool = True
     number: int | None = None
 
+    @property
+    def failed(self) -> bool:
+        """It should hold at this scale, and does not."""
+        return self.should_hold and self.verdict == "not supported"
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -48,7 +48,7 @@ def conduct(recipe: Recipe, quick: bool, folder: Path, progress: Progress | None
     figures = recipe.figures(evidence) if recipe.figures is not None else curves_of_arms(evidence)
     return Outcome(
         claims=recipe.decide(evidence),
-        tables={arm: evidence.sweeps[arm].table for arm in evidence.sweeps},
+        tables=evidence.tables,
         figures=figures,
         settings=_settings(form),
         comparisons=tuple(compare(evidence, recipe.published)),

@@ -18,12 +18,13 @@ class Evidence:
 
     Attributes:
         sweeps: by the name of the arm.
+        tables: of these, with every run, read once.
         quick: whether it is the quick form.
     """
 
     def __init__(self, sweeps: Mapping[str, Sweep], quick: bool):
         self.sweeps, self.quick = sweeps, quick
-        self._tables = {name: sweep.table for name, sweep in sweeps.items()}
+        self.tables = {name: sweep.table for name, sweep in sweeps.items()}
 
     def table(self, arm: str, where: Mapping[str, Any] = _ALL) -> pd.DataFrame:
         """The rows of an arm's table that have these values, without runs that failed or did not come to their end.
@@ -31,9 +32,9 @@ class Evidence:
         Raises:
             ConfigError: there is no such arm, or no such column.
         """
-        if arm not in self._tables:
-            raise ConfigError(f"no arm {arm!r}: {nearest(arm, self._tables)}")
-        table = self._tables[arm]
+        if arm not in self.tables:
+            raise ConfigError(f"no arm {arm!r}: {nearest(arm, self.tables)}")
+        table = self.tables[arm]
         table = table.loc[_came_to_something(table)]
         for name, value in where.items():
             if name not in table:
@@ -54,7 +55,7 @@ class Evidence:
         """Runs that failed or did not come to their end, each with the reason; they are not in the evidence."""
         return tuple(
             f"run {arm}/{row['run']} {row['failure'] or row['status']}"
-            for arm, table in self._tables.items()
+            for arm, table in self.tables.items()
             for _, row in table.loc[~_came_to_something(table)].iterrows()
         )
 
@@ -63,7 +64,7 @@ class Evidence:
         """Runs that diverged, which are in the evidence."""
         return tuple(
             f"run {arm}/{row['run']} diverged: {row['failure']}"
-            for arm, table in self._tables.items()
+            for arm, table in self.tables.items()
             for _, row in table.loc[table["outcome"] == "diverged"].iterrows()
         )
 

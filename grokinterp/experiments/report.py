@@ -22,7 +22,7 @@ def report_page(recipe: Recipe, quick: bool, outcome: Outcome, contradictions: S
     failed = [
         f"<b>{escape(claim.name)}</b>: {escape(claim.statement)} It should at this scale, and does not."
         for claim in outcome.claims
-        if claim.should_hold and claim.verdict == "not supported"
+        if claim.failed
     ]
     sections = {"Claims": _claims(outcome.claims)}
     if outcome.comparisons:

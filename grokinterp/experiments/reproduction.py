@@ -20,7 +20,7 @@ from grokinterp.experiments.recipe import Recipe
 from grokinterp.experiments.recipes import catalog
 from grokinterp.experiments.report import report_page
 from grokinterp.files import make_folder, write_atomically
-from grokinterp.processes import cores
+from grokinterp.processes import cores, processor
 from grokinterp.report.plots import Figure, write_images
 
 RESULTS = "results.json"
@@ -49,7 +49,7 @@ class Reproduction:
     @property
     def failed(self) -> tuple[Claim, ...]:
         """Claims that should hold at this scale, and do not."""
-        return tuple(claim for claim in self.claims if claim.should_hold and claim.verdict == "not supported")
+        return tuple(claim for claim in self.claims if claim.failed)
 
     @property
     def contradictions(self) -> tuple[Contradiction, ...]:
@@ -170,18 +170,9 @@ def _results(done: Reproduction) -> dict[str, Any]:
 def machine() -> Mapping[str, Any]:
     """What the numbers were made on: processor, cores that may be used, GPU, and versions."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.machine()

@@ -10,7 +10,7 @@ from plotly.graph_objects import Figure
 from grokinterp.errors import ConfigError
 from grokinterp.figures.canvas import Canvas
 from grokinterp.figures.style import GREY, QUANTITY_COLOURS, run_colours
-from grokinterp.figures.sweeps import said
+from grokinterp.figures.sweeps import setting_name
 from grokinterp.statistics import remaining_axes, settings
 
 _PANELS = {
@@ -37,8 +37,8 @@ def learning_curves(table: pd.DataFrame, metrics: Sequence[pd.DataFrame], title:
         raise ConfigError(f"{len(table)} rows and the metrics of {len(metrics)} runs were given: give one each")
     canvas = Canvas(escape(title), [], y_titles=list(_PANELS))
     axes = remaining_axes(table, [])
-    names = [_name(axes, row) for _, row in table.iterrows()]
-    groups = [_name(axes, setting) for setting, runs in settings(table, axes) if len(runs)]
+    names = [setting_name(axes, row) for _, row in table.iterrows()]
+    groups = [setting_name(axes, setting) for setting, runs in settings(table, axes) if len(runs)]
     colours = dict(zip(groups, run_colours(len(groups)), strict=True))
     named: set[str] = set()
     for name, metric in zip(names, metrics, strict=True):
@@ -97,8 +97,3 @@ def _thinned(column: Any) -> pd.Series:
     """What is known of a curve, at as many points as a figure can show."""
     series = pd.Series(column).dropna()
     return pd.Series(series.iloc[:: max(1, -(-len(series) // _MOST_POINTS))])
-
-
-def _name(axes: Sequence[str], row: Any) -> str:
-    """The setting of a run: `weight_decay = 1`."""
-    return ", ".join(f"{escape(axis.rsplit('.', 1)[-1])} = {said(row[axis])}" for axis in axes)

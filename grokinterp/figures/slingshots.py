@@ -1,7 +1,6 @@
 """Training loss and last-layer norm of the runs of a sweep, where slingshots show."""
 
 from collections.abc import Sequence
-from html import escape
 
 import pandas as pd
 from plotly.graph_objects import Figure
@@ -9,7 +8,7 @@ from plotly.graph_objects import Figure
 from grokinterp.errors import ConfigError
 from grokinterp.figures.canvas import Canvas
 from grokinterp.figures.style import run_colours
-from grokinterp.figures.sweeps import said
+from grokinterp.figures.sweeps import setting_name
 from grokinterp.statistics import remaining_axes
 
 _MOST_POINTS = 1500  # of a curve
@@ -32,10 +31,7 @@ def slingshot_curves(table: pd.DataFrame, losses: Sequence[pd.Series], norms: Se
     if not len(table) == len(losses) == len(norms):
         raise ConfigError(f"{len(table)} rows, {len(losses)} losses and {len(norms)} norms were given: give one each")
     axes = remaining_axes(table, [])
-    names = [
-        ", ".join(f"{escape(axis.rsplit('.', 1)[-1])} = {said(row[axis])}" for axis in axes)
-        for _, row in table.iterrows()
-    ]
+    names = [setting_name(axes, row) for _, row in table.iterrows()]
     groups = list(dict.fromkeys(names))
     colours = dict(zip(groups, run_colours(len(groups)), strict=True))
     canvas = Canvas("Slingshots", [], y_titles=["training loss (nats)", "L2 norm of the last layer"], log_y=[True])

@@ -30,6 +30,11 @@ def said(value: Any) -> str:
     return "none" if value is None else escape(str(value))
 
 
+def setting_name(axes: Sequence[str], row: Any) -> str:
+    """The values of a run's axes as a label: `weight_decay = 1`."""
+    return ", ".join(f"{escape(axis.rsplit('.', 1)[-1])} = {said(row[axis])}" for axis in axes)
+
+
 def short(x: float) -> str:
     """A number in a cell: three digits, thousands as k."""
     if abs(x) >= 1e6:

@@ -6,14 +6,11 @@ from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import OPERATION, operations_alike, within_the_replicates
 from grokinterp.experiments.evidence import Evidence
-from grokinterp.experiments.recipe import Arm, Form, Recipe, changed, printed
+from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Recipe, changed, printed
 from grokinterp.presets import preset
 
 _BASE = changed(preset("psi"), {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"})
-_SMALLER = changed(
-    _BASE,
-    {"task.p": 59, "optimizer.weight_decay": 2.0, "schedule.stop_when_grokked": True, "schedule.stop_factor": 1.05},
-)
+_SMALLER = changed(_BASE, {"task.p": 59, "optimizer.weight_decay": 2.0, **UNTIL_GROKKED})
 _TIMES = {"add": (350, 2300), "subtract": (350, 2250), "multiply": (350, 2000)}
 _T99 = {"add": 2700, "subtract": 2600, "multiply": 2300}
 
@@ -42,7 +39,7 @@ RECIPE = Recipe(
     quick=Form(
         (Arm("operation", _SMALLER, {OPERATION: tuple(_TIMES), "model_seed": (0,)}),),
         "40 s",
-        "p = 59, 70 % of the data, one seed",
+        "p = 59, weight decay 2, one seed",
     ),
     decide=_decide,
     published=(

@@ -13,14 +13,11 @@ from grokinterp.experiments.claims.psi import (
 )
 from grokinterp.experiments.conduct import curves_of_arms
 from grokinterp.experiments.evidence import Evidence
-from grokinterp.experiments.recipe import Arm, Form, Recipe, changed, printed
+from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Recipe, changed, printed
 from grokinterp.presets import preset
 
 _BASE = changed(preset("psi"), {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"})
-_SMALLER = changed(
-    _BASE,
-    {"task.p": 59, "optimizer.weight_decay": 2.0, "schedule.stop_when_grokked": True, "schedule.stop_factor": 1.05},
-)
+_SMALLER = changed(_BASE, {"task.p": 59, "optimizer.weight_decay": 2.0, **UNTIL_GROKKED})
 _TIMES = {32: (1150, 1750), 64: (700, 2200), 128: (350, 2300), 256: (200, 2150), 512: (150, 1950)}
 _T99 = {32: 3450, 64: 2800, 128: 2750, 256: 2450, 512: 2150}
 _NORMS = {32: 53, 64: 56, 128: 59, 256: 67, 512: 74}
@@ -75,7 +72,7 @@ RECIPE = Recipe(
     quick=Form(
         (Arm("width", _SMALLER, {WIDTH: (32, 64, 128), "model_seed": (0,)}),),
         "40 s",
-        "p = 59, 70 % of the data, three widths, one seed",
+        "p = 59, weight decay 2, three widths, one seed",
     ),
     decide=_decide,
     published=(
