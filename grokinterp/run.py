@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
@@ -123,13 +124,22 @@ class Run:
         return self._tensors("weights", step)
 
     def checksum(self, step: int) -> str:
-        """SHA-256 of what was kept at a step, from the files as they are now."""
-        digest = hashlib.sha256()
-        for folder in ("weights", "logits"):
-            file = self.path / folder / file_name(step)
-            if file.is_file():
-                digest.update(file.read_bytes())
-        return digest.hexdigest()
+        """SHA-256 of what was kept at a step, from the files as they are now.
+
+        Raises:
+            RunError: nothing was kept there.
+        """
+        return _checksum(self._contents(step))
+
+    def recorded_checksums(self) -> dict[int, str]:
+        """By step, what `checksum` gave when the files were written, as far as status.json records it."""
+        files = self.status.get("checksums")
+        by_step: dict[int, list[str]] = {}
+        for name, checksum in sorted(files.items(), reverse=True) if isinstance(files, dict) else ():
+            match = _WEIGHTS_NAME.fullmatch(str(name).rpartition("/")[2])
+            if match:
+                by_step.setdefault(int(match[1]), []).append(str(checksum))
+        return {step: _combined(checksums) for step, checksums in by_step.items()}
 
     def model(self, step: int) -> nn.Module:
         """The model as it was at a step: a HookedTransformer, or an MLP with hooks."""
@@ -163,7 +173,8 @@ class Run:
             return self._recorded_snapshot(step)
         trains = getattr(config, "trains", lambda name: True)
         task, forward = self.classification, self.forward
-        weights = self.weights(step)
+        contents = self._contents(step)  # read once: the checksum is that of what is evaluated
+        weights = self._tensors("weights", step, contents)
 
         return Snapshot(
             task,
@@ -173,39 +184,55 @@ class Run:
             trained=tuple(name for name in weights if trains(name)),
             forward=lambda changed: forward.logits(changed, task.tokens),
             activity=lambda: Activity(*forward.activity(weights, task.tokens)),
+            checksum=_checksum(contents),
         )
 
     def _recorded_snapshot(self, step: int) -> "Snapshot":
         from grokinterp.measures import Snapshot
 
-        file = self.path / "weights" / file_name(step)
+        contents = self._contents(step)
         weights, trained = None, None
-        if file.is_file():
-            weights = self.weights(step)
-            with safe_open(file, framework="pt") as handle:
-                frozen = json.loads((handle.metadata() or {}).get("frozen", "[]"))
+        if "weights" in contents:
+            weights = self._tensors("weights", step, contents)
+            size = int.from_bytes(contents["weights"][:8], "little")
+            metadata = json.loads(contents["weights"][8 : 8 + size]).get("__metadata__") or {}
+            frozen = json.loads(metadata.get("frozen", "[]"))
             trained = tuple(name for name in weights if name not in frozen)
-        snapshot = Snapshot.from_logits(
-            self.classification, self._tensors("logits", step)["logits"], weights=weights, step=step
-        )
-        return replace(snapshot, trained=trained)
+        logits = self._tensors("logits", step, contents)["logits"]
+        snapshot = Snapshot.from_logits(self.classification, logits, weights=weights, step=step)
+        return replace(snapshot, trained=trained, checksum=_checksum(contents))
 
     @cached_property
     def forward(self) -> Forward:
         """The exact forward pass of this run's architecture."""
         return forward_for(self.config.model, self.task)
 
-    def _tensors(self, folder: str, step: int) -> dict[str, Tensor]:
-        file = self.path / folder / file_name(step)
-        if not file.is_file():
-            kept = self.steps
-            near = min(kept, key=lambda other: abs(other - step), default=None)
-            hint = f"the nearest step kept is {near}" if near is not None else "no step was kept"
-            raise RunError(f"{self.path} kept no {folder} at step {step}: {hint}")
+    def _contents(self, step: int) -> dict[str, bytes]:
+        """The files kept at a step, by folder."""
+        contents: dict[str, bytes] = {}
+        for folder in ("weights", "logits"):
+            file = self.path / folder / file_name(step)
+            with suppress(FileNotFoundError):
+                contents[folder] = file.read_bytes()
+        if not contents:
+            raise self._nothing_kept("weights", step)
+        return contents
+
+    def _tensors(self, folder: str, step: int, contents: dict[str, bytes] | None = None) -> dict[str, Tensor]:
+        contents = self._contents(step) if contents is None else contents
+        if folder not in contents:
+            raise self._nothing_kept(folder, step)
         try:
-            return dict(sorted(load_tensors(file.read_bytes()).items()))
+            return dict(sorted(load_tensors(contents[folder]).items()))
         except (SafetensorError, ValueError, OSError) as error:
+            file = self.path / folder / file_name(step)
             raise RunError(f"{file} is damaged ({error}): delete it, or train again") from None
+
+    def _nothing_kept(self, folder: str, step: int) -> RunError:
+        kept = self.steps
+        near = min(kept, key=lambda other: abs(other - step), default=None)
+        hint = f"the nearest step kept is {near}" if near is not None else "no step was kept"
+        return RunError(f"{self.path} kept no {folder} at step {step}: {hint}")
 
     def _json(self, name: str) -> dict[str, Any]:
         file = self.path / name
@@ -251,6 +278,15 @@ def kept_steps(folder: Path) -> list[int]:
         return []
     matches = (_WEIGHTS_NAME.fullmatch(entry.name) for entry in folder.iterdir())
     return sorted(int(match[1]) for match in matches if match)
+
+
+def _checksum(contents: dict[str, bytes]) -> str:
+    return _combined([hashlib.sha256(contents[f]).hexdigest() for f in ("weights", "logits") if f in contents])
+
+
+def _combined(checksums: list[str]) -> str:
+    """One checksum for the files of a step: that of the only one, or one over those of several."""
+    return checksums[0] if len(checksums) == 1 else hashlib.sha256(" ".join(checksums).encode()).hexdigest()
 
 
 def _read_text(file: Path) -> str:

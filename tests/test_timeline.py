@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import grokinterp.measures as gm
-from grokinterp import timeline as timeline_module
+from grokinterp import evaluator as evaluator_module
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
 from grokinterp.measures import Column, Snapshot, Undefined, measure
@@ -85,7 +85,7 @@ class Count:
     def __init__(self, monkeypatch):
         self.cells: list[tuple[str, int]] = []
         self.snapshots: list[int] = []
-        evaluate, snapshot = timeline_module.evaluate, Run.snapshot
+        evaluate, snapshot = evaluator_module.evaluate, Run.snapshot
 
         def counted(job, at):
             self.cells.append((job.measure.name, at.step))
@@ -95,7 +95,7 @@ class Count:
             self.snapshots.append(step)
             return snapshot(run, step)
 
-        monkeypatch.setattr(timeline_module, "evaluate", counted)
+        monkeypatch.setattr(evaluator_module, "evaluate", counted)
         monkeypatch.setattr(Run, "snapshot", made)
 
     @property
