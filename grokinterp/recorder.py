@@ -108,16 +108,17 @@ class Recorder:
         trained = {name: w for name, w in (weights or {}).items() if w.requires_grad or not w.is_leaf}
         trained = trained or dict(weights or {})
         row = {"step": step, **evaluate(self.task, snapshot.logits, trained)}
+        before = self._writer.metrics_size()
         try:
             self._writer.keep(step, {"logits": snapshot.logits}, folder="logits")
             if kept:
                 self._writer.keep(step, kept, frozen=[name for name in kept if name not in trained])
             self._writer.append_metrics(row)
+            self._writer.write_status("running", step)
         except RunError:
-            self._writer.forget(step)  # all of a step, or nothing
+            self._writer.forget(step, before)  # all of a step, or nothing
             raise
         self._last_step = step
-        self._writer.write_status("running", step)
         return row
 
     def _from_model(self, model: Callable[[Tensor], Tensor]) -> Snapshot:

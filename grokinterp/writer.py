@@ -114,8 +114,15 @@ class RunWriter:
         if wait:
             self._finish_writing()
 
-    def forget(self, step: int) -> None:
-        """Removes, as far as the disk lets it, what was kept at a step."""
+    def metrics_size(self) -> int:
+        """Bytes that metrics.jsonl has."""
+        file = self.path / _METRICS
+        return file.stat().st_size if file.is_file() else 0
+
+    def forget(self, step: int, metrics_size: int) -> None:
+        """Removes, as far as the disk lets it, what was kept at a step and what was added to the metrics since."""
+        with contextlib.suppress(OSError):
+            os.truncate(self.path / _METRICS, metrics_size)
         for folder in _FOLDERS:
             name = f"{folder}/{file_name(step)}"
             with contextlib.suppress(RunError):
@@ -164,10 +171,24 @@ class RunWriter:
             raise RunError(f"{error}: delete it, and the run resumes from its start") from None
         return int(step), found.tensors
 
+    def take_up(self, step: int) -> None:
+        """Says that the run goes on from a step, before anything is changed.
+
+        What was kept up to there keeps the checksum that was recorded when it was written.
+
+        Raises:
+            RunError: status.json is damaged, a kept file cannot be read, or the folder cannot be written to.
+        """
+        recorded = Run(self.path, self.config).status.get("checksums", {})
+        for folder in _FOLDERS:
+            for kept_step in kept_steps(self.path / folder):
+                name = f"{folder}/{file_name(kept_step)}"
+                if kept_step <= step:
+                    self._checksums[name] = recorded.get(name) or self._checksum(name)
+        self.write_status("running", max(step, 0))
+
     def forget_after(self, step: int) -> None:
         """Drops metrics and weights of later steps, which a resumed run makes again.
-
-        What was written before keeps the checksum that was recorded then.
 
         Raises:
             RunError: a folder of the run leads elsewhere, or something cannot be read or removed.
@@ -179,14 +200,10 @@ class RunWriter:
         if exists(metrics):
             kept = [line.text for line in metric_lines(metrics, tolerant=True) if line.step <= step]
             write_atomically(metrics, "".join(kept))
-        recorded = Run(self.path, self.config).status.get("checksums", {})
         for folder in _FOLDERS:
             for kept_step in kept_steps(self.path / folder):
-                name = f"{folder}/{file_name(kept_step)}"
                 if kept_step > step:
-                    remove(self.path / name)
-                else:
-                    self._checksums[name] = recorded.get(name) or self._checksum(name)
+                    remove(self.path / folder / file_name(kept_step))
 
     def _checksum(self, name: str) -> str:
         content = read_bytes(self.path / name, within=self.path, most=self._most_bytes(name))

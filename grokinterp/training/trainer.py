@@ -29,7 +29,7 @@ from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import draws_in_updates, dropout_of
 from grokinterp.training.opening import GROKKED, choose_device, load_from, load_start, reopen, task_to_train
 from grokinterp.training.optimizers import Updater
-from grokinterp.training.resuming import require_state, restoring
+from grokinterp.training.resuming import restoring
 from grokinterp.training.schedule import scheduled_steps
 from grokinterp.writer import RESUME, RunWriter, refuse_occupied
 
@@ -144,8 +144,6 @@ class Journal:
     def go_back(self) -> tuple[int, dict[str, Tensor]] | None:
         """Step and tensors of the resume point, with all that is later dropped; None to begin at the start again."""
         point = self.writer.read_resume_point()
-        if point is not None:
-            require_state(point[1], self.config, self.task, point[0], self.writer.path / RESUME)
         self.began_at = 0 if point is None else point[0]
         self.writer.forget_after(-1 if point is None else self.began_at)
         if point is not None:
