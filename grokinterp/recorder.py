@@ -90,7 +90,8 @@ class Recorder:
 
         Raises:
             ConfigError: a step that does not grow, or logits of another shape.
-            RunError: it cannot be written; then nothing of this step is left, and it may be recorded again.
+            RunError: it cannot be written. Then nothing of this step is left, and it may be recorded again; but where
+                only status.json could not be written, the step is recorded.
         """
         try:
             step = operator.index(step)
@@ -114,11 +115,11 @@ class Recorder:
             if kept:
                 self._writer.keep(step, kept, frozen=[name for name in kept if name not in trained])
             self._writer.append_metrics(row)
-            self._writer.write_status("running", step)
         except RunError:
             self._writer.forget(step, before)  # all of a step, or nothing
             raise
         self._last_step = step
+        self._writer.write_status("running", step)
         return row
 
     def _from_model(self, model: Callable[[Tensor], Tensor]) -> Snapshot:
