@@ -18,7 +18,7 @@ import pandas as pd
 import grokinterp
 from grokinterp.cells import Cells
 from grokinterp.errors import RunError
-from grokinterp.files import write_atomically
+from grokinterp.files import cannot, exists, parse_json, read_bytes, remove, write_atomically
 from grokinterp.jobs import Cell
 from grokinterp.journal import Entry, Journal
 from grokinterp.locks import hold
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _SOURCES = ("measures", "models", "tasks", "fourier.py", "run.py", "jobs.py")
 _TABLES = ("timeline.parquet", "frequencies.parquet")
+_LARGEST = 1 << 31  # bytes of a table
 _ATTEMPTS = 5  # to read what another process is about to replace
 
 
@@ -100,7 +101,6 @@ class AnalysisCache:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._journal.close()
         self._holding.close()
 
     def put(self, step: int, checksum: str, cells: list[tuple[str, str, Cell]]) -> None:
@@ -141,7 +141,7 @@ class AnalysisCache:
         content = {
             "summary": summary,
             # Tables are renamed after the index that describes them is written: by these a reader knows them.
-            "tables": {file: hashlib.sha256(data).hexdigest() for file, data in tables.items()},
+            "tables": {file: _digest(data) for file, data in tables.items()},
             "measures": self.cells.index(),
             "checksums": {str(step): checksum for step, checksum in sorted(self.cells.checksums.items())},
         }
@@ -156,68 +156,69 @@ class AnalysisCache:
         self._changed, self._summary = False, summary
 
     def _settle(self, file: str, digest: str | None) -> None:
-        """Gives a table that was written beside the old one its name, if the index means it."""
+        """Gives a table that was written beside the old one its name, if the index means it; else it goes."""
         pending = self.folder / _pending(file)
+        if not exists(pending):
+            return
+        if _digest(self._bytes(pending.name)) != digest:
+            remove(pending)
+            return
         try:
-            if pending.is_file() and _digest(pending) == digest:
-                pending.replace(self.folder / file)
-            else:
-                pending.unlink(missing_ok=True)
+            pending.replace(self.folder / file)
         except OSError as error:
-            raise RunError(f"cannot write {self.folder / file}: {error.strerror or error}") from None
+            raise cannot("write", self.folder / file, error) from None
 
     def _digests(self) -> dict[str, Any]:
         try:
-            return dict(json.loads((self.folder / "analysis.json").read_bytes())["tables"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return dict(parse_json(self._bytes("analysis.json"))["tables"])
+        except (ValueError, LookupError, TypeError):
             return {}
 
     def _read(self) -> None:
         """Takes over tables and journal; where another process saves meanwhile, once more."""
         for _ in range(_ATTEMPTS):
-            before = self._index()
+            before = self._bytes("analysis.json")
             self.cells, self._summary = Cells(), None
             try:
-                if before is not None:
+                if before:
                     self._restore(before)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
                 log.debug("%s is damaged or foreign (%s): computed anew", self.folder, error)
                 self.cells, self._summary = Cells(), None
             for entry in self._journal.entries():
                 for measure, key, cell in entry.cells:
                     self.cells.put(measure, key, entry.step, entry.checksum, cell)
                 self._changed = True
-            if self._index() == before:
+            if self._bytes("analysis.json") == before:
                 return
 
-    def _index(self) -> bytes | None:
-        try:
-            return (self.folder / "analysis.json").read_bytes()
-        except OSError:
-            return None
-
     def _restore(self, index: bytes) -> None:
-        content = json.loads(index)
+        content = parse_json(index)
         tables = [self._table(file, content["tables"][file]) for file in _TABLES]
         checksums = {int(step): str(value) for step, value in content["checksums"].items()}
         self.cells.restore(content["measures"], checksums, *tables)
         self._summary = content["summary"]
 
     def _table(self, file: str, digest: str) -> pd.DataFrame:
-        for name in (file, _pending(file)):
-            path = self.folder / name
-            data = path.read_bytes() if path.is_file() else b""
-            if hashlib.sha256(data).hexdigest() == digest:
+        for data in map(self._bytes, (file, _pending(file))):
+            if _digest(data) == digest:
                 return pd.read_parquet(io.BytesIO(data))
         raise ValueError(f"{file} is of another analysis")
+
+    def _bytes(self, file: str) -> bytes:
+        """What a file here holds; nothing where it cannot be read."""
+        try:
+            return read_bytes(self.folder / file, within=self.folder.parent, most=_LARGEST)
+        except RunError:
+            return b""
 
 
 def _pending(file: str) -> str:
     return f".{file}.next"
 
 
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

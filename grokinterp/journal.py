@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from grokinterp.errors import RunError
+from grokinterp.files import append, parse_json, read_lines, remove
 from grokinterp.jobs import Cell
 
 
@@ -21,11 +21,11 @@ class Entry:
 
 
 class Journal:
-    """A file that entries are added to. What a kill cuts short is the last line, which does not count."""
+    """A file that entries are added to. What a kill cuts short is a line that does not count."""
 
     def __init__(self, path: Path):
         self.path = path
-        self._file: BinaryIO | None = None
+        self._begun = False
 
     def append(self, entry: Entry) -> None:
         """Adds an entry; it is in the hands of the system when this returns, and outlives this process.
@@ -34,36 +34,30 @@ class Journal:
             RunError: the disk is full, or cannot be written to.
         """
         cells = [[measure, key, asdict(cell)] for measure, key, cell in entry.cells]
-        line = json.dumps({"step": entry.step, "checksum": entry.checksum, "cells": cells}).encode()
-        try:
-            if self._file is None:
-                self._file = self.path.open("ab", buffering=0)
-                line = b"\n" + line  # ends a line that was cut
-            self._file.write(line + b"\n")
-        except OSError as error:
-            raise RunError(f"cannot write {self.path}: {error.strerror or error}; free or unlock that place") from None
+        line = json.dumps({"step": entry.step, "checksum": entry.checksum, "cells": cells}) + "\n"
+        # What a kill has cut short before is ended first.
+        append(self.path, line if self._begun else "\n" + line)
+        self._begun = True
 
     def entries(self) -> Iterator[Entry]:
         """What was added, oldest first; damaged lines are left out."""
-        with contextlib.suppress(OSError), self.path.open("rb") as lines:
-            for line in lines:
-                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        with contextlib.suppress(RunError):  # there is none
+            for line in read_lines(self.path, within=self.path.parent):
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                     yield _parsed(line)
 
     def remove(self) -> None:
-        """Removes the file: what it holds is kept elsewhere now."""
-        self.close()
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+        """Removes the file: what it holds is kept elsewhere now.
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        Raises:
+            RunError: it cannot be removed.
+        """
+        remove(self.path)
+        self._begun = False
 
 
 def _parsed(line: bytes) -> Entry:
-    content = json.loads(line)
+    content = parse_json(line)
     cells = [(str(measure), str(key), _cell(**parts)) for measure, key, parts in content["cells"]]
     return Entry(int(content["step"]), str(content["checksum"]), cells)
 

@@ -283,7 +283,7 @@ class TestCache:
     def test_a_changed_weights_file_is_noticed(self, run, count):
         before = analyze(run, frequencies=[1])
         count.clear()
-        shutil.copy(run.path / "weights" / "step_000000.safetensors", run.path / "weights" / "step_000020.safetensors")
+        RunWriter(run.path, run.config).keep(20, run.weights(0))
         after = analyze(run, frequencies=[1])
         assert count.steps == {20}
         assert after.timeline["loss"][20] == before.timeline["loss"][0] != before.timeline["loss"][20]

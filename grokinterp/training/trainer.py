@@ -29,8 +29,9 @@ from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import draws_in_updates, dropout_of
 from grokinterp.training.opening import GROKKED, choose_device, load_from, load_start, reopen, task_to_train
 from grokinterp.training.optimizers import Updater
+from grokinterp.training.resuming import restoring
 from grokinterp.training.schedule import scheduled_steps
-from grokinterp.writer import RunWriter, refuse_occupied
+from grokinterp.writer import RESUME, RunWriter, refuse_occupied
 
 log = logging.getLogger(__name__)
 
@@ -182,8 +183,12 @@ class Journal:
         if step in self.kept:
             self.writer.keep(step, weights, wait=False)
         if step % self.schedule.resume_every == 0:
-            self.writer.write_resume_point(step, state())
-            self.writer.write_status("running", step)
+            self.keep_place(step, state)
+
+    def keep_place(self, step: int, state: Callable[[], dict[str, Tensor]]) -> None:
+        """Makes a resume point; what was kept up to there has its checksum recorded first."""
+        self.writer.write_status("running", step)
+        self.writer.write_resume_point(step, state())
 
     def note_divergence(self, step: int) -> None:
         """Ends the run if there was a first step with a non-finite loss; -1 says that there was none."""
@@ -206,7 +211,7 @@ class Journal:
         finished = self.over or step >= self.schedule.steps
         if finished and step not in self.kept:
             self.writer.keep(step, weights, wait=False)
-        self.writer.write_resume_point(step, state())
+        self.keep_place(step, state)
         return ("finished", self.why_finished(step)) if finished else ("stopped", "interrupted")
 
     def why_finished(self, step: int) -> str:
@@ -350,13 +355,13 @@ class _Loop:
             return
         self.step, state = point
         self.clock.fill_(self.step)
-        with torch.no_grad():
+        with restoring(self.journal.writer.path / RESUME), torch.no_grad():
             for name, parameter in self.weights.items():
                 parameter.copy_(state[f"weights:{name}"])
-        self.updater.restore(state)
-        if self.dropout is not None:
-            self.dropout.restore(state)
-        self.batches.restore(state)
+            self.updater.restore(state)
+            if self.dropout is not None:
+                self.dropout.restore(state)
+            self.batches.restore(state)
 
 
 @contextmanager
