@@ -1,6 +1,7 @@
 """Files of a run: written whole or not at all, and read as what a stranger may have put there.
 
-Nothing here follows a link out of a run, waits for a pipe, or reads more than a file of its kind can hold.
+Nothing here writes through a link, waits for a pipe, or reads more than a file of its kind can hold. Links are read
+through: caches of shared runs are made of them.
 """
 
 import contextlib
@@ -170,18 +171,17 @@ def remove_leftovers(folder: Path) -> None:
             remove(entry)
 
 
-def read_bytes(path: Path, *, within: Path | None = None, most: int = MOST_TEXT) -> bytes:
+def read_bytes(path: Path, *, most: int = MOST_TEXT) -> bytes:
     """What a file holds.
 
     Args:
-        path: an ordinary file.
-        within: folder that it must lie in, wherever links lead.
+        path: an ordinary file, or a link to one.
         most: bytes that a file of its kind can have.
 
     Raises:
-        RunError: it is not there, is no ordinary file, leads out of `within`, is larger, or cannot be read.
+        RunError: it is not there, is no ordinary file, is larger, or cannot be read.
     """
-    with _opened(path, within) as file:
+    with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise RunError(f"{path} is damaged: it has {size:,} bytes, and no such file has more than {most:,}")
@@ -191,13 +191,13 @@ def read_bytes(path: Path, *, within: Path | None = None, most: int = MOST_TEXT)
             raise cannot("read", path, error) from None
 
 
-def read_lines(path: Path, *, within: Path | None = None) -> Iterator[bytes]:
+def read_lines(path: Path) -> Iterator[bytes]:
     """Each line of a file with its end, the last one perhaps without; in little memory.
 
     Raises:
         RunError: as `read_bytes`, or a line has more than a megabyte.
     """
-    with _opened(path, within) as file:
+    with _opened(path) as file:
         while True:
             try:
                 line = file.readline(_LONGEST_LINE)
@@ -210,14 +210,14 @@ def read_lines(path: Path, *, within: Path | None = None) -> Iterator[bytes]:
             yield line
 
 
-def read_text(path: Path, *, within: Path | None = None, most: int = MOST_TEXT) -> str:
+def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
     """What a text file holds.
 
     Raises:
         RunError: as `read_bytes`, or it is not UTF-8.
     """
     try:
-        return read_bytes(path, within=within, most=most).decode("utf-8")
+        return read_bytes(path, most=most).decode("utf-8")
     except UnicodeDecodeError as error:
         raise RunError(f"{path} is damaged: it is not UTF-8 ({error.reason} at byte {error.start})") from None
 
@@ -258,9 +258,7 @@ def cannot(what: str, path: Path, error: OSError) -> RunError:
     return RunError(f"cannot {what} {path}: {error.strerror or error}; free or unlock that place")
 
 
-def _opened(path: Path, within: Path | None) -> BinaryIO:
-    if within is not None:
-        require_inside(path, within)
+def _opened(path: Path) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | _NO_WAITING | _BINARY)
     except FileNotFoundError:

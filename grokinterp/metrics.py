@@ -44,7 +44,7 @@ def metric_lines(file: Path, *, tolerant: bool = False) -> Iterator[MetricLine]:
     """
     if not exists(file):
         return
-    for number, line in enumerate(read_lines(file, within=file.parent), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         if not line.endswith(b"\n"):
             return
         found = _parsed(line)

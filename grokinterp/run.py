@@ -65,7 +65,7 @@ class Run:
             raise RunError(f"{folder} does not exist: `grokinterp list` shows the runs there are")
         if not exists(config_path):
             raise RunError(f"{folder} is not a run: it holds no config.json")
-        text = read_text(config_path, within=folder, most=_LARGEST_CONFIG)
+        text = read_text(config_path, most=_LARGEST_CONFIG)
         return Run(folder, RunConfig.from_json(text, str(config_path)))
 
     def __repr__(self) -> str:
@@ -77,7 +77,7 @@ class Run:
         stored, indices = self.path / "split.safetensors", None
         if exists(stored):
             most = most_bytes({"train_indices": (2 * self.config.task.n_inputs,)})  # of int64
-            indices = deserialize(read_bytes(stored, within=self.path, most=most), stored).tensors.get("train_indices")
+            indices = deserialize(read_bytes(stored, most=most), stored).tensors.get("train_indices")
             if indices is None or indices.dtype != torch.int64 or indices.ndim != 1:
                 raise RunError(f"{stored} is damaged: it holds no list of training examples, and the split is lost")
         return task_of(self.config, indices)
@@ -223,7 +223,7 @@ class Run:
         else:
             recorded = isinstance(self.config.model, RecordedConfig)
             shapes = {"": (MOST_RECORDED,)} if recorded else self.shapes
-        return read_bytes(self.path / folder / file_name(step), within=self.path, most=most_bytes(shapes))
+        return read_bytes(self.path / folder / file_name(step), most=most_bytes(shapes))
 
     def _logits_shape(self) -> Shapes:
         return {"logits": (len(self.classification.inputs), self.classification.n_classes)}
@@ -273,7 +273,7 @@ class Run:
         file = self.path / name
         if not exists(file):
             return {}
-        text = read_text(file, within=self.path)
+        text = read_text(file)
         try:
             content = parse_json(text)
         except ValueError as error:

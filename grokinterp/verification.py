@@ -183,7 +183,7 @@ class _Check:
             return
         if not exists(self.run.path / name):
             self.problem(name, "it is missing")
-        elif hashlib.sha256(read_bytes(self.run.path / name, within=self.run.path)).hexdigest() != recorded:
+        elif hashlib.sha256(read_bytes(self.run.path / name)).hexdigest() != recorded:
             self.problem(name, "it is not what was written: its checksum differs")
 
     def scheduled(self, spec: int | str, found: Sequence[int]) -> list[int]:
@@ -257,7 +257,7 @@ class _Check:
         if not exists(file):
             return
         try:
-            checksums = parse_json(read_text(file, within=self.run.path))["checksums"]
+            checksums = parse_json(read_text(file))["checksums"]
             analyzed = {int(step): checksum for step, checksum in checksums.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise RunError(f"{file}: it is damaged: analyze the run again") from None

@@ -162,7 +162,7 @@ class RunWriter:
         if not exists(file):
             return None
         try:
-            found = deserialize(read_bytes(file, within=self.path, most=self._most_bytes(file.name)), file)
+            found = deserialize(read_bytes(file, most=self._most_bytes(file.name)), file)
             step = found.metadata.get("step", "")
             last = self.config.schedule.steps if self.config.schedule else 0
             if not (step.isdecimal() and step.isascii() and int(step[:20]) <= last):
@@ -206,7 +206,7 @@ class RunWriter:
                     remove(self.path / folder / file_name(kept_step))
 
     def _checksum(self, name: str) -> str:
-        content = read_bytes(self.path / name, within=self.path, most=self._most_bytes(name))
+        content = read_bytes(self.path / name, most=self._most_bytes(name))
         return hashlib.sha256(content).hexdigest()
 
     def _most_bytes(self, name: str) -> int:

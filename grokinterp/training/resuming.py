@@ -58,6 +58,11 @@ def require_state(state: Mapping[str, Tensor], config: RunConfig, task: AnyTask,
             wrong = "it has no order of the next minibatches"
         elif len(pending) and not 0 <= int(pending.min()) <= int(pending.max()) < n:
             wrong = "its minibatches hold examples that there are not"
+    if not wrong:
+        try:
+            torch.Generator().set_state(state["batches:order"])
+        except (KeyError, RuntimeError, TypeError):
+            wrong = "it has no random state that the next minibatches are drawn from"
     if wrong:
         raise RunError(f"{file} does not fit config.json ({wrong}): {_ADVICE}")
 
