@@ -208,7 +208,7 @@ class AnalysisCache:
     def _bytes(self, file: str) -> bytes:
         """What a file here holds; nothing where it cannot be read."""
         try:
-            return read_bytes(self.folder / file, within=self.folder.parent, most=_LARGEST)
+            return read_bytes(self.folder / file, most=_LARGEST)
         except RunError:
             return b""
 

@@ -42,7 +42,7 @@ class Journal:
     def entries(self) -> Iterator[Entry]:
         """What was added, oldest first; damaged lines are left out."""
         with contextlib.suppress(RunError):  # there is none
-            for line in read_lines(self.path, within=self.path.parent):
+            for line in read_lines(self.path):
                 with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                     yield _parsed(line)
 
