@@ -7,6 +7,7 @@ from grokinterp.cache import AnalysisCache, measure_key
 from grokinterp.errors import RunError
 from grokinterp.jobs import Cell, Job, evaluate
 from grokinterp.measures import Snapshot
+from grokinterp.memory import release_freed_memory
 from grokinterp.run import Run
 from grokinterp.workers import evaluate_in_workers, worker_count
 
@@ -53,6 +54,8 @@ class Evaluator:
         count = worker_count(self.run, len(todo)) if self.workers is None else self.workers
         elsewhere = {step: [job for job in jobs if job.source is not None] for step, jobs in todo.items()}
         if count and any(elsewhere.values()):
+            self._current = None
+            release_freed_memory()
             for step, cells, checksum in evaluate_in_workers(self.run, elsewhere, count):
                 self._keep(step, elsewhere[step], cells, checksum)
                 done += 1

@@ -1,5 +1,6 @@
 """Keeping freed memory: an update allocates and frees the same arrays thousands of times."""
 
+import contextlib
 import ctypes
 import sys
 from functools import cache
@@ -23,3 +24,10 @@ def keep_freed_memory() -> bool:
     settings = ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 256 << 20), (_TOP_PAD, 64 << 20))
     understood = [bool(mallopt(which, value)) for which, value in settings]
     return all(understood)
+
+
+def release_freed_memory() -> None:
+    """Gives freed memory back to the kernel, before other processes are to need it."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
