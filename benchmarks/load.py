@@ -182,16 +182,16 @@ def watch(command: list[str]) -> int:
     process = subprocess.Popen(command)
     peaks, started = {"Rss": 0, "Pss": 0}, time.monotonic()
     while process.poll() is None:
-        family = _family(process.pid)
+        family = processes(process.pid)
         for kind in peaks:
-            peaks[kind] = max(peaks[kind], sum(_kilobytes(pid, kind) for pid in family))
+            peaks[kind] = max(peaks[kind], sum(kilobytes(pid, kind) for pid in family))
         time.sleep(_SAMPLE_SECONDS)
     shown = ", ".join(f"{kind.upper()} {kilobytes / 1024:,.0f} MB" for kind, kilobytes in peaks.items())
     print(f"peak of all processes: {shown}; {time.monotonic() - started:,.1f} s", file=sys.stderr)
     return process.returncode
 
 
-def _family(pid: int) -> list[int]:
+def processes(pid: int) -> list[int]:
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:  # it has ended
@@ -202,10 +202,10 @@ def _family(pid: int) -> list[int]:
             children += thread.read_text().split()
         except OSError:
             continue
-    return [pid, *(one for child in set(children) for one in _family(int(child)))]
+    return [pid, *(one for child in set(children) for one in processes(int(child)))]
 
 
-def _kilobytes(pid: int, kind: str) -> int:
+def kilobytes(pid: int, kind: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

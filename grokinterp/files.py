@@ -191,6 +191,20 @@ def read_bytes(path: Path, *, most: int = MOST_TEXT) -> bytes:
             raise cannot("read", path, error) from None
 
 
+def read_tail(path: Path, most: int) -> bytes:
+    """The last bytes of a file, all where it has no more.
+
+    Raises:
+        RunError: as `read_bytes`, whatever the size.
+    """
+    with _opened(path) as file:
+        try:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+            return file.read(most)
+        except OSError as error:
+            raise cannot("read", path, error) from None
+
+
 def read_lines(path: Path) -> Iterator[bytes]:
     """Each line of a file with its end, the last one perhaps without; in little memory.
 

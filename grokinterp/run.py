@@ -2,12 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pandas as pd
 import torch
@@ -31,6 +33,8 @@ Folder = Literal["weights", "logits"]
 FOLDERS: tuple[Folder, ...] = ("weights", "logits")
 
 _KEPT_NAME = re.compile(r"step_([0-9]{6,13})\.safetensors")
+_ATTEMPTS, _PAUSE = 3, 0.01  # seconds between them
+_Read = TypeVar("_Read")
 _LARGEST_CONFIG = 1 << 20  # bytes
 MOST_RECORDED = 1 << 28  # numbers in a recorded model, whose size no configuration says
 
@@ -283,6 +287,25 @@ class Run:
         return content
 
 
+def settled(folder: Path, read: Callable[[], _Read]) -> _Read:
+    """What `read` gives of a run that another process may be putting in place of another: of one of the two."""
+    for _ in range(_ATTEMPTS - 1):
+        before = _identity(folder)
+        with suppress(RunError):  # lest that be why
+            found = read()
+            if _identity(folder) == before:
+                return found
+        time.sleep(_PAUSE)
+    return read()
+
+
+def _identity(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
+
+
 def list_runs(folder: str | Path) -> list[Path]:
     """The run folders directly below `folder`, by name.
 
@@ -292,7 +315,7 @@ def list_runs(folder: str | Path) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise RunError(f"{root} is not a folder: give the one that holds the runs")
-    return sorted(path.parent for path in root.glob("*/config.json"))
+    return sorted(path.parent for path in root.glob("[!.]*/config.json"))
 
 
 def parse_step(reference: str) -> tuple[str, int]:

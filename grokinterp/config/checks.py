@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -27,12 +28,22 @@ def require_finite(value: float, what: str, *, at_least: float = 0.0, above: boo
 
 def require_known_choices(config: Any) -> None:
     """Refuses a value that its field's Literal does not list: dataclasses do not look at their annotations."""
-    for item in fields(config):
+    for name, choices, optional in _choices(type(config)):
+        value = getattr(config, name)
+        if not (value is None and optional):
+            require_one_of(value, choices, name)
+
+
+@cache
+def _choices(kind: type) -> list[tuple[str, tuple[Any, ...], bool]]:
+    """The fields that take one of a few values: their names, these values, and whether None is another."""
+    found = []
+    for item in fields(kind):
         hints = (item.type,) if get_origin(item.type) is Literal else get_args(item.type)
-        choices = [choice for hint in hints if get_origin(hint) is Literal for choice in get_args(hint)]
-        value = getattr(config, item.name)
-        if choices and not (value is None and NoneType in hints):
-            require_one_of(value, tuple(choices), item.name)
+        choices = tuple(choice for hint in hints if get_origin(hint) is Literal for choice in get_args(hint))
+        if choices:
+            found.append((item.name, choices, NoneType in hints))
+    return found
 
 
 def is_prime(n: int) -> bool:

@@ -1,7 +1,6 @@
 """sweep: brings every run of a sweep to its end, on whatever executor, and survives being killed itself."""
 
 import contextlib
-import json
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grokinterp.config import RunConfig
-from grokinterp.errors import ConfigError, GrokinterpError
+from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.locks import hold
+from grokinterp.metrics import last_line
 from grokinterp.processes import cores
 from grokinterp.sweep.executors import Executor, LocalExecutor, PutBack, Started
 from grokinterp.sweep.folder import Sweep
@@ -23,7 +23,6 @@ from grokinterp.training.trainer import interrupts
 from grokinterp.writer import RunWriter
 
 _MOST_TOGETHER = 32  # runs of one ensemble, all of which are in memory at once
-_TAIL = 4000  # bytes, more than a line of metrics has
 _COLLECT_EVERY = 30.0  # seconds after which sweep.parquet is written anew while runs go on
 
 Ensembles = Literal["auto", "always", "never"]
@@ -277,9 +276,7 @@ class _Teller:
 
 def _last_step(metrics: Path) -> int:
     """The last step in the metrics of a run that is under way."""
-    with contextlib.suppress(OSError), metrics.open("rb") as file:
-        file.seek(max(0, metrics.stat().st_size - _TAIL))
-        for line in reversed(file.read().splitlines()):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # its end is still to be written
-                return int(json.loads(line)["step"])
+    with contextlib.suppress(RunError):  # it will say so itself
+        last = last_line(metrics)
+        return 0 if last is None else last.step
     return 0

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ import pandas as pd
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.files import make_folder, write_atomically
-from grokinterp.run import Run
+from grokinterp.run import Run, settled
 from grokinterp.sweep.grid import Point, config_fields
 from grokinterp.sweep.orders import Failure
 from grokinterp.sweep.summary import COLUMNS, Row, config_columns, is_number, kept_summary, summarize
@@ -134,6 +135,11 @@ class Sweep:
             return "begun"
         return "ended" if kept_summary(run) is None else "summarized"
 
+    def _status(self, point: Point) -> dict[str, Any]:
+        """The status of a run, for which nobody needs to read its configuration; empty before it began."""
+        run = Run(self.path / point.name, self.base)
+        return settled(run.path, lambda: run.status if self._begun(point) else {})
+
     def _begun(self, point: Point) -> bool:
         return (self.path / point.name / "config.json").is_file()
 
@@ -147,7 +153,7 @@ class Sweep:
         """Why a run has not come to its end; None where nothing went wrong."""
         with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
             return Failure(**json.loads((self.path / "failures" / f"{point.name}.json").read_text(encoding="utf-8")))
-        status = Run.open(self.path / point.name).status if self._begun(point) else {}
+        status = self._status(point)
         return Failure("diverged", str(status.get("reason", ""))) if status.get("status") == "diverged" else None
 
     def note(self, name: str, failure: Failure | None) -> None:
@@ -173,6 +179,17 @@ class Sweep:
         for outgoing in self.path.glob(".*.old"):
             run = self.path / outgoing.name[1 : -len(".old")]
             shutil.rmtree(outgoing) if run.exists() else outgoing.replace(run)
+
+    def statuses(self) -> Counter[str]:
+        """How many runs have which status; `missing` before they began, `damaged` where it cannot be read."""
+        found: Counter[str] = Counter()
+        for point in self.points:
+            try:
+                status = self._status(point).get("status")
+                found[status or ("running" if self._begun(point) else "missing")] += 1
+            except GrokinterpError:
+                found["damaged"] += 1
+        return found
 
     @property
     def table(self) -> pd.DataFrame:
@@ -205,11 +222,7 @@ class Sweep:
             return row | {"status": "failed", "failure": f"invalid: {error}"} | columns | given
         try:
             failure = self.failure_of(point)
-            if self._begun(point):
-                run = Run.open(self.path / point.name)
-                if not may_follow(config, run.config):
-                    raise RunError(f"{run.path} holds a run of another configuration")
-                row |= summarize(run, measures=False)
+            row |= settled(self.path / point.name, lambda: self._came_to(point, config))
         except GrokinterpError as error:
             failure = Failure("error", str(error))
         except Exception as error:  # a damaged run must not hide the others
@@ -217,6 +230,14 @@ class Sweep:
         if failure is not None:
             row |= {"status": row["status"] if failure.kind == "diverged" else "failed", "failure": str(failure)}
         return row | config_columns(config)
+
+    def _came_to(self, point: Point, config: RunConfig) -> Row:
+        if not self._begun(point):
+            return {}
+        run = Run.open(self.path / point.name)
+        if not may_follow(config, run.config):
+            raise RunError(f"{run.path} holds a run of another configuration")
+        return summarize(run, measures=False)
 
 
 def _fits(value: Any, known: Any) -> bool:
