@@ -13,6 +13,7 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import task_of
 from grokinterp.run import Run, parse_step
 from grokinterp.tasks import AnyTask
+from grokinterp.training.interventions import draws_in_updates, require_draws
 from grokinterp.writer import RunWriter
 
 GROKKED = "grokked"  # the reason why a run finished before its last step
@@ -85,10 +86,17 @@ def has_ended(run: Run, config: RunConfig) -> bool:
     return status.get("status") == "diverged"
 
 
-def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any]) -> RunWriter:
-    """What fills the folder of a resumed run; its first environment is kept, and this one noted beside it."""
+def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: str) -> RunWriter:
+    """What fills the folder of a resumed run; its first environment is kept, and this one noted beside it.
+
+    Raises:
+        RunError: updates of the run draw random numbers, and cannot go on with them here. Nothing was written.
+    """
     assert config.schedule is not None
     writer = RunWriter(run.path, config)
+    point = writer.read_resume_point() if draws_in_updates(config) else None
+    if point is not None:
+        require_draws(config, point[1], device)
     if config != run.config:
         writer.write_config(config)
     first = run.environment
