@@ -47,6 +47,7 @@ FROM_THE_GROUND_UP = [
         "recorder",
         "phases",
         "transition",
+        "cautions",
         "analysis",
         "jobs",
         "workers",
