@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -317,6 +317,28 @@ class TestRuns:
         dropout = Dropout(0.5, 0, "cpu")
         with pytest.raises(RunError, match="another kind of device than cpu: resume it on the device"):
             dropout.restore({"dropout:draws": torch.zeros(16, dtype=torch.uint8)})
+
+    @pytest.mark.parametrize(
+        ("name", "key"),
+        [("noise", "interventions:noise:draws"), ("dropout", "dropout:draws")],
+        ids=["noise", "dropout"],
+    )
+    @pytest.mark.parametrize("stored", ["elsewhere", "lacking"])
+    def test_it_is_refused_before_anything_is_written(self, name, key, stored, tmp_path):
+        run = train(RUNS[name], tmp_path / "run", progress=False)
+        state = load_file(run.path / "resume.safetensors")
+        assert state.pop(key).numel() > 16
+        if stored == "elsewhere":  # the state of a generator of CUDA has 16 bytes
+            state[key] = torch.zeros(16, dtype=torch.uint8)
+        save_file(state, run.path / "resume.safetensors", metadata={"step": "30"})
+        longer = replace(RUNS[name], schedule=replace(SCHEDULE, steps=40))
+        before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+        message = "another kind of device than cpu" if stored == "elsewhere" else "resume.safetensors lacks .*delete it"
+        with pytest.raises(RunError, match=message):
+            train(longer, run.path, resume=True, progress=False, device="cpu")
+        assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
+        (run.path / "resume.safetensors").unlink()
+        assert train(longer, run.path, resume=True, progress=False).status["step"] == 40
 
 
 class TestConstrainedNorm:
