@@ -88,7 +88,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json: `status`, `step`, `reason`, timings and checksums, as last written."""
+        """status.json: `status`, `step`, `reason`, timings, warnings and checksums, as last written."""
         content = self._json("status.json")
         if content and not (isinstance(content.get("status"), str) and isinstance(content.get("step"), int)):
             raise RunError(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.models import forward_for
@@ -37,6 +38,12 @@ SCALED = replace(BASE, model=MLPConfig(width=256, depth=1, output_scale=1000.0),
 # A single huge step puts every neuron below 0 on all inputs; there are no biases to go on learning.
 DEAD = replace(BASE, model=MLPConfig(width=8, depth=1, biases=False), optimizer=SGD)
 DIVERGING = replace(BASE, optimizer=replace(SGD, lr=1e12))
+# Coupled decay that multiplies every weight by -1.4 in each update: past a resume point, before the next evaluation.
+GROWING = replace(
+    BASE,
+    optimizer=replace(SGD, lr=1e-3, weight_decay=2400.0, decay="coupled"),
+    schedule=replace(SCHEDULE, evaluate_every=20),
+)
 # What each loses, in the order in which it is found.
 LOSING = {
     "plain float32": (PLAIN, ["softmax_collapse", "loss_underflow"]),
@@ -44,6 +51,7 @@ LOSING = {
     "float64": (replace(SCALED, loss_dtype="float64"), ["softmax_collapse", "zero_gradients"]),
     "dead neurons": (DEAD, ["zero_gradients"]),
     "a huge learning rate": (DIVERGING, ["diverged"]),
+    "weights that grow": (GROWING, ["diverged"]),
 }
 SOUND = {
     "exact float32": BASE,
@@ -89,6 +97,14 @@ def losses_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     terms = np.exp(wide - wide[rows, labels][:, None])
     terms[rows, labels] = 0
     return np.log1p(terms.sum(axis=1))
+
+
+class NoReading(TorchDispatchMode):
+    """Refuses operations that hand a number of the device to the host."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default, f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
 
 
 # --- what is computed ------------------------------------------------------------------------------------------------
@@ -162,6 +178,12 @@ class TestRounded:
         assert any_nonzero([zero, tiny])
         assert any_nonzero([nan, zero])
 
+    def test_the_host_does_not_wait_for_them(self):
+        """A CUDA graph is captured of it."""
+        with NoReading():
+            found = any_nonzero([torch.zeros(3), torch.ones(2)])
+        assert bool(found)
+
     def test_names_of_what_is_not_finite(self):
         tensors = {"a": torch.ones(2), "b": torch.tensor([1.0, math.nan]), "c": torch.tensor([-math.inf])}
         assert not_finite(tensors) == ["b", "c"]
@@ -225,6 +247,12 @@ class TestTrainings:
             cause = "step 0, the last that was evaluated, had finite weights and losses"
         assert finding.message == f"{run.status['reason']}: {cause}"
         assert [record.getMessage() for record in caplog.records] == [f"{run.path}: {finding.message}"]
+
+    @pytest.mark.parametrize("name", ["plain float32", "float64", "dead neurons", "a huge learning rate"])
+    def test_they_are_found_on_every_device(self, name, device, tmp_path):
+        config, kinds = LOSING[name]
+        found = findings(train(config, tmp_path / "run", progress=False, device=device))
+        assert [finding.kind for finding in found] == kinds
 
     def test_the_log_names_run_and_step_once(self, tmp_path, caplog):
         run = train(PLAIN, tmp_path / "run", progress=False)
@@ -316,7 +344,7 @@ class TestResuming:
     @pytest.mark.parametrize("name", LOSING)
     def test_a_resumed_run_has_the_same_findings_and_bits(self, name, trained, tmp_path):
         config = LOSING[name][0]
-        deaths = [step for step in (12, 38, 61) if step < trained[name].status["step"]]
+        deaths = [step for step in (12, 30, 61, 76) if step < trained[name].status["step"]]
         for i, step in enumerate(deaths):
             with pytest.raises(KeyboardInterrupt):
                 train(config, tmp_path / "run", callbacks=[Death(step)], progress=False, resume=i > 0)

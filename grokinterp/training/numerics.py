@@ -81,7 +81,7 @@ def rounded(
     arXiv:2501.04697, section 3), from margins of about 16.6 on. `float32` and `float64` compute softplus(logsumexp of
     the wrong classes - correct logit), in which no 1 absorbs anything: both lose nothing until an example's part in the
     mean loss is below 1e-24, where its gradient is set to 0 on purpose. The loss itself is exactly 0 from margins of
-    104 (float32) or 745 (float64) on. With `mse` and `stablemax` nothing collapses.
+    about 100 (float32) or 740 (float64) on. With `mse` and `stablemax` nothing collapses.
 
     Args:
         config: of the run.
