@@ -308,6 +308,23 @@ class TestWatch:
         (found,) = self.look(BASE, task, logits, W=torch.ones(2))
         assert found.message.startswith("at step 7 the weights are finite, and the logits are not, though")
 
+    @pytest.mark.parametrize(
+        ("dtype", "margin", "kinds"),
+        [
+            ("float32_plain", 16.0, []),
+            ("float32_plain", 18.5, ["softmax_collapse", "loss_underflow"]),
+            ("float32", 50.0, []),
+            ("float32", 58.0, ["softmax_collapse"]),
+            ("float64", 50.0, []),
+            ("float64", 58.0, ["softmax_collapse"]),
+        ],
+    )
+    def test_it_looks_closely_before_anything_can_be_lost(self, dtype, margin, kinds):
+        """Of 4 wrong classes: e^-16 is 1.1e-7, 4 e^-18.5 is 3.7e-8, and 4 e^-58 / 15 is 1.7e-26."""
+        task = Task.from_config(BASE.task)
+        logits = margin * torch.eye(5)[task.labels]
+        assert [found.kind for found in self.look(replace(BASE, loss_dtype=dtype), task, logits)] == kinds
+
     @pytest.mark.parametrize(("difference", "kinds"), [(0.0, []), (1e-23, ["loss_underflow"]), (1e-3, [])])
     def test_squares_of_a_regression_underflow_but_a_perfect_fit_does_not(self, difference, kinds):
         config = replace(preset("teacher-student"), task=RegressionConfig(threshold=1e-3))
