@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO_RUN ?= checkpoints/demo
 TEST_WORKERS ?= 2
 
-.PHONY: demo test check notebooks bench reproduce-quick clean
+.PHONY: demo test check notebooks faults bench reproduce-quick clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ check: $(STAMP)
 # Tests compute on one thread each; a file's tests stay together, since they share what was trained for them.
 test: check
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+# Runs killed a hundred times, every write that fails, thousands of broken files, 5,000 checkpoints: docs/trust.md.
+faults: $(STAMP)
+	$(BIN)/python -m pytest tests/faults -m "slow or not slow" --durations=0 --durations-min=10
 
 notebooks: $(STAMP)
 	$(BIN)/python -m pytest tests/test_notebooks.py

@@ -39,6 +39,7 @@ _HOME = {
     "preset": "presets",
     "train": "training",
     "train_sweep": "sweep",
+    "verify": "verification",
     "write_report": "report",
     "write_sweep_report": "report",
 }
@@ -78,6 +79,7 @@ __all__ = [
     "train",
     "train_sweep",
     "training",
+    "verify",
     "write_report",
     "write_sweep_report",
 ]
@@ -118,3 +120,4 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.timeline import analyze
     from grokinterp.training import train
     from grokinterp.transition import Transition, find_transition
+    from grokinterp.verification import verify

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from grokinterp.config import RecordedConfig
+from grokinterp.findings import findings_in
 from grokinterp.measures import Reference
 from grokinterp.phases import known_values
 from grokinterp.run import Run
 from grokinterp.training.losses import PLAIN
-from grokinterp.training.numerics import findings_in
 from grokinterp.transition import THRESHOLDS, Transition
 
 # An event lies between two evaluated steps. The delay is the difference of two events: where either interval is longer

@@ -4,11 +4,12 @@ import contextlib
 import logging
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from grokinterp.errors import RunError
-from grokinterp.files import make_folder
+from grokinterp.files import cannot, make_folder
 
 try:
     import fcntl
@@ -54,9 +55,14 @@ def _locked(folder: Path) -> int | None:
     path = folder / LOCK_NAME
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            # No link is followed: whoever holds the lock writes into it.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror}; free or unlock that place") from None
+            raise cannot("write", path, error) from None
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:  # it will be written into
+            os.close(descriptor)
+            raise RunError(f"{path} is no lock of ours: remove it")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

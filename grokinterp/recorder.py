@@ -11,6 +11,7 @@ with Recorder("checkpoints/mine", task) as recorder:
 import math
 import operator
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsIndex
@@ -19,13 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from grokinterp.config import RecordedConfig, RunConfig
-from grokinterp.errors import ConfigError
+from grokinterp.errors import ConfigError, RunError
+from grokinterp.locks import hold
 from grokinterp.measures import Snapshot
 from grokinterp.run import Run
 from grokinterp.tasks import Task
 from grokinterp.training.environment import describe_environment
 from grokinterp.training.evaluation import evaluate
-from grokinterp.writer import RunWriter
+from grokinterp.writer import RunWriter, refuse_occupied
 
 
 class Recorder:
@@ -48,7 +50,7 @@ class Recorder:
             keep_weights: whether to keep named parameters beside the logits.
 
         Raises:
-            RunError: the folder holds something already, or cannot be written to.
+            RunError: the folder holds something already, cannot be written to, or another process works in it.
         """
         config = RunConfig(
             task=task.config, model=RecordedConfig(description=description), optimizer=None, schedule=None
@@ -56,8 +58,12 @@ class Recorder:
         self.task = task
         self.keep_weights = keep_weights
         self._last_step = -1
-        self._writer = RunWriter.create(path, config, describe_environment("cpu", "recorded"), task)
-        self._writer.write_status("running", 0)
+        refuse_occupied(Path(path))
+        with ExitStack() as held:
+            held.enter_context(hold(Path(path)))
+            self._writer = RunWriter.create(path, config, describe_environment("cpu", "recorded"), task)
+            self._writer.write_status("running", 0)
+            self._held = held.pop_all()
 
     @property
     def run(self) -> Run:
@@ -84,6 +90,8 @@ class Recorder:
 
         Raises:
             ConfigError: a step that does not grow, or logits of another shape.
+            RunError: it cannot be written. Then nothing of this step is left, and it may be recorded again; but where
+                only status.json could not be written, the step is recorded.
         """
         try:
             step = operator.index(step)
@@ -101,10 +109,15 @@ class Recorder:
         trained = {name: w for name, w in (weights or {}).items() if w.requires_grad or not w.is_leaf}
         trained = trained or dict(weights or {})
         row = {"step": step, **evaluate(self.task, snapshot.logits, trained)}
-        self._writer.keep(step, {"logits": snapshot.logits}, folder="logits")
-        if kept:
-            self._writer.keep(step, kept, frozen=[name for name in kept if name not in trained])
-        self._writer.append_metrics(row)
+        before = self._writer.metrics_size()
+        try:
+            self._writer.keep(step, {"logits": snapshot.logits}, folder="logits")
+            if kept:
+                self._writer.keep(step, kept, frozen=[name for name in kept if name not in trained])
+            self._writer.append_metrics(row)
+        except RunError:
+            self._writer.forget(step, before)  # all of a step, or nothing
+            raise
         self._last_step = step
         self._writer.write_status("running", step)
         return row
@@ -130,9 +143,10 @@ class Recorder:
         self.close("stopped" if error is not None else "finished", "" if error is None else repr(error))
 
     def close(self, status: Any = "finished", reason: str = "") -> None:
-        """Ends the run; the context manager calls it."""
+        """Ends the run, and lets others into its folder; the context manager calls it."""
         losses = self.run.metrics
         column = "train_loss" if "train_loss" in losses else "loss"
         if len(losses) and not math.isfinite(losses[column].iloc[-1]):
             status, reason = "diverged", f"the loss was not finite at step {self._last_step}"
-        self._writer.write_status(status, max(self._last_step, 0), reason=reason)
+        with self._held:
+            self._writer.write_status(status, max(self._last_step, 0), reason=reason)

@@ -1,7 +1,6 @@
 """Run: one training as a folder on disk, read lazily. `grokinterp.writer.RunWriter` is what fills it."""
 
 import hashlib
-import json
 import re
 from dataclasses import replace
 from functools import cached_property
@@ -10,21 +9,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import ConfigError, RunError
+from grokinterp.files import exists, parse_json, read_bytes, read_text
+from grokinterp.metrics import LAST_STEP, read_metrics
 from grokinterp.models import Forward, build_model, forward_for, task_of
+from grokinterp.models.shapes import parameter_shapes
 from grokinterp.tasks import AnyTask, RegressionTask, Task
+from grokinterp.tensors import Shapes, TensorFile, deserialize, misfit, most_bytes
 
 if TYPE_CHECKING:
     from grokinterp.measures import Snapshot
 
 StatusName = Literal["running", "finished", "stopped", "diverged"]
 
-_WEIGHTS_NAME = re.compile(r"step_(\d{6,})\.safetensors")
+_KEPT_NAME = re.compile(r"step_([0-9]{6,13})\.safetensors")
+_LARGEST_CONFIG = 1 << 20  # bytes
+MOST_RECORDED = 1 << 28  # numbers in a recorded model, whose size no configuration says
 
 
 class Run:
@@ -55,9 +58,10 @@ class Run:
         config_path = folder / "config.json"
         if not folder.exists():
             raise RunError(f"{folder} does not exist: `grokinterp list` shows the runs there are")
-        if not config_path.is_file():
+        if not exists(config_path):
             raise RunError(f"{folder} is not a run: it holds no config.json")
-        return Run(folder, RunConfig.from_json(_read_text(config_path), str(config_path)))
+        text = read_text(config_path, most=_LARGEST_CONFIG)
+        return Run(folder, RunConfig.from_json(text, str(config_path)))
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.status.get('status', 'unknown')}, {len(self.steps)} checkpoints)"
@@ -65,11 +69,12 @@ class Run:
     @cached_property
     def task(self) -> AnyTask:
         """The task, with the very split that was trained on."""
-        stored = self.path / "split.safetensors"
-        try:
-            indices = load_tensors(stored.read_bytes())["train_indices"] if stored.is_file() else None
-        except (SafetensorError, KeyError, OSError) as error:
-            raise RunError(f"{stored} is damaged ({error}): the split is lost") from None
+        stored, indices = self.path / "split.safetensors", None
+        if exists(stored):
+            most = most_bytes({"train_indices": (2 * self.config.task.n_inputs,)})  # of int64
+            indices = deserialize(read_bytes(stored, most=most), stored).tensors.get("train_indices")
+            if indices is None or indices.dtype != torch.int64 or indices.ndim != 1:
+                raise RunError(f"{stored} is damaged: it holds no list of training examples, and the split is lost")
         return task_of(self.config, indices)
 
     @property
@@ -90,7 +95,14 @@ class Run:
     def status(self) -> dict[str, Any]:
         """status.json: `status`, `step`, `reason`, timings, warnings and checksums, as last written."""
         content = self._json("status.json")
-        if content and not (isinstance(content.get("status"), str) and isinstance(content.get("step"), int)):
+        whole = (
+            isinstance(content.get("status"), str)
+            and type(content.get("step")) is int
+            and 0 <= content["step"] <= LAST_STEP
+            and isinstance(content.get("checksums", {}), dict)
+            and isinstance(content.get("warnings", []), list)
+        )
+        if content and not whole:
             raise RunError(
                 f"{self.path / 'status.json'} is damaged (no status, or no step): delete it, and resume the run"
             )
@@ -104,9 +116,7 @@ class Run:
     @property
     def metrics(self) -> pd.DataFrame:
         """One row an evaluated step, indexed by step. A line that a crash cut short is left out."""
-        rows = [row for row, _ in metric_lines(self.path / "metrics.jsonl")]
-        frame = pd.DataFrame(rows).astype(float) if rows else pd.DataFrame({"step": pd.Series(dtype=float)})
-        return frame.astype({"step": int}).drop_duplicates("step", keep="last").set_index("step").sort_index()
+        return read_metrics(self.path / "metrics.jsonl")
 
     @property
     def steps(self) -> list[int]:
@@ -118,35 +128,32 @@ class Run:
         """The parameters kept at a step, on the CPU, under TransformerLens names.
 
         Raises:
-            RunError: nothing was kept there, or the file is damaged.
+            RunError: nothing was kept there, the file is damaged, or it does not fit config.json.
         """
-        return self._tensors("weights", step)
+        return self._kept("weights", step).tensors
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        """The shape of each parameter, by name, as the configuration has it.
+
+        Raises:
+            ConfigError: a recorded model, whose architecture is not known.
+        """
+        return parameter_shapes(self.config.model, self.config.task)
 
     def checksum(self, step: int) -> str:
         """SHA-256 of what was kept at a step, from the files as they are now."""
         digest = hashlib.sha256()
         for folder in ("weights", "logits"):
-            file = self.path / folder / file_name(step)
-            if file.is_file():
-                digest.update(file.read_bytes())
+            if exists(self.path / folder / file_name(step)):
+                digest.update(self.read_kept(folder, step))
         return digest.hexdigest()
 
     def model(self, step: int) -> nn.Module:
         """The model as it was at a step: a HookedTransformer, or an MLP with hooks."""
         model = build_model(self.config, self.task)
         # A HookedTransformer has buffers (mask, IGNORE) that are no weights and are not stored.
-        weights = self.weights(step)
-        shapes = {name: w.shape for name, w in model.named_parameters()}
-        wrong = {name: tuple(w.shape) for name, w in weights.items() if w.shape != shapes.get(name, w.shape)}
-        if wrong:
-            raise RunError(f"the weights of step {step} in {self.path} do not fit config.json: other shapes {wrong}")
-        outcome = model.load_state_dict(weights, strict=False)
-        missing = [name for name in outcome.missing_keys if name in dict(model.named_parameters())]
-        if missing or outcome.unexpected_keys:
-            raise RunError(
-                f"the weights of step {step} in {self.path} do not fit config.json: "
-                f"missing {missing}, unexpected {outcome.unexpected_keys}"
-            )
+        model.load_state_dict(self.weights(step), strict=False)
         return model
 
     def snapshot(self, step: int) -> "Snapshot":
@@ -178,15 +185,13 @@ class Run:
     def _recorded_snapshot(self, step: int) -> "Snapshot":
         from grokinterp.measures import Snapshot
 
-        file = self.path / "weights" / file_name(step)
         weights, trained = None, None
-        if file.is_file():
-            weights = self.weights(step)
-            with safe_open(file, framework="pt") as handle:
-                frozen = json.loads((handle.metadata() or {}).get("frozen", "[]"))
-            trained = tuple(name for name in weights if name not in frozen)
+        if exists(self.path / "weights" / file_name(step)):
+            kept = self._kept("weights", step)
+            frozen, weights = kept.metadata.get("frozen", "[]"), kept.tensors
+            trained = tuple(name for name in weights if name not in parse_json(frozen))
         snapshot = Snapshot.from_logits(
-            self.classification, self._tensors("logits", step)["logits"], weights=weights, step=step
+            self.classification, self._kept("logits", step).tensors["logits"], weights=weights, step=step
         )
         return replace(snapshot, trained=trained)
 
@@ -195,27 +200,64 @@ class Run:
         """The exact forward pass of this run's architecture."""
         return forward_for(self.config.model, self.task)
 
-    def _tensors(self, folder: str, step: int) -> dict[str, Tensor]:
+    def read_kept(self, folder: Literal["weights", "logits"], step: int) -> bytes:
+        """What a kept file holds; no more than its configuration lets it have."""
+        if folder == "logits":
+            shapes = self._logits_shape()
+        else:
+            recorded = isinstance(self.config.model, RecordedConfig)
+            shapes = {"": (MOST_RECORDED,)} if recorded else self.shapes
+        return read_bytes(self.path / folder / file_name(step), most=most_bytes(shapes))
+
+    def _logits_shape(self) -> Shapes:
+        return {"logits": (len(self.classification.inputs), self.classification.n_classes)}
+
+    def _kept(self, folder: Literal["weights", "logits"], step: int) -> TensorFile:
         file = self.path / folder / file_name(step)
-        if not file.is_file():
+        if not exists(file):
             kept = self.steps
             near = min(kept, key=lambda other: abs(other - step), default=None)
             hint = f"the nearest step kept is {near}" if near is not None else "no step was kept"
             raise RunError(f"{self.path} kept no {folder} at step {step}: {hint}")
-        try:
-            return dict(sorted(load_tensors(file.read_bytes()).items()))
-        except (SafetensorError, ValueError, OSError) as error:
-            raise RunError(f"{file} is damaged ({error}): delete it, or train again") from None
+        return self.parse_kept(folder, step, self.read_kept(folder, step))
+
+    def parse_kept(self, folder: Literal["weights", "logits"], step: int, data: bytes) -> TensorFile:
+        """Tensors from the content of the file that was kept at a step.
+
+        Args:
+            folder: what they are.
+            step: of which they are to be.
+            data: the content, as it was read.
+
+        Raises:
+            RunError: it is damaged, or does not fit config.json.
+        """
+        found = deserialize(data, self.path / folder / file_name(step))
+        if folder == "logits":
+            wrong = misfit(found.tensors, self._logits_shape())
+        elif isinstance(self.config.model, RecordedConfig):  # of no known shapes
+            wrong = misfit(found.tensors, {name: tuple(tensor.shape) for name, tensor in found.tensors.items()})
+            wrong = wrong or _wrong_frozen(found.metadata.get("frozen", "[]"))
+        else:
+            wrong = misfit(found.tensors, self.shapes)
+        if not wrong and found.metadata.get("step", str(step)) != str(step):
+            wrong = f"they say that they are of step {found.metadata['step']}"
+        if wrong:
+            raise RunError(f"the {folder} of step {step} in {self.path} do not fit config.json: {wrong}")
+        return found
 
     def _json(self, name: str) -> dict[str, Any]:
         file = self.path / name
-        if not file.is_file():
+        if not exists(file):
             return {}
+        text = read_text(file)
         try:
-            content = json.loads(_read_text(file))
-        except json.JSONDecodeError as error:
+            content = parse_json(text)
+        except ValueError as error:
             raise RunError(f"{file} is damaged ({error}): delete it, and resume the run to write it anew") from None
-        return content if isinstance(content, dict) else {}
+        if not isinstance(content, dict):
+            raise RunError(f"{file} is damaged (no JSON object): delete it, and resume the run to write it anew")
+        return content
 
 
 def list_runs(folder: str | Path) -> list[Path]:
@@ -247,38 +289,19 @@ def file_name(step: int) -> str:
 
 
 def kept_steps(folder: Path) -> list[int]:
+    """The steps of which a folder holds files, ascending."""
     if not folder.is_dir():
         return []
-    matches = (_WEIGHTS_NAME.fullmatch(entry.name) for entry in folder.iterdir())
-    return sorted(int(match[1]) for match in matches if match)
+    matches = (_KEPT_NAME.fullmatch(entry.name) for entry in folder.iterdir())
+    steps = (int(match[1]) for match in matches if match and file_name(int(match[1])) == match[0])
+    return sorted(step for step in steps if step <= LAST_STEP)
 
 
-def _read_text(file: Path) -> str:
+def _wrong_frozen(text: str) -> str:
+    """What is wrong with the list of names that are not trained."""
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"cannot read {file}: {error}") from None
-
-
-def metric_lines(file: Path, tolerant: bool = False) -> list[tuple[dict[str, Any], str]]:
-    """Each whole line with what it holds; a last line without its end was cut by a crash and does not count.
-
-    With `tolerant`, reading ends at the first damaged line, which a power cut can leave.
-    """
-    if not file.is_file():
-        return []
-    rows = []
-    text = file.read_text(encoding="utf-8", errors="replace") if tolerant else _read_text(file)
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
-        if not line.endswith("\n"):
-            break
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            if tolerant:
-                break
-            raise RunError(f"{file}, line {number} is damaged: resume the run, which writes later lines anew")
-        rows.append((row, line))
-    return rows
+        names = parse_json(text)
+    except ValueError:
+        names = None
+    whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return "" if whole else "its list of frozen weights is none"

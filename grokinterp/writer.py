@@ -1,5 +1,6 @@
 """RunWriter: fills a run folder so that at any instant it opens, analyzes and resumes."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -8,21 +9,39 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from grokinterp.config import RunConfig
+from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import RunError
-from grokinterp.files import make_folder, sync_folder, write_atomically
+from grokinterp.files import (
+    MOST_TEXT,
+    append,
+    exists,
+    make_folder,
+    make_subfolder,
+    read_bytes,
+    remove,
+    remove_leftovers,
+    require_inside,
+    sync_file,
+    sync_folder,
+    write_atomically,
+)
+from grokinterp.findings import Finding, findings_in
 from grokinterp.locks import LOCK_NAME
-from grokinterp.run import StatusName, file_name, kept_steps, metric_lines
+from grokinterp.metrics import metric_lines
+from grokinterp.models.shapes import parameter_shapes
+from grokinterp.run import MOST_RECORDED, Run, StatusName, file_name, kept_steps
 from grokinterp.tasks import AnyTask
+from grokinterp.tensors import deserialize, most_bytes, serialize
+
+_METRICS, RESUME = "metrics.jsonl", "resume.safetensors"
+_FOLDERS = ("weights", "logits")
 
 
 class RunWriter:
@@ -31,6 +50,7 @@ class RunWriter:
     def __init__(self, path: Path, config: RunConfig):
         self.path = path
         self.config = config
+        self.findings: list[Finding] | None = None  # of the run's numbers, where these are watched
         self._checksums: dict[str, str] = {}
         self._writer = ThreadPoolExecutor(
             max_workers=1, thread_name_prefix="grokinterp-writer", initializer=_yield_to_others
@@ -46,11 +66,12 @@ class RunWriter:
         """
         folder = Path(path)
         refuse_occupied(folder)
-        make_folder(folder / "weights")
+        make_folder(folder)
+        make_subfolder(folder, "weights")
         if config.task.split == "given":
             assert task.train_mask is not None
             indices = task.train_mask.nonzero().flatten()
-            write_atomically(folder / "split.safetensors", save_tensors({"train_indices": indices}))
+            write_atomically(folder / "split.safetensors", serialize({"train_indices": indices}, {}))
         writer = RunWriter(folder, config)
         writer.write_environment(environment)
         write_atomically(folder / "config.json", config.to_json())  # last: from here on it is a run
@@ -67,11 +88,7 @@ class RunWriter:
     def append_metrics(self, row: Mapping[str, float]) -> None:
         """Adds one evaluated step; NaN and Inf are written as null."""
         line = json.dumps({name: value if math.isfinite(value) else None for name, value in row.items()}) + "\n"
-        try:
-            with (self.path / "metrics.jsonl").open("a") as file:
-                file.write(line)
-        except OSError as error:
-            raise RunError(f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror}") from None
+        append(self.path / _METRICS, line)
 
     def keep(
         self,
@@ -93,15 +110,30 @@ class RunWriter:
                 call that writes anything but metrics.
         """
         self._finish_writing()
-        make_folder(self.path / folder)
+        make_subfolder(self.path, folder)
         plain = {name: t.detach().to("cpu", torch.float32, copy=True).contiguous() for name, t in tensors.items()}
         metadata = {"step": str(step)} | ({"frozen": json.dumps(list(frozen))} if frozen else {})
         self._being_written = self._writer.submit(self._write_kept, f"{folder}/{file_name(step)}", plain, metadata)
         if wait:
             self._finish_writing()
 
+    def metrics_size(self) -> int:
+        """Bytes that metrics.jsonl has."""
+        file = self.path / _METRICS
+        return file.stat().st_size if file.is_file() else 0
+
+    def forget(self, step: int, metrics_size: int) -> None:
+        """Removes, as far as the disk lets it, what was kept at a step and what was added to the metrics since."""
+        with contextlib.suppress(OSError):
+            os.truncate(self.path / _METRICS, metrics_size)
+        for folder in _FOLDERS:
+            name = f"{folder}/{file_name(step)}"
+            with contextlib.suppress(RunError):
+                remove(self.path / name)
+                self._checksums.pop(name, None)
+
     def _write_kept(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-        content = save_tensors(tensors, metadata=metadata)
+        content = serialize(tensors, metadata)
         # Where a power cut undoes the renaming, the run resumes from an earlier point and keeps this step again.
         write_atomically(self.path / name, content, sync_parent=False)
         self._checksums[name] = hashlib.sha256(content).hexdigest()
@@ -115,53 +147,94 @@ class RunWriter:
     def write_resume_point(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Replaces the resume point; what was written so far is synced first, so that it is never behind it."""
         self._finish_writing()
-        for folder in ("weights", "logits"):
+        for folder in _FOLDERS:
             if (self.path / folder).is_dir():
                 sync_folder(self.path / folder)
-        metrics = self.path / "metrics.jsonl"
-        if metrics.exists():
-            try:
-                with metrics.open("r+b") as file:
-                    os.fsync(file.fileno())
-            except OSError as error:
-                raise RunError(f"cannot sync {metrics}: {error.strerror or error}; free or unlock that place") from None
-        content = save_tensors({name: t.contiguous() for name, t in tensors.items()}, metadata={"step": str(step)})
-        write_atomically(self.path / "resume.safetensors", content)
+        if exists(self.path / _METRICS):
+            sync_file(self.path / _METRICS)
+        content = serialize(tensors, {"step": str(step)}, digest=True)
+        write_atomically(self.path / RESUME, content)
 
     def read_resume_point(self) -> tuple[int, dict[str, Tensor]] | None:
-        """Step and tensors of the resume point, or None where there is none yet."""
-        file = self.path / "resume.safetensors"
-        if not file.is_file():
+        """Step and tensors of the resume point, or None where there is none yet.
+
+        Raises:
+            RunError: it is damaged, or not what was written.
+        """
+        file = self.path / RESUME
+        if not exists(file):
             return None
         try:
-            with safe_open(file, framework="pt") as handle:
-                step = int(handle.metadata()["step"])
-            return step, load_tensors(file.read_bytes())
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise RunError(f"{file} is damaged ({error}): delete it, and the run resumes from its start") from None
+            found = deserialize(read_bytes(file, most=self._most_bytes(file.name)), file)
+            step = found.metadata.get("step", "")
+            last = self.config.schedule.steps if self.config.schedule else 0
+            if not (step.isdecimal() and step.isascii() and int(step[:20]) <= last):
+                raise RunError(f"{file} is damaged (its step is {step!r})")
+        except RunError as error:
+            raise RunError(f"{error}: delete it, and the run resumes from its start") from None
+        return int(step), found.tensors
+
+    def take_up(self, step: int) -> None:
+        """Says that the run goes on from a step, before anything is changed.
+
+        What was kept up to there keeps the checksum that was recorded when it was written; so do findings.
+
+        Raises:
+            RunError: status.json is damaged, a kept file cannot be read, or the folder cannot be written to.
+        """
+        status = Run(self.path, self.config).status
+        recorded = status.get("checksums", {})
+        self.findings = [finding for finding in findings_in(status) if finding.step <= step]
+        for folder in _FOLDERS:
+            for kept_step in kept_steps(self.path / folder):
+                name = f"{folder}/{file_name(kept_step)}"
+                if kept_step <= step:
+                    self._checksums[name] = recorded.get(name) or self._checksum(name)
+        self.write_status("running", max(step, 0))
 
     def forget_after(self, step: int) -> None:
-        """Drops metrics and weights of later steps: a resumed run makes them again."""
-        for leftover in self.path.rglob(".*.tmp"):  # of writes that a crash cut short
-            leftover.unlink()
-        metrics = self.path / "metrics.jsonl"
-        if metrics.exists():
-            kept = [line for row, line in metric_lines(metrics, tolerant=True) if row["step"] <= step]
+        """Drops metrics and weights of later steps, which a resumed run makes again.
+
+        Raises:
+            RunError: a folder of the run leads elsewhere, or something cannot be read or removed.
+        """
+        for folder in ("", *_FOLDERS):
+            require_inside(self.path / folder, self.path)
+            remove_leftovers(self.path / folder)
+        metrics = self.path / _METRICS
+        if exists(metrics):
+            kept = [line.text for line in metric_lines(metrics, tolerant=True) if line.step <= step]
             write_atomically(metrics, "".join(kept))
-        for folder in ("weights", "logits"):
+        for folder in _FOLDERS:
             for kept_step in kept_steps(self.path / folder):
-                file = self.path / folder / file_name(kept_step)
                 if kept_step > step:
-                    file.unlink()
-                else:
-                    self._checksums[f"{folder}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+                    remove(self.path / folder / file_name(kept_step))
+
+    def _checksum(self, name: str) -> str:
+        content = read_bytes(self.path / name, most=self._most_bytes(name))
+        return hashlib.sha256(content).hexdigest()
+
+    def _most_bytes(self, name: str) -> int:
+        """How large a file of the run can be, by its name in the run's folder."""
+        model, task, optimizer = self.config.model, self.config.task, self.config.optimizer
+        if not name.endswith(".safetensors"):
+            return MOST_TEXT
+        if name.startswith("split") or isinstance(model, RecordedConfig):
+            return most_bytes({name: (MOST_RECORDED,)})
+        window = optimizer.grokfast_window if optimizer is not None and optimizer.grokfast == "ma" else 1
+        return most_bytes(parameter_shapes(model, task), copies=4 + window)
 
     def write_status(self, status: StatusName, step: int, **more: Any) -> None:
         """Replaces status.json; also where a checkpoint that was still being written failed, which is then raised."""
         try:
             self._finish_writing()
         finally:
-            content = {"status": status, "step": step, **more, "checksums": self._checksums}
+            checksums = dict(self._checksums)
+            if status != "running":  # these change no more
+                names = ("config.json", "split.safetensors", _METRICS)
+                checksums |= {name: self._checksum(name) for name in names if exists(self.path / name)}
+            found = {} if self.findings is None else {"warnings": [asdict(finding) for finding in self.findings]}
+            content = {"status": status, "step": step, **more, **found, "checksums": checksums}
             write_atomically(self.path / "status.json", json.dumps(content, indent=2) + "\n")
 
 

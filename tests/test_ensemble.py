@@ -1,6 +1,7 @@
 """train_many: every member is the run that `train` would have made, in a folder of its own, however the others fare."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -171,7 +172,11 @@ class TestEachMemberIsTheRunItWouldBeAlone:
             for name in ("status", "step", "reason"):
                 assert found.status[name] == expected.status[name]
             assert found.status["checksums"] == {
-                f"weights/step_{step:06d}.safetensors": found.checksum(step) for step in found.steps
+                **{f"weights/step_{step:06d}.safetensors": found.checksum(step) for step in found.steps},
+                **{
+                    name: hashlib.sha256((found.path / name).read_bytes()).hexdigest()
+                    for name in ("config.json", "metrics.jsonl")
+                },
             }
             assert found.environment.keys() == expected.environment.keys() | {"ensemble"}
             assert found.environment["ensemble"] == 3

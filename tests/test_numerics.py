@@ -13,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.findings import Finding, findings_in
 from grokinterp.models import forward_for
 from grokinterp.presets import preset
 from grokinterp.run import Run
@@ -20,7 +21,7 @@ from grokinterp.tasks import RegressionTask, Task
 from grokinterp.timeline import analyze
 from grokinterp.training import Callback, train, train_many, trainer
 from grokinterp.training.evaluation import evaluate
-from grokinterp.training.numerics import Finding, Watch, any_nonzero, findings_in, median_margin, not_finite, rounded
+from grokinterp.training.numerics import Watch, any_nonzero, median_margin, not_finite, rounded
 
 RUN42 = Path(__file__).parent.parent / "checkpoints" / "run42"
 SCHEDULE = ScheduleConfig(steps=100, evaluate_every=5, checkpoints=5, resume_every=25)
@@ -270,7 +271,7 @@ class TestTrainings:
         """Every checkpoint of run42, from its first step to long after it grokked."""
         run = Run.open(RUN42)
         task = run.classification
-        watch = Watch(run.config, task, run.path)
+        watch = Watch(run.config, task, run.path, [])
         for step in run.steps:
             weights = run.weights(step)
             logits = forward_for(run.config.model, task).logits_by_rows(weights, task.tokens)
@@ -291,7 +292,7 @@ class TestTrainings:
 
 class TestWatch:
     def look(self, config: RunConfig, task: Any, outputs: torch.Tensor, **weights: torch.Tensor) -> list[Finding]:
-        watch = Watch(config, task, Path("run"))
+        watch = Watch(config, task, Path("run"), [])
         watch.look(7, outputs, weights, evaluate(task, outputs, weights, config.loss), still=False)
         return watch.findings
 

@@ -21,6 +21,7 @@ Train networks on modular arithmetic, keep every checkpoint, and measure how the
   report RUN [RUN ...] write the HTML report of a run, of several side by side, or of a sweep
   sweep DIR            train many runs that differ in some options, and tabulate what became of them
   reproduce NAME       run a published experiment and decide its claims (--list shows them)
+  verify RUN           check that a run is whole: every file, every checksum
   list [DIR]           the runs in a folder (default: checkpoints)
 
 `grokinterp COMMAND --help` shows a command's options."""
@@ -32,6 +33,7 @@ _COMMANDS = {
     "train": ("train", "run_train"),
     "analyze": ("analyze", "run_analyze"),
     "report": ("analyze", "run_report"),
+    "verify": ("verify", "run_verify"),
     "list": ("analyze", "run_list"),
     "sweep": ("sweep", "run_sweep"),
     "reproduce": ("reproduce", "run_reproduce"),

@@ -24,9 +24,10 @@ from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import interventions_of
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
 from grokinterp.training.opening import choose_device, has_ended, load_start, reopen, task_to_train
+from grokinterp.training.resuming import restoring
 from grokinterp.training.stacked import Stack
 from grokinterp.training.trainer import Journal, interrupts
-from grokinterp.writer import RunWriter, refuse_occupied
+from grokinterp.writer import RESUME, RunWriter, refuse_occupied
 
 # What may differ among the runs of an ensemble; everything else is their shape.
 _FREE = {
@@ -279,8 +280,9 @@ class _Ensemble:
         self.stack = Stack(weights, [plan.optimizer for plan in self.plans], self.device)
         for i, point in enumerate(points):
             if point is not None:
-                self.stack.restore(i, point)
-                self.members[i].batches.restore(point)
+                with restoring(self.plans[i].folder / RESUME):
+                    self.stack.restore(i, point)
+                    self.members[i].batches.restore(point)
         tokens, labels = zip(*(plan.training_set() for plan in self.plans), strict=True)
         self.tokens, self.labels = torch.stack(tokens).to(self.device), torch.stack(labels).to(self.device)
         self.first_bad = torch.full((len(models),), -1, device=self.device)

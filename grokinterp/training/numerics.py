@@ -7,15 +7,15 @@ Each kind is warned of once a run, with its step, and kept in status.json; docs/
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.config import RunConfig
+from grokinterp.findings import Finding
 from grokinterp.tasks import AnyTask
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, PLAIN, loss_function
 
@@ -27,33 +27,6 @@ _LEAST_MARGIN = {PLAIN: 15.0}
 _LEAST_MARGIN_OF_EXACT = 40.0
 # Nor can another loss be rounded to 0 above this: the squares of float32 end at 1e-45.
 _LARGEST_LOSS = 1e-20
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something about a run's numbers that a reader should know.
-
-    Attributes:
-        step: the evaluated step at which it was found; of a divergence the first step with a non-finite loss.
-        kind: `diverged`, `non_finite`, `loss_underflow`, `softmax_collapse` or `zero_gradients`.
-        message: one line that names the step.
-    """
-
-    step: int
-    kind: str
-    message: str
-
-
-def findings_in(status: Mapping[str, Any]) -> list[Finding]:
-    """The findings that a status.json holds, in order; none where the run was made before they were kept."""
-    kept = status.get("warnings")
-    whole = [entry for entry in kept if isinstance(entry, dict)] if isinstance(kept, list) else []
-    given = [(entry.get("step"), entry.get("kind"), entry.get("message")) for entry in whole]
-    return [
-        Finding(step, kind, message)
-        for step, kind, message in given
-        if isinstance(step, int) and isinstance(kind, str) and isinstance(message, str)
-    ]
 
 
 @dataclass(frozen=True)
@@ -124,28 +97,17 @@ class Watch:
         findings: so far, in the order in which they were found.
     """
 
-    def __init__(self, config: RunConfig, task: AnyTask, path: Path):
-        """Args: path: the run folder, which the log names."""
+    def __init__(self, config: RunConfig, task: AnyTask, path: Path, findings: list[Finding]):
+        """Args: path: the run folder, which the log names; findings: those that are known, and the place for more."""
         assert task.train_mask is not None
         self.config, self.path = config, path
         self.rows, self.labels = task.train_mask, task.labels[task.train_mask]
-        self.findings: list[Finding] = []
+        self.findings = findings
         self.looked_at: int | None = None  # the last step at which all was finite
 
-    def go_back(self, status: Mapping[str, Any], step: int, rows: Iterable[Mapping[str, float]]) -> None:
-        """Remembers what was found up to the step that a run is resumed from; the rest will be found again.
-
-        Args:
-            status: of the run, as status.json has it.
-            step: that it is resumed from.
-            rows: of metrics.jsonl up to there.
-        """
-        self.findings = [finding for finding in findings_in(status) if finding.step <= step]
+    def go_back(self, rows: Iterable[Mapping[str, float]]) -> None:
+        """Remembers what was looked at before: the rows of metrics.jsonl up to the step that a run resumes from."""
         self.looked_at = max((int(row["step"]) for row in rows if _all_finite(row)), default=None)
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """The findings, as status.json keeps them."""
-        return [asdict(finding) for finding in self.findings]
 
     def note(self, step: int, kind: str, message: str) -> None:
         """Warns of something, unless something of its kind is known."""

@@ -13,8 +13,9 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import task_of
 from grokinterp.run import Run, parse_step
 from grokinterp.tasks import AnyTask
-from grokinterp.training.interventions import draws_in_updates, require_draws
-from grokinterp.writer import RunWriter
+from grokinterp.training.interventions import require_draws
+from grokinterp.training.resuming import require_state
+from grokinterp.writer import RESUME, RunWriter
 
 GROKKED = "grokked"  # the reason why a run finished before its last step
 
@@ -90,18 +91,24 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     """What fills the folder of a resumed run; its first environment is kept, and this one noted beside it.
 
     Raises:
-        RunError: updates of the run draw random numbers, and cannot go on with them here. Nothing was written.
+        RunError: something that resuming needs is damaged, or random numbers that the run draws cannot be gone on with
+            on this device, and nothing was written; or the folder cannot be written to.
     """
     assert config.schedule is not None
     writer = RunWriter(run.path, config)
-    point = writer.read_resume_point() if draws_in_updates(config) else None
+    first, from_step = run.environment, run.status.get("step")
+    before = first.get("resumed", [])
+    if not isinstance(before, list):
+        raise RunError(f"{run.path / 'environment.json'} is damaged: delete it, and resume the run to write it anew")
+    point = writer.read_resume_point()
     if point is not None:
+        require_state(point[1], run.config, run.task, point[0], run.path / RESUME)
         require_draws(config, point[1], device)
+    writer.take_up(-1 if point is None else point[0])
     if config != run.config:
         writer.write_config(config)
-    first = run.environment
-    again = {**environment, "from_step": run.status.get("step"), "to_step": config.schedule.steps}
-    writer.write_environment({**first, "resumed": [*first.get("resumed", []), again]})
+    again = {**environment, "from_step": from_step, "to_step": config.schedule.steps}
+    writer.write_environment({**first, "resumed": [*before, again]})
     return writer
 
 

@@ -30,8 +30,9 @@ from grokinterp.training.interventions import draws_in_updates, dropout_of
 from grokinterp.training.numerics import Watch, any_nonzero
 from grokinterp.training.opening import GROKKED, choose_device, load_from, load_start, reopen, task_to_train
 from grokinterp.training.optimizers import Updater
+from grokinterp.training.resuming import restoring
 from grokinterp.training.schedule import scheduled_steps
-from grokinterp.writer import RunWriter, refuse_occupied
+from grokinterp.writer import RESUME, RunWriter, refuse_occupied
 
 
 def train(
@@ -133,7 +134,9 @@ class Journal:
         self.over = False
         self.status: StatusName | None = None
         self.diverged_at: int | None = None
-        self.watch = Watch(config, task, writer.path)
+        if writer.findings is None:
+            writer.findings = []
+        self.watch = Watch(config, task, writer.path, writer.findings)
         self.noted_at = 0  # the step in status.json
         self.began = time.monotonic()
         self.began_at = 0
@@ -144,9 +147,8 @@ class Journal:
         self.began_at = 0 if point is None else point[0]
         self.writer.forget_after(-1 if point is None else self.began_at)
         if point is not None:
-            run = Run(self.writer.path, self.config)
-            self.past = run.metrics.reset_index().to_dict("records")  # pyright: ignore[reportAttributeAccessIssue]
-            self.watch.go_back(run.status, point[0], self.past)
+            self.past = Run(self.writer.path, self.config).metrics.reset_index().to_dict("records")  # pyright: ignore
+            self.watch.go_back(self.past)
         return point
 
     def begin(self, step: int) -> bool:
@@ -154,7 +156,7 @@ class Journal:
         for callback in self.callbacks:
             callback.on_start(self.config, step, self.schedule.steps)
         self.over = self.tell(self.past)
-        self.write_status("running", step)
+        self.note_status(step)
         return step == 0 and not self.past
 
     def due(self, step: int) -> bool:
@@ -183,8 +185,8 @@ class Journal:
             self.writer.append_metrics(row)
             known = len(self.watch.findings)
             self.watch.look(step, logits, weights, row, still)
-            if len(self.watch.findings) > known:  # before the next resume point, after which it would not be found
-                self.write_status("running", self.noted_at)
+            if len(self.watch.findings) > known:
+                self.note_status(self.noted_at)
             if not math.isfinite(row["train_loss"]):
                 self.note_divergence(step)
                 return
@@ -192,8 +194,12 @@ class Journal:
         if step in self.kept:
             self.writer.keep(step, weights, wait=False)
         if step % self.schedule.resume_every == 0:
-            self.writer.write_resume_point(step, state())
-            self.write_status("running", step)
+            self.keep_place(step, state)
+
+    def keep_place(self, step: int, state: Callable[[], dict[str, Tensor]]) -> None:
+        """Makes a resume point; what was kept up to there has its checksum recorded first."""
+        self.note_status(step)
+        self.writer.write_resume_point(step, state())
 
     def note_divergence(self, step: int) -> None:
         """Ends the run if there was a first step with a non-finite loss; -1 says that there was none."""
@@ -215,7 +221,7 @@ class Journal:
         finished = self.over or step >= self.schedule.steps
         if finished and step not in self.kept:
             self.writer.keep(step, weights, wait=False)
-        self.writer.write_resume_point(step, state())
+        self.keep_place(step, state)
         return ("finished", self.why_finished(step)) if finished else ("stopped", "interrupted")
 
     def why_finished(self, step: int) -> str:
@@ -226,17 +232,18 @@ class Journal:
         grokked = any(c.grokked_at is not None and step >= c.factor * c.grokked_at for c in rules)
         return GROKKED if grokked else "a callback ended it"
 
-    def write_status(self, status: StatusName, step: int, **more: Any) -> None:
-        """Replaces status.json, with what was found so far."""
-        self.status, self.noted_at = status, step
-        self.writer.write_status(status, step, **more, warnings=self.watch.as_json())
+    def note_status(self, step: int) -> None:
+        """Says in status.json that the run goes on, and what was found so far."""
+        self.status, self.noted_at = "running", step
+        self.writer.write_status("running", step)
 
     def close(self, step: int, status: StatusName, reason: str) -> None:
         """The last word on a run."""
         seconds = time.monotonic() - self.began
         made = step - self.began_at
         timing = {"seconds": round(seconds, 3), "steps_per_second": round(made / seconds, 2) if seconds else None}
-        self.write_status(status, step, reason=reason, timing=timing)
+        self.status = status
+        self.writer.write_status(status, step, reason=reason, timing=timing)
         for callback in self.callbacks:
             callback.on_end(status)
 
@@ -342,13 +349,13 @@ class _Loop:
             return
         self.step, state = point
         self.clock.fill_(self.step)
-        with torch.no_grad():
+        with restoring(self.journal.writer.path / RESUME), torch.no_grad():
             for name, parameter in self.weights.items():
                 parameter.copy_(state[f"weights:{name}"])
-        self.updater.restore(state)
-        if self.dropout is not None:
-            self.dropout.restore(state)
-        self.batches.restore(state)
+            self.updater.restore(state)
+            if self.dropout is not None:
+                self.dropout.restore(state)
+            self.batches.restore(state)
 
 
 @contextmanager

@@ -1,0 +1,131 @@
+"""Training under fire: a run is killed by SIGKILL at random instants, looked at, and resumed, until it has ended."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from grokinterp.config import RunConfig
+from grokinterp.run import Run
+from grokinterp.verification import verify
+
+NURSERY = Path(__file__).parent / "nursery.py"
+
+
+@dataclass(frozen=True)
+class Life:
+    """A child that was told to train.
+
+    Attributes:
+        code: exit code, or minus the number of the signal that ended it.
+        stepped: whether it made an update.
+    """
+
+    code: int
+    stepped: bool
+
+
+class Nursery:
+    """The script `nursery.py`, talked to in lines."""
+
+    def __enter__(self) -> "Nursery":
+        self.process = subprocess.Popen(
+            [sys.executable, str(NURSERY)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def live(self, config: RunConfig, path: Path, delay: float | None) -> Life:
+        """Trains or resumes in a child, which is killed `delay` seconds after its first update; None to let it live."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        job = {"config": config.to_json(), "path": str(path), "resume": (path / "config.json").exists()}
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        child, stepped = 0, False
+        for line in self.process.stdout:
+            word, *rest = line.split()
+            if word == "child":
+                child = int(rest[0])
+            elif word == "step":
+                stepped = True
+            elif word == "exit":
+                return Life(int(rest[0]), stepped)
+            if stepped and child and delay is not None:
+                time.sleep(delay)
+                os.kill(child, signal.SIGKILL)
+                delay = None
+        raise AssertionError("the nursery ended")
+
+
+def kill_and_resume(config: RunConfig, path: Path, kills: int, longest: float, seed: int) -> list[int]:
+    """Kills a run so many times, looks at it each time, and lets it end.
+
+    Args:
+        config: of the run, long enough to be killed so often.
+        path: its folder.
+        kills: how many times.
+        longest: seconds after its first update, at most, that each life has.
+        seed: of the instants.
+
+    Returns:
+        The step of the resume point found after each kill.
+    """
+    instants, found, safe = random.Random(seed), list[int](), dict[str, str]()
+    with Nursery() as nursery:
+        while len(found) < kills:
+            life = nursery.live(config, path, instants.uniform(0, longest))
+            assert life.code == -signal.SIGKILL, f"after {len(found)} kills it ended with {life.code}: give more steps"
+            assert life.stepped
+            found.append(look_at_the_dead(path, safe))
+        assert nursery.live(config, path, None).code == 0
+    return found
+
+
+def look_at_the_dead(path: Path, safe: dict[str, str]) -> int:
+    """Holds a killed run to what it promises; the step of its resume point.
+
+    Args:
+        path: the run.
+        safe: checksums of checkpoints that no later death may lose; those before the resume point are added.
+    """
+    run = Run.open(path)
+    assert verify(path).problems == ()
+    for name, checksum in safe.items():
+        assert hashlib.sha256((path / name).read_bytes()).hexdigest() == checksum, f"{name} was lost"
+    step = resume_step(path)
+    for kept in run.steps:
+        run.weights(kept)
+        if kept <= step:
+            name = f"weights/step_{kept:06d}.safetensors"
+            safe[name] = hashlib.sha256((path / name).read_bytes()).hexdigest()
+    return step
+
+
+def resume_step(path: Path) -> int:
+    """The step of the resume point, read from the file's own header; -1 where there is none."""
+    file = path / "resume.safetensors"
+    if not file.exists():
+        return -1
+    data = file.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return int(header["__metadata__"]["step"])
+
+
+def outcome(path: Path) -> dict[str, bytes]:
+    """What must be the same to the bit: metrics, kept weights, and the state that a longer run would start from."""
+    files = [path / "metrics.jsonl", path / "resume.safetensors", *(path / "weights").iterdir()]
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}

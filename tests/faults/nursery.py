@@ -1,0 +1,56 @@
+"""A script that trains in children of its own, so that a test can kill one and start the next without importing anew.
+
+Each line of its input is a job: {"config": ..., "path": ..., "resume": ...}. It answers with `child PID`, then `step`
+when the child has made its first update, then `exit CODE`, negative for a signal.
+"""
+
+import json
+import os
+import sys
+
+import torch
+
+from grokinterp.config import RunConfig
+from grokinterp.errors import GrokinterpError
+from grokinterp.training import Callback, train
+
+
+class FirstStep(Callback):
+    """Says that the first update was made."""
+
+    def __init__(self):
+        self.said = False
+
+    def on_step(self, step: int) -> None:
+        if not self.said:
+            self.said = True
+            os.write(1, b"step\n")
+
+
+def live(job: dict) -> int:
+    try:
+        train(RunConfig.from_json(job["config"]), job["path"], resume=job["resume"], callbacks=[FirstStep()])
+    except GrokinterpError as error:
+        os.write(2, f"{error}\n".encode())
+        return 2
+    return 0
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        job = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = live(job)
+            finally:
+                os._exit(code)
+        os.write(1, f"child {child}\n".encode())
+        # The child may have spoken already: what it says and what is said of it are lines of one pipe.
+        os.write(1, f"exit {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
+
+
+if __name__ == "__main__":
+    main()

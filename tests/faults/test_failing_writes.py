@@ -1,0 +1,213 @@
+"""Whatever cannot be written, wherever: one clear error, a run that is whole, and the same bits after resuming."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from failing import FailingDisk, failing
+from killing import outcome
+
+from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.errors import RunError
+from grokinterp.recorder import Recorder
+from grokinterp.run import Run
+from grokinterp.tasks import Task
+from grokinterp.timeline import analyze
+from grokinterp.training import train
+from grokinterp.verification import verify
+
+CONFIG = RunConfig(
+    task=TaskConfig(p=5, train_fraction=0.5),
+    model=MLPConfig(width=4, depth=1),
+    optimizer=OptimizerConfig(lr=3e-3, batch_size=5),
+    schedule=ScheduleConfig(steps=12, evaluate_every=3, checkpoints=4, resume_every=6),
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Run:
+    return train(CONFIG, tmp_path_factory.mktemp("undisturbed") / "run")
+
+
+@pytest.fixture(scope="module")
+def operations(tmp_path_factory) -> list[tuple[str, str]]:
+    """What a training does to its folder, in order."""
+    folder = tmp_path_factory.mktemp("operations") / "run"
+    with failing(FailingDisk(folder)) as disk:
+        train(CONFIG, folder)
+    return disk.log
+
+
+def sites(operations: list[tuple[str, str]]) -> list[int]:
+    """The first, a middle and the last of each kind of operation on each kind of file."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for n, (operation, name) in enumerate(operations):
+        kind = "weights" if name.removeprefix(".").startswith("step_") else name
+        found.setdefault((operation, kind), []).append(n)
+    return sorted({numbers[i] for numbers in found.values() for i in (0, len(numbers) // 2, -1)})
+
+
+def need_not_work(folder: Path) -> set[tuple[str, str]]:
+    """Telling by whom a folder is held, and making a folder that is there."""
+    return {(does, ".lock") for does in ("write", "unlink")} | {("mkdir", name) for name in (folder.name, "weights")}
+
+
+def fail_and_resume(folder: Path, fail_at: int, forever: bool, undisturbed: Run) -> None:
+    """Trains on a disk that fails, looks at what is there, and trains on where it does not."""
+    with failing(FailingDisk(folder, fail_at, forever)) as disk:
+        try:
+            train(CONFIG, folder)
+            said = None
+        except RunError as error:
+            said = str(error)
+    assert disk.hit
+    if said is None:
+        assert disk.log[fail_at] in need_not_work(folder)
+    else:
+        assert "\n" not in said
+        assert str(folder) in said
+    begun = (folder / "config.json").exists()
+    if begun:
+        assert Run.open(folder).config == CONFIG
+        assert verify(folder).problems == ()
+    train(CONFIG, folder, resume=begun)
+    assert outcome(folder) == outcome(undisturbed.path)
+    assert verify(folder).problems == ()
+    assert not list(folder.rglob(".*"))
+
+
+def test_there_is_something_to_fail(operations):
+    kinds = {operation for operation, _ in operations}
+    assert kinds == {"open", "write", "fsync", "replace", "mkdir", "unlink"}
+    assert len(sites(operations)) >= 20
+
+
+def test_each_kind_of_write_fails_once(operations, tmp_path, undisturbed):
+    for n in sites(operations):
+        fail_and_resume(tmp_path / str(n), n, False, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
+def test_every_write_fails(forever, operations, tmp_path, undisturbed):
+    for n in range(len(operations)):
+        fail_and_resume(tmp_path / str(n), n, forever, undisturbed)
+
+
+@pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
+def test_resuming_fails_too(forever, operations, tmp_path, undisturbed):
+    """A run whose second life fails as well, wherever that is."""
+    half = max(n for n, (_, name) in enumerate(operations) if name.startswith(".step_000008"))
+    for n in range(0, 60, 10):
+        folder = tmp_path / str(n)
+        with failing(FailingDisk(folder, half)), pytest.raises(RunError):
+            train(CONFIG, folder)
+        with failing(FailingDisk(folder, n, forever)) as disk:
+            try:
+                train(CONFIG, folder, resume=True)
+            except RunError:
+                assert disk.hit
+        assert verify(folder).problems == ()
+        train(CONFIG, folder, resume=True)
+        assert outcome(folder) == outcome(undisturbed.path)
+
+
+class TestRecorder:
+    def test_a_step_that_could_not_be_written_can_be_recorded_again(self, tmp_path):
+        logits, weights = torch.randn(25, 5), {"embed.W_E": torch.randn(5, 4)}
+        for n in range(40):
+            folder = tmp_path / str(n)
+            recorder = Recorder(folder, Task.modular_addition(5, 0.5))
+            recorder.record(0, logits, weights=weights)
+            with failing(FailingDisk(folder, n)) as disk:
+                try:
+                    recorder.record(10, logits, weights=weights)
+                    failed = False
+                except RunError:
+                    failed = True
+            if not disk.hit:
+                break
+            assert failed or disk.log[n] in {("mkdir", "weights"), ("mkdir", "logits")}
+            assert verify(folder).problems == ()
+            assert Run.open(folder).steps in ([0], [0, 10])
+            recorder.record(10 if Run.open(folder).steps == [0] else 20, logits, weights=weights)
+            recorder.close()
+            assert verify(folder).problems == ()
+        assert n >= 12
+
+
+class TestAnalysis:
+    def test_an_analysis_that_cannot_be_kept_is_made_anew(self, tmp_path, undisturbed, caplog):
+        expected = analyze(undisturbed, workers=0).timeline
+        for n in (0, 7, 14, 21):
+            folder = tmp_path / str(n)
+            train(CONFIG, folder)
+            with failing(FailingDisk(folder, n, forever=True)):
+                found = analyze(folder, workers=0)
+            assert found.timeline.equals(expected)
+            assert analyze(folder, workers=0).timeline.equals(expected)
+            assert verify(folder).problems == ()
+
+
+FULL = """
+import sys
+from grokinterp.cli import main
+sys.exit(main(["train", sys.argv[1], "--config", sys.argv[2]]))
+"""
+
+
+class TestRealDisks:
+    """No fault is injected here: the system itself refuses."""
+
+    def start(self, folder: Path, config: Path, before=None) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", FULL, str(folder), str(config)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, preexec_fn=before, timeout=120)
+
+    def test_files_that_may_not_grow(self, tmp_path):
+        """A limit on the size of a file, which metrics.jsonl reaches in the middle of a line."""
+        config = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=60, evaluate_every=1))
+        (tmp_path / "config.json").write_text(config.to_json())
+        undisturbed = train(config, tmp_path / "undisturbed")
+        most = (undisturbed.path / "metrics.jsonl").stat().st_size - 100
+        assert most > 2 * max(file.stat().st_size for file in undisturbed.path.glob("*.safetensors"))
+
+        def limit() -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+        ended = self.start(tmp_path / "run", tmp_path / "config.json", limit)
+        assert ended.returncode == 2, ended.stderr
+        assert ended.stderr.count("\n") == 1
+        assert "File too large" in ended.stderr
+        assert verify(tmp_path / "run").problems == ()
+        train(config, tmp_path / "run", resume=True)
+        assert outcome(tmp_path / "run") == outcome(undisturbed.path)
+
+    def test_a_full_disk(self, tmp_path):
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], capture_output=True)
+        if mounted.returncode:
+            pytest.skip(f"no tmpfs may be mounted here: {mounted.stderr.decode().strip()}")
+        config = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=400, checkpoints=10))
+        try:
+            (tmp_path / "config.json").write_text(config.to_json())
+            ended = self.start(disk / "run", tmp_path / "config.json")
+            assert ended.returncode == 2, ended.stderr
+            assert ended.stderr.count("\n") == 1
+            assert "No space left on device" in ended.stderr
+            assert verify(disk / "run").problems == ()
+            subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+            train(config, disk / "run", resume=True)
+            alone = train(config, tmp_path / "alone")
+            assert outcome(disk / "run") == outcome(alone.path)
+            assert verify(disk / "run").problems == ()
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)

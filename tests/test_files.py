@@ -1,0 +1,154 @@
+"""Files are written wholly, inside their folder, and read only where they are what they should be."""
+
+import json
+import os
+import threading
+
+import pytest
+
+from grokinterp.errors import GrokinterpError, RunError
+from grokinterp.files import (
+    append,
+    make_subfolder,
+    parse_json,
+    read_bytes,
+    read_lines,
+    read_text,
+    remove_leftovers,
+    write_atomically,
+)
+
+
+class TestWriting:
+    def test_a_link_is_replaced_and_what_it_leads_to_is_left_alone(self, tmp_path):
+        (tmp_path / "victim").write_text("mine")
+        (tmp_path / "file").symlink_to(tmp_path / "victim")
+        write_atomically(tmp_path / "file", "ours")
+        assert (tmp_path / "victim").read_text() == "mine"
+        assert (tmp_path / "file").read_text() == "ours"
+        assert not (tmp_path / "file").is_symlink()
+
+    def test_a_link_that_lies_in_wait_under_the_temporary_name(self, tmp_path):
+        (tmp_path / "victim").write_text("mine")
+        (tmp_path / f".file.{os.getpid()}.tmp").symlink_to(tmp_path / "victim")
+        write_atomically(tmp_path / "file", "ours")
+        assert (tmp_path / "victim").read_text() == "mine"
+        assert (tmp_path / "file").read_text() == "ours"
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "victim"]
+
+    def test_a_line_is_not_added_to_what_a_link_leads_to(self, tmp_path):
+        (tmp_path / "victim").write_text("mine\n")
+        (tmp_path / "file").symlink_to(tmp_path / "victim")
+        with pytest.raises(RunError, match=r"cannot write .*file"):
+            append(tmp_path / "file", "ours\n")
+        assert (tmp_path / "victim").read_text() == "mine\n"
+
+    def test_a_line_is_not_added_to_a_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "file")
+        with pytest.raises(RunError, match="file"):
+            append(tmp_path / "file", "ours\n")
+
+    def test_lines_are_added(self, tmp_path):
+        for line in ("one\n", "two\n"):
+            append(tmp_path / "file", line)
+        assert list(read_lines(tmp_path / "file")) == [b"one\n", b"two\n"]
+
+    def test_a_subfolder_that_leads_elsewhere(self, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "run" / "weights").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(RunError, match=r"weights leads out of .*run: put there what it leads to"):
+            make_subfolder(tmp_path / "run", "weights")
+
+    def test_a_folder_whose_name_begins_alike_is_another(self, tmp_path):
+        for name in ("run", "run2"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "run" / "weights").symlink_to("../run2")
+        with pytest.raises(RunError, match="leads out of"):
+            make_subfolder(tmp_path / "run", "weights")
+
+    def test_a_linked_run_has_its_own_subfolders(self, tmp_path):
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "run").symlink_to("disk")
+        make_subfolder(tmp_path / "run", "weights")
+        assert (tmp_path / "disk" / "weights").is_dir()
+
+    def test_leftovers_are_removed_and_nothing_else(self, tmp_path):
+        (tmp_path / "victim").write_text("mine")
+        (tmp_path / ".a.1.tmp").write_text("half")
+        (tmp_path / ".b.1.tmp").symlink_to(tmp_path / "victim")
+        (tmp_path / ".c.1.tmp").mkdir()
+        (tmp_path / "d.tmp").write_text("yours")
+        remove_leftovers(tmp_path)
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == [".c.1.tmp", "d.tmp", "victim"]
+
+
+class TestReading:
+    def test_a_pipe_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "file")
+        said: list[str] = []
+
+        def read() -> None:
+            try:
+                read_bytes(tmp_path / "file")
+            except RunError as error:
+                said.append(str(error))
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        thread.join(5)
+        assert said == [f"{tmp_path}/file is no ordinary file: put the file there that belongs there"]
+
+    @pytest.mark.parametrize("target", ["/dev/zero", ".", "/dev/null"])
+    def test_what_is_no_file(self, target, tmp_path):
+        (tmp_path / "file").symlink_to(target)
+        with pytest.raises(RunError, match="file is no ordinary file"):
+            read_bytes(tmp_path / "file")
+
+    @pytest.mark.parametrize("target", ["file", "nowhere"])
+    def test_a_link_to_itself_or_to_nowhere(self, target, tmp_path):
+        (tmp_path / "file").symlink_to(target)
+        with pytest.raises(RunError, match=r"file(: Too many levels| is missing)"):
+            read_bytes(tmp_path / "file")
+
+    def test_links_are_read_through(self, tmp_path):
+        (tmp_path / "blob").write_text("s")
+        (tmp_path / "link").symlink_to("blob")
+        assert read_bytes(tmp_path / "link") == b"s"
+
+    def test_a_file_of_100_gigabytes(self, tmp_path):
+        with (tmp_path / "file").open("wb") as file:
+            file.truncate(100 << 30)
+        with pytest.raises(RunError, match=r"it has 107,374,182,400 bytes, and no such file has more than"):
+            read_bytes(tmp_path / "file")
+        with pytest.raises(RunError, match="it has a line of more than 1,048,576 bytes"):
+            list(read_lines(tmp_path / "file"))
+
+    def test_what_is_no_text(self, tmp_path):
+        (tmp_path / "file").write_bytes(b"ab\xff")
+        with pytest.raises(RunError, match=r"file is damaged: it is not UTF-8 \(invalid start byte at byte 2\)"):
+            read_text(tmp_path / "file")
+
+    @pytest.mark.parametrize(
+        "text", ["[" * 100_000, "1" * 5000, '"\\ud800"', "{", "", "\x00"], ids=["deep", "long", "half", "cut", "", "0"]
+    )
+    def test_json_that_means_nothing(self, text):
+        with pytest.raises(ValueError, match=r"nested|limit|surrogates|Expecting"):
+            parse_json(text)
+
+    def test_json(self):
+        content = {"a": [1, 2.5, None, "é \U0001f600"]}
+        assert parse_json(json.dumps(content)) == parse_json(json.dumps(content).encode()) == content
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("two\nlines", "two lines"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("file \udc80", "file \\udc80"),
+        ("a" * 10_000, "a" * 750 + " ... " + "a" * 750),
+    ],
+)
+def test_an_error_is_one_line_that_a_terminal_can_show(given, said):
+    assert str(GrokinterpError(given)) == said

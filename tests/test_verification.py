@@ -1,0 +1,298 @@
+"""verify: whole runs have no problem, and each kind of damage is one line that names the file."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from grokinterp.cli import main
+from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.errors import RunError
+from grokinterp.presets import preset
+from grokinterp.recorder import Recorder
+from grokinterp.run import Run
+from grokinterp.sweep import train_sweep
+from grokinterp.tasks import Task
+from grokinterp.timeline import analyze
+from grokinterp.training import Callback, train
+from grokinterp.verification import verify
+
+CONFIG = RunConfig(
+    task=TaskConfig(p=7, train_fraction=0.5),
+    model=MLPConfig(width=8, depth=1),
+    optimizer=OptimizerConfig(lr=3e-3),
+    schedule=ScheduleConfig(steps=30, evaluate_every=5, checkpoints=10, resume_every=10),
+)
+
+
+class StopAt(Callback):
+    """Raises at a step, as a failing tracker would."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step(self, step):
+        if step == self.step:
+            raise RuntimeError("out of luck")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(CONFIG, folder)
+    analyze(folder, workers=0)
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    """A run that a test may damage."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def problem(run: Path) -> str:
+    """The only one there is."""
+    (found,) = verify(run).problems
+    return found
+
+
+def rewrite(file: Path, **changes) -> None:
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | changes))
+
+
+def lines_of(run: Path) -> list[str]:
+    return (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+
+
+def unrecorded(run: Path, name: str) -> None:
+    """Makes a run one that knows no checksum of a file, as before checksums were recorded."""
+    status = json.loads((run / "status.json").read_text())
+    del status["checksums"][name]
+    (run / "status.json").write_text(json.dumps(status))
+
+
+class TestWholeRuns:
+    def test_a_finished_run(self, run):
+        found = verify(run)
+        assert found.problems == ()
+        assert found.checkpoints == 4
+        assert found.evaluations == 7
+
+    @pytest.mark.parametrize("name", ["demo", "psi", "manir", "manir-transformer", "power", "parity", "nanda"])
+    def test_every_architecture(self, name, tmp_path):
+        config = preset(name)
+        if isinstance(config.model, MLPConfig):
+            model = replace(config.model, width=8, d_embed=None)
+        else:
+            model = replace(config.model, d_model=8, n_heads=2, d_head=None, d_mlp=8)
+        task = config.task if name == "parity" else replace(config.task, p=7)
+        if name == "parity":
+            task = replace(task, operands=4)
+        schedule = ScheduleConfig(steps=3, evaluate_every=1, checkpoints=2, resume_every=2)
+        train(replace(config, model=model, task=task, schedule=schedule), tmp_path / "run")
+        assert verify(tmp_path / "run").problems == ()
+
+    def test_a_regression(self, tmp_path):
+        config = preset("teacher-student")
+        schedule = ScheduleConfig(steps=3, evaluate_every=1, checkpoints=2, resume_every=2)
+        train(replace(config, schedule=schedule), tmp_path / "run")
+        assert verify(tmp_path / "run").problems == ()
+
+    def test_a_recorded_run_closed_or_not(self, tmp_path):
+        recorder = Recorder(tmp_path / "run", Task.modular_addition(7, 0.5))
+        for step in (0, 5):
+            recorder.record(step, torch.randn(49, 7), weights={"embed.W_E": torch.randn(7, 4)})
+        assert verify(tmp_path / "run").problems == ()
+        recorder.close()
+        assert verify(tmp_path / "run").problems == ()
+
+    def test_a_run_that_an_error_stopped(self, tmp_path):
+        with pytest.raises(RuntimeError):
+            train(CONFIG, tmp_path / "run", callbacks=[StopAt(17)])
+        assert Run.open(tmp_path / "run").status["status"] == "stopped"
+        assert verify(tmp_path / "run").problems == ()
+
+    def test_a_diverged_run(self, tmp_path):
+        optimizer = OptimizerConfig(name="sgd", lr=1e12, weight_decay=0.0)
+        train(replace(CONFIG, optimizer=optimizer, loss="mse"), tmp_path / "run")
+        assert Run.open(tmp_path / "run").status["status"] == "diverged"
+        assert verify(tmp_path / "run").problems == ()
+
+    def test_a_run_made_longer_with_checkpoints_evenly_spaced_in_log_step(self, tmp_path):
+        short = replace(CONFIG, schedule=replace(CONFIG.schedule, checkpoints="log:5", evaluate_every="log:7"))
+        train(short, tmp_path / "run")
+        train(replace(short, schedule=replace(short.schedule, steps=100)), tmp_path / "run", resume=True)
+        assert verify(tmp_path / "run").problems == ()
+
+    def test_what_a_crash_leaves_is_no_problem(self, run):
+        status = json.loads((run / "status.json").read_text())
+        rewrite(run / "status.json", status="running", step=20)
+        status["checksums"] = {n: c for n, c in status["checksums"].items() if "000030" not in n and "/" in n}
+        rewrite(run / "status.json", checksums=status["checksums"])
+        shutil.copy(run / "weights" / "step_000020.safetensors", run / "weights" / ".step_000030.safetensors.7.tmp")
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 35, "train_lo')
+        assert [p for p in verify(run).problems if "resume" not in p] == []
+
+
+class TestDamage:
+    def test_a_flipped_bit_in_weights(self, run):
+        file = run / "weights" / "step_000010.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+        assert "step_000010.safetensors: it is not what was written" in verify(run).problems[0]
+        assert any("analysis.json: it is of other weights at step 10" in line for line in verify(run).problems)
+        assert len(verify(run).problems) == 2
+
+    def test_weights_that_are_gone(self, run):
+        (run / "weights" / "step_000010.safetensors").unlink()
+        assert "weights/step_000010.safetensors: it is missing, and was written" in problem(run)
+
+    def test_weights_that_were_never_kept(self, run):
+        (run / "weights" / "step_000010.safetensors").unlink()
+        unrecorded(run, "weights/step_000010.safetensors")
+        assert "weights: nothing was kept at step 10, where the schedule says so" in problem(run)
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda w: w | {"unembed.W_U": w["unembed.W_U"][:4].contiguous()}, "has shape [4, 7] and not [8, 7]"),
+            (lambda w: w | {"unembed.W_U": w["unembed.W_U"].double()}, "unembed.W_U is float64 and not float32"),
+            (lambda w: {name: t for name, t in w.items() if name != "unembed.W_U"}, "missing unembed.W_U"),
+            (lambda w: w | {"layers.9.W": torch.zeros(2)}, "unexpected layers.9.W"),
+            (lambda w: w | {"unembed.b_U": torch.full((7,), torch.nan)}, "unembed.b_U: not finite"),
+        ],
+        ids=["shape", "dtype", "missing", "unexpected", "nan"],
+    )
+    def test_weights_that_do_not_fit(self, change, said, run):
+        shutil.rmtree(run / "analysis")
+        file = run / "weights" / "step_000010.safetensors"
+        save_file(change(load_file(file)), file, metadata={"step": "10"})
+        unrecorded(run, "weights/step_000010.safetensors")
+        found = verify(run).problems
+        assert any(said in line for line in found), found
+
+    def test_the_weights_of_another_step(self, run):
+        shutil.rmtree(run / "analysis")
+        shutil.copy(run / "weights" / "step_000020.safetensors", run / "weights" / "step_000010.safetensors")
+        unrecorded(run, "weights/step_000010.safetensors")
+        assert any("they say that they are of step 20" in line for line in verify(run).problems)
+
+    def test_a_checkpoint_later_than_the_run(self, run):
+        weights = load_file(run / "weights" / "step_000030.safetensors")
+        save_file(weights, run / "weights" / "step_000040.safetensors", metadata={"step": "40"})
+        assert any("weights: step 40: the run finished before, at step 30" in line for line in verify(run).problems)
+
+    def test_a_digit_of_the_metrics(self, run):
+        text = (run / "metrics.jsonl").read_text()
+        (run / "metrics.jsonl").write_text(text.replace("1", "2", 1))
+        assert "metrics.jsonl: it is not what was written" in verify(run).problems[-1]
+
+    def test_a_digit_of_the_configuration(self, run):
+        config = json.loads((run / "config.json").read_text())
+        config["optimizer"]["lr"] = 0.004
+        (run / "config.json").write_text(json.dumps(config))
+        assert "config.json: it is not what was written" in problem(run)
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda lines: lines[:3] + lines[4:], "no line for step 15, which were to be evaluated"),
+            (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], "its steps do not ascend: step 10"),
+            (lambda lines: [*lines[:3], lines[2], *lines[3:]], "its steps do not ascend: step 10"),
+            (lambda lines: [*lines[:6], '{"step": 30, "loss": 1.0}\n'], "other columns than in its first line at step"),
+            (lambda lines: [*lines[:3], "?\n", *lines[4:]], "line 4 is damaged"),
+            (lambda lines: [*lines, lines[-1].replace("30", "35", 1)], "it goes on to step 35"),
+        ],
+        ids=["missing", "swapped", "twice", "columns", "damaged", "late"],
+    )
+    def test_lines_of_the_metrics(self, change, said, run):
+        (run / "metrics.jsonl").write_text("".join(change(lines_of(run))))
+        unrecorded(run, "metrics.jsonl")
+        found = verify(run).problems
+        assert any(said in line for line in found), found
+
+    def test_a_flipped_bit_in_the_resume_point(self, run):
+        file = run / "resume.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-40] ^= 1
+        file.write_bytes(data)
+        assert "resume.safetensors is damaged (its content is not what was written)" in problem(run)
+
+    def test_another_runs_resume_point(self, run, tmp_path):
+        other = train(replace(CONFIG, model_seed=1), tmp_path / "other")
+        shutil.copy(other.path / "resume.safetensors", run / "resume.safetensors")
+        assert "its weights are not those that were kept at step 30" in problem(run)
+
+    def test_the_resume_point_is_gone(self, run):
+        (run / "resume.safetensors").unlink()
+        assert "resume.safetensors: it is missing" in problem(run)
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"status": "tired"}, "the status 'tired' is none of running, finished, stopped, diverged"),
+            ({"step": 31}, "step 31 is beyond the 30 of config.json"),
+            ({"step": -1}, "is damaged"),
+            ({"step": 20}, "resume.safetensors: it is of step 30, and status.json of step 20"),
+        ],
+    )
+    def test_a_status_that_makes_no_sense(self, changes, said, run):
+        rewrite(run / "status.json", **changes)
+        found = verify(run).problems
+        assert any(said in line for line in found), found
+
+    @pytest.mark.parametrize("name", ["status.json", "environment.json"])
+    def test_a_file_that_is_gone(self, name, run):
+        (run / name).unlink()
+        assert f"{name}: it is missing" in problem(run)
+
+    def test_a_damaged_configuration(self, run):
+        (run / "config.json").write_text("{")
+        assert "config.json is not JSON" in problem(run)
+
+    def test_every_byte_of_weights_counts(self, run):
+        """Wherever one bit is flipped in a kept file, it is found."""
+        file = run / "weights" / "step_000020.safetensors"
+        whole = file.read_bytes()
+        shutil.rmtree(run / "analysis")
+        for position in range(0, len(whole), 41):
+            file.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+            assert len(verify(run).problems) == 1, position
+
+    def test_nothing_is_written(self, run):
+        before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+        verify(run)
+        assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+
+
+class TestCommand:
+    def test_a_whole_run(self, run, capsys):
+        assert main(["verify", str(run)]) == 0
+        assert capsys.readouterr().out == f"{run}: whole, with 4 kept files and 7 evaluations\n"
+
+    def test_one_line_a_problem(self, run, capsys):
+        (run / "weights" / "step_000010.safetensors").unlink()
+        (run / "resume.safetensors").unlink()
+        assert main(["verify", str(run)]) == 1
+        assert len(capsys.readouterr().out.splitlines()) == 2
+
+    def test_no_run(self, tmp_path, capsys):
+        assert main(["verify", str(tmp_path / "none")]) == 2
+        assert "does not exist" in capsys.readouterr().err
+        with pytest.raises(RunError, match="is not a run"):
+            verify(tmp_path)
+
+    def test_a_sweep(self, tmp_path, capsys):
+        sweep = train_sweep(tmp_path / "sweep", CONFIG, grid={"model_seed": [0, 1]}, workers=1)
+        assert main(["verify", str(sweep.path)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"{sweep.path}: 2 of 2 runs are whole"
+        (sweep.path / sweep.points[1].name / "status.json").unlink()
+        assert main(["verify", str(sweep.path)]) == 1
+        assert capsys.readouterr().out.splitlines()[-1] == f"{sweep.path}: 1 of 2 runs are whole"
