@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from grokinterp.analysis import Analysis
 from grokinterp.cache import AnalysisCache, measure_key
+from grokinterp.cautions import cautions
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
 from grokinterp.jobs import Cell, Job, evaluate, keys_job, measure_job, union_job
 from grokinterp.measures import (
@@ -29,7 +28,7 @@ from grokinterp.measures.base import Rule, as_frequencies
 from grokinterp.measures.frequencies import require_rule
 from grokinterp.memory import keep_freed_memory
 from grokinterp.run import Run
-from grokinterp.transition import Transition, find_transition, first_reaching
+from grokinterp.transition import find_transition, first_reaching
 from grokinterp.workers import evaluate_in_workers, worker_count
 
 log = logging.getLogger(__name__)
@@ -116,7 +115,7 @@ def analyze(
         for step in chosen:
             for column, reason in cache.cells[name, step].reasons.items():
                 reasons.setdefault(column, {}).setdefault(reason, []).append(step)
-    warnings = _warnings(reference, transition, timeline)
+    warnings = cautions(run, reference, transition, timeline, reasons)
     analysis = Analysis(run, timeline, long, reference, transition, tuple(warnings), definitions, reasons)
     try:
         cache.save(analysis.summary())
@@ -284,34 +283,3 @@ def _with_union(reference: Reference, keys: Mapping[int, set[int]]) -> Reference
 
 def _keys_at(cell: Cell) -> set[int]:
     return {k for k, held in enumerate(cell.arrays.get("is_key", []), start=1) if held}
-
-
-def _warnings(reference: Reference, transition: Transition, timeline: pd.DataFrame) -> list[str]:
-    found = reference.frequencies
-    warnings = []
-    if found.values and reference.generalizes is False:
-        warnings.append("keys of a model that does not generalize: the measures that use them describe no circuit")
-    if not found.values:
-        warnings.append(f"no key frequencies by the rule {found.rule} at step {found.step}: {found.reason}")
-    if reference.lost:
-        warnings.append(
-            f"keys at T_grok(0.95) that are no longer keys at step {found.step}: {list(reference.lost)}; the columns "
-            "that end in _union use every key since T_grok, and so do the figures"
-        )
-    sets = set(reference.by_rule.values())
-    if found.rule != "given" and len(sets) > 1:
-        said = "; ".join(f"{rule} {list(values)}" for rule, values in reference.by_rule.items())
-        warnings.append(f"the rules for key frequencies disagree at step {found.step}: {said}")
-    for name in ("memorization_end", "circuit_formation_end"):
-        if "coarse grid" in getattr(transition, name).flags:
-            warnings.append(f"coarse grid: fewer than 10 steps were looked at before {name}")
-    if {"ratio_from_keys", "circuit_efficiency_ratio"} <= set(timeline):
-        factor = timeline["ratio_from_keys"] / timeline["circuit_efficiency_ratio"]
-        mixed = timeline["generalized_margin_share"].between(0.2, 0.9)
-        apart = [int(step) for step in timeline.index[mixed & ((factor > 5) | (factor < 0.2))]]
-        if apart:
-            warnings.append(
-                f"the circuit efficiency ratio and the one from key frequencies differ by more than a factor 5 at "
-                f"{len(apart)} steps, {apart[0]} to {apart[-1]}: the key frequencies may miss part of the circuit"
-            )
-    return warnings
