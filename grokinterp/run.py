@@ -102,7 +102,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """status.json: `status`, `step`, `reason`, timings and checksums, as last written."""
+        """status.json: `status`, `step`, `reason`, timings, warnings and checksums, as last written."""
         content = self._json("status.json")
         whole = (
             isinstance(content.get("status"), str)

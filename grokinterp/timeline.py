@@ -14,6 +14,7 @@ import pandas as pd
 
 from grokinterp.analysis import Analysis
 from grokinterp.cache import AnalysisCache
+from grokinterp.cautions import cautions
 from grokinterp.cells import Cells
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
 from grokinterp.evaluator import Evaluator
@@ -30,7 +31,7 @@ from grokinterp.measures.base import Rule, as_frequencies
 from grokinterp.measures.frequencies import require_rule
 from grokinterp.memory import keep_freed_memory
 from grokinterp.run import Run
-from grokinterp.transition import Transition, find_transition, first_reaching
+from grokinterp.transition import find_transition, first_reaching
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,8 @@ def _analysis(
         status=str(run.status.get("status", "running")),
     )
     definitions = {column.name: column.definition for job in jobs for column in job.measure.columns}
-    warnings = (*evaluator.warnings(), *_warnings(reference, transition, timeline))
+    reasons = cells.reasons(names, chosen)
+    warnings = (*evaluator.warnings(), *cautions(run, reference, transition, timeline, reasons))
     return Analysis(
         run,
         timeline,
@@ -144,7 +146,7 @@ def _analysis(
         transition,
         warnings,
         definitions,
-        cells.reasons(names, chosen),
+        reasons,
         {step: cells.checksums[step] for step in chosen},
     )
 
@@ -240,34 +242,3 @@ def _with_union(reference: Reference, keys: Mapping[int, set[int]]) -> Reference
 
 def _keys_at(cells: Cells, step: int) -> set[int]:
     return {k for k, held in enumerate(cells.array("key_frequencies", "is_key", step), start=1) if held}
-
-
-def _warnings(reference: Reference, transition: Transition, timeline: pd.DataFrame) -> list[str]:
-    found = reference.frequencies
-    warnings = []
-    if found.values and reference.generalizes is False:
-        warnings.append("keys of a model that does not generalize: the measures that use them describe no circuit")
-    if not found.values:
-        warnings.append(f"no key frequencies by the rule {found.rule} at step {found.step}: {found.reason}")
-    if reference.lost:
-        warnings.append(
-            f"keys at T_grok(0.95) that are no longer keys at step {found.step}: {list(reference.lost)}; the columns "
-            "that end in _union use every key since T_grok, and so do the figures"
-        )
-    sets = set(reference.by_rule.values())
-    if found.rule != "given" and len(sets) > 1:
-        said = "; ".join(f"{rule} {list(values)}" for rule, values in reference.by_rule.items())
-        warnings.append(f"the rules for key frequencies disagree at step {found.step}: {said}")
-    for name in ("memorization_end", "circuit_formation_end"):
-        if "coarse grid" in getattr(transition, name).flags:
-            warnings.append(f"coarse grid: fewer than 10 steps were looked at before {name}")
-    if {"ratio_from_keys", "circuit_efficiency_ratio"} <= set(timeline):
-        factor = timeline["ratio_from_keys"] / timeline["circuit_efficiency_ratio"]
-        mixed = timeline["generalized_margin_share"].between(0.2, 0.9)
-        apart = [int(step) for step in timeline.index[mixed & ((factor > 5) | (factor < 0.2))]]
-        if apart:
-            warnings.append(
-                f"the circuit efficiency ratio and the one from key frequencies differ by more than a factor 5 at "
-                f"{len(apart)} steps, {apart[0]} to {apart[-1]}: the key frequencies may miss part of the circuit"
-            )
-    return warnings

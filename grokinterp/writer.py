@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from grokinterp.files import (
     sync_folder,
     write_atomically,
 )
+from grokinterp.findings import Finding, findings_in
 from grokinterp.locks import LOCK_NAME
 from grokinterp.metrics import metric_lines
 from grokinterp.models.shapes import parameter_shapes
@@ -48,6 +50,7 @@ class RunWriter:
     def __init__(self, path: Path, config: RunConfig):
         self.path = path
         self.config = config
+        self.findings: list[Finding] | None = None  # of the run's numbers, where these are watched
         self._checksums: dict[str, str] = {}
         self._writer = ThreadPoolExecutor(
             max_workers=1, thread_name_prefix="grokinterp-writer", initializer=_yield_to_others
@@ -174,12 +177,14 @@ class RunWriter:
     def take_up(self, step: int) -> None:
         """Says that the run goes on from a step, before anything is changed.
 
-        What was kept up to there keeps the checksum that was recorded when it was written.
+        What was kept up to there keeps the checksum that was recorded when it was written; so do findings.
 
         Raises:
             RunError: status.json is damaged, a kept file cannot be read, or the folder cannot be written to.
         """
-        recorded = Run(self.path, self.config).status.get("checksums", {})
+        status = Run(self.path, self.config).status
+        recorded = status.get("checksums", {})
+        self.findings = [finding for finding in findings_in(status) if finding.step <= step]
         for folder in _FOLDERS:
             for kept_step in kept_steps(self.path / folder):
                 name = f"{folder}/{file_name(kept_step)}"
@@ -228,7 +233,8 @@ class RunWriter:
             if status != "running":  # these change no more
                 names = ("config.json", "split.safetensors", _METRICS)
                 checksums |= {name: self._checksum(name) for name in names if exists(self.path / name)}
-            content = {"status": status, "step": step, **more, "checksums": checksums}
+            found = {} if self.findings is None else {"warnings": [asdict(finding) for finding in self.findings]}
+            content = {"status": status, "step": step, **more, **found, "checksums": checksums}
             write_atomically(self.path / "status.json", json.dumps(content, indent=2) + "\n")
 
 

@@ -37,3 +37,11 @@ def matrix_products(request, monkeypatch) -> Iterator[str]:
     assert library() == request.param
     yield request.param
     library.cache_clear()
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request) -> str:
+    """The CPU, and CUDA where there is one; skipped, visibly, where there is none."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("this machine has no CUDA device")
+    return request.param

@@ -246,6 +246,7 @@ BAD_COMBINATIONS = [
     (lambda: MLPConfig(output_scale=-1.0), "output_scale must be a finite number > 0, but is -1"),
     (lambda: OptimizerConfig(grokfast="ema", grokfast_alpha=1.0), r"grokfast_alpha must lie in \[0, 1\), but is 1"),
     (lambda: OptimizerConfig(grokfast="ma", grokfast_window=0), "grokfast_window must be at least 1, but is 0"),
+    (lambda: OptimizerConfig(grokfast="ma", grokfast_window=1001), "grokfast_window must be at most 1000, but is 1001"),
     (lambda: OptimizerConfig(grokfast="ma", grokfast_alpha=0.9), "grokfast_alpha is of grokfast ema, not of ma"),
     (lambda: OptimizerConfig(grokfast="ema", grokfast_window=9), "grokfast_window is of grokfast ma, not of ema"),
     (lambda: OptimizerConfig(grokfast="ema", grokfast_lambda=-1.0), "grokfast_lambda must be a finite number >= 0"),

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,6 +22,7 @@ from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.run import Run
 from grokinterp.sweep import train_sweep
 from grokinterp.sweep.summary import summarize
+from grokinterp.tensors import deserialize, serialize
 from grokinterp.training import Callback, ensemble_pays, train, train_many
 from grokinterp.training.ensemble import shape_of
 from grokinterp.training.estimate import estimate
@@ -283,6 +283,11 @@ def train_with_deaths(config: RunConfig, path: Path, deaths: list[int], **option
     return train(config, path, resume=True, progress=False)
 
 
+def state_of(run: Run) -> dict[str, Tensor]:
+    file = run.path / "resume.safetensors"
+    return deserialize(file.read_bytes(), file).tensors
+
+
 class TestRuns:
     @pytest.mark.parametrize("name", RUNS)
     def test_resume_to_the_same_bits(self, name, tmp_path):
@@ -310,13 +315,35 @@ class TestRuns:
 
     def test_without_them_nothing_is_remembered(self, tmp_path):
         run = train(config_of(), tmp_path / "run", progress=False)
-        kinds = {key.split(":")[0] for key in load_file(run.path / "resume.safetensors")}
+        kinds = {key.split(":")[0] for key in state_of(run)}
         assert kinds == {"weights", "optimizer", "batches"}
 
     def test_a_run_of_another_kind_of_device_is_refused_in_one_line(self):
         dropout = Dropout(0.5, 0, "cpu")
         with pytest.raises(RunError, match="another kind of device than cpu: resume it on the device"):
             dropout.restore({"dropout:draws": torch.zeros(16, dtype=torch.uint8)})
+
+    @pytest.mark.parametrize(
+        ("name", "key"),
+        [("noise", "interventions:noise:draws"), ("dropout", "dropout:draws")],
+        ids=["noise", "dropout"],
+    )
+    @pytest.mark.parametrize("stored", ["elsewhere", "lacking"])
+    def test_it_is_refused_before_anything_is_written(self, name, key, stored, tmp_path):
+        run = train(RUNS[name], tmp_path / "run", progress=False)
+        state = state_of(run)
+        assert state.pop(key).numel() > 16
+        if stored == "elsewhere":  # the state of a generator of CUDA has 16 bytes
+            state[key] = torch.zeros(16, dtype=torch.uint8)
+        (run.path / "resume.safetensors").write_bytes(serialize(state, {"step": "30"}, digest=True))
+        longer = replace(RUNS[name], schedule=replace(SCHEDULE, steps=40))
+        before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+        message = "another kind of device than cpu" if stored == "elsewhere" else "resume.safetensors lacks .*delete it"
+        with pytest.raises(RunError, match=message):
+            train(longer, run.path, resume=True, progress=False, device="cpu")
+        assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
+        (run.path / "resume.safetensors").unlink()
+        assert train(longer, run.path, resume=True, progress=False).status["step"] == 40
 
 
 class TestConstrainedNorm:

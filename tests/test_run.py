@@ -431,13 +431,23 @@ class TestAtomicWrites:
 class TestForgetting:
     def test_later_steps_are_dropped(self, copy):
         RunWriter(copy, Run.open(copy).config).keep(7, {"logits": torch.zeros(1)}, folder="logits")
+        before = Run.open(copy).status["checksums"]
         writer = RunWriter(copy, Run.open(copy).config)
+        writer.take_up(5)
         writer.forget_after(5)
         run = Run.open(copy)
         assert run.steps == [0, 5]
         assert list(run.metrics.index) == [0, 5]
         writer.write_status("running", 5)
-        assert set(run.status["checksums"]) == {"weights/step_000000.safetensors", "weights/step_000005.safetensors"}
+        kept = ("weights/step_000000.safetensors", "weights/step_000005.safetensors")
+        assert run.status["checksums"] == {name: before[name] for name in kept}
+
+    def test_a_file_that_changed_keeps_the_checksum_of_what_was_written(self, copy):
+        name = "weights/step_000005.safetensors"
+        before = Run.open(copy).status["checksums"][name]
+        shutil.copy(copy / "weights" / "step_000000.safetensors", copy / name)
+        RunWriter(copy, Run.open(copy).config).take_up(5)
+        assert Run.open(copy).status["checksums"][name] == before
 
     def test_a_torn_line_is_dropped_too(self, copy):
         with (copy / "metrics.jsonl").open("a") as file:

@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Literal
 from grokinterp.config.checks import STRICT, require, require_finite, require_known_choices
 from grokinterp.schedules import schedule_terms
 
+_LARGEST_WINDOW = 1000
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -39,7 +41,7 @@ class OptimizerConfig:
     grokfast_alpha: float = 0.98
     """of `ema`: weight of the past in the mean"""
     grokfast_window: int = 100
-    """of `ma`: gradients in the mean, all of which are held in memory and in resume.safetensors"""
+    """of `ma`: gradients in the mean, at most 1000, all of which are held in memory and in resume.safetensors"""
     grokfast_lambda: float | None = None
     """how much of the mean is added; by default 2 with `ema` and 5 with `ma`, as in the authors' code"""
     constrain_norm: bool = False
@@ -71,6 +73,11 @@ class OptimizerConfig:
         require(kind == "ma" or self.grokfast_window == 100, f"grokfast_window is of grokfast ma, not of {kind}")
         require(0 <= self.grokfast_alpha < 1, f"grokfast_alpha must lie in [0, 1), but is {self.grokfast_alpha}")
         require(self.grokfast_window >= 1, f"grokfast_window must be at least 1, but is {self.grokfast_window}")
+        require(
+            self.grokfast_window <= _LARGEST_WINDOW,
+            f"grokfast_window must be at most {_LARGEST_WINDOW}, but is {self.grokfast_window}: as many copies of the "
+            "weights are held in memory; a longer mean is that of grokfast ema",
+        )
         if self.grokfast_lambda is not None:
             require(kind != "none", "grokfast_lambda is of grokfast ema or ma, and grokfast is none")
             require_finite(self.grokfast_lambda, "grokfast_lambda")

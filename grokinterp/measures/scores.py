@@ -31,8 +31,9 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _in_cache(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same rows of each tensor, few enough for what is computed from them to stay in the cache."""
-    return zip(*(tensor.split(1024) for tensor in tensors), strict=True)
+    """The same rows of each tensor, few enough for what is computed from them to stay in a processor's cache."""
+    rows = 1024 if tensors[0].device.type == "cpu" else max(len(tensors[0]), 1)
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
 def cross_entropy_less_table(

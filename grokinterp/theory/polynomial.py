@@ -140,12 +140,14 @@ def train_polynomial(
         max_steps: updates to make at most.
         look_every: updates between two looks at the network.
         share: of `train_falls` and `test_falls`.
-        until: training ends where the test loss is at most this share of its first value.
+        until: training ends where the test loss is at most this share of its first value, in [0, 1).
 
     Raises:
-        ConfigError: a number that is not positive, or training diverges.
+        ConfigError: a number that is not positive, an `until` out of range, or training diverges.
     """
     require(scale=scale, curvature=curvature, max_steps=max_steps, look_every=look_every, share=share)
+    if not 0 <= until < 1:
+        raise ConfigError(f"until, a share of the first test loss, must lie in [0, 1), but is {until}")
     network = _Network(problem, scale, curvature)
     rows = [network.look()]
     steps = [0]

@@ -17,6 +17,7 @@ from grokinterp.memory import keep_freed_memory
 from grokinterp.models import build_model, forward_for
 from grokinterp.run import Run
 from grokinterp.tasks import AnyTask
+from grokinterp.training.batches import BatchOrder
 from grokinterp.training.callbacks import ProgressBar
 from grokinterp.training.environment import describe_environment
 from grokinterp.training.graphs import GraphedUpdate
@@ -25,7 +26,7 @@ from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
 from grokinterp.training.opening import choose_device, has_ended, load_start, reopen, task_to_train
 from grokinterp.training.resuming import restoring
 from grokinterp.training.stacked import Stack
-from grokinterp.training.trainer import BatchOrder, Journal, interrupts
+from grokinterp.training.trainer import Journal, interrupts
 from grokinterp.writer import RESUME, RunWriter, refuse_occupied
 
 # What may differ among the runs of an ensemble; everything else is their shape.
@@ -232,6 +233,7 @@ class _Ensemble:
         labels: `[r, n]`, or `[r, n, d_out]` of a regression.
         first_bad: `[r]`, the first step at which each loss was not finite, or -1; updates do not read it.
         clock: the step, where the device can read it.
+        pulled: `[r]`, whether any gradient of a run was not 0 when that was last asked.
     """
 
     def __init__(self, plans: Sequence[_Plan], step: int, device: str, progress: bool | None):
@@ -294,7 +296,7 @@ class _Ensemble:
         if plan.begun is None:
             writer = RunWriter.create(plan.folder, config, environment, task)
         else:
-            writer = reopen(plan.begun, config, environment)
+            writer = reopen(plan.begun, config, environment, self.device)
         trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
         journal = Journal(config, writer, task, self.forward, trained, self.device, [])
         batches = BatchOrder(len(plan.training_set()[1]), plan.optimizer.batch_size, config.model_seed)
@@ -312,12 +314,15 @@ class _Ensemble:
         shape = (len(self.members), self.members[0].batches.size)
         self.batch = None if whole else torch.zeros(shape, dtype=torch.int64, device=self.device)
         device = torch.device(self.device)
+        self.pulled = torch.ones(len(self.members), dtype=torch.bool, device=device)
         self.compute = GraphedUpdate(self._compute, device) if device.type == "cuda" else self._compute
 
     def update(self) -> None:
         """Makes one update of every run; the losses are those of the weights before it."""
         if self.batch is not None:
             self.batch.copy_(torch.stack([member.batches.next() for member in self.members]))
+        # A captured update is the same at every step.
+        self.asks = self.device != "cpu" or self.step + 1 in self.members[0].journal.evaluated
         self.compute()
         self.step += 1
         self.bar.on_step(self.step)
@@ -335,16 +340,20 @@ class _Ensemble:
         logits.backward(gradient.to(logits.dtype).view_as(logits))
         bad = ~torch.isfinite(losses.view(r, n).sum(dim=1)) & (self.first_bad < 0)
         self.first_bad.copy_(torch.where(bad, self.clock, self.first_bad))
+        if self.asks:
+            assert self.stack.weights.grad is not None
+            self.pulled.copy_((self.stack.weights.grad != 0).any(dim=1))
         self.stack.update(self.clock)
         self.clock += 1
 
     def look(self, which: Sequence[int]) -> None:
         """Does at this step what the journals of these runs are to do, and takes out every run that is over."""
         self.note_divergence()
+        pulled = self.pulled.tolist()
         for i in which:
             journal = self.members[i].journal
             if not journal.over:
-                journal.look(self.step, self.stack.member(i), partial(self.state, i))
+                journal.look(self.step, self.stack.member(i), partial(self.state, i), still=not pulled[i])
         self.end([i for i, member in enumerate(self.members) if member.journal.over])
 
     def note_divergence(self) -> None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from grokinterp.measures.scores import cross_entropy_by_input
 from grokinterp.tasks import AnyTask, RegressionTask
 from grokinterp.training.losses import stablemax_and_gradient
 
@@ -15,7 +16,7 @@ from grokinterp.training.losses import stablemax_and_gradient
 def evaluate(
     task: AnyTask, logits: Float[Tensor, "n c"], weights: Mapping[str, Tensor], loss: str = "cross_entropy"
 ) -> dict[str, float]:
-    """Losses, accuracies and weight norms, in float64.
+    """Losses, accuracies and weight norms, in float64; cross entropy and StableMax in forms that keep a tiny loss.
 
     Args:
         task: the task; without a known split there is one `loss` and one `accuracy`.
@@ -38,7 +39,8 @@ def evaluate(
         hits = (losses < task.config.threshold).double()
     else:
         if loss == "cross_entropy":
-            losses = F.cross_entropy(logits, labels, reduction="none")
+            # An infinite correct logit is NaN, not a solved example.
+            losses = cross_entropy_by_input(logits, labels) + 0.0 * logits.gather(1, labels[:, None]).squeeze(1)
         elif loss == "stablemax":
             losses, _ = stablemax_and_gradient(logits, labels, 1)
         else:

@@ -20,6 +20,9 @@ from grokinterp.training.losses import PLAIN
 # Other streams than those of the initialization and of the minibatches. A CPU generator uses the low 32 bits of a seed.
 _NOISE_STREAM = 0xC2B2AE35
 _DROPOUT_STREAM = 0x27D4EB2F
+# What the state of Interventions is kept under in a resume point, and that of the noise's generator within it.
+_PREFIX = "interventions:"
+_NOISE = "noise:draws"
 
 _TINY = 1e-30  # as in the code of Prieto et al.
 # A gradient along its weights but for less than this is so within the rounding of float32.
@@ -52,6 +55,24 @@ def dropout_of(config: RunConfig, device: str) -> "Dropout | None":
     return Dropout(share, config.model_seed, device) if share else None
 
 
+def require_draws(config: RunConfig, state: Mapping[str, Tensor], device: str) -> None:
+    """Looks whether the random numbers of a run's updates can be gone on with on a device.
+
+    Args:
+        config: of the run.
+        state: of its resume point.
+        device: to resume it on.
+
+    Raises:
+        RunError: they cannot.
+    """
+    options, dropout = config.optimizer, dropout_of(config, device)
+    if dropout is not None:
+        dropout.source.stored(state)
+    if options is not None and options.gradient_noise:
+        _Source(f"{_PREFIX}{_NOISE}", 0, torch.device(device)).stored(state)
+
+
 def _dropout_share(config: RunConfig) -> float:
     return config.model.dropout if isinstance(config.model, TransformerConfig | MLPConfig) else 0.0
 
@@ -66,14 +87,27 @@ class _Source:
     def state(self) -> dict[str, Tensor]:
         return {self.key: self.generator.get_state()}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        stored, own = state[self.key], self.generator.get_state()
-        if stored.shape != own.shape:
+    def stored(self, state: Mapping[str, Tensor]) -> Tensor:
+        """What to go on from.
+
+        Raises:
+            RunError: it is not there, or of another kind of device.
+        """
+        if self.key not in state:
+            raise RunError(
+                f"resume.safetensors lacks {self.key}, what this run's random numbers are drawn from: delete it, and "
+                "the run resumes from its start"
+            )
+        stored = state[self.key]
+        if stored.shape != self.generator.get_state().shape:
             raise RunError(
                 f"this run drew its random numbers on another kind of device than {self.generator.device}: resume it "
                 "on the device that it began on"
             )
-        self.generator.set_state(stored)
+        return stored
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.generator.set_state(self.stored(state))
 
 
 class Dropout:
@@ -114,7 +148,7 @@ class Interventions:
         self.named, self.config = named, config
         device = named[0][1].device
         self.wide = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
-        self.noise = _Source("noise:draws", seed ^ _NOISE_STREAM, device) if config.gradient_noise else None
+        self.noise = _Source(_NOISE, seed ^ _NOISE_STREAM, device) if config.gradient_noise else None
         self.seen = torch.zeros((), dtype=torch.int64, device=device)
         self.slow: dict[str, Tensor] = {}
         if config.grokfast != "none":
@@ -177,11 +211,11 @@ class Interventions:
             found["grokfast_seen"] = self.seen.to("cpu", copy=True)
         if self.norm is not None:
             found["norm"] = self.norm.to("cpu", copy=True)
-        return {f"interventions:{key}": tensor for key, tensor in found.items()}
+        return {f"{_PREFIX}{key}": tensor for key, tensor in found.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Puts back what `state` gave."""
-        own = {key.removeprefix("interventions:"): t for key, t in state.items() if key.startswith("interventions:")}
+        own = {key.removeprefix(_PREFIX): t for key, t in state.items() if key.startswith(_PREFIX)}
         if self.noise is not None:
             self.noise.restore(own)
         for name, kept in self.slow.items():

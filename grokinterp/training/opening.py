@@ -13,6 +13,7 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import task_of
 from grokinterp.run import Run, parse_step
 from grokinterp.tasks import AnyTask
+from grokinterp.training.interventions import require_draws
 from grokinterp.training.resuming import require_state
 from grokinterp.writer import RESUME, RunWriter
 
@@ -86,11 +87,12 @@ def has_ended(run: Run, config: RunConfig) -> bool:
     return status.get("status") == "diverged"
 
 
-def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any]) -> RunWriter:
+def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: str) -> RunWriter:
     """What fills the folder of a resumed run; its first environment is kept, and this one noted beside it.
 
     Raises:
-        RunError: something that resuming needs is damaged, and nothing was written; or the folder cannot be written to.
+        RunError: something that resuming needs is damaged, or random numbers that the run draws cannot be gone on with
+            on this device, and nothing was written; or the folder cannot be written to.
     """
     assert config.schedule is not None
     writer = RunWriter(run.path, config)
@@ -101,6 +103,7 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any]) -> RunWr
     point = writer.read_resume_point()
     if point is not None:
         require_state(point[1], run.config, run.task, point[0], run.path / RESUME)
+        require_draws(config, point[1], device)
     writer.take_up(-1 if point is None else point[0])
     if config != run.config:
         writer.write_config(config)

@@ -1,6 +1,5 @@
 """train: the loop, and everything that makes it stoppable at any instant."""
 
-import logging
 import math
 import signal
 import threading
@@ -21,22 +20,19 @@ from grokinterp.models import Forward, build_model, forward_for
 from grokinterp.models.forward import no_hook
 from grokinterp.run import Run, StatusName
 from grokinterp.tasks import AnyTask
+from grokinterp.training.batches import BatchOrder
 from grokinterp.training.callbacks import Callback, ProgressBar, StopWhenGrokked
 from grokinterp.training.environment import describe_environment
 from grokinterp.training.evaluation import evaluate
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import draws_in_updates, dropout_of
+from grokinterp.training.numerics import Watch, any_nonzero
 from grokinterp.training.opening import GROKKED, choose_device, load_from, load_start, reopen, task_to_train
 from grokinterp.training.optimizers import Updater
 from grokinterp.training.resuming import restoring
 from grokinterp.training.schedule import scheduled_steps
 from grokinterp.writer import RESUME, RunWriter, refuse_occupied
-
-log = logging.getLogger(__name__)
-
-# Minibatches are drawn from another stream than the initialization. A CPU generator uses the low 32 bits of its seed.
-_BATCH_STREAM = 0x85EBCA6B
 
 
 def train(
@@ -95,7 +91,7 @@ def train(
             environment["start_from"] = start_from
     with hold(Path(path)):
         if begun is not None:
-            writer = reopen(begun, config, environment)
+            writer = reopen(begun, config, environment, chosen)
         else:
             writer = RunWriter.create(path, config, environment, task)
         loop = _Loop(config, writer, task, model, forward, chosen, [*callbacks, ProgressBar(progress)], compile)
@@ -138,6 +134,10 @@ class Journal:
         self.over = False
         self.status: StatusName | None = None
         self.diverged_at: int | None = None
+        if writer.findings is None:
+            writer.findings = []
+        self.watch = Watch(config, task, writer.path, writer.findings)
+        self.noted_at = 0  # the step in status.json
         self.began = time.monotonic()
         self.began_at = 0
 
@@ -148,6 +148,7 @@ class Journal:
         self.writer.forget_after(-1 if point is None else self.began_at)
         if point is not None:
             self.past = Run(self.writer.path, self.config).metrics.reset_index().to_dict("records")  # pyright: ignore
+            self.watch.go_back(self.past)
         return point
 
     def begin(self, step: int) -> bool:
@@ -155,27 +156,37 @@ class Journal:
         for callback in self.callbacks:
             callback.on_start(self.config, step, self.schedule.steps)
         self.over = self.tell(self.past)
-        self.status = "running"
-        self.writer.write_status("running", step)
+        self.note_status(step)
         return step == 0 and not self.past
 
     def due(self, step: int) -> bool:
         """Whether there is anything to do at a step."""
         return step in self.evaluated or step in self.kept or step % self.schedule.resume_every == 0
 
-    def look(self, step: int, weights: Mapping[str, Tensor], state: Callable[[], dict[str, Tensor]]) -> None:
+    def look(
+        self,
+        step: int,
+        weights: Mapping[str, Tensor],
+        state: Callable[[], dict[str, Tensor]],
+        still: bool = False,
+    ) -> None:
         """Evaluates, keeps and makes a resume point where the schedules say so.
 
         Args:
             step: number of updates made.
             weights: all parameters.
             state: gives everything that the next update depends on.
+            still: whether every gradient of the last update was exactly 0.
         """
         if step in self.evaluated:
             logits = self.forward.logits_by_rows(weights, self.tokens)
             trained = {name: weight for name, weight in weights.items() if name in self.trained}
             row = {"step": step, **evaluate(self.task, logits, trained, self.config.loss)}
             self.writer.append_metrics(row)
+            known = len(self.watch.findings)
+            self.watch.look(step, logits, weights, row, still)
+            if len(self.watch.findings) > known:
+                self.note_status(self.noted_at)
             if not math.isfinite(row["train_loss"]):
                 self.note_divergence(step)
                 return
@@ -187,13 +198,14 @@ class Journal:
 
     def keep_place(self, step: int, state: Callable[[], dict[str, Tensor]]) -> None:
         """Makes a resume point; what was kept up to there has its checksum recorded first."""
-        self.writer.write_status("running", step)
+        self.note_status(step)
         self.writer.write_resume_point(step, state())
 
     def note_divergence(self, step: int) -> None:
         """Ends the run if there was a first step with a non-finite loss; -1 says that there was none."""
         if step >= 0:
             self.diverged_at, self.over = step, True
+            self.watch.diverged(step)
 
     def tell(self, rows: Sequence[Mapping[str, float]]) -> bool:
         """Shows every row to every callback; True where one of them wants to end the run."""
@@ -205,9 +217,7 @@ class Journal:
     ) -> tuple[StatusName, str]:
         """Writes what a run leaves behind at its last step for now; its status and the reason for it."""
         if self.diverged_at is not None:
-            reason = f"the training loss was not finite at step {self.diverged_at}"
-            log.warning("%s: %s", self.writer.path, reason)
-            return "diverged", reason
+            return "diverged", f"the training loss was not finite at step {self.diverged_at}"
         finished = self.over or step >= self.schedule.steps
         if finished and step not in self.kept:
             self.writer.keep(step, weights, wait=False)
@@ -222,6 +232,11 @@ class Journal:
         grokked = any(c.grokked_at is not None and step >= c.factor * c.grokked_at for c in rules)
         return GROKKED if grokked else "a callback ended it"
 
+    def note_status(self, step: int) -> None:
+        """Says in status.json that the run goes on, and what was found so far."""
+        self.status, self.noted_at = "running", step
+        self.writer.write_status("running", step)
+
     def close(self, step: int, status: StatusName, reason: str) -> None:
         """The last word on a run."""
         seconds = time.monotonic() - self.began
@@ -231,32 +246,6 @@ class Journal:
         self.writer.write_status(status, step, reason=reason, timing=timing)
         for callback in self.callbacks:
             callback.on_end(status)
-
-
-class BatchOrder:
-    """Which training examples each minibatch has: an epoch is a new shuffle; its short rest is left out."""
-
-    def __init__(self, n: int, batch_size: int | None, seed: int):
-        """Args: n: training examples; batch_size: examples an update, all where None; seed: the run's model_seed."""
-        self.n, self.size = n, min(batch_size or n, n)
-        self.generator = torch.Generator().manual_seed(seed ^ _BATCH_STREAM)
-        self.pending = torch.empty(0, dtype=torch.int64)  # what is left of the current epoch's order
-
-    def next(self) -> Tensor:
-        """Positions among the training examples, on the CPU."""
-        if len(self.pending) < self.size:
-            self.pending = torch.randperm(self.n, generator=self.generator)
-        batch, self.pending = self.pending[: self.size], self.pending[self.size :]
-        return batch
-
-    def state(self) -> dict[str, Tensor]:
-        """What the next batches depend on."""
-        return {"batches:order": self.generator.get_state(), "batches:pending": self.pending}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Puts back what `state` gave."""
-        self.generator.set_state(state["batches:order"])
-        self.pending = state["batches:pending"]
 
 
 class _Loop:
@@ -293,6 +282,8 @@ class _Loop:
         graphed = torch.device(device).type == "cuda" and forward.path != "module" and not draws_in_updates(config)
         self.compute = GraphedUpdate(self._compute, torch.device(device)) if graphed else self._compute
         self.step = 0
+        self.pulled = torch.tensor(True, device=device)  # whether any gradient was not 0 when that was last asked
+        self.always_asks = self.asks = graphed  # a captured update is the same at every step
 
     def run(self) -> None:
         journal = self.journal
@@ -318,6 +309,7 @@ class _Loop:
         if self.batch is not None:
             self.batch.copy_(self.batches.next())
         self.updater.set_rate(self.step)
+        self.asks = self.always_asks or self.step + 1 in self.journal.evaluated
         self.compute()
         self.step += 1
         for callback in self.journal.callbacks:
@@ -332,6 +324,8 @@ class _Loop:
         bad = ~torch.isfinite(loss) & (self.first_bad < 0)
         self.first_bad.copy_(torch.where(bad, self.clock, self.first_bad))
         self.clock += 1
+        if self.asks:
+            self.pulled.copy_(any_nonzero(tensor.grad for tensor in self.updater.tensors))
         self.updater.update()
 
     def look(self) -> None:
@@ -339,7 +333,7 @@ class _Loop:
         if self.journal.due(self.step):
             self.journal.note_divergence(int(self.first_bad))
             if not self.journal.over:
-                self.journal.look(self.step, self.weights, self.state)
+                self.journal.look(self.step, self.weights, self.state, still=not bool(self.pulled))
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next update depends on."""

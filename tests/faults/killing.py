@@ -16,6 +16,7 @@ from grokinterp.run import Run
 from grokinterp.verification import verify
 
 NURSERY = Path(__file__).parent / "nursery.py"
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,11 @@ class Nursery:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),  # the package that is being tested
+            },
         )
         return self
 
