@@ -18,6 +18,7 @@ import grokinterp
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.presets import preset
 from grokinterp.run import Run
+from grokinterp.sweep import plan
 from grokinterp.training import train
 
 CONFIG = RunConfig(
@@ -319,6 +320,37 @@ class TestList:
         assert row["status"] == "unknown"
         assert row["test_accuracy"] is None
         assert shell("list", ".").code == 0
+
+    def test_sweeps_in_the_folder_are_named(self, here, shell):
+        sweep = plan("weights", Run.open("run").config, grid={"model_seed": range(3)})
+        sweep.write()
+        shutil.copytree("run", sweep.path / sweep.points[0].name)
+        (here / "broken").mkdir()
+        (here / "broken" / "sweep.json").write_text("{")
+        rows = json.loads(shell("list", ".", "--json").out)
+        assert [row["run"] for row in rows if "run" in row] == ["run"]
+        assert rows[2] == {"sweep": "weights", "runs": 3, "finished": 1}
+        assert rows[1]["sweep"] == "broken"
+        assert "damaged" in rows[1]["problem"]
+        shown = shell("list", ".").out
+        assert "sweeps (list one by its folder)" in shown
+        assert ["weights", "3", "1"] in [line.split() for line in shown.splitlines()]
+
+    def test_what_is_being_put_in_place_is_no_run_yet(self, here, shell):
+        shutil.copytree("run", ".run.tmp")
+        assert [row["run"] for row in json.loads(shell("list", ".", "--json").out)] == ["run"]
+
+    def test_the_last_line_of_the_metrics_counts(self, here, shell):
+        metrics = here / "run" / "metrics.jsonl"
+        *_, last = metrics.read_text().splitlines()
+        expected = json.loads(last)["test_accuracy"]
+        with metrics.open("a") as file:
+            file.write('{"step": 99, "test_acc')  # is being written
+        assert json.loads(shell("list", ".", "--json").out)[0]["test_accuracy"] == expected
+        metrics.write_text(metrics.read_text() + "\n")
+        assert "its last line is damaged" in json.loads(shell("list", ".", "--json").out)[0]["problem"]
+        metrics.write_text('{"step": 99, "test_accuracy": null}\n')
+        assert json.loads(shell("list", ".", "--json").out)[0]["test_accuracy"] is None
 
     def test_no_runs(self, here, shell):
         (here / "empty").mkdir()

@@ -207,7 +207,8 @@ def test_a_sweep_and_its_readers(tmp_path):
 
 
 @pytest.mark.parametrize("put_back", [True, False])
-def test_a_run_that_is_put_back_while_it_is_read(put_back, tmp_path, monkeypatch):
+@pytest.mark.parametrize("look", [1, 2])
+def test_a_run_that_is_put_back_while_it_is_read(look, put_back, tmp_path, monkeypatch):
     """A run trained elsewhere replaces the one that was here: for an instant there is none, and the reader is at it."""
     short = replace(TINY, schedule=ScheduleConfig(steps=20, evaluate_every=10, checkpoints=20, resume_every=20))
     sweep = plan(tmp_path / "sweep", short, grid={"model_seed": range(2)})
@@ -217,12 +218,14 @@ def test_a_run_that_is_put_back_while_it_is_read(put_back, tmp_path, monkeypatch
     there, away = sweep.path / sweep.points[1].name, sweep.path / ".away.old"
     status, sleep = Run.status, time.sleep
     assert status.fget is not None
-    to_move: list[bool] = []
+    to_move: list[int] = []  # at which look at its status from now
 
     def moving(run):
         if run.path == there and to_move:
-            to_move.pop()
-            there.replace(away)
+            to_move.append(to_move.pop() - 1)
+            if to_move == [0]:
+                to_move.clear()
+                there.replace(away)
         return status.fget(run)
 
     def waiting(seconds):
@@ -232,16 +235,16 @@ def test_a_run_that_is_put_back_while_it_is_read(put_back, tmp_path, monkeypatch
 
     monkeypatch.setattr(Run, "status", property(moving))
     monkeypatch.setattr("grokinterp.run.time.sleep", waiting)
-    to_move.append(True)
+    to_move.append(look)
     table = sweep.table
     assert not to_move
     assert table["status"].tolist() == ["finished", "finished" if put_back else "missing"]
     assert table["failure"].isna().all()
     if put_back:
-        to_move.append(True)
+        to_move.append(1)
     assert sweep.statuses() == ({"finished": 2} if put_back else {"finished": 1, "missing": 1})
     if put_back:
-        to_move.append(True)
+        to_move.append(1)
     rows = describe_runs(sweep.path)
     assert not to_move
     assert [row["status"] for row in rows] == ["finished"] * len(rows)
