@@ -11,10 +11,14 @@ from typing import Any
 import pandas as pd
 
 import grokinterp
-from grokinterp.files import make_folder, write_atomically
+from grokinterp.errors import RunError
+from grokinterp.files import exists, make_subfolder, parse_json, read_bytes, write_atomically
 from grokinterp.jobs import Cell
 from grokinterp.measures import Measure
 
+_VERSION = 1
+_TABLES = ("timeline.parquet", "frequencies.parquet")
+_LARGEST = 1 << 31  # bytes of a table
 _SOURCES = ("measures", "models", "tasks", "fourier.py", "run.py", "jobs.py")
 
 
@@ -67,7 +71,8 @@ class AnalysisCache:
         self.cells: dict[tuple[str, int], Cell] = {}
         try:
             self._load()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged or foreign: computed anew
+        # Damaged or foreign: computed anew. RecursionError: pandas reads JSON that lies in a table.
+        except (RunError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             self.keys, self.checksums, self.cells = {}, {}, {}
 
     def get(self, measure: str, key: str, step: int, checksum: str) -> Cell | None:
@@ -111,7 +116,7 @@ class AnalysisCache:
         Raises:
             RunError: the run's folder cannot be written to.
         """
-        make_folder(self.folder)
+        make_subfolder(self.folder.parent, self.folder.name)
         measures, steps = sorted(self.keys), sorted(self.checksums)
         timeline, frequencies = self.tables(measures, steps)
         index: dict[str, Any] = {}
@@ -131,6 +136,7 @@ class AnalysisCache:
         for file, data in tables.items():
             write_atomically(self.folder / file, data)
         content = {
+            "format_version": _VERSION,
             "summary": summary,
             # An interrupted save leaves tables and index of different analyses; these tell.
             "tables": {file: hashlib.sha256(data).hexdigest() for file, data in tables.items()},
@@ -141,14 +147,16 @@ class AnalysisCache:
 
     def _load(self) -> None:
         file = self.folder / "analysis.json"
-        if not file.is_file():
+        if not exists(file):
             return
-        content = json.loads(file.read_text())
-        for name, digest in content["tables"].items():
-            if hashlib.sha256((self.folder / name).read_bytes()).hexdigest() != digest:
+        content = parse_json(read_bytes(file, most=_LARGEST))
+        if content.get("format_version") != _VERSION:
+            raise ValueError("it is of another format")
+        tables = {name: read_bytes(self.folder / name, most=_LARGEST) for name in _TABLES}
+        for name, data in tables.items():
+            if hashlib.sha256(data).hexdigest() != content["tables"][name]:
                 raise ValueError(f"{name} is of another analysis")
-        timeline = pd.read_parquet(self.folder / "timeline.parquet")
-        frequencies = pd.read_parquet(self.folder / "frequencies.parquet")
+        timeline, frequencies = (pd.read_parquet(io.BytesIO(data)) for data in tables.values())
         rows: dict[Any, dict[Any, float]] = timeline.to_dict("index")  # pyright: ignore[reportAssignmentType]
         blocks = {step: block for step, block in frequencies.groupby(level="step")}  # noqa: C416
         checksums = {int(step): str(value) for step, value in content["checksums"].items()}

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from grokinterp.errors import RunError
 
 MOST_TEXT = 64 << 20  # bytes of a JSON file; status.json has 110 a checkpoint
+LARGEST_CONFIG = 1 << 20  # bytes
 _LONGEST_LINE = 1 << 20
 
 # Flags that not every system has: do not wait for a pipe's writer, do not go where a link leads.
@@ -187,6 +188,20 @@ def read_bytes(path: Path, *, most: int = MOST_TEXT) -> bytes:
             raise RunError(f"{path} is damaged: it has {size:,} bytes, and no such file has more than {most:,}")
         try:
             return file.read(size)
+        except OSError as error:
+            raise cannot("read", path, error) from None
+
+
+def read_tail(path: Path, most: int) -> bytes:
+    """The last bytes of a file, at most so many.
+
+    Raises:
+        RunError: as `read_bytes`, whatever its size.
+    """
+    with _opened(path) as file:
+        try:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+            return file.read(most)
         except OSError as error:
             raise cannot("read", path, error) from None
 

@@ -544,7 +544,7 @@ class TestFailures:
             {"model_seed": 0},
             {"optimizer.lr": 1e30},
             {"task.train_fraction": 1.5},
-            {"model.width": 24_000},
+            {"model.width": 12_000},
             {"model_seed": 1},
             {"task.train_fraction": 0.001},
         ]
@@ -566,10 +566,10 @@ class TestFailures:
         assert kinds == {
             "lr=1e+30": "diverged",
             "train_fraction=1.5": "invalid",
-            "width=24000": "killed",
+            "width=12000": "killed",
             "train_fraction=0.001": "invalid",
         }
-        assert "SIGKILL" in found.failures["width=24000"].message
+        assert "SIGKILL" in found.failures["width=12000"].message
         for name, failure in found.failures.items():
             assert f"failed {name}: {failure}" in ended.stdout
         table = found.table.set_index("run")

@@ -8,6 +8,9 @@ from typing import Any, Literal, get_args, get_origin
 from grokinterp.errors import ConfigError, nearest
 
 STRICT: dict[str, Any] = {"extra": "forbid"}
+LARGEST_INTEGER = 10**12
+WIDEST, DEEPEST = 1 << 24, 1000  # numbers in a layer, and layers: more would not even be counted in time
+_LARGEST = 1e30  # whatever is computed in float32 has room left
 
 
 def require(condition: bool, message: str) -> None:
@@ -23,16 +26,27 @@ def require_one_of(value: Any, names: tuple[str, ...], what: str) -> None:
 def require_finite(value: float, what: str, *, at_least: float = 0.0, above: bool = False) -> None:
     good = math.isfinite(value) and (value > at_least if above else value >= at_least)
     require(good, f"{what} must be a finite number {'>' if above else '>='} {at_least:g}, but is {value!r}")
+    require(value <= _LARGEST, f"{what} must be at most {_LARGEST:g}, but is {value!r}")
 
 
-def require_known_choices(config: Any) -> None:
-    """Refuses a value that its field's Literal does not list: dataclasses do not look at their annotations."""
+def require_in(value: int, what: str, least: int, most: int) -> None:
+    require(least <= value, f"{what} must be at least {least}, but is {value}")
+    require(value <= most, f"{what} must be at most {most:,}, but is {value}")
+
+
+def check_fields(config: Any) -> None:
+    """Refuses a value that its field's Literal does not list, and an integer that counts nothing in this world.
+
+    Dataclasses do not look at their annotations.
+    """
     for item in fields(config):
         hints = (item.type,) if get_origin(item.type) is Literal else get_args(item.type)
         choices = [choice for hint in hints if get_origin(hint) is Literal for choice in get_args(hint)]
         value = getattr(config, item.name)
         if choices and not (value is None and NoneType in hints):
             require_one_of(value, tuple(choices), item.name)
+        if isinstance(value, int):
+            require(abs(value) <= LARGEST_INTEGER, f"{item.name} must be at most 10^12 in size, but is larger")
 
 
 def is_prime(n: int) -> bool:

@@ -1,7 +1,6 @@
 """sweep: brings every run of a sweep to its end, on whatever executor, and survives being killed itself."""
 
 import contextlib
-import json
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grokinterp.config import RunConfig
-from grokinterp.errors import ConfigError, GrokinterpError
+from grokinterp.errors import ConfigError, GrokinterpError, RunError
+from grokinterp.files import parse_json, read_tail
 from grokinterp.locks import hold
 from grokinterp.processes import cores
 from grokinterp.sweep.executors import Executor, LocalExecutor, PutBack, Started
@@ -277,9 +277,8 @@ class _Teller:
 
 def _last_step(metrics: Path) -> int:
     """The last step in the metrics of a run that is under way."""
-    with contextlib.suppress(OSError), metrics.open("rb") as file:
-        file.seek(max(0, metrics.stat().st_size - _TAIL))
-        for line in reversed(file.read().splitlines()):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # its end is still to be written
-                return int(json.loads(line)["step"])
+    with contextlib.suppress(RunError):
+        for line in reversed(read_tail(metrics, _TAIL).splitlines()):
+            with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):  # its end is still to be written
+                return int(parse_json(line)["step"])
     return 0
