@@ -1,7 +1,9 @@
 """Analysis: what `analyze` returns, and the plain object that `--json` prints of it."""
 
+import hashlib
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -25,6 +27,7 @@ class Analysis:
         warnings: what a reader should know before believing the numbers.
         definitions: what each column of `timeline` and `frequencies` means.
         reasons: column -> reason -> steps, for what could not be computed.
+        checksums: by step, SHA-256 of the weights that it was computed from.
     """
 
     run: Run
@@ -35,16 +38,23 @@ class Analysis:
     warnings: tuple[str, ...]
     definitions: dict[str, str]
     reasons: dict[str, dict[str, list[int]]]
+    checksums: dict[int, str]
 
     @property
     def name(self) -> str:
         """The run's folder name, for legends."""
         return self.run.path.name
 
-    @property
+    @cached_property
     def metrics(self) -> pd.DataFrame:
-        """Losses, accuracies and norms on the grid they were evaluated on while training."""
+        """Losses, accuracies and norms on the grid they were evaluated on while training, as when first asked for."""
         return self.run.metrics
+
+    @property
+    def weights_sha256(self) -> str:
+        """One checksum of all weights: SHA-256 of the lines `STEP CHECKSUM`, in the order of the steps."""
+        lines = "".join(f"{step} {checksum}\n" for step, checksum in sorted(self.checksums.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     def curves(self, column: str) -> pd.Series:
         """A column on the finest grid there is: the training's own if it was logged there, else the timeline's."""
@@ -86,6 +96,7 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
         "run": str(run.path),
         "task": {"operation": config.operation, "p": config.p, "train_fraction": config.train_fraction},
         "steps": {"first": steps[0], "last": steps[-1], "count": len(steps)},
+        "weights_sha256": analysis.weights_sha256,
         "reference": {
             "rule": found.rule,
             "step": found.step,

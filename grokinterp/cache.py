@@ -1,9 +1,14 @@
-"""What `analyze` has already computed for a run: parquet tables that a changed rule or weight never serves stale."""
+"""What `analyze` has already computed for a run: tables that a changed rule or weight never serves stale, nor a kill.
 
+Cells go to a journal as they come; at the end tables and their index replace the older ones, and the journal goes.
+"""
+
+import contextlib
 import hashlib
 import inspect
 import io
 import json
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,15 +16,21 @@ from typing import Any
 import pandas as pd
 
 import grokinterp
+from grokinterp.cells import Cells
 from grokinterp.errors import RunError
-from grokinterp.files import exists, make_subfolder, parse_json, read_bytes, write_atomically
+from grokinterp.files import cannot, exists, make_subfolder, parse_json, read_bytes, remove, write_atomically
 from grokinterp.jobs import Cell
+from grokinterp.journal import Entry, Journal
+from grokinterp.locks import hold
 from grokinterp.measures import Measure
 
 _VERSION = 1
+log = logging.getLogger(__name__)
+
+_SOURCES = ("measures", "models", "tasks", "fourier.py", "run.py", "jobs.py")
 _TABLES = ("timeline.parquet", "frequencies.parquet")
 _LARGEST = 1 << 31  # bytes of a table
-_SOURCES = ("measures", "models", "tasks", "fourier.py", "run.py", "jobs.py")
+_ATTEMPTS = 5  # to read what another process is about to replace
 
 
 @cache
@@ -59,132 +70,160 @@ def _source(function: Any) -> str:
 
 
 class AnalysisCache:
-    """The cells of a run, by measure and step; read from `analysis/`, and written back there.
+    """What a run's `analysis/` keeps, read when it is entered; and, of what is put there meanwhile, kept at once.
 
-    A cell is valid as long as its measure's key and the checksum of its step's weights are what they were.
+    One analysis at a time keeps what it computes: it holds the folder until it is left. Another one computes for
+    itself, since to wait for hours for the end of other measures would be worse; it reads what is kept as it begins.
+
+    Attributes:
+        cells: what is known.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.keys: dict[str, str] = {}
-        self.checksums: dict[int, str] = {}
-        self.cells: dict[tuple[str, int], Cell] = {}
+        self.cells = Cells()
+        self._journal = Journal(folder / "unfinished.jsonl")
+        self._holding = contextlib.ExitStack()
+        self._refused: RunError | None = None
+        self._said = False
+        self._changed = False
+        self._summary: Any = None
+
+    def __enter__(self) -> "AnalysisCache":
         try:
-            self._load()
-        # Damaged or foreign: computed anew. RecursionError: pandas reads JSON that lies in a table.
-        except (RunError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            self.keys, self.checksums, self.cells = {}, {}, {}
+            make_subfolder(self.folder.parent, self.folder.name)
+            self._holding.enter_context(hold(self.folder))
+        except RunError as error:  # another analysis is at work, or the disk is read-only: the run can still be read
+            self._refused = error
+        try:
+            self._read()
+        except BaseException:
+            self._holding.close()
+            raise
+        return self
 
-    def get(self, measure: str, key: str, step: int, checksum: str) -> Cell | None:
-        if self.keys.get(measure) != key or self.checksums.get(step) != checksum:
-            return None
-        return self.cells.get((measure, step))
+    def __exit__(self, *_: object) -> None:
+        self._holding.close()
 
-    def put(self, measure: str, key: str, step: int, checksum: str, cell: Cell) -> None:
-        if self.keys.get(measure) != key:
-            self.cells = {where: kept for where, kept in self.cells.items() if where[0] != measure}
-            self.keys[measure] = key
-        if self.checksums.get(step) != checksum:
-            self.cells = {where: kept for where, kept in self.cells.items() if where[1] != step}
-            self.checksums[step] = checksum
-        self.cells[measure, step] = cell
-
-    def tables(self, measures: list[str], steps: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The timeline (by step) and the table over frequencies (by step and k) of some measures and steps."""
-        rows, long = [], []
-        for step in steps:
-            row: dict[str, float] = {"step": step}
-            arrays: dict[str, list[float]] = {}
-            for measure in measures:
-                cell = self.cells.get((measure, step), Cell())
-                row |= cell.scalars
-                arrays |= cell.arrays
-            rows.append(row)
-            if arrays:
-                length = max(len(values) for values in arrays.values())
-                block = pd.DataFrame({name: pd.Series(values, dtype=float) for name, values in arrays.items()})
-                block.insert(0, "k", range(1, length + 1))
-                block.insert(0, "step", step)
-                long.append(block)
-        timeline = pd.DataFrame(rows, columns=None if rows else ["step"]).set_index("step")
-        frequencies = pd.concat(long, ignore_index=True) if long else pd.DataFrame(columns=["step", "k"])
-        return timeline, frequencies.set_index(["step", "k"])
+    def put(self, step: int, checksum: str, cells: list[tuple[str, str, Cell]]) -> None:
+        """Keeps what was computed of a checkpoint: cells by measure and key, of weights with that checksum."""
+        for measure, key, cell in cells:
+            self.cells.put(measure, key, step, checksum, cell)
+        self._changed = True
+        if self._may_keep():
+            try:
+                self._journal.append(Entry(step, checksum, cells))
+            except RunError as error:
+                self._refused = error
+                self._may_keep()
 
     def save(self, summary: dict[str, Any]) -> None:
-        """Writes the tables and `analysis.json`.
+        """Writes the tables and `analysis.json`, where anything in them is new."""
+        summary = json.loads(json.dumps(summary))  # lists for tuples, as it is read back
+        if (not self._changed and summary == self._summary) or not self._may_keep():
+            return
+        try:
+            self._write(summary)
+        except RunError as error:
+            self._refused = error
+            self._may_keep()
 
-        Raises:
-            RunError: the run's folder cannot be written to.
-        """
-        make_subfolder(self.folder.parent, self.folder.name)
-        measures, steps = sorted(self.keys), sorted(self.checksums)
-        timeline, frequencies = self.tables(measures, steps)
-        index: dict[str, Any] = {}
-        for name in measures:
-            mine = {step: cell for (measure, step), cell in self.cells.items() if measure == name}
-            index[name] = {
-                "key": self.keys[name],
-                "steps": sorted(mine),
-                "scalars": list(dict.fromkeys(column for cell in mine.values() for column in cell.scalars)),
-                "arrays": {
-                    column: [step for step, cell in mine.items() if column in cell.arrays]
-                    for column in dict.fromkeys(column for cell in mine.values() for column in cell.arrays)
-                },
-                "reasons": _by_reason(mine),
-            }
-        tables = {"timeline.parquet": _parquet(timeline), "frequencies.parquet": _parquet(frequencies)}
-        for file, data in tables.items():
-            write_atomically(self.folder / file, data)
+    def _may_keep(self) -> bool:
+        """Whether this analysis is the one that keeps what it computes; if not, that is said once."""
+        if self._refused is not None and not self._said:
+            self._said = True
+            log.warning("the analysis was not cached: %s", self._refused)
+        return self._refused is None
+
+    def _write(self, summary: Any) -> None:
+        for file in _TABLES:  # what a kill left the last time
+            self._settle(file, self._digests().get(file))
+        timeline, frequencies = self.cells.tables(sorted(self.cells.keys), sorted(self.cells.checksums))
+        tables = {file: _parquet(table) for file, table in zip(_TABLES, (timeline, frequencies), strict=True)}
         content = {
             "format_version": _VERSION,
             "summary": summary,
-            # An interrupted save leaves tables and index of different analyses; these tell.
-            "tables": {file: hashlib.sha256(data).hexdigest() for file, data in tables.items()},
-            "measures": index,
-            "checksums": {str(step): checksum for step, checksum in self.checksums.items()},
+            # Tables are renamed after the index that describes them is written: by these a reader knows them.
+            "tables": {file: _digest(data) for file, data in tables.items()},
+            "measures": self.cells.index(),
+            "checksums": {str(step): checksum for step, checksum in sorted(self.cells.checksums.items())},
         }
-        write_atomically(self.folder / "analysis.json", json.dumps(content, indent=1) + "\n")
+        for file, data in tables.items():
+            write_atomically(self.folder / _pending(file), data)
+        # One line an entry: a list of five thousand steps is one that nobody reads.
+        lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(part)}" for name, part in content.items())
+        write_atomically(self.folder / "analysis.json", f"{{\n{lines}\n}}\n")
+        for file, digest in content["tables"].items():
+            self._settle(file, digest)
+        self._journal.remove()
+        self._changed, self._summary = False, summary
 
-    def _load(self) -> None:
-        file = self.folder / "analysis.json"
-        if not exists(file):
+    def _settle(self, file: str, digest: str | None) -> None:
+        """Gives a table that was written beside the old one its name, if the index means it; else it goes."""
+        pending = self.folder / _pending(file)
+        if not exists(pending):
             return
-        content = parse_json(read_bytes(file, most=_LARGEST))
+        if _digest(self._bytes(pending.name)) != digest:
+            remove(pending)
+            return
+        try:
+            pending.replace(self.folder / file)
+        except OSError as error:
+            raise cannot("write", self.folder / file, error) from None
+
+    def _digests(self) -> dict[str, Any]:
+        try:
+            return dict(parse_json(self._bytes("analysis.json"))["tables"])
+        except (ValueError, LookupError, TypeError):
+            return {}
+
+    def _read(self) -> None:
+        """Takes over tables and journal; where another process saves meanwhile, once more."""
+        for _ in range(_ATTEMPTS):
+            before = self._bytes("analysis.json")
+            self.cells, self._summary = Cells(), None
+            try:
+                if before:
+                    self._restore(before)
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                log.debug("%s is damaged or foreign (%s): computed anew", self.folder, error)
+                self.cells, self._summary = Cells(), None
+            for entry in self._journal.entries():
+                for measure, key, cell in entry.cells:
+                    self.cells.put(measure, key, entry.step, entry.checksum, cell)
+                self._changed = True
+            if self._bytes("analysis.json") == before:
+                return
+
+    def _restore(self, index: bytes) -> None:
+        content = parse_json(index)
         if content.get("format_version") != _VERSION:
             raise ValueError("it is of another format")
-        tables = {name: read_bytes(self.folder / name, most=_LARGEST) for name in _TABLES}
-        for name, data in tables.items():
-            if hashlib.sha256(data).hexdigest() != content["tables"][name]:
-                raise ValueError(f"{name} is of another analysis")
-        timeline, frequencies = (pd.read_parquet(io.BytesIO(data)) for data in tables.values())
-        rows: dict[Any, dict[Any, float]] = timeline.to_dict("index")  # pyright: ignore[reportAssignmentType]
-        blocks = {step: block for step, block in frequencies.groupby(level="step")}  # noqa: C416
+        tables = [self._table(file, content["tables"][file]) for file in _TABLES]
         checksums = {int(step): str(value) for step, value in content["checksums"].items()}
-        for name, entry in content["measures"].items():
-            reasons = {
-                (step, column): reason
-                for column, by_reason in entry["reasons"].items()
-                for reason, steps in by_reason.items()
-                for step in steps
-            }
-            for step in entry["steps"]:
-                columns = [column for column, steps in entry["arrays"].items() if step in steps]
-                self.cells[name, step] = Cell(
-                    {column: rows[step][column] for column in entry["scalars"]},
-                    {column: blocks[step][column].tolist() for column in columns},
-                    {column: reason for (where, column), reason in reasons.items() if where == step},
-                )
-            self.keys[name] = str(entry["key"])
-        self.checksums = checksums
+        self.cells.restore(content["measures"], checksums, *tables)
+        self._summary = content["summary"]
+
+    def _table(self, file: str, digest: str) -> pd.DataFrame:
+        for data in map(self._bytes, (file, _pending(file))):
+            if _digest(data) == digest:
+                return pd.read_parquet(io.BytesIO(data))
+        raise ValueError(f"{file} is of another analysis")
+
+    def _bytes(self, file: str) -> bytes:
+        """What a file here holds; nothing where it cannot be read."""
+        try:
+            return read_bytes(self.folder / file, most=_LARGEST)
+        except RunError:
+            return b""
 
 
-def _by_reason(cells: dict[int, Cell]) -> dict[str, dict[str, list[int]]]:
-    """column -> reason -> steps."""
-    found: dict[str, dict[str, list[int]]] = {}
-    for step, cell in sorted(cells.items()):
-        for column, reason in cell.reasons.items():
-            found.setdefault(column, {}).setdefault(reason, []).append(step)
-    return found
+def _pending(file: str) -> str:
+    return f".{file}.next"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

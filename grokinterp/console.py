@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Hashable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from rich.markup import escape as without_markup
 from rich.table import Table
 
 from grokinterp.errors import GrokinterpError, one_line
-from grokinterp.run import Run, list_runs
+from grokinterp.metrics import last_line
+from grokinterp.run import Run, list_runs, settled
 from grokinterp.statistics import FATES, SEEDS, summarize
 from grokinterp.training.estimate import duration
 
@@ -98,27 +100,44 @@ def show_analysis(analysis: "Analysis") -> None:
 
 
 def describe_runs(folder: Path) -> list[dict[str, Any]]:
-    """One plain row a run in a folder; a damaged one says what is wrong with it."""
-    rows = []
+    """One plain row a run in a folder, then one a sweep; a damaged one says what is wrong with it."""
+    rows: list[dict[str, Any]] = []
     for path in list_runs(folder):
-        row: dict[str, Any] = {"run": path.name}
         try:
-            run = Run.open(path)
-            status, metrics = run.status, run.metrics
-            row |= {
-                "task": run.config.task.title,
-                "train_fraction": run.config.task.train_fraction,
-                "model": run.config.model.kind,
-                "status": status.get("status", "unknown"),
-                "step": status.get("step"),
-                "checkpoints": len(run.steps),
-                "train_accuracy": _last(metrics, "train_accuracy"),
-                "test_accuracy": _last(metrics, "test_accuracy"),
-            }
+            row = settled(path, partial(_describe_run, path))
         except GrokinterpError as error:
-            row["problem"] = str(error)
+            if not path.exists():  # removed meanwhile
+                continue
+            row = {"run": path.name, "problem": str(error)}
         rows.append(row)
-    return rows
+    return rows + [_describe_sweep(file.parent) for file in sorted(folder.glob("[!.]*/sweep.json"))]
+
+
+def _describe_run(path: Path) -> dict[str, Any]:
+    run = Run.open(path)
+    status, last = run.status, last_line(path / "metrics.jsonl")
+    metrics = {} if last is None else last.values
+    return {
+        "run": path.name,
+        "task": run.config.task.title,
+        "train_fraction": run.config.task.train_fraction,
+        "model": run.config.model.kind,
+        "status": status.get("status", "unknown"),
+        "step": status.get("step"),
+        "checkpoints": len(run.steps),
+        "train_accuracy": _finite(metrics.get("train_accuracy")),
+        "test_accuracy": _finite(metrics.get("test_accuracy")),
+    }
+
+
+def _describe_sweep(path: Path) -> dict[str, Any]:
+    from grokinterp.sweep import Sweep
+
+    try:
+        statuses = Sweep.open(path).statuses()
+    except GrokinterpError as error:
+        return {"sweep": path.name, "problem": str(error)}
+    return {"sweep": path.name, "runs": statuses.total(), "finished": statuses["finished"]}
 
 
 def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -126,7 +145,20 @@ def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     console = _Console(highlight=False)
     if not rows:
         console.print(f"no runs in {escape(str(folder))}: `grokinterp demo` makes one")
-        return
+    runs, sweeps = ([row for row in rows if kind in row] for kind in ("run", "sweep"))
+    if runs:
+        console.print(_runs_table(runs))
+    if sweeps:
+        table = Table(box=SIMPLE, pad_edge=False, title="sweeps (list one by its folder)", title_justify="left")
+        for heading in ("sweep", "runs", "finished"):
+            table.add_column(heading, justify="left" if heading == "sweep" else "right", overflow="fold")
+        for row in sweeps:
+            counts = [row["problem"]] if "problem" in row else [f"{row['runs']:,}", f"{row['finished']:,}"]
+            table.add_row(*map(escape, (row["sweep"], *counts)))
+        console.print(table)
+
+
+def _runs_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(
         box=SIMPLE, pad_edge=False, collapse_padding=True, title="accuracy on train and test inputs, if known"
     )
@@ -140,11 +172,11 @@ def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
         accuracies = [row["train_accuracy"], row["test_accuracy"]]
         cells += [row["checkpoints"], *("-" if a is None else f"{a:.3f}" for a in accuracies)]
         table.add_row(*(escape(cell) if isinstance(cell, str) else _number(cell) for cell in cells))
-    console.print(table)
+    return table
 
 
-def _last(metrics: Any, name: str) -> float | None:
-    return float(metrics[name].iloc[-1]) if name in metrics and len(metrics) else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _number(value: float | None) -> str:

@@ -64,3 +64,10 @@ def require_memory(need: int, what: str) -> None:
             f"{what} takes {need / 1e9:,.1f} GB of memory or more, and {have / 1e9:,.1f} GB can be had here: "
             "choose smaller sizes"
         )
+
+
+def release_freed_memory() -> None:
+    """Gives freed memory back to the kernel, before other processes are to need it."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)

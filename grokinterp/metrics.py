@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.errors import RunError
-from grokinterp.files import exists, parse_json, read_lines
+from grokinterp.files import exists, parse_json, read_lines, read_tail
 
 _MOST_COLUMNS = 200
+_LONGEST = 1 << 16  # bytes of two lines
 LAST_STEP = 10**12  # of any run
 
 
@@ -53,6 +54,23 @@ def metric_lines(file: Path, *, tolerant: bool = False) -> Iterator[MetricLine]:
                 return
             raise RunError(f"{file}, line {number} is damaged: resume the run, which writes later lines anew")
         yield found
+
+
+def last_line(file: Path) -> MetricLine | None:
+    """The last whole line, without reading those before it; None where there is none.
+
+    Raises:
+        RunError: it is damaged, or the file cannot be read.
+    """
+    if not exists(file):
+        return None
+    whole, _, _ = read_tail(file, _LONGEST).rpartition(b"\n")
+    if not whole:
+        return None
+    found = _parsed(whole.rpartition(b"\n")[2] + b"\n")
+    if found is None:
+        raise RunError(f"{file}: its last line is damaged: resume the run, which writes later lines anew")
+    return found
 
 
 def read_metrics(file: Path) -> pd.DataFrame:

@@ -2,10 +2,14 @@
 
 import hashlib
 import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pandas as pd
 import torch
@@ -26,7 +30,12 @@ if TYPE_CHECKING:
 
 StatusName = Literal["running", "finished", "stopped", "diverged"]
 
+Folder = Literal["weights", "logits"]
+FOLDERS: tuple[Folder, ...] = ("weights", "logits")
+
 _KEPT_NAME = re.compile(r"step_([0-9]{6,13})\.safetensors")
+_ATTEMPTS, _PAUSE = 3, 0.01  # seconds between them
+_Read = TypeVar("_Read")
 MOST_RECORDED = 1 << 28  # numbers in a recorded model, whose size no configuration says
 
 
@@ -142,12 +151,21 @@ class Run:
         return parameter_shapes(self.config.model, self.config.task)
 
     def checksum(self, step: int) -> str:
-        """SHA-256 of what was kept at a step, from the files as they are now."""
-        digest = hashlib.sha256()
-        for folder in ("weights", "logits"):
-            if exists(self.path / folder / file_name(step)):
-                digest.update(self.read_kept(folder, step))
-        return digest.hexdigest()
+        """SHA-256 of what was kept at a step, from the files as they are now.
+
+        Raises:
+            RunError: nothing was kept there.
+        """
+        return _checksum(self._contents(step))
+
+    def recorded_checksums(self) -> dict[int, str]:
+        """By step, what `checksum` gave when the files were written, as far as status.json records it."""
+        by_step: dict[int, list[str]] = {}
+        for name, checksum in sorted(self.status.get("checksums", {}).items(), reverse=True):
+            match = _KEPT_NAME.fullmatch(name.rpartition("/")[2])
+            if match:
+                by_step.setdefault(int(match[1]), []).append(str(checksum))
+        return {step: _combined(checksums) for step, checksums in by_step.items()}
 
     def model(self, step: int) -> nn.Module:
         """The model as it was at a step: a HookedTransformer, or an MLP with hooks."""
@@ -172,7 +190,8 @@ class Run:
         task, forward = self.classification, self.forward
         n, c = len(task.inputs), task.n_classes
         require_memory(16 * n * c, f"the logits of {n:,} inputs and {c:,} classes")  # twice, in float64
-        weights = self.weights(step)
+        contents = self._contents(step)  # read once: the checksum is that of what is evaluated
+        weights = self._kept("weights", step, contents).tensors
 
         return Snapshot(
             task,
@@ -182,27 +201,28 @@ class Run:
             trained=tuple(name for name in weights if trains(name)),
             forward=lambda changed: forward.logits(changed, task.tokens),
             activity=lambda: Activity(*forward.activity(weights, task.tokens)),
+            checksum=_checksum(contents),
         )
 
     def _recorded_snapshot(self, step: int) -> "Snapshot":
         from grokinterp.measures import Snapshot
 
+        contents = self._contents(step)
         weights, trained = None, None
-        if exists(self.path / "weights" / file_name(step)):
-            kept = self._kept("weights", step)
+        if "weights" in contents:
+            kept = self._kept("weights", step, contents)
             frozen, weights = kept.metadata.get("frozen", "[]"), kept.tensors
             trained = tuple(name for name in weights if name not in parse_json(frozen))
-        snapshot = Snapshot.from_logits(
-            self.classification, self._kept("logits", step).tensors["logits"], weights=weights, step=step
-        )
-        return replace(snapshot, trained=trained)
+        logits = self._kept("logits", step, contents).tensors["logits"]
+        snapshot = Snapshot.from_logits(self.classification, logits, weights=weights, step=step)
+        return replace(snapshot, trained=trained, checksum=_checksum(contents))
 
     @cached_property
     def forward(self) -> Forward:
         """The exact forward pass of this run's architecture."""
         return forward_for(self.config.model, self.task)
 
-    def read_kept(self, folder: Literal["weights", "logits"], step: int) -> bytes:
+    def read_kept(self, folder: Folder, step: int) -> bytes:
         """What a kept file holds; no more than its configuration lets it have."""
         if folder == "logits":
             shapes = self._logits_shape()
@@ -214,16 +234,23 @@ class Run:
     def _logits_shape(self) -> Shapes:
         return {"logits": (len(self.classification.inputs), self.classification.n_classes)}
 
-    def _kept(self, folder: Literal["weights", "logits"], step: int) -> TensorFile:
-        file = self.path / folder / file_name(step)
-        if not exists(file):
+    def _contents(self, step: int, folders: tuple[Folder, ...] = FOLDERS) -> dict[Folder, bytes]:
+        """The files kept at a step, by folder."""
+        contents: dict[Folder, bytes] = {
+            name: self.read_kept(name, step) for name in folders if exists(self.path / name / file_name(step))
+        }
+        if not contents:
             kept = self.steps
             near = min(kept, key=lambda other: abs(other - step), default=None)
             hint = f"the nearest step kept is {near}" if near is not None else "no step was kept"
-            raise RunError(f"{self.path} kept no {folder} at step {step}: {hint}")
-        return self.parse_kept(folder, step, self.read_kept(folder, step))
+            raise RunError(f"{self.path} kept no {folders[0]} at step {step}: {hint}")
+        return contents
 
-    def parse_kept(self, folder: Literal["weights", "logits"], step: int, data: bytes) -> TensorFile:
+    def _kept(self, folder: Folder, step: int, contents: Mapping[Folder, bytes] = MappingProxyType({})) -> TensorFile:
+        data = contents[folder] if folder in contents else self._contents(step, (folder,))[folder]
+        return self.parse_kept(folder, step, data)
+
+    def parse_kept(self, folder: Folder, step: int, data: bytes) -> TensorFile:
         """Tensors from the content of the file that was kept at a step.
 
         Args:
@@ -262,6 +289,25 @@ class Run:
         return content
 
 
+def settled(folder: Path, read: Callable[[], _Read]) -> _Read:
+    """What `read` gives of a run that another process may be putting in place of another: of one of the two."""
+    for _ in range(_ATTEMPTS - 1):
+        before = _identity(folder)
+        with suppress(RunError):  # lest that be why
+            found = read()
+            if _identity(folder) == before:
+                return found
+        time.sleep(_PAUSE)
+    return read()
+
+
+def _identity(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
+
+
 def list_runs(folder: str | Path) -> list[Path]:
     """The run folders directly below `folder`, by name.
 
@@ -271,7 +317,7 @@ def list_runs(folder: str | Path) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise RunError(f"{root} is not a folder: give the one that holds the runs")
-    return sorted(path.parent for path in root.glob("*/config.json"))
+    return sorted(path.parent for path in root.glob("[!.]*/config.json"))
 
 
 def parse_step(reference: str) -> tuple[str, int]:
@@ -297,6 +343,15 @@ def kept_steps(folder: Path) -> list[int]:
     matches = (_KEPT_NAME.fullmatch(entry.name) for entry in folder.iterdir())
     steps = (int(match[1]) for match in matches if match and file_name(int(match[1])) == match[0])
     return sorted(step for step in steps if step <= LAST_STEP)
+
+
+def _checksum(contents: Mapping[Folder, bytes]) -> str:
+    return _combined([hashlib.sha256(contents[folder]).hexdigest() for folder in FOLDERS if folder in contents])
+
+
+def _combined(checksums: list[str]) -> str:
+    """One checksum for the files of a step: that of the only one, or one over those of several."""
+    return checksums[0] if len(checksums) == 1 else hashlib.sha256(" ".join(checksums).encode()).hexdigest()
 
 
 def _wrong_frozen(text: str) -> str:

@@ -6,20 +6,23 @@ is evaluated, of which each process holds one in memory; keys that died after gr
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from grokinterp.analysis import Analysis
-from grokinterp.cache import AnalysisCache, measure_key
+from grokinterp.cache import AnalysisCache
 from grokinterp.cautions import cautions
+from grokinterp.cells import Cells
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
-from grokinterp.jobs import Cell, Job, evaluate, keys_job, measure_job, union_job
+from grokinterp.evaluator import Evaluator
+from grokinterp.jobs import Job, keys_job, measure_job, union_job
 from grokinterp.measures import (
     RULES,
     KeyFrequencies,
     Reference,
-    Snapshot,
     evaluation_pairs,
     key_frequencies,
     registered,
@@ -29,7 +32,6 @@ from grokinterp.measures.frequencies import require_rule
 from grokinterp.memory import keep_freed_memory
 from grokinterp.run import Run
 from grokinterp.transition import find_transition, first_reaching
-from grokinterp.workers import evaluate_in_workers, worker_count
 
 log = logging.getLogger(__name__)
 
@@ -84,44 +86,69 @@ def analyze(
         raise RunError(f"{run.path} kept no checkpoint yet: there is nothing to analyze")
     chosen = select_steps(kept, steps)
     keep_freed_memory()
-    cells = _Cells(run, AnalysisCache(run.path / "analysis"), workers, progress)
-    keys = keys_job(rule)
     wanted = _wanted(measures)
-    reference = _reference(run, kept, cells, rule, frequencies, reference_step)
+    cache = AnalysisCache(run.path / "analysis")
+    evaluator = Evaluator(run, cache, workers, progress)
+    reference = _reference(run, kept, evaluator, rule, frequencies, reference_step)
+    with cache:
+        analysis = _analysis(run, chosen, kept, wanted, rule, reference, evaluator)
+        cache.save(analysis.summary())
+    return analysis
+
+
+def _analysis(
+    run: Run,
+    chosen: list[int],
+    kept: list[int],
+    wanted: list[Job],
+    rule: Rule,
+    reference: Reference,
+    evaluator: Evaluator,
+) -> Analysis:
+    keys, metrics, cells = keys_job(rule), run.metrics, evaluator.cache.cells
+    of = reference.frequencies.step
+    assert of is not None
+    read = evaluator.snapshot(of).checksum
     jobs = [keys, *(replace(job, frequencies=reference.frequencies.values) for job in wanted)]
-    since = _since_grokking(run, kept, reference)
-    cells.fill({step: jobs if step in set(chosen) else [keys] for step in sorted({*chosen, *since})})
-    reference = _with_union(reference, {step: _keys_at(cells.at(keys, step)) for step in since})
+    since = _since_grokking(run, kept, reference, metrics)
+    selected = set(chosen)
+    evaluator.fill({step: jobs if step in selected else [keys] for step in sorted({*chosen, *since})})
+    since = [step for step in since if step not in evaluator.vanished]
+    reference = _with_union(reference, {step: _keys_at(cells, step) for step in since})
     if reference.lost:
         unions = [union_job(job, reference.union) for job in jobs if job.measure.name in _PROGRESS]
-        cells.fill(dict.fromkeys(chosen, unions))
+        evaluator.fill({step: unions for step in chosen if step not in evaluator.vanished})
         jobs += unions
+    chosen = [step for step in chosen if step not in evaluator.vanished]
+    evaluator.require_unchanged(of, read)
+    if not chosen:
+        raise RunError(f"{run.path}: every checkpoint was removed while it was analyzed: analyze it again")
 
     names = [job.measure.name for job in jobs]
-    cache = cells.cache
-    timeline, long = cache.tables(names, chosen)
+    timeline, long = cells.tables(names, chosen)
     config = run.config
     transition = find_transition(
         timeline,
         n_classes=run.classification.n_classes,
-        metrics=run.metrics,
+        metrics=metrics,
         cross_entropy=config.loss == "cross_entropy",
         memorization_budget=config.schedule.memorization_budget if config.schedule else None,
         status=str(run.status.get("status", "running")),
     )
     definitions = {column.name: column.definition for job in jobs for column in job.measure.columns}
-    reasons: dict[str, dict[str, list[int]]] = {}
-    for name in names:
-        for step in chosen:
-            for column, reason in cache.cells[name, step].reasons.items():
-                reasons.setdefault(column, {}).setdefault(reason, []).append(step)
-    warnings = cautions(run, reference, transition, timeline, reasons)
-    analysis = Analysis(run, timeline, long, reference, transition, tuple(warnings), definitions, reasons)
-    try:
-        cache.save(analysis.summary())
-    except RunError as error:  # a run on a read-only disk can still be read
-        log.warning("the analysis was not cached: %s", error)
-    return analysis
+    reasons = cells.reasons(names, chosen)
+    warnings = (*evaluator.warnings(), *cautions(run, reference, transition, timeline, reasons))
+    return Analysis(
+        run,
+        timeline,
+        long,
+        reference,
+        transition,
+        warnings,
+        definitions,
+        reasons,
+        {step: cells.checksums[step] for step in chosen},
+    )
 
 
 def select_steps(kept: Sequence[int], steps: str | Sequence[int] | None) -> list[int]:
@@ -162,78 +189,10 @@ def _wanted(measures: Sequence[str | Callable[..., Any]] | None) -> list[Job]:
     return list(jobs.values())
 
 
-@dataclass
-class _Cells:
-    """Evaluates jobs that the cache does not hold; one checkpoint is in memory at a time."""
-
-    run: Run
-    cache: AnalysisCache
-    workers: int | None
-    progress: Callable[[int, int], None] | None
-    current: Snapshot | None = None
-    checksums: dict[int, str] = field(default_factory=dict)
-    keys: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
-
-    def fill(self, plan: Mapping[int, Sequence[Job]]) -> None:
-        """Computes the jobs of each step, where the cache does not hold them."""
-        missing = {step: [job for job in jobs if self._cached(job, step) is None] for step, jobs in plan.items()}
-        todo = {step: jobs for step, jobs in missing.items() if jobs}
-        done = len(plan) - len(todo)
-        self._tell(done, len(plan))
-        count = worker_count(self.run, len(todo)) if self.workers is None else self.workers
-        elsewhere = {step: [job for job in jobs if job.source is not None] for step, jobs in todo.items()}
-        if count and any(elsewhere.values()):
-            for step, cells in evaluate_in_workers(self.run, elsewhere, count):
-                for job, cell in zip(elsewhere[step], cells, strict=True):
-                    self._put(job, step, cell)
-                done += 1
-                self._tell(done, len(plan))
-        for step, jobs in todo.items():
-            for job in jobs:
-                self.at(job, step)
-            done += 1
-            self._tell(min(done, len(plan)), len(plan))
-
-    def at(self, job: Job, step: int) -> Cell:
-        """What a job gives at a step."""
-        cell = self._cached(job, step)
-        if cell is None:
-            cell = evaluate(job, self.snapshot(step))
-            self._put(job, step, cell)
-        return cell
-
-    def snapshot(self, step: int) -> Snapshot:
-        if self.current is None or self.current.step != step:
-            self.current = None  # freed before the next is made
-            self.current = self.run.snapshot(step)
-        return self.current
-
-    def _cached(self, job: Job, step: int) -> Cell | None:
-        return self.cache.get(job.measure.name, self._key(job), step, self._checksum(step))
-
-    def _put(self, job: Job, step: int, cell: Cell) -> None:
-        self.cache.put(job.measure.name, self._key(job), step, self._checksum(step), cell)
-
-    def _checksum(self, step: int) -> str:
-        if step not in self.checksums:
-            self.checksums[step] = self.run.checksum(step)
-        return self.checksums[step]
-
-    def _key(self, job: Job) -> str:
-        which = (job.measure.name, job.frequencies)
-        if which not in self.keys:
-            self.keys[which] = measure_key(job.measure, job.frequencies)
-        return self.keys[which]
-
-    def _tell(self, done: int, total: int) -> None:
-        if self.progress is not None:
-            self.progress(done, total)
-
-
 def _reference(
     run: Run,
     kept: list[int],
-    cells: _Cells,
+    evaluator: Evaluator,
     rule: Rule,
     frequencies: Sequence[int] | None,
     reference_step: int | None,
@@ -249,7 +208,7 @@ def _reference(
         if frequencies is not None:
             raise ConfigError(f"frequencies were given, but {reason}")
         return Reference(KeyFrequencies((), rule, step=step, reason=reason))
-    snapshot = cells.snapshot(step)
+    snapshot = evaluator.snapshot(step)
     generalizes = bool(snapshot.hits[evaluation_pairs(snapshot)].mean() >= 0.9)
     by_rule: dict[str, tuple[int, ...]] = {}
     for name in RULES:
@@ -264,9 +223,9 @@ def _reference(
     return Reference(found, generalizes, found.values, (), by_rule)
 
 
-def _since_grokking(run: Run, kept: Sequence[int], reference: Reference) -> list[int]:
+def _since_grokking(run: Run, kept: Sequence[int], reference: Reference, metrics: pd.DataFrame) -> list[int]:
     """The steps from T_grok(0.95) on, at which keys may be found that the reference step has lost."""
-    found, grokked = reference.frequencies, first_reaching(run.metrics, "test_accuracy", 0.95).step
+    found, grokked = reference.frequencies, first_reaching(metrics, "test_accuracy", 0.95).step
     if run.classification.group is None or found.rule == "given" or grokked is None or (found.step or 0) < grokked:
         return []
     return [step for step in kept if step >= grokked]
@@ -281,5 +240,5 @@ def _with_union(reference: Reference, keys: Mapping[int, set[int]]) -> Reference
     return replace(reference, union=tuple(sorted(found.union(*keys.values()))), lost=lost)
 
 
-def _keys_at(cell: Cell) -> set[int]:
-    return {k for k, held in enumerate(cell.arrays.get("is_key", []), start=1) if held}
+def _keys_at(cells: Cells, step: int) -> set[int]:
+    return {k for k, held in enumerate(cells.array("key_frequencies", "is_key", step), start=1) if held}

@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, Queue
@@ -27,6 +27,8 @@ _WORTHWHILE = 100_000_000
 _MOST = 8  # each holds a few hundred megabytes
 _LEAST_CHECKPOINTS = 8
 
+Answer = tuple[int, list[Cell], str]  # step, its cells, and the checksum of what they were computed from
+
 
 def worker_count(run: Run, checkpoints: int) -> int:
     """How many workers `analyze` starts of itself: one a core where there is much to do, else none."""
@@ -36,8 +38,8 @@ def worker_count(run: Run, checkpoints: int) -> int:
     return count if count > 1 else 0
 
 
-def evaluate_in_workers(run: Run, plan: Mapping[int, Sequence[Job]], count: int) -> Iterator[tuple[int, list[Cell]]]:
-    """The cells of each step's jobs, in the order in which they are done.
+def evaluate_in_workers(run: Run, plan: Mapping[int, Sequence[Job]], count: int) -> Iterator[Answer]:
+    """The cells of each step's jobs, in the order in which they are done, and the checksum of what they are of.
 
     A step that a worker fails at is left out: the caller is to try it, and to say what is wrong.
 
@@ -49,7 +51,7 @@ def evaluate_in_workers(run: Run, plan: Mapping[int, Sequence[Job]], count: int)
     steps: Queue[int] = Queue()
     for step in plan:
         steps.put(step)
-    answers: Queue[tuple[int, list[Cell]] | None] = Queue()
+    answers: Queue[Answer | None] = Queue()
     with ExitStack() as stack:
         for _ in range(count):
             worker = stack.enter_context(_Worker(run))
@@ -68,12 +70,12 @@ def _serve(worker: "_Worker", plan: Mapping[int, Sequence[Job]], steps: Queue[in
     try:
         while True:
             step = steps.get_nowait()
-            cells = worker.ask(step, plan[step])
-            if cells is not None:
-                answers.put((step, cells))
+            answer = worker.ask(step, plan[step])
+            if answer is not None:
+                answers.put(answer)
     except Empty:
         pass
-    except (ProcessDied, ValueError, KeyError) as error:
+    except (ProcessDied, ValueError, KeyError, TypeError) as error:
         log.warning("a worker process ended unexpectedly (%s): what it had to do is done without it", error)
     finally:
         answers.put(None)
@@ -87,11 +89,10 @@ class _Worker(JsonProcess):
     def __enter__(self) -> "_Worker":
         return self
 
-    def ask(self, step: int, jobs: Sequence[Job]) -> list[Cell] | None:
+    def ask(self, step: int, jobs: Sequence[Job]) -> Answer | None:
         wanted = [[job.source, job.frequencies] for job in jobs]
-        question = {"run": str(self.run.path), "step": step, "jobs": wanted, "folders": MEASURE_FOLDERS}
-        cells = self.exchange(question)["cells"]
-        return None if cells is None else [Cell(**cell) for cell in cells]
+        answer = self.exchange({"run": str(self.run.path), "step": step, "jobs": wanted, "folders": MEASURE_FOLDERS})
+        return None if answer is None else (step, [Cell(**cell) for cell in answer["cells"]], str(answer["checksum"]))
 
 
 def main(questions: IO[str], answers: IO[str]) -> None:
@@ -108,13 +109,15 @@ def main(questions: IO[str], answers: IO[str]) -> None:
             snapshot = run.snapshot(question["step"])
             jobs = [job_from(source, tuple(frequencies)) for source, frequencies in question["jobs"]]
             cells = [asdict(evaluate(job, snapshot)) for job in jobs]
+            answer = {"cells": cells, "checksum": snapshot.checksum}
         except Exception:  # whatever it is, the parent meets it too, and says so where it is seen
-            cells = None
-        answers.write(json.dumps({"cells": cells}) + "\n")
+            answer = None
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
     channel, sys.stdout = sys.stdout, sys.stderr  # a measure that prints must not be taken for an answer
-    main(sys.stdin, channel)
+    with suppress(BrokenPipeError):  # the parent was killed
+        main(sys.stdin, channel)

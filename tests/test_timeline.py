@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import grokinterp.measures as gm
-from grokinterp import timeline as timeline_module
+from grokinterp import evaluator as evaluator_module
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
 from grokinterp.measures import Column, Snapshot, Undefined, measure
@@ -85,7 +85,7 @@ class Count:
     def __init__(self, monkeypatch):
         self.cells: list[tuple[str, int]] = []
         self.snapshots: list[int] = []
-        evaluate, snapshot = timeline_module.evaluate, Run.snapshot
+        evaluate, snapshot = evaluator_module.evaluate, Run.snapshot
 
         def counted(job, at):
             self.cells.append((job.measure.name, at.step))
@@ -95,7 +95,7 @@ class Count:
             self.snapshots.append(step)
             return snapshot(run, step)
 
-        monkeypatch.setattr(timeline_module, "evaluate", counted)
+        monkeypatch.setattr(evaluator_module, "evaluate", counted)
         monkeypatch.setattr(Run, "snapshot", made)
 
     @property
@@ -283,7 +283,7 @@ class TestCache:
     def test_a_changed_weights_file_is_noticed(self, run, count):
         before = analyze(run, frequencies=[1])
         count.clear()
-        shutil.copy(run.path / "weights" / "step_000000.safetensors", run.path / "weights" / "step_000020.safetensors")
+        RunWriter(run.path, run.config).keep(20, run.weights(0))
         after = analyze(run, frequencies=[1])
         assert count.steps == {20}
         assert after.timeline["loss"][20] == before.timeline["loss"][0] != before.timeline["loss"][20]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from functools import cache
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -39,14 +40,23 @@ def check_fields(config: Any) -> None:
 
     Dataclasses do not look at their annotations.
     """
-    for item in fields(config):
-        hints = (item.type,) if get_origin(item.type) is Literal else get_args(item.type)
-        choices = [choice for hint in hints if get_origin(hint) is Literal for choice in get_args(hint)]
-        value = getattr(config, item.name)
-        if choices and not (value is None and NoneType in hints):
-            require_one_of(value, tuple(choices), item.name)
+    for name, choices, optional in _choices(type(config)):
+        value = getattr(config, name)
+        if choices and not (value is None and optional):
+            require_one_of(value, choices, name)
         if isinstance(value, int):
-            require(abs(value) <= LARGEST_INTEGER, f"{item.name} must be at most 10^12 in size, but is larger")
+            require(abs(value) <= LARGEST_INTEGER, f"{name} must be at most 10^12 in size, but is larger")
+
+
+@cache
+def _choices(kind: type) -> list[tuple[str, tuple[Any, ...], bool]]:
+    """Each field: its name, the values that its Literal lists, and whether None is another."""
+    found = []
+    for item in fields(kind):
+        hints = (item.type,) if get_origin(item.type) is Literal else get_args(item.type)
+        choices = tuple(choice for hint in hints if get_origin(hint) is Literal for choice in get_args(hint))
+        found.append((item.name, choices, NoneType in hints))
+    return found
 
 
 def is_prime(n: int) -> bool:

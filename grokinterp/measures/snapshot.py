@@ -73,6 +73,7 @@ class Snapshot:
         trained: names of the parameters that were trained; None: all of them.
         forward: differentiable map from weights to logits `[n, >=c]`, or None.
         activity: gives the neurons, what they add to the logits, and the attention, when first asked; or None.
+        checksum: SHA-256 of the files that it was read from; empty where it comes from elsewhere.
     """
 
     task: Task
@@ -82,6 +83,7 @@ class Snapshot:
     trained: tuple[str, ...] | None = None
     forward: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     activity: Callable[[], Activity] | None = None
+    checksum: str = ""
     _memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @staticmethod

@@ -93,9 +93,13 @@ def _opaque_product(x: Tensor, w: Tensor, bias: Tensor | None, plus: Tensor | No
     return torch.ops.grokinterp.product(x, w, bias, plus, relu)
 
 
-@torch.compiler.assume_constant_result
 def _onednn_is_chosen() -> bool:
     return library() == "onednn"
+
+
+def prepare_compiling() -> None:
+    """Tells torch.compile what it need not look into; to be called before it, since its import alone takes 70 MB."""
+    torch.compiler.assume_constant_result(_onednn_is_chosen)
 
 
 def _by_onednn(x: Tensor) -> bool:

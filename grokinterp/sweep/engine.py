@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
-from grokinterp.files import parse_json, read_tail
 from grokinterp.locks import hold
+from grokinterp.metrics import last_line
 from grokinterp.processes import cores
 from grokinterp.sweep.executors import Executor, LocalExecutor, PutBack, Started
 from grokinterp.sweep.folder import Sweep
@@ -23,7 +23,6 @@ from grokinterp.training.trainer import interrupts
 from grokinterp.writer import RunWriter
 
 _MOST_TOGETHER = 32  # runs of one ensemble, all of which are in memory at once
-_TAIL = 4000  # bytes, more than a line of metrics has
 _COLLECT_EVERY = 30.0  # seconds after which sweep.parquet is written anew while runs go on
 
 Ensembles = Literal["auto", "always", "never"]
@@ -277,8 +276,7 @@ class _Teller:
 
 def _last_step(metrics: Path) -> int:
     """The last step in the metrics of a run that is under way."""
-    with contextlib.suppress(RunError):
-        for line in reversed(read_tail(metrics, _TAIL).splitlines()):
-            with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):  # its end is still to be written
-                return int(parse_json(line)["step"])
+    with contextlib.suppress(RunError):  # it will say so itself
+        last = last_line(metrics)
+        return 0 if last is None else last.step
     return 0

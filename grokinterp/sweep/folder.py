@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -25,7 +26,7 @@ from grokinterp.files import (
     require_inside,
     write_atomically,
 )
-from grokinterp.run import Run
+from grokinterp.run import Run, settled
 from grokinterp.sweep.grid import Point, config_fields
 from grokinterp.sweep.orders import Failure
 from grokinterp.sweep.summary import COLUMNS, Row, config_columns, is_number, kept_summary, summarize
@@ -150,6 +151,11 @@ class Sweep:
             return "begun"
         return "ended" if kept_summary(run) is None else "summarized"
 
+    def _status(self, point: Point) -> dict[str, Any]:
+        """The status of a run, for which nobody needs to read its configuration; empty before it began."""
+        run = Run(self.path / point.name, self.base)
+        return settled(run.path, lambda: run.status if self._begun(point) else {})
+
     def _begun(self, point: Point) -> bool:
         return exists(self.path / point.name / "config.json")
 
@@ -164,7 +170,7 @@ class Sweep:
         file = self.path / _FAILURES / f"{point.name}.json"
         with contextlib.suppress(GrokinterpError, ValueError, TypeError):  # damaged: the run itself may say it
             return Failure.of(parse_json(read_text(file)))
-        status = Run.open(self.path / point.name).status if self._begun(point) else {}
+        status = self._status(point)
         return Failure("diverged", str(status.get("reason", ""))) if status.get("status") == "diverged" else None
 
     def note(self, name: str, failure: Failure | None) -> None:
@@ -197,6 +203,17 @@ class Sweep:
             else:
                 outgoing.replace(run)
 
+    def statuses(self) -> Counter[str]:
+        """How many runs have which status; `missing` before they began, `damaged` where it cannot be read."""
+        found: Counter[str] = Counter()
+        for point in self.points:
+            try:
+                status = self._status(point).get("status")
+                found[status or ("running" if self._begun(point) else "missing")] += 1
+            except GrokinterpError:
+                found["damaged"] += 1
+        return found
+
     @property
     def table(self) -> pd.DataFrame:
         """One row a run, as of now: see `Sweep.collect`, which also writes it to sweep.parquet."""
@@ -228,11 +245,7 @@ class Sweep:
             return row | {"status": "failed", "failure": f"invalid: {error}"} | columns | given
         try:
             failure = self.failure_of(point)
-            if self._begun(point):
-                run = Run.open(self.path / point.name)
-                if not may_follow(config, run.config):
-                    raise RunError(f"{run.path} holds a run of another configuration")
-                row |= summarize(run, measures=False)
+            row |= settled(self.path / point.name, lambda: self._came_to(point, config))
         except GrokinterpError as error:
             failure = Failure("error", str(error))
         except Exception as error:  # a damaged run must not hide the others
@@ -240,6 +253,14 @@ class Sweep:
         if failure is not None:
             row |= {"status": row["status"] if failure.kind == "diverged" else "failed", "failure": str(failure)}
         return row | config_columns(config)
+
+    def _came_to(self, point: Point, config: RunConfig) -> Row:
+        if not self._begun(point):
+            return {}
+        run = Run.open(self.path / point.name)
+        if not may_follow(config, run.config):
+            raise RunError(f"{run.path} holds a run of another configuration")
+        return summarize(run, measures=False)
 
 
 def _names_a_folder(name: str) -> bool:

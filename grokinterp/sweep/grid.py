@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from grokinterp.config import RunConfig
@@ -36,7 +37,7 @@ class Point:
         Raises:
             ConfigError: a value that makes no sense; the message begins with the run's name.
         """
-        raw = json.loads(base.to_json())
+        raw = json.loads(_as_json(base))
         for field, value in self.values.items():
             *sections, last = field.split(".")
             inner = raw
@@ -126,6 +127,12 @@ def _refuse_twins(points: Iterable[Point], base: RunConfig) -> None:
 def config_fields(config: RunConfig) -> list[str]:
     """Every field of a configuration that a sweep may set, by dotted name."""
     return [name for name in flat_config(config) if name not in ("format_version", "model.kind")]
+
+
+@lru_cache(maxsize=8)
+def _as_json(base: RunConfig) -> str:
+    """As JSON; every point of a sweep starts from it."""
+    return base.to_json()
 
 
 def flat_config(config: RunConfig) -> dict[str, Any]:

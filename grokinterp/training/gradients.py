@@ -11,7 +11,7 @@ from torch import Tensor
 from grokinterp.config import RunConfig, TransformerConfig
 from grokinterp.models import Forward
 from grokinterp.models.forward import Folded, Hook, fold, no_hook
-from grokinterp.models.products import product, training_matmul
+from grokinterp.models.products import prepare_compiling, product, training_matmul
 from grokinterp.models.rows import attend_rows, logits_of, neurons_before, pick, row_chunks
 from grokinterp.training.losses import PLAIN, cross_entropy_and_gradient, loss_dtype, loss_function
 
@@ -55,6 +55,7 @@ def gradients_function(
 
 
 def _compile(function: Any) -> Any:
+    prepare_compiling()
     return torch.compile(function, dynamic=False)
 
 

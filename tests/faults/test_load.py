@@ -1,0 +1,284 @@
+"""Analyses, trainings and readers at once, killed, and of the largest size, with real processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from benchmarks.load import kilobytes, make_run, processes
+from grokinterp import evaluator as evaluator_module
+from grokinterp.config import MLPConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.console import describe_runs
+from grokinterp.report import write_sweep_report
+from grokinterp.run import Run
+from grokinterp.sweep import Sweep, plan
+from grokinterp.timeline import analyze
+from grokinterp.training import train
+
+ROOT = Path(__file__).parents[2]
+RUN42 = ROOT / "checkpoints" / "run42"
+STEPS = "0:2500:1"
+TINY = RunConfig(
+    task=TaskConfig(p=7, train_fraction=0.5),
+    model=MLPConfig(width=8, depth=1),
+    schedule=ScheduleConfig(steps=1500, evaluate_every=10, checkpoints=10, resume_every=200),
+    loss_dtype="float32",
+)
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    shutil.copytree(RUN42, tmp_path / "run42", ignore=shutil.ignore_patterns("analysis"))
+    return Run.open(tmp_path / "run42")
+
+
+def start(script: str, *arguments: Any, **more: Any) -> subprocess.Popen[str]:
+    """A Python process of one thread."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        **more,
+    )
+
+
+def wait_until(holds: Callable[[], bool], process: subprocess.Popen[str] | None = None, seconds: float = 300) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"the process ended: {process.communicate()}")
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def analyzed(journal: Path) -> int:
+    """How many checkpoints a journal has."""
+    lines = journal.read_bytes().split(b"\n") if journal.exists() else []
+    return sum(bool(line) for line in lines[:-1])
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is no more, but perhaps for somebody to take note of it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+ANALYZE = "import sys, grokinterp; grokinterp.analyze(sys.argv[1], steps=sys.argv[2], workers=int(sys.argv[3]))"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_analysis_is_gone_on_with(workers, run, monkeypatch):
+    journal = run.path / "analysis" / "unfinished.jsonl"
+    killed = start(ANALYZE, run.path, STEPS, workers)
+    wait_until(lambda: analyzed(journal) >= 4, killed)
+    children = [pid for pid in processes(killed.pid) if pid != killed.pid]
+    assert len(children) == workers
+    killed.send_signal(signal.SIGKILL)
+    _, said = killed.communicate()  # its workers hold its pipes: this returns when they have ended too
+    assert killed.returncode == -signal.SIGKILL
+    assert said == ""
+    assert all(map(ended, children))
+
+    kept = {json.loads(line)["step"] for line in journal.read_bytes().split(b"\n")[:-1] if line}
+    assert len(kept) >= 4
+    evaluated: set[int] = set()
+    evaluate = evaluator_module.evaluate
+
+    def noted(job, snapshot):
+        evaluated.add(snapshot.step)
+        return evaluate(job, snapshot)
+
+    monkeypatch.setattr(evaluator_module, "evaluate", noted)
+    found = analyze(run, steps=STEPS, workers=0)
+    assert kept.isdisjoint(evaluated)
+    assert set(found.timeline.index) <= kept | evaluated
+    evaluated.clear()
+    assert_same(analyze(run, steps=STEPS, workers=0), found)
+    assert evaluated == set()
+
+
+def assert_same(one: Any, other: Any) -> None:
+    # Processes round float32 logits each in their own way: a loss of 1e-7 keeps few digits.
+    how = {"check_like": True, "rtol": 1e-5, "atol": 1e-9}
+    pd.testing.assert_frame_equal(one.timeline, other.timeline, **how)
+    pd.testing.assert_frame_equal(one.frequencies, other.frequencies, **how)
+    assert one.checksums == other.checksums
+
+
+def test_two_analyses_at_once_are_both_right(run, tmp_path):
+    """The first is in the middle of its work from before the second begins until after it has ended."""
+    (tmp_path / "gate.py").write_text(
+        "import pathlib, time\n\n\ndef gate(snapshot):\n"
+        f"    while not pathlib.Path({str(tmp_path / 'open')!r}).exists():\n        time.sleep(0.02)\n    return 0.0\n"
+    )
+    command = "import sys; from grokinterp.cli import main; sys.exit(main(sys.argv[1:]))"
+    options = [run.path, "--steps", "0:1000:500", "--workers", "0", "--json", "--no-report"]
+    first = start(command, "analyze", *options, "--measures", "gate:gate", cwd=tmp_path)
+    wait_until((run.path / "analysis" / ".lock").exists, first)
+    second = start(command, "analyze", *options, "--measures", "loss")
+    answers = [second.communicate(timeout=300)]
+    assert first.poll() is None
+    (tmp_path / "open").touch()
+    answers.insert(0, first.communicate(timeout=300))
+    assert first.returncode == second.returncode == 0
+    assert answers[0][1] == ""
+    assert answers[1][1].count("\n") == 1
+    assert f"was not cached: {run.path / 'analysis'} is in use by process {first.pid} on" in answers[1][1]
+    one, other = (json.loads(out) for out, _ in answers)
+    assert one["final"].pop("gate") == 0.0
+    assert one["final"] == pytest.approx(other["final"], rel=1e-5, abs=1e-9, nan_ok=True)
+    for result in (one, other):
+        assert result["weights_sha256"] == analyze(run, steps=[0, 500, 1000], measures=[], workers=0).weights_sha256
+    kept = json.loads((run.path / "analysis" / "analysis.json").read_text())
+    assert "gate" in kept["measures"]
+
+
+TRAIN = """
+import sys
+from grokinterp.config import RunConfig
+from grokinterp.training import train
+train(RunConfig.from_json(sys.argv[2]), sys.argv[1], resume=sys.argv[3] == "resume", progress=False)
+"""
+
+
+def test_an_analysis_while_a_training_writes_is_killed_and_resumed(tmp_path):
+    path = tmp_path / "run"
+    seen: list[int] = []
+    for life in ("new", "resume", "resume"):
+        training = start(TRAIN, path, TINY.to_json(), life)
+        wait_until(lambda: path.is_dir() and (path / "config.json").is_file() and bool(Run.open(path).steps), training)
+        for _ in range(2):
+            found = analyze(path, measures=["loss"], workers=0)
+            assert set(found.timeline.index) == set(found.checksums)
+            assert found.timeline["loss"].notna().all()
+            assert not any("last analysis" in warning for warning in found.warnings)  # resumed to the same bits
+            seen.append(len(found.timeline))
+        training.kill()
+        training.communicate()
+    train(TINY, path, resume=True, progress=False)
+    assert seen[0] < 151  # it was at work
+    shutil.copytree(path, tmp_path / "copy", ignore=shutil.ignore_patterns("analysis"))
+    found = analyze(path, measures=["loss"], workers=0)
+    assert_same(found, analyze(tmp_path / "copy", measures=["loss"], workers=0))
+    assert found.timeline.index[-1] == 1500
+    assert found.transition == analyze(tmp_path / "copy", measures=["loss"], workers=0).transition
+
+
+SWEEP = """
+import sys
+from grokinterp.config import RunConfig
+from grokinterp.sweep import train_sweep
+train_sweep(sys.argv[1], RunConfig.from_json(sys.argv[2]), grid={"model_seed": range(3)}, workers=1, device="cpu")
+"""
+
+
+def test_a_sweep_and_its_readers(tmp_path):
+    path = tmp_path / "sweep"
+    training = start(SWEEP, path, TINY.to_json())
+    wait_until(lambda: (path / "sweep.json").is_file(), training)
+    states: list[list[str]] = []
+    while training.poll() is None:
+        sweep = Sweep.open(path)
+        table = sweep.table
+        assert set(table["status"]) <= {"missing", "running", "finished"}
+        assert table["failure"].isna().all()
+        states.append(table["status"].tolist())
+        assert not any("problem" in row for row in [*describe_runs(path), *describe_runs(tmp_path)])
+        write_sweep_report(table, sweep.axes, sweep.name, tmp_path / "report.html")
+    _, said = training.communicate()
+    assert training.returncode == 0, said
+    assert len({tuple(state) for state in states}) > 1  # it was read in the middle
+    assert set(Sweep.open(path).table["status"]) == {"finished"}
+    assert describe_runs(tmp_path) == [{"sweep": "sweep", "runs": 3, "finished": 3}]
+
+
+def test_runs_that_are_put_back_while_a_table_is_made(tmp_path):
+    """A run trained elsewhere replaces the one that was here: for an instant there is none."""
+    short = replace(TINY, schedule=ScheduleConfig(steps=50, evaluate_every=10, checkpoints=50, resume_every=50))
+    sweep = plan(tmp_path / "sweep", short, grid={"model_seed": range(3)})
+    sweep.write()
+    for point in sweep.points:
+        train(point.config(sweep.base), sweep.path / point.name, progress=False)
+    name = sweep.points[1].name
+    there, outgoing, incoming = sweep.path / name, sweep.path / f".{name}.old", sweep.path / f".{name}.tmp"
+    shutil.copytree(there, incoming)
+    stop = threading.Event()
+
+    def exchange() -> None:
+        while not stop.is_set():
+            there.replace(outgoing)
+            time.sleep(0.001)
+            incoming.replace(there)
+            outgoing.replace(incoming)
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    try:
+        statuses: set[str] = set()
+        for _ in range(40):
+            table = sweep.table
+            statuses |= set(table["status"])
+            assert table["failure"].isna().all(), table["failure"].tolist()
+            assert not any("problem" in row for row in describe_runs(sweep.path))
+            assert sweep.statuses().total() == 3
+    finally:
+        stop.set()
+        thread.join()
+    assert statuses == {"finished", "missing"}
+
+
+@pytest.mark.slow
+def test_five_thousand_checkpoints_in_bounded_memory_and_killed_at_half(tmp_path, record_property):
+    """Half an hour on two cores, and 5 GB of disk. GROKINTERP_LOAD_CHECKPOINTS makes it shorter."""
+    count = int(os.environ.get("GROKINTERP_LOAD_CHECKPOINTS", "5000"))
+    path = tmp_path / "run"
+    make_run(path, count)
+    journal = path / "analysis" / "unfinished.jsonl"
+    script = (
+        "import sys, grokinterp\nfrom grokinterp import evaluator\nkeep, steps = evaluator.Evaluator._keep, set()\n"
+        # Keys that died ask for four measures of every checkpoint a second time: those do not count.
+        "def counted(self, step, jobs, *rest):\n"
+        "    steps.update([step] if len(jobs) > 10 else [])\n    return keep(self, step, jobs, *rest)\n"
+        "evaluator.Evaluator._keep = counted\nfound = grokinterp.analyze(sys.argv[1])\n"
+        "print(len(steps), len(found.timeline), found.transition.outcome)"
+    )
+    peaks = {"Rss": 0, "Pss": 0}
+
+    def watched(process: subprocess.Popen[str], until: Callable[[], bool]) -> None:
+        while process.poll() is None and not until():
+            family = processes(process.pid)
+            for kind in peaks:
+                peaks[kind] = max(peaks[kind], sum(kilobytes(pid, kind) for pid in family))
+            time.sleep(0.2)
+
+    first = start(script, path)
+    watched(first, lambda: analyzed(journal) >= count // 2)
+    first.kill()
+    first.communicate()
+    kept = analyzed(journal)
+    second = start(script, path)
+    watched(second, lambda: False)
+    out, said = second.communicate()
+    assert second.returncode == 0, said
+    evaluated, steps, outcome = out.split()
+    record_property("peaks, MB", {kind: size / 1024 for kind, size in peaks.items()})
+    assert (int(steps), outcome) == (count, "grokked")
+    assert kept >= count // 2
+    assert int(evaluated) == count - kept
+    assert peaks["Rss"] / 1024 < 1500
