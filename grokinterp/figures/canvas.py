@@ -16,6 +16,7 @@ from grokinterp.analysis import Analysis
 from grokinterp.errors import ConfigError
 from grokinterp.figures.phases import STRIP, phase_shapes
 from grokinterp.figures.style import GREY, TEMPLATE
+from grokinterp.figures.thinning import moments_of, thinned_curve
 
 # Below this many points a line alone could be overlooked, or, with one point, is none.
 _FEW_POINTS = 25
@@ -129,9 +130,12 @@ class Canvas:
         row: int = 1,
         **more: Any,
     ) -> None:
-        """Draws a series, indexed by step, as a line."""
-        steps, values = np.asarray(series.index), series.to_numpy(dtype=float)
-        if row in self.log_rows and (zeros := int((values <= 0).sum())):
+        """Draws a series, indexed by step, as a line; of very many points those that show."""
+        shown = thinned_curve(series, moments_of(self.analyses))
+        if len(shown) < len(series):
+            self.note(f"of {len(series):,} points of a curve, the smallest and largest of each stretch are drawn")
+        steps, values = np.asarray(shown.index), shown.to_numpy(dtype=float)
+        if row in self.log_rows and (zeros := int((series <= 0).sum())):
             self.note(f"{name}: {zeros} values of 0 or less have no place on a logarithmic axis")
         trace = go.Scatter(
             x=steps,

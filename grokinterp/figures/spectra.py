@@ -267,7 +267,7 @@ def _per_frequency(canvas: Canvas, column: str, what: str) -> None:
     """A line for each key frequency, and the largest of the others."""
     colours = run_colours(len(canvas.analyses))
     for one, name, colour in zip(canvas.analyses, canvas.names, colours, strict=True):
-        table = thinned(canvas, by_frequency(one, column))
+        table = by_frequency(one, column)
         if table.empty:
             canvas.lacks(what, one, column)
             continue

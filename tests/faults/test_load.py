@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -207,40 +206,46 @@ def test_a_sweep_and_its_readers(tmp_path):
     assert describe_runs(tmp_path) == [{"sweep": "sweep", "runs": 3, "finished": 3}]
 
 
-def test_runs_that_are_put_back_while_a_table_is_made(tmp_path):
-    """A run trained elsewhere replaces the one that was here: for an instant there is none."""
-    short = replace(TINY, schedule=ScheduleConfig(steps=50, evaluate_every=10, checkpoints=50, resume_every=50))
-    sweep = plan(tmp_path / "sweep", short, grid={"model_seed": range(3)})
+@pytest.mark.parametrize("put_back", [True, False])
+def test_a_run_that_is_put_back_while_it_is_read(put_back, tmp_path, monkeypatch):
+    """A run trained elsewhere replaces the one that was here: for an instant there is none, and the reader is at it."""
+    short = replace(TINY, schedule=ScheduleConfig(steps=20, evaluate_every=10, checkpoints=20, resume_every=20))
+    sweep = plan(tmp_path / "sweep", short, grid={"model_seed": range(2)})
     sweep.write()
     for point in sweep.points:
         train(point.config(sweep.base), sweep.path / point.name, progress=False)
-    name = sweep.points[1].name
-    there, outgoing, incoming = sweep.path / name, sweep.path / f".{name}.old", sweep.path / f".{name}.tmp"
-    shutil.copytree(there, incoming)
-    stop = threading.Event()
+    there, away = sweep.path / sweep.points[1].name, sweep.path / ".away.old"
+    status, sleep = Run.status, time.sleep
+    assert status.fget is not None
+    to_move: list[bool] = []
 
-    def exchange() -> None:
-        while not stop.is_set():
-            there.replace(outgoing)
-            time.sleep(0.001)
-            incoming.replace(there)
-            outgoing.replace(incoming)
-            time.sleep(0.05)
+    def moving(run):
+        if run.path == there and to_move:
+            to_move.pop()
+            there.replace(away)
+        return status.fget(run)
 
-    thread = threading.Thread(target=exchange)
-    thread.start()
-    try:
-        statuses: set[str] = set()
-        for _ in range(40):
-            table = sweep.table
-            statuses |= set(table["status"])
-            assert table["failure"].isna().all(), table["failure"].tolist()
-            assert not any("problem" in row for row in describe_runs(sweep.path))
-            assert sweep.statuses().total() == 3
-    finally:
-        stop.set()
-        thread.join()
-    assert statuses == {"finished", "missing"}
+    def waiting(seconds):
+        if put_back and away.exists():
+            away.replace(there)
+        sleep(seconds)
+
+    monkeypatch.setattr(Run, "status", property(moving))
+    monkeypatch.setattr("grokinterp.run.time.sleep", waiting)
+    to_move.append(True)
+    table = sweep.table
+    assert not to_move
+    assert table["status"].tolist() == ["finished", "finished" if put_back else "missing"]
+    assert table["failure"].isna().all()
+    if put_back:
+        to_move.append(True)
+    assert sweep.statuses() == ({"finished": 2} if put_back else {"finished": 1, "missing": 1})
+    if put_back:
+        to_move.append(True)
+    rows = describe_runs(sweep.path)
+    assert not to_move
+    assert [row["status"] for row in rows] == ["finished"] * len(rows)
+    assert len(rows) == 1 + put_back
 
 
 @pytest.mark.slow
