@@ -75,9 +75,17 @@ def test_all_of_it_works_on_a_machine_without_a_network(tmp_path):
 
 def test_the_watch_sees(tmp_path, monkeypatch):
     """Somebody who asks for a name or connects is seen."""
-    asking = (
-        "import urllib.request\ntry:\n    urllib.request.urlopen('http://localhost:9')\nexcept OSError:\n    pass\n"
-    )
-    start = "import grokinterp as gi\nfrom grokinterp.cli"
-    monkeypatch.setattr(sys.modules[__name__], "SCRIPT", SCRIPT.replace(start, asking + start))
-    assert watched(tmp_path)["touched"]
+    watch, rest = SCRIPT.split("import grokinterp as gi")
+    asking = """
+for ask in ("import urllib.request; urllib.request.urlopen('http://localhost:9')",
+            "socket.create_connection(('localhost', 9))", "socket.socket().connect(('127.0.0.1', 9))"):
+    try:
+        exec(ask)
+    except OSError:
+        pass
+codes = []
+"""
+    monkeypatch.setattr(sys.modules[__name__], "SCRIPT", watch + asking + rest[rest.index("unwanted") :])
+    touched = " ".join(map(str, watched(tmp_path)["touched"]))
+    assert "urllib.Request" in touched
+    assert touched.count("called") == 2
