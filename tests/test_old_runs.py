@@ -54,9 +54,9 @@ def bytes_kept(run: Run, step: int) -> str:
 
 def test_every_state_of_the_package_has_its_runs():
     states = {name.split("/")[0] for name in RUNS}
-    assert states == {"trainer", "performance", "sweeps", "interventions", "recipes"}
-    assert len(RUNS) == 18
-    assert len(STOPPED) == 6
+    assert states == {"trainer", "performance", "sweeps", "interventions", "recipes", "trust"}
+    assert len(RUNS) == 22
+    assert len(STOPPED) == 7
     assert (SWEEPS, RESULTS) == (
         ["recipes/sweep", "sweeps/sweep"],
         ["recipes/reproduction", "sweeps/reproduction"],
@@ -104,7 +104,7 @@ def test_an_old_run_is_analyzed_and_reported(name, copy, tmp_path):
     assert write_report(analysis, tmp_path / "report.html").stat().st_size > 1_000_000
 
 
-@pytest.mark.parametrize("name", ["performance/analyzed", "recipes/analyzed"])
+@pytest.mark.parametrize("name", ["performance/analyzed", "recipes/analyzed", "trust/analyzed"])
 def test_an_old_analysis_gives_the_numbers_of_then(name, copy):
     then = as_then(said_then(name)["timeline"])
     now = analyze(copy(name), workers=0).timeline

@@ -6,6 +6,8 @@
 Beside each run goes FOLDER/KIND.json: what that package said of it then.
 """
 
+import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -66,6 +68,18 @@ def mlp(path: Path) -> None:
 def analyzed(path: Path) -> None:
     """Grokking enough to have key frequencies: p = 5 has but two."""
     analyze(train(replace(TRANSFORMER, task=TaskConfig(p=7, train_fraction=0.5)), path), workers=0)
+
+
+def unfinished(path: Path) -> None:
+    """An analysis that was stopped after two of three checkpoints, and left what it had in its journal."""
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    run = train(replace(TRANSFORMER, task=TaskConfig(p=7, train_fraction=0.5)), path)
+    with contextlib.suppress(KeyboardInterrupt):
+        analyze(run, workers=0, progress=stop)
 
 
 def recorded(path: Path) -> None:
@@ -163,10 +177,16 @@ def _said_of(run: Run) -> dict[str, Any]:
         "config": json.loads(run.config.to_json()),
         "status": {name: run.status.get(name) for name in ("status", "step", "reason")},
         "metrics": json.loads(run.metrics.reset_index().to_json(orient="records", double_precision=15)),
-        "checksums": {str(step): run.checksum(step) for step in run.steps},
+        "checksums": {str(step): _checksum(run.path, step) for step in run.steps},
         "train_mask": run.task.train_mask.int().tolist(),
         "logits": {"step": step, "rows": logits[:6].detach().double().tolist()},
     }
+
+
+def _checksum(path: Path, step: int) -> str:
+    """Of the bytes of all files of a step, one after another."""
+    files = [path / folder / f"step_{step:06d}.safetensors" for folder in ("weights", "logits")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
 
 def main(folder: str, kinds: list[str]) -> None:
@@ -174,10 +194,11 @@ def main(folder: str, kinds: list[str]) -> None:
     for kind in kinds:
         path = Path(folder, kind)
         said = globals()[kind](path) or {}
+        (path / ".lock").unlink(missing_ok=True)  # of a process that was killed here; it names the machine
         if (path / "config.json").exists():
             run = Run.open(path)
             said |= _said_of(run)
-            if (path / "analysis").exists():
+            if (path / "analysis" / "analysis.json").exists():
                 analysis = analyze(run, workers=0)
                 said["timeline"] = json.loads(analysis.timeline.reset_index().to_json(orient="records"))
         if said:

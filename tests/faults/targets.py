@@ -226,13 +226,17 @@ def verify_command(folder: Path) -> None:
 RUNS = (
     *("trainer/transformer", "trainer/mlp", "trainer/recorded", "performance/analyzed", "recipes/norms"),
     *("recipes/regression", "sweeps/parity", "sweeps/recorded", "recipes/intervened"),
+    *("trust/analyzed", "trust/unfinished", "trust/recorded"),
 )
 TRAINED = (*(name for name in RUNS if "recorded" not in name), "interventions/intervened")
-CLASSIFIED = ("trainer/transformer", "trainer/mlp", "trainer/recorded", "performance/analyzed", "recipes/analyzed")
-STOPPED = ("trainer/stopped", "trainer/killed", "performance/stopped", "interventions/intervened")
+CLASSIFIED = (
+    *("trainer/transformer", "trainer/mlp", "trainer/recorded", "performance/analyzed", "recipes/analyzed"),
+    *("trust/analyzed", "trust/analyzed", "trust/unfinished", "trust/unfinished"),
+)
+STOPPED = ("trainer/stopped", "trainer/killed", "trust/killed", "performance/stopped", "interventions/intervened")
 ABOUT = ("config.json", "status.json", "environment.json", "metrics.jsonl", "split.safetensors")
 KEPT = ("weights/*.safetensors", "logits/*.safetensors")
-CACHE = ("analysis/*.parquet", "analysis/analysis.json")
+CACHE = ("analysis/*.parquet", "analysis/analysis.json", "analysis/unfinished.jsonl")
 OF_RUNS = ("*/config.json", "*/status.json", "*/metrics.jsonl", "*/analysis/*", "*/resume.safetensors")
 SWEEPS = ("sweeps/sweep", "recipes/sweep")
 
