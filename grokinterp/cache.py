@@ -18,12 +18,13 @@ import pandas as pd
 import grokinterp
 from grokinterp.cells import Cells
 from grokinterp.errors import RunError
-from grokinterp.files import cannot, exists, parse_json, read_bytes, remove, write_atomically
+from grokinterp.files import cannot, exists, make_subfolder, parse_json, read_bytes, remove, write_atomically
 from grokinterp.jobs import Cell
 from grokinterp.journal import Entry, Journal
 from grokinterp.locks import hold
 from grokinterp.measures import Measure
 
+_VERSION = 1
 log = logging.getLogger(__name__)
 
 _SOURCES = ("measures", "models", "tasks", "fourier.py", "run.py", "jobs.py")
@@ -90,6 +91,7 @@ class AnalysisCache:
 
     def __enter__(self) -> "AnalysisCache":
         try:
+            make_subfolder(self.folder.parent, self.folder.name)
             self._holding.enter_context(hold(self.folder))
         except RunError as error:  # another analysis is at work, or the disk is read-only: the run can still be read
             self._refused = error
@@ -139,6 +141,7 @@ class AnalysisCache:
         timeline, frequencies = self.cells.tables(sorted(self.cells.keys), sorted(self.cells.checksums))
         tables = {file: _parquet(table) for file, table in zip(_TABLES, (timeline, frequencies), strict=True)}
         content = {
+            "format_version": _VERSION,
             "summary": summary,
             # Tables are renamed after the index that describes them is written: by these a reader knows them.
             "tables": {file: _digest(data) for file, data in tables.items()},
@@ -182,7 +185,7 @@ class AnalysisCache:
             try:
                 if before:
                     self._restore(before)
-            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 log.debug("%s is damaged or foreign (%s): computed anew", self.folder, error)
                 self.cells, self._summary = Cells(), None
             for entry in self._journal.entries():
@@ -194,6 +197,8 @@ class AnalysisCache:
 
     def _restore(self, index: bytes) -> None:
         content = parse_json(index)
+        if content.get("format_version") != _VERSION:
+            raise ValueError("it is of another format")
         tables = [self._table(file, content["tables"][file]) for file in _TABLES]
         checksums = {int(step): str(value) for step, value in content["checksums"].items()}
         self.cells.restore(content["measures"], checksums, *tables)

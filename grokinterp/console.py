@@ -10,10 +10,10 @@ import pandas as pd
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
+from rich.markup import escape as without_markup
 from rich.table import Table
 
-from grokinterp.errors import GrokinterpError
+from grokinterp.errors import GrokinterpError, one_line
 from grokinterp.metrics import last_line
 from grokinterp.run import Run, list_runs, settled
 from grokinterp.statistics import FATES, SEEDS, summarize
@@ -46,6 +46,11 @@ _FINAL = (
 
 _ROWS = 20  # of the live table
 _SETTINGS = 60
+
+
+def escape(text: str) -> str:
+    """Text as it stands, on one line, whoever wrote it."""
+    return without_markup(one_line(text))
 
 
 class _Console(Console):

@@ -6,14 +6,17 @@ from difflib import get_close_matches
 _LONGEST = 1500  # characters of a message
 
 
+def one_line(text: str) -> str:
+    """The same in one line, whatever a file had in it: no control character of it reaches a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+
+
 class GrokinterpError(Exception):
     """Base of all errors raised on purpose; the command line prints it as one line and exits with 2."""
 
     def __str__(self) -> str:
-        """One line, whatever a file had in it: no control character reaches a terminal, and none breaks the line."""
-        said = " ".join(super().__str__().split())
-        plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in said)
-        return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST // 2]} ... {plain[-_LONGEST // 2 :]}"
+        said = one_line(super().__str__())
+        return said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
 
 
 class ConfigError(GrokinterpError, ValueError):

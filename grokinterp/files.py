@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from grokinterp.errors import RunError
 
 MOST_TEXT = 64 << 20  # bytes of a JSON file; status.json has 110 a checkpoint
+LARGEST_CONFIG = 1 << 20  # bytes
 _LONGEST_LINE = 1 << 20
 
 # Flags that not every system has: do not wait for a pipe's writer, do not go where a link leads.
@@ -192,10 +193,10 @@ def read_bytes(path: Path, *, most: int = MOST_TEXT) -> bytes:
 
 
 def read_tail(path: Path, most: int) -> bytes:
-    """The last bytes of a file, all where it has no more.
+    """The last bytes of a file, at most so many.
 
     Raises:
-        RunError: as `read_bytes`, whatever the size.
+        RunError: as `read_bytes`, whatever its size.
     """
     with _opened(path) as file:
         try:

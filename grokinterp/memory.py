@@ -1,9 +1,12 @@
-"""Keeping freed memory: an update allocates and frees the same arrays thousands of times."""
+"""How much memory there is, and keeping what was freed: an update allocates the same arrays thousands of times."""
 
-import contextlib
 import ctypes
 import sys
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
+
+from grokinterp.errors import ConfigError
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2  # malloc.h's M_ constants
 
@@ -26,8 +29,45 @@ def keep_freed_memory() -> bool:
     return all(understood)
 
 
+def available_memory() -> int | None:
+    """Bytes that this process may still take: what the machine has free, within the process's own limit.
+
+    None where neither is known.
+    """
+    found = []
+    with suppress(OSError, ValueError, IndexError):  # not Linux
+        fields = Path("/proc/meminfo").read_text(encoding="ascii").split()
+        found.append(1024 * int(fields[fields.index("MemAvailable:") + 1]))
+    with suppress(ImportError, OSError, ValueError, IndexError):
+        import resource  # not on Windows
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            found.append(max(0, limit - pages * resource.getpagesize()))
+    return min(found, default=None)
+
+
+def require_memory(need: int, what: str) -> None:
+    """Refuses what does not fit into memory, before any of it is made.
+
+    Args:
+        need: bytes, at least.
+        what: that takes them, for the message.
+
+    Raises:
+        ConfigError: there is less.
+    """
+    have = available_memory()
+    if have is not None and need > have:
+        raise ConfigError(
+            f"{what} takes {need / 1e9:,.1f} GB of memory or more, and {have / 1e9:,.1f} GB can be had here: "
+            "choose smaller sizes"
+        )
+
+
 def release_freed_memory() -> None:
     """Gives freed memory back to the kernel, before other processes are to need it."""
     if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):  # another C library
+        with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)

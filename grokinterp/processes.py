@@ -1,6 +1,6 @@
 """A Python process of our own that answers questions, both in JSON lines.
 
-It is a plain subprocess (`python -m MODULE`), so a script needs no `if __name__ == "__main__"`, a notebook works, and
+It is a plain subprocess, so a script needs no `if __name__ == "__main__"`, a notebook works, and
 nothing is pickled. It ends when its input does, so none outlives its parent.
 """
 
@@ -12,6 +12,14 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+# It finds what its parent finds. PYTHONPATH would say so too early: a folder of measures may have a sitecustomize.py,
+# which Python imports from there as it starts.
+_BEGINNING = """
+import json, runpy, sys
+sys.path[:] = json.loads(sys.argv.pop())
+runpy.run_module(sys.argv.pop(), run_name="__main__", alter_sys=True)
+"""
 
 
 def cores() -> int:
@@ -50,13 +58,13 @@ class JsonProcess:
 
     def __init__(self, module: str, *, own_session: bool = False):
         """Args: module: what to run; own_session: keep Ctrl-C in the terminal from it."""
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        paths = [path or os.getcwd() for path in sys.path]
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],
+            [sys.executable, "-P", "-c", _BEGINNING, module, json.dumps(paths)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=own_session,
         )
 

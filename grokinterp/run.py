@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.files import exists, parse_json, read_bytes, read_text
+from grokinterp.files import LARGEST_CONFIG, exists, parse_json, read_bytes, read_text
+from grokinterp.memory import require_memory
 from grokinterp.metrics import LAST_STEP, read_metrics
 from grokinterp.models import Forward, build_model, forward_for, task_of
 from grokinterp.models.shapes import parameter_shapes
@@ -35,7 +36,6 @@ FOLDERS: tuple[Folder, ...] = ("weights", "logits")
 _KEPT_NAME = re.compile(r"step_([0-9]{6,13})\.safetensors")
 _ATTEMPTS, _PAUSE = 3, 0.01  # seconds between them
 _Read = TypeVar("_Read")
-_LARGEST_CONFIG = 1 << 20  # bytes
 MOST_RECORDED = 1 << 28  # numbers in a recorded model, whose size no configuration says
 
 
@@ -69,7 +69,7 @@ class Run:
             raise RunError(f"{folder} does not exist: `grokinterp list` shows the runs there are")
         if not exists(config_path):
             raise RunError(f"{folder} is not a run: it holds no config.json")
-        text = read_text(config_path, most=_LARGEST_CONFIG)
+        text = read_text(config_path, most=LARGEST_CONFIG)
         return Run(folder, RunConfig.from_json(text, str(config_path)))
 
     def __repr__(self) -> str:
@@ -188,6 +188,8 @@ class Run:
             return self._recorded_snapshot(step)
         trains = getattr(config, "trains", lambda name: True)
         task, forward = self.classification, self.forward
+        n, c = len(task.inputs), task.n_classes
+        require_memory(16 * n * c, f"the logits of {n:,} inputs and {c:,} classes")  # twice, in float64
         contents = self._contents(step)  # read once: the checksum is that of what is evaluated
         weights = self._kept("weights", step, contents).tensors
 

@@ -14,6 +14,8 @@ class ScheduleTerm:
     numbers: tuple[int, ...]
 
 
+_DIGITS = 18
+_MOST_TERMS = 1000
 _TERM_FORMS = {"every": (1,), "log": (1, 2), "dense": (3,)}
 
 
@@ -27,9 +29,12 @@ def schedule_terms(spec: int | str) -> tuple[ScheduleTerm, ...]:
         ConfigError: a term of another form.
     """
     terms = []
-    for text in str(spec).replace(" ", "").split("+"):
+    texts = str(spec).replace(" ", "").split("+")
+    if len(texts) > _MOST_TERMS:
+        raise ConfigError(f"a schedule of {len(texts):,} terms: give at most {_MOST_TERMS:,}")
+    for text in texts:
         kind, *rest = text.split(":") if ":" in text else ("every", text)
-        numbers = tuple(int(part) for part in rest if part.isdecimal())
+        numbers = tuple(int(part) for part in rest if part.isdecimal() and len(part) <= _DIGITS)
         well_formed = (
             not isinstance(spec, bool)
             and kind in _TERM_FORMS
@@ -45,3 +50,17 @@ def schedule_terms(spec: int | str) -> tuple[ScheduleTerm, ...]:
             raise ConfigError(f"schedule {str(spec)!r}: dense:FROM:TO:K needs FROM <= TO and K >= 1")
         terms.append(ScheduleTerm(kind, numbers))  # pyright: ignore[reportArgumentType]
     return tuple(terms)
+
+
+def most_scheduled(spec: int | str, last: int) -> int:
+    """At most so many steps in 0 .. last does a schedule mean; it counts without listing them."""
+    count = 2
+    for term in schedule_terms(spec):
+        if term.kind == "every":
+            count += last // term.numbers[0]
+        elif term.kind == "log":
+            count += term.numbers[0]
+        else:
+            first, until, stride = term.numbers
+            count += max(0, (min(until, last) - first) // stride + 1)
+    return count

@@ -257,7 +257,10 @@ class _Check:
         if not exists(file):
             return
         try:
-            checksums = parse_json(read_text(file))["checksums"]
+            content = parse_json(read_text(file))
+            if "format_version" not in content:  # of an earlier version, which is computed anew anyway
+                return
+            checksums = content["checksums"]
             analyzed = {int(step): checksum for step, checksum in checksums.items()}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise RunError(f"{file}: it is damaged: analyze the run again") from None

@@ -15,6 +15,7 @@ from typing import IO, Any
 import torch
 
 from grokinterp.jobs import Cell, Job, evaluate, job_from
+from grokinterp.measures.base import MEASURE_FOLDERS
 from grokinterp.memory import keep_freed_memory
 from grokinterp.processes import JsonProcess, ProcessDied, cores
 from grokinterp.run import Run
@@ -90,7 +91,7 @@ class _Worker(JsonProcess):
 
     def ask(self, step: int, jobs: Sequence[Job]) -> Answer | None:
         wanted = [[job.source, job.frequencies] for job in jobs]
-        answer = self.exchange({"run": str(self.run.path), "step": step, "jobs": wanted})
+        answer = self.exchange({"run": str(self.run.path), "step": step, "jobs": wanted, "folders": MEASURE_FOLDERS})
         return None if answer is None else (step, [Cell(**cell) for cell in answer["cells"]], str(answer["checksum"]))
 
 
@@ -101,6 +102,7 @@ def main(questions: IO[str], answers: IO[str]) -> None:
     run: Run | None = None
     for line in questions:
         question = json.loads(line)
+        MEASURE_FOLDERS[:] = question["folders"]
         if run is None or str(run.path) != question["run"]:
             run = Run.open(Path(question["run"]))
         try:

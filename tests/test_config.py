@@ -13,6 +13,7 @@ from grokinterp.config import (
     MLPConfig,
     OptimizerConfig,
     RecordedConfig,
+    RegressionConfig,
     RunConfig,
     ScheduleConfig,
     TaskConfig,
@@ -614,3 +615,53 @@ def test_which_biases_are_trained(biases, trained):
     assert {name for name in names if config.trains(name)} == trained
     for matrix in ("embed.W_E", "blocks.0.mlp.W_in", "unembed.W_U", "ln_final.w", "ln_final.b"):
         assert config.trains(matrix)
+
+
+class TestSizes:
+    """No configuration leads to a count that never ends, or to more numbers than any machine holds."""
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: TransformerConfig(n_layers=10**6), "n_layers must be at most 1,000"),
+            (lambda: TransformerConfig(d_model=2**25), "d_model must be at most 16,777,216"),
+            (lambda: TransformerConfig(d_head=2**25), "d_head must be at most"),
+            (lambda: MLPConfig(depth=1001), "depth must be at most 1,000"),
+            (lambda: MLPConfig(width=2**25), "width must be at most"),
+            (lambda: MLPConfig(input="sum", d_embed=2**25), "d_embed must be at most"),
+            (lambda: RegressionConfig(n_train=2**25), "n_train must be at most"),
+            (lambda: RegressionConfig(teacher_depth=10**9), "teacher_depth must be at most"),
+            (lambda: OptimizerConfig(warmup_steps=10**13), "warmup_steps must be at most 10\\^12"),
+            (lambda: OptimizerConfig(batch_size=10**400), "batch_size must be at most 10\\^12"),
+            (lambda: OptimizerConfig(lr=1e31), "lr must be at most 1e\\+30"),
+            (lambda: OptimizerConfig(grokfast="ma", grokfast_window=10**13), "grokfast_window must be at most"),
+            (lambda: TransformerConfig(init_scale=1e300), "init_scale must be at most"),
+            (lambda: ScheduleConfig(steps=10**13), "steps must be at most 10\\^12"),
+            (lambda: ScheduleConfig(steps=10**9, evaluate_every=1), "evaluate_every names 1,000,000,002 of"),
+            (
+                lambda: ScheduleConfig(steps=10**9, evaluate_every=10**6, checkpoints="dense:0:1000000000:1"),
+                "checkpoints names",
+            ),
+            (lambda: ScheduleConfig(checkpoints="log:999999999"), "checkpoints names"),
+            (lambda: ScheduleConfig(checkpoints="+".join(["5"] * 2000)), "a schedule of 2,000 terms"),
+            (lambda: ScheduleConfig(evaluate_every="every:" + "9" * 30), "cannot read"),
+        ],
+    )
+    def test_too_large_is_refused_by_name(self, make, message):
+        with pytest.raises(ConfigError, match=message):
+            make()
+
+    def test_long_runs_are_not(self):
+        ScheduleConfig(steps=10**12, evaluate_every=10**6, checkpoints="log:1000+dense:5:500:5")
+        ScheduleConfig(steps=2_900_000, evaluate_every=1)
+
+    @pytest.mark.parametrize("text", ["9" * 5000, '{"model_seed": ' + "9" * 5000 + "}", "[" * 100_000])
+    def test_numbers_and_depths_that_python_does_not_read_are_one_line(self, text):
+        with pytest.raises(ConfigError, match=r"^config\.json is not JSON: ") as raised:
+            RunConfig.from_json(text, "config.json")
+        assert "\n" not in str(raised.value)
+
+    def test_half_a_character_is_refused(self):
+        text = '{"model": {"kind": "recorded", "description": "\\ud800"}, "optimizer": null, "schedule": null}'
+        with pytest.raises(ConfigError, match="is not JSON"):
+            RunConfig.from_json(text)

@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "grokinterp"
 FILES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 NUMERICS = {"torch", "numpy", "einops", "jaxtyping"}
 
 MAY_IMPORT = {
@@ -151,10 +152,11 @@ def test_tasks_and_fourier_need_numerics_only(path):
         ("transformer_lens", {"models/transformer.py", "models/mlp.py"}),
         ("plotly", {"figures", "report"}),
         ("tyro", {"cli"}),
-        ("pickle", set()),
-        ("cloudpickle", set()),
-        ("dill", set()),
-        ("joblib", set()),
+        ("wandb", set()),
+        ("trackio", set()),
+        ("requests", set()),
+        ("urllib", set()),
+        ("http", set()),
     ],
 )
 def test_a_library_is_imported_at_home_only(library, homes):
@@ -181,16 +183,70 @@ def test_library_code_does_not_print(path):
     assert not [call.lineno for call in calls(path) if isinstance(call.func, ast.Name) and call.func.id == "print"]
 
 
+# Modules that unpickle, or run what they read.
+EXECUTING_MODULES = (
+    *("pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "copyreg", "jsonpickle"),
+    *("yaml", "h5py", "tables", "runpy", "code", "codeop", "imp", "multiprocessing"),
+)
+EXECUTING_BUILTINS = {"eval", "exec", "compile", "__import__"}
+EXECUTING_METHODS = {
+    *("read_pickle", "to_pickle", "read_hdf", "to_hdf", "unsafe_load", "full_load", "load_state_dict_from_url"),
+    *("spec_from_file_location", "SourceFileLoader", "exec_module", "load_module", "find_class", "allow_pickle"),
+}
+EXECUTING_READERS = {f"{module}.{name}" for module in ("torch", "np", "numpy", "yaml") for name in ("load", "save")}
+
+
 @pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_nothing_is_unpickled(path):
+def test_nothing_is_unpickled_or_executed(path):
     """Strangers' .pt files may be read in formats.py, and there as weights only."""
+    tops = {module.split(".")[0] for module, _ in imports(path)}
+    assert not tops & set(EXECUTING_MODULES)
     for call in calls(path):
-        if ast.unparse(call.func) not in ("torch.load", "torch.save", "np.load", "numpy.load", "pd.read_pickle"):
-            continue
-        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-        assert ast.unparse(call.func) == "torch.load", ast.unparse(call)
-        assert room_of(path) == "formats", ast.unparse(call)
-        assert given.get("weights_only") == "True", ast.unparse(call)
+        said, given = ast.unparse(call.func), {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert said not in EXECUTING_BUILTINS, ast.unparse(call)
+        assert said.rsplit(".", 1)[-1] not in EXECUTING_METHODS, ast.unparse(call)
+        assert "allow_pickle" not in given, ast.unparse(call)
+        if said in EXECUTING_READERS:
+            found = (said, room_of(path), given.get("weights_only"))
+            assert found == ("torch.load", "formats", "True"), ast.unparse(call)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import torch\ntorch.load(file)",
+        "import numpy as np\nnp.load(file, allow_pickle=True)",
+        "import pandas as pd\npd.read_pickle(file)",
+        "eval(text)",
+        "__import__(name)",
+        "import importlib.util\nimportlib.util.spec_from_file_location(name, file)",
+        "import torch\ntorch.load(file, weights_only=True)",
+    ],
+)
+def test_that_test_sees(hostile, tmp_path, monkeypatch):
+    (tmp_path / "run.py").write_text(hostile)
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    with pytest.raises(AssertionError):
+        test_nothing_is_unpickled_or_executed(tmp_path / "run.py")
+
+
+def test_modules_are_imported_by_name_in_few_places():
+    """By names in this source, or that a user gave on the command line; never by names from a file that is read."""
+    homes = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in FILES
+        for call in calls(path)
+        if ast.unparse(call.func).endswith("import_module")
+    }
+    assert homes == {
+        "__init__.py",
+        "cli/__init__.py",
+        "experiments/recipes/__init__.py",
+        "measures/base.py",
+        "training/callbacks.py",
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)

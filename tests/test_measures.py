@@ -719,6 +719,18 @@ class TestSpectra:
             assert coefficient(snapshot) == pytest.approx(expected, rel=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("weights", "trained"),
+    [({}, None), ({"embed.W_E": torch.ones(2, 3)}, ()), ({"embed.W_E": torch.ones(0, 3)}, None)],
+    ids=["none", "all frozen", "empty"],
+)
+def test_the_mean_over_no_weights_is_missing(weights, trained):
+    snapshot = Snapshot(Task.modular_addition(3), torch.zeros(9, 3).double(), weights=weights, trained=trained)
+    with pytest.raises(MissingNeedError, match="no parameter of the model is trained"):
+        weight_rms(snapshot)
+    assert group_rms(snapshot) == {}
+
+
 def test_norms_are_of_trained_parameters_and_by_part():
     weights = {
         "embed.W_E": torch.full((2, 3), 2.0),

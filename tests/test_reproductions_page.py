@@ -95,3 +95,19 @@ def test_smaller_runs_decide_only_where_larger_ones_do_not(tmp_path):
     lines = page.splitlines()
     assert "| **supported** | [large]" in next(line for line in lines if line.startswith("| 1 |"))
     assert "| **supported** (smaller runs) |" in next(line for line in lines if line.startswith("| 2 |"))
+
+
+def test_a_strangers_results_bring_no_html_into_the_page(tmp_path):
+    """Markdown lets HTML through; < as in "< 5" stays as it is."""
+    results = tmp_path / "results"
+    store(results, "toy", [claim(measured="< 5 <script>alert(1)</script> <!-- hidden")], source="<img src=x onerror=y>")
+    page = write_document(results, tmp_path / "page.md").read_text()
+    assert "< 5 &lt;script>alert(1)&lt;/script> &lt;!-- hidden" in page
+    assert "## &lt;img src=x onerror=y>" in page
+
+
+def test_results_of_an_unknown_verdict_are_damaged(tmp_path):
+    results = tmp_path / "results"
+    store(results, "toy", [claim(verdict="perhaps")])
+    with pytest.raises(RunError, match=r"results\.json is damaged \(claims\.0\.verdict: "):
+        write_document(results, tmp_path / "page.md")

@@ -544,7 +544,7 @@ class TestFailures:
             {"model_seed": 0},
             {"optimizer.lr": 1e30},
             {"task.train_fraction": 1.5},
-            {"model.width": 24_000},
+            {"model.width": 12_000},
             {"model_seed": 1},
             {"task.train_fraction": 0.001},
         ]
@@ -566,10 +566,10 @@ class TestFailures:
         assert kinds == {
             "lr=1e+30": "diverged",
             "train_fraction=1.5": "invalid",
-            "width=24000": "killed",
+            "width=12000": "killed",
             "train_fraction=0.001": "invalid",
         }
-        assert "SIGKILL" in found.failures["width=24000"].message
+        assert "SIGKILL" in found.failures["width=12000"].message
         for name, failure in found.failures.items():
             assert f"failed {name}: {failure}" in ended.stdout
         table = found.table.set_index("run")
@@ -812,3 +812,53 @@ class TestCommand:
 
         with hold(tmp_path / "s"), pytest.raises(RunError, match=r"is in use by process \d+ on"):
             train_sweep(tmp_path / "s", BASE, grid={"model_seed": [0]})
+
+
+class TestStrangers:
+    """A sweep that somebody else made: its links are read through, and nothing is written or removed beyond them."""
+
+    @pytest.fixture
+    def strangers(self, tmp_path) -> Path:
+        return Path(shutil.copytree(Path(__file__).parent / "data" / "recipes" / "sweep", tmp_path / "sweep"))
+
+    @staticmethod
+    def moved(folder: Path, tmp_path: Path) -> Path:
+        """Moves a folder away and leaves a link to it."""
+        away = Path(shutil.move(folder, tmp_path / "away"))
+        folder.symlink_to(away)
+        return away
+
+    def test_failures_kept_elsewhere_are_neither_removed_nor_replaced(self, strangers, tmp_path):
+        away = self.moved(strangers / "failures", tmp_path)
+        before = {file.name: file.read_text() for file in away.iterdir()}
+        found = Sweep.open(strangers)
+        assert sorted(f"{name}.json" for name in found.failures) == sorted(before)
+        for failure in (None, Failure("error", "something else")):
+            with pytest.raises(RunError, match="leads out of"):
+                found.note("weight_decay=0,n_heads=3", failure)
+        assert {file.name: file.read_text() for file in away.iterdir()} == before
+
+    def test_a_run_kept_elsewhere_is_in_the_table_and_is_not_trained(self, strangers, tmp_path):
+        name = "weight_decay=0,n_heads=2"
+        away = self.moved(strangers / name, tmp_path)
+        found = Sweep.open(strangers)
+        assert found.table.set_index("run").loc[name, "status"] == "finished"
+        (away / "status.json").unlink()  # it is not known to have finished
+        before = sorted(path.relative_to(away) for path in away.rglob("*"))
+        assert "leads out of" in str(train_point(found, name).failure)
+        assert sorted(path.relative_to(away) for path in away.rglob("*")) == before
+
+    @pytest.mark.parametrize("name", ["../x", "/tmp/x", "..", "", "a\nb", "\x1b[31m", "x" * 300, "a/b"])
+    def test_a_name_that_is_none_of_a_folder_is_refused(self, name, strangers):
+        content = json.loads((strangers / "sweep.json").read_text())
+        content["runs"][0]["name"] = name
+        (strangers / "sweep.json").write_text(json.dumps(content))
+        with pytest.raises(RunError, match="a run's name is no name of a folder"):
+            Sweep.open(strangers)
+
+    def test_a_failure_is_told_in_one_line(self, strangers):
+        file = strangers / "failures" / "weight_decay=0,n_heads=3.json"
+        file.write_text(json.dumps({"kind": "error", "message": "one\ntwo \x1b[31m", "details": ""}))
+        assert str(Sweep.open(strangers).failures["weight_decay=0,n_heads=3"]) == "error: one two \\x1b[31m"
+        file.write_text(json.dumps({"kind": "of another kind", "message": "x", "details": ""}))
+        assert "weight_decay=0,n_heads=3" not in Sweep.open(strangers).failures

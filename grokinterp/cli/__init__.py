@@ -40,6 +40,9 @@ _COMMANDS = {
 }
 
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -62,6 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except GrokinterpError as error:
         print(f"grokinterp: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:  # PyTorch has no class of its own for the CPU's
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+        print(f"grokinterp: {command} ran out of memory: choose smaller sizes, or fewer at a time", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

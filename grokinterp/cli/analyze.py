@@ -67,9 +67,10 @@ def run_analyze(arguments: Sequence[str]) -> int:
     options = parse(Analyze, arguments)
     if options.frequencies is not None and options.rule != "cube_cosine":
         raise ConfigError("--rule and --frequencies exclude each other: give one")
+    from grokinterp.measures.base import MEASURE_FOLDERS
     from grokinterp.timeline import analyze
 
-    sys.path.insert(0, str(Path.cwd()))  # for --measures of a module that lies here
+    MEASURE_FOLDERS.append(str(Path.cwd()))
     analysis = analyze(
         options.run,
         measures=None if options.measures is None else [name for name in options.measures.split(",") if name],
@@ -125,9 +126,9 @@ def write_reports(analyses: "Sequence[Analysis]", output: Path | None) -> Path:
 
 
 def _write_tables(analysis: "Analysis") -> list[Path]:
-    from grokinterp.files import write_atomically
+    from grokinterp.files import make_subfolder, write_atomically
 
-    folder = analysis.run.path / "analysis"
+    folder = make_subfolder(analysis.run.path, "analysis")
     tables = {folder / "timeline.csv": analysis.timeline, folder / "frequencies.csv": analysis.frequencies}
     for file, table in tables.items():
         write_atomically(file, table.to_csv())

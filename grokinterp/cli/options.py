@@ -10,6 +10,7 @@ import tyro
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
+from grokinterp.files import LARGEST_CONFIG, read_text
 
 
 def parse(kind: Any, arguments: Sequence[str], default: Any = None) -> Any:
@@ -59,10 +60,13 @@ def base_config(preset_name: str | None, config_file: str | None, arguments: Seq
 
         return preset(preset_name)
     if config_file is not None:
-        file = Path(config_file)
-        if not file.is_file():
+        if not Path(config_file).exists():
             raise ConfigError(f"--config {config_file}: no such file")
-        return RunConfig.from_json(file.read_text(encoding="utf-8", errors="replace"), config_file)
+        try:
+            text = read_text(Path(config_file), most=LARGEST_CONFIG)
+        except RunError as error:
+            raise ConfigError(f"--config: {error}") from None
+        return RunConfig.from_json(text, config_file)
     if "--resume" in arguments:
         from grokinterp.run import Run
 

@@ -66,7 +66,7 @@ def _default(name: str, quick: bool, below: Path = _FOLDER) -> Path:
 def _every(options: Reproduce) -> int:
     """All experiments that have no results yet; those that cannot be run here are passed over."""
     from grokinterp.experiments import catalog
-    from grokinterp.experiments.reproduction import results_in
+    from grokinterp.experiments.results import results_in
 
     codes = []
     for name in catalog():

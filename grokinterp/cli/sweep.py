@@ -10,7 +10,7 @@ import tyro
 
 from grokinterp.cli.options import base_config, parse, take
 from grokinterp.config import RunConfig
-from grokinterp.errors import ConfigError
+from grokinterp.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from grokinterp.sweep import Executor, Sweep
@@ -141,11 +141,11 @@ def _once(assignments: Sequence[str], flag: str) -> Sequence[str]:
 
 
 def _points(file: Path) -> list[dict[str, Any]]:
-    import json
+    from grokinterp.files import parse_json, read_text
 
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_text(file))
+    except (RunError, ValueError) as error:
         raise ConfigError(f"--points {file}: {error}") from None
     if not isinstance(content, list) or not content or not all(isinstance(point, dict) for point in content):
         raise ConfigError(f'--points {file}: give a JSON list of objects, for instance [{{"optimizer.lr": 0.001}}]')

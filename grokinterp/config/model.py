@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator
 
-from grokinterp.config.checks import STRICT, require, require_finite, require_known_choices
+from grokinterp.config.checks import DEEPEST, STRICT, WIDEST, check_fields, require, require_finite, require_in
 from grokinterp.config.regression import RegressionConfig
 from grokinterp.config.task import TaskConfig
 
@@ -57,16 +57,17 @@ class TransformerConfig:
     """with normalization `layernorm`: whether there is one before the read-out"""
 
     def __post_init__(self) -> None:
-        require_known_choices(self)
-        for name in ("n_layers", "n_heads", "d_model", "d_mlp"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, but is {getattr(self, name)}")
+        check_fields(self)
+        for name in ("n_heads", "d_model", "d_mlp"):
+            require_in(getattr(self, name), name, 1, WIDEST)
+        require_in(self.n_layers, "n_layers", 1, DEEPEST)
         if self.d_head is None:
             require(
                 self.d_model % self.n_heads == 0,
                 f"d_model = {self.d_model} is not a multiple of n_heads = {self.n_heads}: change one, or give d_head",
             )
         else:
-            require(self.d_head >= 1, f"d_head must be at least 1, but is {self.d_head}")
+            require_in(self.d_head, "d_head", 1, WIDEST)
         require(self.equals_token or not self.equals_logit, "equals_logit needs equals_token")
         require(
             self.readout == "last" or self.attention == "bidirectional",
@@ -128,10 +129,11 @@ class MLPConfig:
     """share of the hidden neurons that are set to 0 in an update, the others being scaled by 1 / (1 - dropout)"""
 
     def __post_init__(self) -> None:
-        require_known_choices(self)
-        for name in ("depth", "width"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, but is {getattr(self, name)}")
-        require(self.d_embed is None or self.d_embed >= 1, f"d_embed must be at least 1, but is {self.d_embed}")
+        check_fields(self)
+        require_in(self.width, "width", 1, WIDEST)
+        require_in(self.depth, "depth", 1, DEEPEST)
+        if self.d_embed is not None:
+            require_in(self.d_embed, "d_embed", 1, WIDEST)
         plain = {"one_hot": "one-hot", "signs": "-1 and 1", "vector": "vector"}.get(self.input)
         require(plain is None or self.d_embed is None, f"d_embed has no meaning for {plain} inputs")
         if self.architecture == "residual":

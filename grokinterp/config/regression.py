@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Tag
 
-from grokinterp.config.checks import STRICT, require, require_finite, require_known_choices
+from grokinterp.config.checks import DEEPEST, STRICT, WIDEST, check_fields, require, require_finite, require_in
 from grokinterp.config.task import TaskConfig
 
 
@@ -37,9 +37,10 @@ class RegressionConfig:
     """seed of the teacher and of the inputs"""
 
     def __post_init__(self) -> None:
-        require_known_choices(self)
-        for name in ("d_in", "d_out", "teacher_depth", "teacher_width", "n_train", "n_test"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, but is {getattr(self, name)}")
+        check_fields(self)
+        for name in ("d_in", "d_out", "teacher_width", "n_train", "n_test"):
+            require_in(getattr(self, name), name, 1, WIDEST)
+        require_in(self.teacher_depth, "teacher_depth", 1, DEEPEST)
         require_finite(self.threshold, "threshold", above=True)
         require(0 <= self.data_seed < 2**32, f"data_seed must lie in [0, 2^32), but is {self.data_seed}")
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from grokinterp.config.checks import STRICT, require, require_known_choices
+from grokinterp.config.checks import STRICT, check_fields, require
 from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
 from grokinterp.config.regression import AnyTaskConfig, RegressionConfig
 from grokinterp.config.task import TaskConfig
@@ -41,7 +41,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         require(0 <= self.model_seed < 2**32, f"model_seed must lie in [0, 2^32), but is {self.model_seed}")
         require(self.format_version == FORMAT_VERSION, f"format_version is {FORMAT_VERSION} here and cannot be chosen")
-        require_known_choices(self)
+        check_fields(self)
         require_fit(self.model, self.task)
         require(
             self.loss == "mse" or not isinstance(self.task, RegressionConfig),
@@ -70,7 +70,8 @@ class RunConfig:
         """
         try:
             raw = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+            json.dumps(raw, ensure_ascii=False).encode()  # half a character cannot be
+        except (ValueError, RecursionError) as error:  # ValueError: also a number of more than 4,300 digits
             raise ConfigError(f"{source} is not JSON: {error}") from None
         version = raw.get("format_version", FORMAT_VERSION) if isinstance(raw, dict) else FORMAT_VERSION
         if version != FORMAT_VERSION:

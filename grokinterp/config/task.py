@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from grokinterp.config.checks import STRICT, is_prime, require, require_known_choices
+from grokinterp.config.checks import STRICT, check_fields, is_prime, require
 
 Operation = Literal[
     "add",
@@ -52,7 +52,7 @@ class TaskConfig:
     """number of operands: the number of bits for parity, else 2"""
 
     def __post_init__(self) -> None:
-        require_known_choices(self)
+        check_fields(self)
         if self.operation == "parity":
             require(self.p == 2, f"parity is the sum of bits mod 2: give task.p 2 (it is {self.p})")
             require(

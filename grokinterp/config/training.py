@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from grokinterp.config.checks import STRICT, require, require_finite, require_known_choices
-from grokinterp.schedules import schedule_terms
+from grokinterp.config.checks import STRICT, check_fields, require, require_finite
+from grokinterp.schedules import most_scheduled
+
+_MOST_SCHEDULED = 3_000_000  # steps, each of which is a line or a file; as many numbers are in memory
 
 _LARGEST_WINDOW = 1000
 
@@ -48,7 +50,7 @@ class OptimizerConfig:
     """after each update, scale all trained weights to the global L2 norm that they started with (Liu et al. 2022)"""
 
     def __post_init__(self) -> None:
-        require_known_choices(self)
+        check_fields(self)
         require_finite(self.lr, "lr", above=True)
         require_finite(self.weight_decay, "weight_decay")
         require_finite(self.eps, "eps")
@@ -115,10 +117,15 @@ class ScheduleConfig:
     """steps within which train accuracy must reach 0.99, else the outcome is DNF_train; by default all"""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require(self.steps >= 1, f"steps must be at least 1, but is {self.steps}")
         require(self.resume_every >= 1, f"resume_every must be at least 1, but is {self.resume_every}")
         require_finite(self.stop_factor, "stop_factor", at_least=1.0)
         budget = self.memorization_budget
         require(budget is None or budget >= 1, f"memorization_budget must be at least 1, but is {budget}")
-        schedule_terms(self.evaluate_every)
-        schedule_terms(self.checkpoints)
+        for name in ("evaluate_every", "checkpoints"):
+            count = most_scheduled(getattr(self, name), self.steps)
+            require(
+                count <= _MOST_SCHEDULED,
+                f"{name} names {count:,} of {self.steps:,} steps, and {_MOST_SCHEDULED:,} is the most: choose fewer",
+            )

@@ -1,6 +1,7 @@
 """The page on all results: assertion by assertion, then source by source, published beside measured."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 from grokinterp.errors import RunError
 from grokinterp.experiments.assertions import ASSERTIONS, by_assertion, decide
 from grokinterp.experiments.contradictions import CONTRADICTIONS
-from grokinterp.experiments.reproduction import RESULTS, results_in
+from grokinterp.experiments.results import RESULTS, results_in
 from grokinterp.files import make_folder, write_atomically
 from grokinterp.training.estimate import duration
 
 Result = Mapping[str, Any]
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 _HEAD = """# Reproductions
 
@@ -54,13 +57,23 @@ def write_document(folder: Path, page: Path) -> Path:
 def _results(folder: Path) -> Iterable[Result]:
     found: dict[str, Result] = {}
     for file in sorted(folder.glob(f"*/{RESULTS}")):
-        result = results_in(file.parent)
-        assert result is not None
-        result["folder"] = file.parent
+        read = results_in(file.parent)
+        if read is None:  # it went in this instant
+            continue
+        result = {**_plain(read), "folder": file.parent}
         known = found.get(result["recipe"])
         if known is None or (known["quick"] and not result["quick"]):
             found[result["recipe"]] = result
     return found.values()
+
+
+def _plain(value: Any) -> Any:
+    """The same with no text that a reader of Markdown takes for HTML."""
+    if isinstance(value, str):
+        return _TAG.sub("&lt;", value)
+    if isinstance(value, dict):
+        return {_plain(name): _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def _by_source(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -99,15 +112,12 @@ def _assertions(results: Sequence[Result]) -> str:
 def _source(source: str, results: Sequence[Result], folder: Path, page: Path) -> str:
     parts = [f"\n## {source}\n"]
     for result in results:
-        machine, seconds = result["machine"], result.get("seconds")
+        seconds = result["seconds"]
         form = "Quick form" if result["quick"] else "Full form"
-        where = f"{machine['processor']}, {machine['cores']} cores" + (f", {machine['gpu']}" if machine["gpu"] else "")
         took = "" if seconds is None else f"; its runs took {duration(seconds)} in all, one thread each"
-        parts.append(
-            f"### {result['recipe']}\n\n{result['title']}. {form}, on {where}, torch {machine['torch']}{took}.\n"
-        )
+        parts.append(f"### {result['recipe']}\n\n{result['title']}. {form}{_where(result['machine'])}{took}.\n")
         parts += [f"- {name}: {value}" for name, value in result["settings"].items() if name != "cost"]
-        parts += [f"- **{warning}**" for warning in result.get("warnings", ())]
+        parts += [f"- **{warning}**" for warning in result["warnings"]]
         if result["comparisons"]:
             rows = [[c["quantity"], c["printed"], c["measured"], str(c["n"])] for c in result["comparisons"]]
             parts.append("\n" + _table(["", "published", "measured: median (range)", "runs"], rows))
@@ -116,6 +126,13 @@ def _source(source: str, results: Sequence[Result], folder: Path, page: Path) ->
         for image in sorted(Path(result["folder"]).glob("*.png"), key=lambda file: (len(file.name), file.name)):
             parts.append(f"\n![{result['title']}]({os.path.relpath(image, page.parent)})")
     return "\n".join(parts)
+
+
+def _where(machine: Mapping[str, Any] | None) -> str:
+    if machine is None:
+        return ""
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    return f", on {machine['processor']}, {machine['cores']} cores{gpu}, torch {machine['torch']}"
 
 
 def _claim_row(claim: Mapping[str, Any]) -> list[str]:

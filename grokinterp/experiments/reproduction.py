@@ -12,18 +12,17 @@ import pandas as pd
 import torch
 
 import grokinterp
-from grokinterp.errors import ConfigError, RunError, nearest
+from grokinterp.errors import ConfigError, nearest
 from grokinterp.experiments.base import Claim, Outcome, Progress
 from grokinterp.experiments.conduct import conduct
 from grokinterp.experiments.contradictions import Contradiction, contradictions_of
 from grokinterp.experiments.recipe import Recipe
 from grokinterp.experiments.recipes import catalog
 from grokinterp.experiments.report import report_page
+from grokinterp.experiments.results import RESULTS, RESULTS_VERSION, results_in
 from grokinterp.files import make_folder, write_atomically
 from grokinterp.processes import cores, processor
 from grokinterp.report.plots import Figure, write_images
-
-RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
@@ -128,31 +127,13 @@ def reproduce(
     return done
 
 
-def results_in(folder: Path) -> dict[str, Any] | None:
-    """What results.json in a folder says; None where there is none.
-
-    Raises:
-        RunError: it is damaged.
-    """
-    file = folder / RESULTS
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        claims, known = found["claims"], {"recipe", "quick", "settings", "comparisons", "machine", "lost"}
-        if not known <= set(found) or not all({"name", "verdict", "should_hold"} <= set(claim) for claim in claims):
-            raise KeyError("a field is missing")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunError(f"{file} is damaged ({error}): remove it, and reproduce again") from None
-    return found
-
-
 def _results(done: Reproduction) -> dict[str, Any]:
     outcome = done.outcome
     return {
         "recipe": done.recipe.name,
         "title": done.recipe.title,
         "source": done.recipe.source,
+        "format_version": RESULTS_VERSION,
         "version": grokinterp.__version__,
         "quick": done.quick,
         "machine": machine(),

@@ -1,9 +1,11 @@
 """What measures are made of besides Snapshot: KeyFrequencies, Reference, and the register of measures by name."""
 
+import contextlib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsIndex, TypeVar
 
@@ -14,6 +16,9 @@ from grokinterp.measures.snapshot import Snapshot
 NO_READOUT = "the way from the neurons to the logits is not linear here"
 
 NEEDS = ("logits", "grid", "weights", "gradients", "neurons", "attention", "split", "reference", "history")
+
+# Where modules of `package.module:function` may lie too; the command line looks where its user stands.
+MEASURE_FOLDERS: list[str] = []
 
 Rule = Literal["cube_cosine", "neuron_clusters", "embedding_norm", "unembedding_power", "given"]
 
@@ -163,6 +168,20 @@ def registered() -> dict[str, Measure]:
     return dict(_REGISTER)
 
 
+@contextlib.contextmanager
+def _importable(folders: list[str]) -> Iterator[None]:
+    """Lets modules in some folders be imported, after all others; not for longer than it takes.
+
+    What else is imported later is not to be taken from there: the folder may be a stranger's.
+    """
+    before = list(sys.path)
+    sys.path.extend(folders)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
 def find_measure(what: str | Callable[..., Any]) -> Measure:
     """A measure by name, by `package.module:function`, or by the function itself.
 
@@ -184,7 +203,9 @@ def find_measure(what: str | Callable[..., Any]) -> Measure:
         raise ConfigError(f"measure {what!r} is not known: {nearest(what, _REGISTER)}")
     module_name, _, function_name = what.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), function_name)
+        with _importable(MEASURE_FOLDERS):
+            module = importlib.import_module(module_name)
+        found = getattr(module, function_name)
         if not callable(found):
             raise ConfigError(f"measure {what!r} is no function")
         return find_measure(found)

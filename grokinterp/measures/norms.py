@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from grokinterp.errors import MissingNeedError
 from grokinterp.measures.base import Column, measure
 from grokinterp.measures.snapshot import Snapshot
 
@@ -30,7 +31,10 @@ def weight_norm(snapshot: Snapshot) -> float:
 @measure("weight_rms", needs=("weights",))
 def weight_rms(snapshot: Snapshot) -> float:
     """Root mean square of all trained parameters (Manir and Rupa 2026, Table 7)."""
-    return (sum_of_squares(snapshot) / sum(_counts(snapshot).values())) ** 0.5
+    count = sum(_counts(snapshot).values())
+    if not count:
+        raise MissingNeedError("weight_rms", "weights", "no parameter of the model is trained")
+    return (sum_of_squares(snapshot) / count) ** 0.5
 
 
 @measure("sum_of_squares", needs=("weights",))
@@ -74,4 +78,4 @@ def group_rms(snapshot: Snapshot) -> dict[str, float]:
     counts = dict.fromkeys(norms, 0)
     for name, count in _counts(snapshot).items():
         counts[parameter_group(name)] += count
-    return {group: norms[group] / counts[group] ** 0.5 for group in norms}
+    return {group: norms[group] / counts[group] ** 0.5 for group in norms if counts[group]}

@@ -3,6 +3,7 @@
 Everything here that needs no module avoids importing transformer_lens, which costs seconds.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from grokinterp.config import (
+    AnyTaskConfig,
     MLPConfig,
     ModelConfig,
     RecordedConfig,
@@ -22,14 +24,29 @@ from grokinterp.config import (
     require_fit,
 )
 from grokinterp.errors import ConfigError
+from grokinterp.memory import require_memory
 from grokinterp.models import forward as exact
 from grokinterp.models import mlp_forward
 from grokinterp.models.forward import Activations, Hook, Weights, no_hook, with_output_scale
 from grokinterp.models.products import Matmul, product
 from grokinterp.models.rows import last_position_activity, last_position_by_rows, logits_by_rows
+from grokinterp.models.shapes import parameter_shapes
 from grokinterp.tasks import AnyTask, RegressionTask, Task
 
-__all__ = ["Activations", "Forward", "ModularModel", "Weights", "build_model", "forward_for", "task_of"]
+__all__ = [
+    "Activations",
+    "Forward",
+    "ModularModel",
+    "Weights",
+    "build_model",
+    "forward_for",
+    "parameter_count",
+    "task_of",
+]
+
+
+_COPIES_OF_INPUTS = 3  # while they are made
+_COPIES_OF_WEIGHTS = 2  # while they are drawn
 
 
 class ModularModel(Protocol):
@@ -41,11 +58,35 @@ class ModularModel(Protocol):
 
 
 def task_of(config: RunConfig, train_indices: Tensor | None = None) -> AnyTask:
-    """The task of a run, with `=` in its tokens where its model reads one."""
+    """The task of a run, with `=` in its tokens where its model reads one.
+
+    Raises:
+        ConfigError: its inputs do not fit into memory, or the indices are no split.
+    """
+    numbers = _numbers_of(config.task)
+    require_memory(8 * _COPIES_OF_INPUTS * numbers, f"the {config.task.n_inputs:,} inputs of {config.task.title}")
     if isinstance(config.task, RegressionConfig):
         return RegressionTask.from_config(config.task)
     equals = isinstance(config.model, TransformerConfig) and config.model.equals_token
     return Task.from_config(config.task, equals_token=equals, train_indices=train_indices)
+
+
+def _numbers_of(task: AnyTaskConfig) -> int:
+    """What is held of all inputs at a time, with their answers and whoever gives these."""
+    if isinstance(task, RegressionConfig):
+        width = task.teacher_width
+        teacher = width * (task.d_in + task.d_out + (task.teacher_depth - 1) * width)
+        return teacher + task.n_inputs * (task.d_in + task.d_out + 2 * width)
+    return task.n_inputs * (task.operands + 2)
+
+
+def parameter_count(config: ModelConfig, task: AnyTaskConfig) -> int:
+    """Numbers in the weights of a model, which need not be made for it.
+
+    Raises:
+        ConfigError: a recorded model, whose architecture is not known.
+    """
+    return sum(math.prod(shape) for shape in parameter_shapes(config, task).values())
 
 
 def build_model(
@@ -60,12 +101,19 @@ def build_model(
         device: where the model is put.
 
     Raises:
-        ConfigError: a recorded model, whose architecture is not known, or a model that cannot read the task's inputs.
+        ConfigError: a recorded model, whose architecture is not known, a model that cannot read the task's inputs, or
+            one that does not fit into memory.
     """
     if isinstance(config, RunConfig):
         seed = config.model_seed if seed is None else seed
         config = config.model
     require_fit(config, task.config)
+    if isinstance(config, RecordedConfig):
+        raise ConfigError(
+            "a recorded model cannot be built: only its logits and weights are known, not its architecture"
+        )
+    count = parameter_count(config, task.config)
+    require_memory(4 * _COPIES_OF_WEIGHTS * count, f"a model of {count:,} parameters")
     generator = torch.Generator().manual_seed(seed or 0)
     if isinstance(task, Task):
         p, n_outputs, operands = task.p, task.n_classes, task.operands
@@ -75,14 +123,10 @@ def build_model(
         from grokinterp.models.transformer import build_transformer
 
         model = build_transformer(config, p, n_outputs, generator, operands)
-    elif isinstance(config, MLPConfig):
+    else:
         from grokinterp.models.mlp import MLP
 
         model = MLP(config, p, n_outputs, generator, operands)
-    else:
-        raise ConfigError(
-            "a recorded model cannot be built: only its logits and weights are known, not its architecture"
-        )
     return _move(model, device)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from grokinterp.analysis import Analysis
 from grokinterp.figures.canvas import as_list, labels
-from grokinterp.files import make_folder, write_atomically
+from grokinterp.files import make_folder, make_subfolder, write_atomically
 from grokinterp.report.page import page
 from grokinterp.report.plots import FIGURES, plot
 from grokinterp.report.sections import facts, final, lead, rules, transitions, warnings
@@ -38,8 +38,11 @@ def write_report(analysis: Analysis | Sequence[Analysis], path: str | Path | Non
     """
     analyses = as_list(analysis)
     name = "report.html" if len(analyses) == 1 else "comparison.html"
-    target = Path(path) if path is not None else analyses[0].run.path / "analysis" / name
-    make_folder(target.parent)
+    if path is None:
+        target = make_subfolder(analyses[0].run.path, "analysis") / name
+    else:
+        target = Path(path)
+        make_folder(target.parent)
     write_atomically(target, _page(analyses))
     return target
 

@@ -23,10 +23,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") ->
     return f'<div class="table {kind}"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def number(x: float | int | None) -> str:
-    if x is None or not math.isfinite(x):
-        return "–"
-    return f"{x:,}" if isinstance(x, int) else f"{x:.4g}"
+def number(x: Any) -> str:
+    """A number as a person reads it; a dash where it is not known, or none."""
+    if isinstance(x, int):
+        return f"{x:,}"
+    return f"{x:.4g}" if isinstance(x, float) and math.isfinite(x) else "–"
 
 
 def lead(analyses: list[Analysis], names: list[str]) -> str:
@@ -111,8 +112,7 @@ def _facts_of(analysis: Analysis) -> dict[str, str]:
         trained = int(run.classification.train_mask.sum())
         split = f"{trained:,} of {n:,} inputs are trained on ({trained / n:.1%}); shuffled by {task.split}"
     unknown = "not known: the run was recorded or imported"
-    timing = status.get("timing") or {}
-    packages = environment.get("packages") or {}
+    timing, packages = _mapping(status.get("timing")), _mapping(environment.get("packages"))
     facts = {
         "task": "; ".join(filter(None, [f"{task.title}, {n:,} inputs", labelled])),
         "split": split,
@@ -136,6 +136,11 @@ def _facts_of(analysis: Analysis) -> dict[str, str]:
         "folder": run.path.name,
     }
     return {fact: escape(str(value)) for fact, value in facts.items()}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """What a file may say in a mapping, or not."""
+    return value if isinstance(value, dict) else {}
 
 
 def _fields(config: Any) -> str:

@@ -14,7 +14,18 @@ import pandas as pd
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
-from grokinterp.files import make_folder, write_atomically
+from grokinterp.files import (
+    cannot,
+    exists,
+    make_folder,
+    make_subfolder,
+    parse_json,
+    read_text,
+    remove,
+    remove_leftovers,
+    require_inside,
+    write_atomically,
+)
 from grokinterp.run import Run, settled
 from grokinterp.sweep.grid import Point, config_fields
 from grokinterp.sweep.orders import Failure
@@ -22,7 +33,7 @@ from grokinterp.sweep.summary import COLUMNS, Row, config_columns, is_number, ke
 from grokinterp.training.opening import has_ended, may_follow
 
 _VERSION = 1
-_FILE = "sweep.json"
+_FILE, _FAILURES = "sweep.json", "failures"
 
 State = Literal["missing", "begun", "ended", "summarized"]
 
@@ -51,19 +62,24 @@ class Sweep:
         """
         folder = Path(path)
         file = folder / _FILE
-        if not file.is_file():
+        if not exists(file):
             raise RunError(f"{folder} is not a sweep: it holds no {_FILE}")
+        text = read_text(file)
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            version, base = content["format_version"], json.dumps(content["base"])
+            content = parse_json(text)
+            version = content["format_version"]
+            if version != _VERSION:
+                raise RunError(
+                    f"{file} has format version {version!r}, and this grokinterp reads version {_VERSION}: install the "
+                    "release that wrote it"
+                )
+            base = json.dumps(content["base"])
             points = tuple(Point(str(run["name"]), dict(run["values"])) for run in content["runs"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file} is damaged ({error}): give the sweep's options again in another folder") from None
-        if version != _VERSION:
-            raise RunError(f"{file} has format version {version!r}, and this grokinterp reads version {_VERSION}")
         found = Sweep(folder, RunConfig.from_json(base, str(file)), points)
         names, known = {point.name for point in points}, set(config_fields(found.base))
-        if any(Path(name).name != name or name in ("", ".", "..") for name in names):
+        if not all(_names_a_folder(name) for name in names):
             raise RunError(f"{file} is damaged: a run's name is no name of a folder")
         if not points or len(names) < len(points) or any(not set(point.values) <= known for point in points):
             raise RunError(f"{file} is damaged: no runs, two of one name, or a field that the configuration lacks")
@@ -76,9 +92,9 @@ class Sweep:
             ConfigError: the folder holds another sweep. One may grow: by points, and by more schedule.steps.
             RunError: the folder holds something else, or cannot be written to.
         """
-        if (self.path / _FILE).is_file():
+        if exists(self.path / _FILE):
             self._refuse_another(Sweep.open(self.path))
-        elif (self.path / "config.json").is_file():
+        elif exists(self.path / "config.json"):
             raise RunError(f"{self.path} is a run: choose another folder for a sweep")
         make_folder(self.path)
         runs = [{"name": point.name, "values": dict(point.values)} for point in self.points]
@@ -141,7 +157,7 @@ class Sweep:
         return settled(run.path, lambda: run.status if self._begun(point) else {})
 
     def _begun(self, point: Point) -> bool:
-        return (self.path / point.name / "config.json").is_file()
+        return exists(self.path / point.name / "config.json")
 
     @property
     def failures(self) -> dict[str, Failure]:
@@ -151,8 +167,9 @@ class Sweep:
 
     def failure_of(self, point: Point) -> Failure | None:
         """Why a run has not come to its end; None where nothing went wrong."""
-        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
-            return Failure(**json.loads((self.path / "failures" / f"{point.name}.json").read_text(encoding="utf-8")))
+        file = self.path / _FAILURES / f"{point.name}.json"
+        with contextlib.suppress(GrokinterpError, ValueError, TypeError):  # damaged: the run itself may say it
+            return Failure.of(parse_json(read_text(file)))
         status = self._status(point)
         return Failure("diverged", str(status.get("reason", ""))) if status.get("status") == "diverged" else None
 
@@ -162,23 +179,29 @@ class Sweep:
         Raises:
             RunError: the folder cannot be written to.
         """
-        file = self.path / "failures" / f"{name}.json"
+        file = self.path / _FAILURES / f"{name}.json"
         if failure is not None and failure.kind != "diverged":
-            make_folder(file.parent)
+            make_subfolder(self.path, _FAILURES)
             write_atomically(file, json.dumps(asdict(failure), indent=1) + "\n")
-        elif file.exists():
-            try:
-                file.unlink()
-            except OSError as error:
-                raise RunError(f"cannot remove {file}: {error.strerror}; free or unlock that place") from None
+        elif exists(file):
+            require_inside(file.parent, self.path)
+            remove(file)
 
     def tidy(self) -> None:
         """Removes what writes that a crash cut short have left, and puts back what they had moved away."""
-        for leftover in [*self.path.glob(".*.tmp"), *self.path.glob("failures/.*.tmp")]:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        for outgoing in self.path.glob(".*.old"):
+        remove_leftovers(self.path)
+        remove_leftovers(self.path / _FAILURES)
+        names = {point.name for point in self.points}
+        for leftover in (entry for entry in self.path.glob(".*.tmp") if entry.is_dir() and not entry.is_symlink()):
+            _remove_folder(leftover)
+        for outgoing in (self.path / f".{name}.old" for name in sorted(names)):
             run = self.path / outgoing.name[1 : -len(".old")]
-            shutil.rmtree(outgoing) if run.exists() else outgoing.replace(run)
+            if outgoing.is_symlink() or not outgoing.is_dir():
+                continue
+            if exists(run):
+                _remove_folder(outgoing)
+            else:
+                outgoing.replace(run)
 
     def statuses(self) -> Counter[str]:
         """How many runs have which status; `missing` before they began, `damaged` where it cannot be read."""
@@ -238,6 +261,17 @@ class Sweep:
         if not may_follow(config, run.config):
             raise RunError(f"{run.path} holds a run of another configuration")
         return summarize(run, measures=False)
+
+
+def _names_a_folder(name: str) -> bool:
+    return Path(name).name == name and name not in ("", ".", "..") and name.isprintable() and len(name.encode()) <= 255
+
+
+def _remove_folder(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise cannot("remove", folder, error) from None
 
 
 def _fits(value: Any, known: Any) -> bool:

@@ -178,7 +178,7 @@ def _value(text: str) -> Any:
     """A number, true, false, null or a list where it reads as JSON; else the text itself."""
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: also a number of more than 4,300 digits
         return text
 
 

@@ -7,12 +7,13 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from grokinterp.config import RunConfig
-from grokinterp.errors import ConfigError, GrokinterpError, RunError
+from grokinterp.errors import ConfigError, GrokinterpError, RunError, one_line
+from grokinterp.files import require_inside
 from grokinterp.locks import HeldError
 from grokinterp.run import Run
 from grokinterp.sweep.summary import summarize
@@ -21,6 +22,9 @@ from grokinterp.training.opening import has_ended, may_follow
 
 # A process whose parent was killed lives for a moment longer, and so does one on a machine that was cut off.
 _PATIENCE = 60.0
+
+
+_Kind = Literal["invalid", "diverged", "killed", "error"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,24 @@ class Failure:
         details: a traceback, where there is one.
     """
 
-    kind: Literal["invalid", "diverged", "killed", "error"]
+    kind: _Kind
     message: str
     details: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
+
+    @staticmethod
+    def of(kept: Any) -> "Failure":
+        """What was kept of one.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        found = Failure(**kept)
+        if found.kind not in get_args(_Kind) or not all(isinstance(text, str) for text in asdict(found).values()):
+            raise ValueError("it is damaged")
+        return replace(found, message=one_line(found.message))
 
 
 @dataclass(frozen=True)
@@ -121,6 +137,8 @@ def _train_one(path: Path, config: RunConfig, device: str) -> None:
 
 def _train_together(root: Path, configs: dict[str, RunConfig], device: str) -> None:
     paths = [root / name for name in configs]
+    for path in paths:
+        require_inside(path, root)
     begun = all((path / "config.json").is_file() for path in paths)
     _patiently(lambda: train_many(list(configs.values()), paths, resume=begun, device=device, progress=False))
 
@@ -142,6 +160,7 @@ def _ended(path: Path, config: RunConfig | None, device: str) -> Ended:
     """Trains a run unless it has been (`config` is None), summarizes it, and says how it ended whatever happens."""
     name = path.name
     try:
+        require_inside(path, path.parent)
         if config is not None:
             _train_one(path, config, device)
         run = Run.open(path)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import RunError
-from grokinterp.files import make_folder, write_atomically
+from grokinterp.files import exists, make_subfolder, parse_json, read_bytes, read_text, write_atomically
 from grokinterp.jobs import evaluate, measure_job
 from grokinterp.measures import key_frequencies, registered
 from grokinterp.phases import known_values
@@ -22,6 +22,7 @@ from grokinterp.transition import THRESHOLDS, Event, find_transition
 log = logging.getLogger(__name__)
 
 _VERSION = 1
+_MOST_COLUMNS = 1000
 _LOSSES = ("final.train_loss", "final.test_loss")
 _NORMS = ("weight_norm", "weight_rms")
 
@@ -67,7 +68,7 @@ def summarize(run: Run, *, measures: bool = True) -> Row:
         own = {} if run.config.loss == "cross_entropy" else {name: row[name] for name in _LOSSES if name in row}
         row |= measured | own
         try:
-            make_folder(file.parent)
+            make_subfolder(run.path, file.parent.name)
             write_atomically(file, json.dumps({"version": _VERSION, "status": stamp, "row": row}, indent=1) + "\n")
         except RunError as error:  # on a read-only disk it is computed each time
             log.warning("the summary was not kept: %s", error)
@@ -77,14 +78,21 @@ def summarize(run: Run, *, measures: bool = True) -> Row:
 def kept_summary(run: Run) -> Row | None:
     """The summary that is kept in a run; None where there is none, or it is of another state of the run."""
     try:
-        content = json.loads((run.path / "analysis" / "summary.json").read_text(encoding="utf-8"))
+        content = parse_json(read_text(run.path / "analysis" / "summary.json"))
         row = content["row"]
         current = content["version"] == _VERSION and content["status"] == _stamp(run)
         whole = {"status", "outcome", "step"} <= set(row)
-        numbers = all(value is None or isinstance(value, int | float) for name, value in row.items() if is_number(name))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        plain = len(row) <= _MOST_COLUMNS and all(_is_plain(name, value) for name, value in row.items())
+    except (RunError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    return row if current and whole and numbers else None
+    return row if current and whole and plain else None
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Whether a value can stand in its column of the table."""
+    if is_number(name):
+        return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300)
+    return value is None or isinstance(value, str)
 
 
 def is_number(column: str) -> bool:
@@ -95,7 +103,7 @@ def is_number(column: str) -> bool:
 def _stamp(run: Run) -> str:
     """What changes whenever a run does."""
     status = run.path / "status.json"
-    return hashlib.sha256(status.read_bytes()).hexdigest() if status.is_file() else ""
+    return hashlib.sha256(read_bytes(status)).hexdigest() if exists(status) else ""
 
 
 def _row(run: Run) -> Row:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -93,7 +94,7 @@ class Tracker(Callback):
         if service not in ("wandb", "trackio"):
             raise ConfigError(f"tracker {service!r} is not known: {nearest(service, ('wandb', 'trackio'))}")
         try:
-            self.module = __import__(service)
+            self.module: Any = import_module(service)
         except ImportError:
             raise ConfigError(f"tracker {service!r} is not installed: pip install {service}") from None
         self.project = project

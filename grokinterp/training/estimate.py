@@ -4,13 +4,15 @@ import time
 from dataclasses import dataclass
 
 from grokinterp.config import RunConfig
-from grokinterp.errors import ConfigError
-from grokinterp.models import build_model, forward_for, task_of
+from grokinterp.models import build_model, forward_for
 from grokinterp.models.forward import no_hook
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.interventions import dropout_of
+from grokinterp.training.opening import task_to_train
 from grokinterp.training.optimizers import Updater
 from grokinterp.training.schedule import scheduled_steps
+
+_PATIENCE = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,15 @@ class Cost:
 
 
 def estimate(config: RunConfig, tries: int = 5) -> Cost:
-    """Builds the model, makes `tries` updates on the CPU, and writes nothing.
+    """Builds the model, makes `tries` updates on the CPU (fewer where one takes seconds), and writes nothing.
 
     Raises:
-        ConfigError: the configuration has no optimizer or schedule.
+        ConfigError: the configuration describes no training, or one that does not fit into memory.
     """
-    if config.optimizer is None or config.schedule is None:
-        raise ConfigError("this configuration was recorded or imported: it has no optimizer and schedule to estimate")
-    task = task_of(config)
-    if task.train_mask is None:
-        raise ConfigError("split 'unknown' is for models made elsewhere: to train, give a split and a train_fraction")
+    task = task_to_train(config, None, "cpu")
+    assert config.optimizer is not None
+    assert config.schedule is not None
+    assert task.train_mask is not None
     model = build_model(config, task)
     weights = dict(model.named_parameters())
     forward, hook = forward_for(config.model, task), dropout_of(config, "cpu") or no_hook
@@ -58,6 +59,8 @@ def estimate(config: RunConfig, tries: int = 5) -> Cost:
         gradients(tokens, labels)
         updater.apply(step)
         times.append(time.perf_counter() - began)
+        if sum(times) > _PATIENCE:
+            break
     typical = sorted(times)[len(times) // 2]
     parameters = sum(w.numel() for w in weights.values())
     return Cost(

@@ -8,14 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from grokinterp.config import RunConfig, ScheduleConfig
+from grokinterp.config import OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, require_fit
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.models import task_of
+from grokinterp.memory import require_memory
+from grokinterp.models import parameter_count, task_of
 from grokinterp.run import Run, parse_step
 from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws
 from grokinterp.training.resuming import require_state
 from grokinterp.writer import RESUME, RunWriter
+
+_COPIES_OF_WEIGHTS = 5  # themselves, their gradients, two moments, and what is written
+_COPIES_OF_LOGITS = 4  # of float32; the loss takes them in float64
 
 GROKKED = "grokked"  # the reason why a run finished before its last step
 
@@ -51,7 +55,19 @@ def task_to_train(config: RunConfig, begun: Run | None, device: str) -> AnyTask:
     task = task_of(config) if begun is None else begun.task
     if task.train_mask is None:
         raise ConfigError("split 'unknown' is for models made elsewhere: to train, give a split and a train_fraction")
+    if not device.startswith("cuda"):
+        _require_memory(config, config.optimizer)
     return task
+
+
+def _require_memory(config: RunConfig, optimizer: OptimizerConfig) -> None:
+    """Refuses a training that does not fit: weights, gradients, what the optimizer remembers, and all logits."""
+    require_fit(config.model, config.task)
+    slow = {"none": 0, "ema": 1, "ma": optimizer.grokfast_window}[optimizer.grokfast]
+    weights = (_COPIES_OF_WEIGHTS + slow) * parameter_count(config.model, config.task)
+    outputs = config.task.d_out if isinstance(config.task, RegressionConfig) else config.task.p
+    logits = _COPIES_OF_LOGITS * config.task.n_inputs * outputs
+    require_memory(4 * (weights + logits), f"training {config.task.title} with this model")
 
 
 def _refuse_another_config(run: Run, config: RunConfig, schedule: ScheduleConfig) -> None:

@@ -15,15 +15,16 @@ def scheduled_steps(spec: int | str, last: int) -> list[int]:
         spec: as in `grokinterp.schedules.schedule_terms`.
         last: the last step of the run.
     """
-    steps = {0, last}
+    steps = [np.array([0, last])]
     for term in schedule_terms(spec):
         if term.kind == "every":
-            steps.update(range(0, last + 1, term.numbers[0]))
+            steps.append(np.arange(0, last + 1, term.numbers[0]))
         elif term.kind == "log":
             # An end that is given fixes the steps, however long the run becomes.
             until = term.numbers[1] if len(term.numbers) == 2 else last
-            steps.update(int(step) for step in np.rint(np.geomspace(1, max(until, 1), term.numbers[0])))
+            steps.append(np.rint(np.geomspace(1, max(until, 1), term.numbers[0])).astype(np.int64))
         else:
             first, until, stride = term.numbers
-            steps.update(range(first, min(until, last) + 1, stride))
-    return sorted(step for step in steps if step <= last)
+            steps.append(np.arange(first, min(until, last) + 1, stride))
+    found = np.unique(np.concatenate(steps))
+    return found[found <= last].tolist()

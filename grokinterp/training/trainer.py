@@ -77,7 +77,7 @@ def train(
     begun = Run.open(path) if resume else None
     task = task_to_train(config, begun, chosen)
     if begun is not None:  # what computed the first steps computes the others
-        compile = compile or bool(begun.environment.get("compiled"))
+        compile = compile or begun.environment.get("compiled") is True
         plain_forward = plain_forward or begun.environment.get("forward_path") == "module"
     if compile and dropout_of(config, chosen) is not None:
         raise ConfigError("torch.compile does not keep dropout's random numbers: leave --compile or model.dropout out")

@@ -1,0 +1,199 @@
+"""Breaks files in every way there is and has every reader read them; judges from outside what becomes of it.
+
+    python -m tests.faults.fuzz --inputs 2000 --seed 0      every input kept in corpus/, then 2,000 new ones
+    python -m tests.faults.fuzz --only 1234 --seed 0        one of these again, with what it did
+    python -m tests.faults.fuzz --only NAME                 one of the corpus
+
+Each input is read in a process of its own. It may come to its end, or raise one clear GrokinterpError. It fails with
+any other exception, after ten seconds, with a gigabyte more than it began with, and when anything is written outside
+the folder that it was given, executed, unpickled, or sent.
+"""
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.faults.mutations import PICKLE, UNPICKLED, Edit, mutate, sealed
+from tests.faults.targets import DATA, TARGETS
+
+HERE = Path(__file__).parent
+CORPUS = HERE / "corpus"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input.
+
+    Attributes:
+        name: of the mutations, or the file in the corpus.
+        target: who reads it.
+        fixture: the folder of tests/data that it was made from.
+        edits: what was changed there.
+    """
+
+    name: str
+    target: str
+    fixture: str
+    edits: tuple[Edit, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        edits = [edit.plain() for edit in self.edits]
+        return {"name": self.name, "target": self.target, "fixture": self.fixture, "edits": edits}
+
+    @staticmethod
+    def of(plain: dict[str, Any]) -> "Case":
+        """The reverse of `plain`."""
+        return Case(**{**plain, "edits": tuple(Edit.of(edit) for edit in plain["edits"])})
+
+
+def random_case(seed: int, number: int) -> Case:
+    """The case of that number."""
+    rng = random.Random(f"{seed} {number}")
+    names = list(TARGETS)
+    chosen = rng.choices(names, [TARGETS[name].share for name in names])[0]
+    target = TARGETS[chosen]
+    fixture = rng.choice(target.fixtures)
+    files = target.files_of(DATA / fixture)
+    made, edits = [], []
+    for _ in range(2 if rng.random() < 0.12 else 1):
+        name, more = mutate(rng, DATA / fixture, files)
+        made.append(name)
+        edits += more
+    return Case(" + ".join(made), chosen, fixture, tuple(edits))
+
+
+def corpus() -> dict[str, Case]:
+    """The inputs that are kept, by name."""
+    return {file.stem: Case.of(json.loads(file.read_text())) for file in sorted(CORPUS.glob("*.json"))}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=2000, help="how many new inputs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--broken", action="store_true", help="leave out what is whole, which is to be read")
+    parser.add_argument("--planted", action="store_true", help="pickles under every name instead")
+    parser.add_argument("--target", action="append", help="only the inputs of this reader; may be repeated")
+    parser.add_argument("--only", help="number of one input, or its name in the corpus")
+    parser.add_argument("--keep", help="keep the one input in the corpus under this name")
+    parser.add_argument("--failures", type=Path, help="folder to write inputs that fail to")
+    options = parser.parse_args()
+
+    from tests.faults.judge import Judge  # imports everything that reads, which --help has no use for
+
+    with tempfile.TemporaryDirectory(prefix="grokinterp-fuzz-", dir=_memory()) as folder:
+        judge = Judge(Path(folder))
+        if options.only is not None:
+            case = random_case(options.seed, int(options.only)) if options.only.isdecimal() else corpus()[options.only]
+            edits = [(edit.file, edit.kind, edit.data[:300], edit.times) for edit in case.edits]
+            print(case.name, case.target, case.fixture, *edits, sep="\n")
+            if options.keep:
+                CORPUS.mkdir(exist_ok=True)
+                (CORPUS / f"{options.keep}.json").write_text(json.dumps(case.plain(), indent=1) + "\n")
+            verdict = judge.try_case(case)
+            print(verdict.outcome, verdict.details, sep="\n")
+            return int(verdict.failed)
+        return _run(judge, options)
+
+
+def whole() -> Iterator[Case]:
+    """Every target's fixtures as they are: these are to be read."""
+    yield from (Case("whole", name, fixture, ()) for name, target in TARGETS.items() for fixture in target.fixtures)
+
+
+def planted() -> Iterator[tuple[str, Case]]:
+    """A pickle under every name that a target reads: one at a time, then all, and under names that others unpickle."""
+    for name, target in TARGETS.items():
+        folder = DATA / target.fixtures[0]
+        files = target.files_of(folder)
+        for file in {Path(file).name: file for file in files}.values():  # of several runs one is enough
+            yield (
+                f"{name}: {file}",
+                Case("pickle", name, target.fixtures[0], (Edit(file, data=PICKLE), *sealed(folder, file, PICKLE))),
+            )
+        others = [str(Path(file).with_suffix(suffix)) for file in files for suffix in UNPICKLED]
+        edits = tuple(Edit(file, data=PICKLE) for file in [*others, *files[1:]])
+        yield f"{name}: all", Case("pickles", name, target.fixtures[0], edits)
+
+
+def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Case]]:
+    if options.planted:
+        yield from planted()
+        return
+    if not options.broken:
+        yield from ((f"{case.target} of {case.fixture}", case) for case in whole())
+    yield from corpus().items()
+    for number in range(options.inputs):
+        yield str(number), random_case(options.seed, number)
+
+
+def _memory() -> str | None:
+    """A folder in memory, where there is one: syncing to a disk is most of what a case waits for."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def _run(judge: Any, options: argparse.Namespace) -> int:
+    from tests.faults.judge import Verdict
+
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    failed = 0
+    for label, case in _cases(options):
+        if options.target and case.target not in options.target:
+            continue
+        verdict = judge.try_case(case)
+        if case.name == "whole" and verdict.outcome == "refused" and TARGETS[case.target].reads_whole:
+            verdict = Verdict("refused what is whole", verdict.details)
+        group = _group(label, case)
+        counts[case.target, group][verdict.outcome] += 1
+        if verdict.failed:
+            failed += 1
+            made = f"{case.target}; {case.name}; {case.fixture}; {[edit.file for edit in case.edits]}"
+            print(f"FAILED {label} ({made}): {verdict.outcome}")
+            print("   " + verdict.details.replace("\n", "\n   "))
+            print(f"   again: python -m tests.faults.fuzz --seed {options.seed} --only {label}", flush=True)
+            if options.failures:
+                options.failures.mkdir(parents=True, exist_ok=True)
+                (options.failures / f"{options.seed}-{label}.json").write_text(json.dumps(case.plain()))
+    _show(counts)
+    total = sum(counter.total() for counter in counts.values())
+    print(f"{total} inputs, seed {options.seed}: {failed} failed; most memory {judge.most_memory / 2**20:.0f} MB above "
+          f"the beginning, longest {judge.longest:.1f} s")  # fmt: skip
+    return int(failed > 0)
+
+
+def _group(label: str, case: Case) -> str:
+    if case.name in ("whole", "pickle", "pickles"):
+        return case.name
+    if not label.isdecimal():
+        return "corpus"
+    return "two at once" if " + " in case.name else case.name
+
+
+def _show(counts: dict[tuple[str, str], Counter[str]]) -> None:
+    """Target by mutation: read / refused / failed."""
+    for title, at in (("target", 0), ("mutation", 1)):
+        totals: dict[str, Counter[str]] = defaultdict(Counter)
+        for key, counter in counts.items():
+            totals[key[at]].update(counter)
+        print(f"\n{title:24} {'inputs':>7} {'read':>7} {'refused':>8} {'failed':>7}")
+        for name, counter in sorted(totals.items()):
+            bad = counter.total() - counter["read"] - counter["refused"]
+            print(f"{name:24} {counter.total():7} {counter['read']:7} {counter['refused']:8} {bad:7}")
+    print()
+    print("target x mutation: read/refused" + " (failed)" * any(set(c) - {"read", "refused"} for c in counts.values()))
+    for (target, mutation), counter in sorted(counts.items()):
+        bad = counter.total() - counter["read"] - counter["refused"]
+        print(f"  {target:22} {mutation:24} {counter['read']}/{counter['refused']}" + f" ({bad})" * bool(bad))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

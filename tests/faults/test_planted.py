@@ -1,0 +1,164 @@
+"""Code that a stranger planted in a run, as pickles under every name or as modules, and that is never executed."""
+
+import ast
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from grokinterp.errors import GrokinterpError
+from grokinterp.run import Run
+from grokinterp.timeline import analyze
+from grokinterp.training import train
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
+
+
+class Bomb:
+    """Unpickling it makes a file."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.fixture
+def marker(tmp_path) -> Path:
+    return tmp_path / "executed"
+
+
+@pytest.fixture
+def bomb(marker) -> bytes:
+    return pickle.dumps(Bomb(marker))
+
+
+def test_the_bomb_goes_off_where_it_is_unpickled(bomb, marker):
+    pickle.loads(bomb)
+    assert marker.is_dir()
+
+
+def planted(*options: str) -> int:
+    """How many inputs with a pickle in them were tried; the judge fails where one is so much as looked into."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.faults.fuzz", "--planted", *options]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert outcome.returncode == 0, outcome.stdout[-5000:] + outcome.stderr[-2000:]
+    return int(re.search(r"^(\d+) inputs, .* 0 failed", outcome.stdout, re.MULTILINE)[1])  # pyright: ignore
+
+
+def test_a_pickle_under_the_names_of_a_run_and_a_sweep_is_not_unpickled():
+    """One file at a time, then all, and under names that others unpickle."""
+    readers = ("run", "weights", "analyze", "resume", "verify", "sweep", "results")
+    assert planted(*(word for reader in readers for word in ("--target", reader))) > 40
+
+
+@pytest.mark.slow
+def test_no_reader_unpickles_what_lies_under_any_name():
+    assert planted() > 120
+
+
+@pytest.mark.parametrize("table", ["timeline.parquet", "frequencies.parquet"])
+def test_a_parquet_extension_type_that_carries_a_pickle_is_not_unpickled(table, bomb, marker, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(DATA / "recipes" / "analyzed", folder)
+    file = folder / "analysis" / table
+    stored = pq.read_table(file)
+    for i, field in enumerate(stored.schema):
+        carrying = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": bomb}
+        stored = stored.set_column(i, pa.field(field.name, field.type, metadata=carrying), stored.column(i))
+    buffer = io.BytesIO()
+    pq.write_table(stored.replace_schema_metadata({**(stored.schema.metadata or {}), b"pickle": bomb}), buffer)
+    file.write_bytes(buffer.getvalue())
+    index = json.loads((folder / "analysis" / "analysis.json").read_text())
+    index["tables"][table] = hashlib.sha256(buffer.getvalue()).hexdigest()
+    (folder / "analysis" / "analysis.json").write_text(json.dumps(index))
+    with contextlib.suppress(GrokinterpError):
+        analyze(folder, workers=0)
+    assert not marker.exists()
+
+
+def imported_anywhere() -> set[str]:
+    """Every module that the package imports, by its first name, and what its third parties are known to look for."""
+    found = {"sitecustomize", "usercustomize", "wandb", "trackio", "ipywidgets", "kaleido", "ray", "IPython", "orjson"}
+    found |= {"numexpr", "bottleneck", "fastparquet", "numba", "cupy", "jax", "triton", "matplotlib", "PIL", "xarray"}
+    for path in (ROOT / "grokinterp").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found | {"grokinterp", "encodings", "site", "json", "torch", "pyarrow", "tests"}
+
+
+def run_elsewhere(arguments: list[str], cwd: Path, scripts: Path) -> subprocess.CompletedProcess[str]:
+    """The console script, as pip installs it, in a folder of the user's."""
+    scripts.mkdir(exist_ok=True)
+    script = scripts / "grokinterp-script"
+    script.write_text("import sys\nfrom grokinterp.cli import main\nsys.exit(main())\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(script), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+class TestModules:
+    """`cd hostile_run && grokinterp ...` imports nothing that lies there."""
+
+    @pytest.fixture
+    def planted(self, tmp_path) -> tuple[Path, Path]:
+        """A run full of modules, and the file that each makes when it is imported."""
+        folder, marker = tmp_path / "run", tmp_path / "imported"
+        shutil.copytree(DATA / "trainer" / "stopped", folder)
+        names = imported_anywhere()
+        assert {"plotly", "transformer_lens", "pandas", "wandb", "scipy", "fcntl", "tyro"} <= names
+        for name in names:
+            (folder / f"{name}.py").write_text(f"open({str(marker)!r}, 'a').write('{name} ')\nraise SystemExit(9)\n")
+        return folder, marker
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["analyze", ".", "--workers", "2"],
+            ["verify", "."],
+            ["train", ".", "--resume"],
+            ["train", "new", "--config", "config.json", "--dry-run"],
+        ],
+        ids=lambda arguments: arguments[0],
+    )
+    def test_nothing_that_lies_in_a_run_is_imported(self, arguments, planted, tmp_path):
+        folder, marker = planted
+        outcome = run_elsewhere(arguments, folder, tmp_path / "scripts")
+        assert not marker.exists(), marker.read_text()
+        assert outcome.returncode == 0, outcome.stderr
+
+    def test_a_measure_of_the_users_own_is_found_where_he_stands(self, planted, tmp_path):
+        """And the modules beside it, which have the names of others, are not."""
+        folder, marker = planted
+        (folder / "my_measures.py").write_text("def two(snapshot):\n    return 2.0\n")
+        arguments = ["analyze", ".", "--measures", "my_measures:two", "--json", "--no-report", "--workers", "2"]
+        outcome = run_elsewhere(arguments, folder, tmp_path / "scripts")
+        assert not marker.exists(), marker.read_text()
+        assert json.loads(outcome.stdout)["final"]["two"] == 2.0
+
+
+def test_a_resumed_run_is_not_the_bomb_itself(marker, bomb, tmp_path):
+    """The optimizer's state is tensors: a pickle in its place is refused, and the message says what to do."""
+    folder = tmp_path / "run"
+    shutil.copytree(DATA / "trainer" / "stopped", folder)
+    (folder / "resume.safetensors").write_bytes(bomb)
+    with pytest.raises(GrokinterpError, match=r"resume\.safetensors is damaged .*delete it"):
+        train(Run.open(folder).config, folder, resume=True, progress=False)
+    assert not marker.exists()
