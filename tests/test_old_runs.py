@@ -197,7 +197,7 @@ class TestTheFuture:
     def test_a_summary_is_made_again(self, copy):
         run = Run.open(copy("recipes/sweep") / "weight_decay=0,n_heads=2")
         assert kept_summary(run) is not None
-        self.rewrite(run.path / "analysis" / "summary.json", version=2)
+        self.rewrite(run.path / "analysis" / "summary.json", version=3)
         assert kept_summary(run) is None
 
     def test_an_analysis_is_made_again(self, copy):

@@ -429,7 +429,7 @@ class TestOneDamagedRun:
             ("status.json", "[1, 2"),
             ("config.json", "{"),
             ("metrics.jsonl", '{"step": 0}\nnonsense\n'),
-            ("analysis/summary.json", '{"version": 1, "status": "x", "row": {"T_grok_0.95": "x"}}'),
+            ("analysis/summary.json", '{"version": 2, "status": "x", "row": {"T_grok_0.95": "x"}}'),
             ("analysis/summary.json", "{"),
         ],
     )

@@ -111,8 +111,8 @@ def reproduce(
             f"{folder} holds the {theirs} form of {earlier['recipe']}, not the {form} form of {name}: choose another "
             "folder"
         )
-    make_folder(folder)
     done = Reproduction(recipe, quick, folder, conduct(recipe, quick, folder, progress, anyway=anyway))
+    make_folder(folder)
     for table_name, content in done.outcome.tables.items():
         buffer = io.BytesIO()
         content.to_parquet(buffer)

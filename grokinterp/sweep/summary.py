@@ -21,7 +21,7 @@ from grokinterp.transition import THRESHOLDS, Event, find_transition
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2  # 1 had cross entropies in final.*_loss of runs that were trained on another loss
 _MOST_COLUMNS = 1000
 _LOSSES = ("final.train_loss", "final.test_loss")
 _NORMS = ("weight_norm", "weight_rms")
