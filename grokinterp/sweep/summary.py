@@ -21,7 +21,7 @@ from grokinterp.transition import THRESHOLDS, Event, find_transition
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2  # 1 had cross entropies in final.*_loss of runs that were trained on another loss
+_VERSION = 2
 _MOST_COLUMNS = 1000
 _LOSSES = ("final.train_loss", "final.test_loss")
 _NORMS = ("weight_norm", "weight_rms")
@@ -80,7 +80,9 @@ def kept_summary(run: Run) -> Row | None:
     try:
         content = parse_json(read_text(run.path / "analysis" / "summary.json"))
         row = content["row"]
-        current = content["version"] == _VERSION and content["status"] == _stamp(run)
+        # Version 1 had cross entropies in final.*_loss also of runs that were trained on another loss.
+        readable = (_VERSION,) if run.config.loss != "cross_entropy" else (1, _VERSION)
+        current = content["version"] in readable and content["status"] == _stamp(run)
         whole = {"status", "outcome", "step"} <= set(row)
         plain = len(row) <= _MOST_COLUMNS and all(_is_plain(name, value) for name, value in row.items())
     except (RunError, ValueError, KeyError, TypeError, AttributeError, OverflowError):

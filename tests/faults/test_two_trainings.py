@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from killing import outcome
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
@@ -39,7 +40,7 @@ def wait_until_it_trains(process: subprocess.Popen, folder: Path) -> None:
 
 def test_one_wins_and_when_it_is_killed_the_folder_is_free(tmp_path):
     endless, folder = tmp_path / "config.json", tmp_path / "run"
-    endless.write_text(CONFIG.to_json().replace("1000,", "10000000,", 1))
+    endless.write_text(CONFIG.to_json().replace("1000,", "1000000,", 1))
     winner = command(folder, "--config", str(endless))
     try:
         wait_until_it_trains(winner, folder)
@@ -73,6 +74,7 @@ def test_one_wins_and_when_it_is_killed_the_folder_is_free(tmp_path):
     assert verify(folder).problems == ()
 
 
+@pytest.mark.slow
 def test_two_that_start_at_once(tmp_path):
     """Whoever is first, the folder ends as one run would have left it."""
     config = tmp_path / "config.json"
