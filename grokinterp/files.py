@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from grokinterp.errors import RunError
 
+FileState = tuple[int, int, int] | None
 MOST_TEXT = 64 << 20  # bytes of a JSON file; status.json has 110 a checkpoint
 LARGEST_CONFIG = 1 << 20  # bytes
 _LONGEST_LINE = 1 << 20
@@ -255,6 +256,15 @@ def parse_json(text: str | bytes) -> Any:
 def exists(path: Path) -> bool:
     """Whether anything has that name, a link to nowhere even."""
     return os.path.lexists(path)
+
+
+def state_of(path: Path) -> FileState:
+    """What changes when a file is replaced, or added to; None where there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def require_inside(path: Path, folder: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.files import LARGEST_CONFIG, exists, parse_json, read_bytes, read_text
+from grokinterp.files import LARGEST_CONFIG, FileState, exists, parse_json, read_bytes, read_text, state_of
 from grokinterp.memory import require_memory
 from grokinterp.metrics import LAST_STEP, read_metrics
 from grokinterp.models import Forward, build_model, forward_for, task_of
@@ -54,6 +54,7 @@ class Run:
     def __init__(self, path: Path, config: RunConfig):
         self.path = path
         self.config = config
+        self._metrics: tuple[FileState, pd.DataFrame] | None = None  # as last read
 
     @staticmethod
     def open(path: str | Path) -> "Run":
@@ -125,7 +126,11 @@ class Run:
     @property
     def metrics(self) -> pd.DataFrame:
         """One row an evaluated step, indexed by step. A line that a crash cut short is left out."""
-        return read_metrics(self.path / "metrics.jsonl")
+        file = self.path / "metrics.jsonl"
+        state = state_of(file)
+        if self._metrics is None or self._metrics[0] != state:
+            self._metrics = state, read_metrics(file)
+        return self._metrics[1].copy()
 
     @property
     def steps(self) -> list[int]:

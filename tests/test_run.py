@@ -428,6 +428,23 @@ class TestAtomicWrites:
             RunWriter(tmp_path, BASE).append_metrics({"step": 0})
 
 
+def test_metrics_are_read_again_when_they_have_changed_and_only_then(copy, monkeypatch):
+    import grokinterp.run
+
+    reads, read = [], grokinterp.run.read_metrics
+    monkeypatch.setattr(grokinterp.run, "read_metrics", lambda file: reads.append(file) or read(file))
+    run = Run.open(copy)
+    first = run.metrics
+    first["train_loss"] = 0.0  # somebody's own copy
+    assert (run.metrics["train_loss"] > 0).all()
+    assert len(reads) == 1
+    RunWriter(copy, run.config).append_metrics({"step": 99, "train_loss": 1.0})
+    assert run.metrics.index[-1] == 99
+    write_atomically(copy / "metrics.jsonl", "")
+    assert len(run.metrics) == 0
+    assert len(reads) == 3
+
+
 class TestForgetting:
     def test_later_steps_are_dropped(self, copy):
         RunWriter(copy, Run.open(copy).config).keep(7, {"logits": torch.zeros(1)}, folder="logits")

@@ -51,8 +51,9 @@ class Edit:
     def apply(self, folder: Path) -> None:
         """Makes the change."""
         path = folder / self.file.replace(PID, str(os.getpid()))
-        if not os.path.realpath(path.parent).startswith(os.path.realpath(folder)):
-            return  # an earlier edit has put a link there
+        place = os.path.realpath(path.parent)
+        if not place.startswith(os.path.realpath(folder)) or (os.path.lexists(place) and not os.path.isdir(place)):
+            return  # an earlier edit has put something else there
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.kind == "unreadable":
             with contextlib.suppress(OSError):  # an earlier edit has put a link to nowhere there
