@@ -115,12 +115,12 @@ def test_no_worker_outlives_an_analysis_that_is_given_up(run):
     answers = evaluate_in_workers(run, dict.fromkeys(run.steps, jobs), 1)
     next(answers)
     processes = subprocess.run(
-        ["ps", "--ppid", str(os.getpid()), "-o", "args"], capture_output=True, text=True, check=True
+        ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "args"], capture_output=True, text=True, check=True
     ).stdout
     assert "grokinterp.workers" in processes
     answers.close()
     processes = subprocess.run(
-        ["ps", "--ppid", str(os.getpid()), "-o", "args"], capture_output=True, text=True, check=True
+        ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "args"], capture_output=True, text=True, check=True
     ).stdout
     assert "grokinterp.workers" not in processes
 
