@@ -27,7 +27,7 @@ test: check
 
 # Runs killed a hundred times, every write that fails, thousands of broken files, 5,000 checkpoints: docs/trust.md.
 faults: $(STAMP)
-	$(BIN)/python -m pytest tests/faults -m "slow or not slow" --durations=0 --durations-min=10
+	$(BIN)/python -m pytest tests/faults -m "slow or not slow" -n $(TEST_WORKERS) --durations=0 --durations-min=10
 
 notebooks: $(STAMP)
 	$(BIN)/python -m pytest tests/test_notebooks.py
