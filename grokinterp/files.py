@@ -5,6 +5,7 @@ through: caches of shared runs are made of them.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import stat
@@ -17,6 +18,7 @@ from grokinterp.errors import RunError
 FileState = tuple[int, int, int] | None
 MOST_TEXT = 64 << 20  # bytes of a JSON file; status.json has 110 a checkpoint
 LARGEST_CONFIG = 1 << 20  # bytes
+_LARGEST = 1 << 32  # bytes of any file
 _LONGEST_LINE = 1 << 20
 
 # Flags that not every system has: do not wait for a pipe's writer, do not go where a link leads.
@@ -185,12 +187,33 @@ def read_bytes(path: Path, *, most: int = MOST_TEXT) -> bytes:
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise RunError(f"{path} is damaged: it has {size:,} bytes, and no such file has more than {most:,}")
+        _require_size(path, size, most)
         try:
             return file.read(size)
         except OSError as error:
             raise cannot("read", path, error) from None
+
+
+def checksum_of(path: Path) -> str:
+    """SHA-256 of a file of at most 4 GB, in little memory.
+
+    Raises:
+        RunError: as `read_bytes`.
+    """
+    digest = hashlib.sha256()
+    with _opened(path) as file:
+        _require_size(path, os.fstat(file.fileno()).st_size, _LARGEST)
+        try:
+            for part in iter(lambda: file.read(1 << 20), b""):
+                digest.update(part)
+        except OSError as error:
+            raise cannot("read", path, error) from None
+    return digest.hexdigest()
+
+
+def _require_size(path: Path, size: int, most: int) -> None:
+    if size > most:
+        raise RunError(f"{path} is damaged: it has {size:,} bytes, and no such file has more than {most:,}")
 
 
 def read_tail(path: Path, most: int) -> bytes:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grokinterp.config import RecordedConfig, ScheduleConfig
 from grokinterp.errors import GrokinterpError, RunError
-from grokinterp.files import exists, parse_json, read_bytes, read_text
+from grokinterp.files import checksum_of, exists, parse_json, read_text
 from grokinterp.metrics import MetricLine, metric_lines
 from grokinterp.run import Run, StatusName, file_name, kept_steps
 from grokinterp.schedules import schedule_terms
@@ -183,7 +183,7 @@ class _Check:
             return
         if not exists(self.run.path / name):
             self.problem(name, "it is missing")
-        elif hashlib.sha256(read_bytes(self.run.path / name)).hexdigest() != recorded:
+        elif checksum_of(self.run.path / name) != recorded:
             self.problem(name, "it is not what was written: its checksum differs")
 
     def scheduled(self, spec: int | str, found: Sequence[int]) -> list[int]:

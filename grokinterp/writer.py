@@ -19,8 +19,8 @@ from torch import Tensor
 from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import RunError
 from grokinterp.files import (
-    MOST_TEXT,
     append,
+    checksum_of,
     exists,
     make_folder,
     make_subfolder,
@@ -165,7 +165,7 @@ class RunWriter:
         if not exists(file):
             return None
         try:
-            found = deserialize(read_bytes(file, most=self._most_bytes(file.name)), file)
+            found = deserialize(read_bytes(file, most=self._most_bytes()), file)
             step = found.metadata.get("step", "")
             last = self.config.schedule.steps if self.config.schedule else 0
             if not (step.isdecimal() and step.isascii() and int(step[:20]) <= last):
@@ -189,7 +189,7 @@ class RunWriter:
             for kept_step in kept_steps(self.path / folder):
                 name = f"{folder}/{file_name(kept_step)}"
                 if kept_step <= step:
-                    self._checksums[name] = recorded.get(name) or self._checksum(name)
+                    self._checksums[name] = recorded.get(name) or checksum_of(self.path / name)
         self.write_status("running", max(step, 0))
 
     def forget_after(self, step: int) -> None:
@@ -210,17 +210,11 @@ class RunWriter:
                 if kept_step > step:
                     remove(self.path / folder / file_name(kept_step))
 
-    def _checksum(self, name: str) -> str:
-        content = read_bytes(self.path / name, most=self._most_bytes(name))
-        return hashlib.sha256(content).hexdigest()
-
-    def _most_bytes(self, name: str) -> int:
-        """How large a file of the run can be, by its name in the run's folder."""
+    def _most_bytes(self) -> int:
+        """How large a resume point can be."""
         model, task, optimizer = self.config.model, self.config.task, self.config.optimizer
-        if not name.endswith(".safetensors"):
-            return MOST_TEXT
-        if name.startswith("split") or isinstance(model, RecordedConfig):
-            return most_bytes({name: (MOST_RECORDED,)})
+        if isinstance(model, RecordedConfig):  # which has none
+            return most_bytes({"": (MOST_RECORDED,)})
         window = optimizer.grokfast_window if optimizer is not None and optimizer.grokfast == "ma" else 1
         return most_bytes(parameter_shapes(model, task), copies=4 + window)
 
@@ -232,7 +226,7 @@ class RunWriter:
             checksums = dict(self._checksums)
             if status != "running":  # these change no more
                 names = ("config.json", "split.safetensors", _METRICS)
-                checksums |= {name: self._checksum(name) for name in names if exists(self.path / name)}
+                checksums |= {name: checksum_of(self.path / name) for name in names if exists(self.path / name)}
             found = {} if self.findings is None else {"warnings": [asdict(finding) for finding in self.findings]}
             content = {"status": status, "step": step, **more, **found, "checksums": checksums}
             write_atomically(self.path / "status.json", json.dumps(content, indent=2) + "\n")

@@ -1,5 +1,6 @@
 """Files are written wholly, inside their folder, and read only where they are what they should be."""
 
+import hashlib
 import json
 import os
 import threading
@@ -9,6 +10,7 @@ import pytest
 from grokinterp.errors import GrokinterpError, RunError
 from grokinterp.files import (
     append,
+    checksum_of,
     make_subfolder,
     parse_json,
     read_bytes,
@@ -123,6 +125,16 @@ class TestReading:
             read_bytes(tmp_path / "file")
         with pytest.raises(RunError, match="it has a line of more than 1,048,576 bytes"):
             list(read_lines(tmp_path / "file"))
+
+    def test_the_checksum_of_a_large_file(self, tmp_path):
+        """Metrics of a long run are larger than any JSON file that is read whole."""
+        with (tmp_path / "file").open("wb") as file:
+            file.truncate(70 << 20)
+        assert checksum_of(tmp_path / "file") == hashlib.sha256(bytes(70 << 20)).hexdigest()
+        with (tmp_path / "file").open("wb") as file:
+            file.truncate(100 << 30)
+        with pytest.raises(RunError, match=r"it has 107,374,182,400 bytes"):
+            checksum_of(tmp_path / "file")
 
     def test_what_is_no_text(self, tmp_path):
         (tmp_path / "file").write_bytes(b"ab\xff")
