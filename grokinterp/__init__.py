@@ -43,7 +43,16 @@ _HOME = {
     "write_report": "report",
     "write_sweep_report": "report",
 }
-_MODULES = {"experiments", "figures", "fourier", "measures", "models", "statistics", "theory", "training"}
+_MODULES = {
+    "experiments": "experiments",
+    "figures": "figures",
+    "fourier": "measures.fourier",
+    "measures": "measures",
+    "models": "models",
+    "statistics": "statistics",
+    "theory": "theory",
+    "training": "training",
+}
 
 __all__ = [
     "Analysis",
@@ -87,7 +96,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return import_module(f"grokinterp.{name}")
+        return import_module(f"grokinterp.{_MODULES[name]}")
     if name in _HOME:
         return getattr(import_module(f"grokinterp.{_HOME[name]}"), name)
     raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")
@@ -98,7 +107,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ resolves the names
-    from grokinterp import experiments, figures, fourier, measures, models, statistics, theory, training
+    from grokinterp import experiments, figures, measures, models, statistics, theory, training
     from grokinterp.analysis import Analysis
     from grokinterp.config import (
         MLPConfig,
@@ -110,6 +119,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
         TransformerConfig,
     )
     from grokinterp.errors import ConfigError, GrokinterpError, MissingNeedError, RunError
+    from grokinterp.measures import fourier
     from grokinterp.models import build_model
     from grokinterp.presets import preset
     from grokinterp.recorder import Recorder

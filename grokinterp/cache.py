@@ -27,7 +27,7 @@ from grokinterp.measures import Measure
 _VERSION = 1
 log = logging.getLogger(__name__)
 
-_SOURCES = ("measures", "models", "tasks", "fourier.py", "run.py", "jobs.py")
+_SOURCES = ("measures", "models", "tasks", "run.py", "jobs.py")
 _TABLES = ("timeline.parquet", "frequencies.parquet")
 _LARGEST = 1 << 31  # bytes of a table
 _ATTEMPTS = 5  # to read what another process is about to replace

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from grokinterp.fourier import (
+from grokinterp.measures.fourier import (
     angles,
     component_frequencies,
     component_norms,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsIndex, TypeVar
 
 from grokinterp.errors import ConfigError, MissingNeedError, nearest
-from grokinterp.fourier import n_frequencies
+from grokinterp.measures.fourier import n_frequencies
 from grokinterp.measures.snapshot import Snapshot
 
 NO_READOUT = "the way from the neurons to the logits is not linear here"

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.fourier import angles, frequency_parts, n_frequencies
 from grokinterp.measures.base import Column, Frequencies, as_frequencies, measure
+from grokinterp.measures.fourier import angles, frequency_parts, n_frequencies
 from grokinterp.measures.scores import centred_squares_by_input
 from grokinterp.measures.snapshot import Snapshot, Undefined
 

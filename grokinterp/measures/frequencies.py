@@ -8,9 +8,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError, nearest
-from grokinterp.fourier import component_frequencies, component_norms, frequency_power
 from grokinterp.measures.base import KeyFrequencies, Rule
 from grokinterp.measures.circuit import centred_norm, cosine_fit
+from grokinterp.measures.fourier import component_frequencies, component_norms, frequency_power
 from grokinterp.measures.neurons import neuron_frequencies
 from grokinterp.measures.snapshot import Snapshot
 from grokinterp.measures.spectrum import embedding_table, neuron_logit_table

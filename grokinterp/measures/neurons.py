@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.errors import MissingNeedError
-from grokinterp.fourier import class_sums, component_frequencies, n_frequencies, real_dft
+from grokinterp.measures.fourier import class_sums, component_frequencies, n_frequencies, real_dft
 from grokinterp.measures.snapshot import Snapshot
 
 

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError
-from grokinterp.fourier import angles, class_sums, frequency_parts, n_frequencies
 from grokinterp.measures.base import NO_READOUT, Column, Frequencies, as_frequencies, measure
+from grokinterp.measures.fourier import angles, class_sums, frequency_parts, n_frequencies
 from grokinterp.measures.losses import cross_entropy_from_logits
 from grokinterp.measures.neurons import neuron_averages
 from grokinterp.measures.scores import (

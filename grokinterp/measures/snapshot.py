@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError, nearest
-from grokinterp.fourier import class_sums
+from grokinterp.measures.fourier import class_sums
 from grokinterp.measures.scores import cross_entropy_by_input, hit_by_input, margin_by_input
 from grokinterp.tasks import Task
 

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.errors import MissingNeedError
-from grokinterp.fourier import component_norms, frequency_power
 from grokinterp.measures.base import NO_READOUT, Column, measure
+from grokinterp.measures.fourier import component_norms, frequency_power
 from grokinterp.measures.snapshot import Snapshot, Undefined
 from grokinterp.tasks import CyclicGroup
 

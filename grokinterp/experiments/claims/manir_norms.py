@@ -9,8 +9,8 @@ from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import DECAY
 from grokinterp.experiments.claims.manir import SCALED_DOWN
 from grokinterp.experiments.numbers import column, span, verdict
-from grokinterp.fourier import component_frequencies, component_norms
 from grokinterp.measures import Snapshot
+from grokinterp.measures.fourier import component_frequencies, component_norms
 from grokinterp.measures.spectrum import embedding_table
 
 RMS, L2 = "weight_rms_at_T_grok", "weight_norm_at_T_grok"
