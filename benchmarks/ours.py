@@ -18,8 +18,8 @@ from grokinterp.measures import (
     restricted_loss,
 )
 from grokinterp.measures.spectrum import embedding_power
-from grokinterp.memory import keep_freed_memory
 from grokinterp.models import build_model, forward_for, task_of
+from grokinterp.models.memory import keep_freed_memory
 from grokinterp.models.products import product
 from grokinterp.models.rows import row_chunks
 from grokinterp.presets import preset

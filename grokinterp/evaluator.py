@@ -7,7 +7,7 @@ from grokinterp.cache import AnalysisCache, measure_key
 from grokinterp.errors import RunError
 from grokinterp.jobs import Cell, Job, evaluate
 from grokinterp.measures import Snapshot
-from grokinterp.memory import release_freed_memory
+from grokinterp.models.memory import release_freed_memory
 from grokinterp.run import Run
 from grokinterp.workers import evaluate_in_workers, worker_count
 

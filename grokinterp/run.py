@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.files import LARGEST_CONFIG, FileState, exists, parse_json, read_bytes, read_text, state_of
-from grokinterp.memory import require_memory
 from grokinterp.metrics import LAST_STEP, read_metrics
 from grokinterp.models import Forward, build_model, forward_for, task_of
+from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
 from grokinterp.tasks import AnyTask, RegressionTask, Task
 from grokinterp.tensors import Shapes, TensorFile, deserialize, misfit, most_bytes

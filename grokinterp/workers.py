@@ -16,7 +16,7 @@ import torch
 
 from grokinterp.jobs import Cell, Job, evaluate, job_from
 from grokinterp.measures.base import MEASURE_FOLDERS
-from grokinterp.memory import keep_freed_memory
+from grokinterp.models.memory import keep_freed_memory
 from grokinterp.processes import JsonProcess, ProcessDied, cores
 from grokinterp.run import Run
 

@@ -12,8 +12,8 @@ import torch
 from grokinterp.cli import main
 from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError
-from grokinterp.memory import available_memory, require_memory
 from grokinterp.models import build_model, parameter_count, task_of
+from grokinterp.models.memory import available_memory, require_memory
 from grokinterp.run import Run
 from grokinterp.training import train
 from grokinterp.training.estimate import estimate
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def one_gigabyte(monkeypatch):
-    monkeypatch.setattr("grokinterp.memory.available_memory", lambda: 10**9)
+    monkeypatch.setattr("grokinterp.models.memory.available_memory", lambda: 10**9)
 
 
 def test_what_is_free_is_no_more_than_the_machine_has():
@@ -35,7 +35,7 @@ def test_what_is_free_is_no_more_than_the_machine_has():
 
 def test_a_limit_of_the_process_counts():
     script = (
-        "import resource\nfrom grokinterp.memory import available_memory\n"
+        "import resource\nfrom grokinterp.models.memory import available_memory\n"
         "before = available_memory()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))\n"
         "print(before, available_memory())"
@@ -101,7 +101,7 @@ def test_what_fits_is_not_refused(one_gigabyte, tmp_path):
 
 def test_a_snapshot_that_does_not_fit_is_refused(monkeypatch, tmp_path):
     run = Run.open(ROOT / "tests" / "data" / "trainer" / "transformer")
-    monkeypatch.setattr("grokinterp.memory.available_memory", lambda: 16 * 25 * 5 - 1)
+    monkeypatch.setattr("grokinterp.models.memory.available_memory", lambda: 16 * 25 * 5 - 1)
     monkeypatch.setattr("grokinterp.models.require_memory", lambda need, what: None)
     with pytest.raises(ConfigError, match="the logits of 25 inputs and 5 classes takes"):
         run.snapshot(30)

@@ -24,10 +24,10 @@ from grokinterp.config import (
     require_fit,
 )
 from grokinterp.errors import ConfigError
-from grokinterp.memory import require_memory
 from grokinterp.models import forward as exact
 from grokinterp.models import mlp_forward
 from grokinterp.models.forward import Activations, Hook, Weights, no_hook, with_output_scale
+from grokinterp.models.memory import require_memory
 from grokinterp.models.products import Matmul, product
 from grokinterp.models.rows import last_position_activity, last_position_by_rows, logits_by_rows
 from grokinterp.models.shapes import parameter_shapes

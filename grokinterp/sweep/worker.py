@@ -11,7 +11,7 @@ from typing import IO
 
 import torch
 
-from grokinterp.memory import keep_freed_memory
+from grokinterp.models.memory import keep_freed_memory
 from grokinterp.sweep.orders import Order, carry_out
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.locks import hold
-from grokinterp.memory import keep_freed_memory
 from grokinterp.models import build_model, forward_for
+from grokinterp.models.memory import keep_freed_memory
 from grokinterp.run import Run
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder

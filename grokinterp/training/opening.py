@@ -10,8 +10,8 @@ from torch import nn
 
 from grokinterp.config import OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, require_fit
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.memory import require_memory
 from grokinterp.models import parameter_count, task_of
+from grokinterp.models.memory import require_memory
 from grokinterp.run import Run, parse_step
 from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws

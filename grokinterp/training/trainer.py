@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from grokinterp.config import RunConfig, ScheduleConfig
 from grokinterp.errors import ConfigError
 from grokinterp.locks import hold
-from grokinterp.memory import keep_freed_memory
 from grokinterp.models import Forward, build_model, forward_for
 from grokinterp.models.forward import no_hook
+from grokinterp.models.memory import keep_freed_memory
 from grokinterp.run import Run, StatusName
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
