@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from grokinterp.config import MLPConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.config.presets import preset
 from grokinterp.files import make_folder
-from grokinterp.presets import preset
 from grokinterp.run import Run
 from grokinterp.sweep import plan
 from grokinterp.sweep.summary import summarize

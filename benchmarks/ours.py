@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from grokinterp.config import RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
+from grokinterp.config.presets import preset
 from grokinterp.measures import (
     Snapshot,
     cosine_coefficients,
@@ -22,7 +23,6 @@ from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.models.products import product
 from grokinterp.models.rows import row_chunks
-from grokinterp.presets import preset
 from grokinterp.run import Run
 from grokinterp.training.environment import describe_environment
 from grokinterp.training.opening import load_from

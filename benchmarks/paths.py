@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from grokinterp.presets import preset
+from grokinterp.config.presets import preset
 from grokinterp.run import Run
 from grokinterp.timeline import analyze
 from grokinterp.training import train

@@ -36,7 +36,7 @@ _HOME = {
     "analyze": "timeline",
     "build_model": "models",
     "find_transition": "transition",
-    "preset": "presets",
+    "preset": "config.presets",
     "train": "training",
     "train_sweep": "sweep",
     "verify": "verification",
@@ -118,10 +118,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
         TaskConfig,
         TransformerConfig,
     )
+    from grokinterp.config.presets import preset
     from grokinterp.errors import ConfigError, GrokinterpError, MissingNeedError, RunError
     from grokinterp.measures import fourier
     from grokinterp.models import build_model
-    from grokinterp.presets import preset
     from grokinterp.recorder import Recorder
     from grokinterp.report import write_report, write_sweep_report
     from grokinterp.run import Run

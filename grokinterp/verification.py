@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from grokinterp.config import RecordedConfig, ScheduleConfig
+from grokinterp.config.schedule import schedule_terms, scheduled_steps
 from grokinterp.errors import GrokinterpError, RunError
 from grokinterp.files import checksum_of, exists, parse_json, read_text
 from grokinterp.metrics import MetricLine, metric_lines
 from grokinterp.run import Run, StatusName, file_name, kept_steps
-from grokinterp.schedules import schedule_terms
 from grokinterp.training.resuming import require_state
-from grokinterp.training.schedule import scheduled_steps
 from grokinterp.writer import RESUME, RunWriter
 
 _FOLDERS: tuple[Literal["weights", "logits"], ...] = ("weights", "logits")

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError
 from grokinterp.experiments.claims.slingshot import (
     Slingshots,
@@ -16,7 +17,6 @@ from grokinterp.experiments.claims.slingshot import (
 from grokinterp.experiments.recipe import changed
 from grokinterp.experiments.recipes.slingshot import RECIPE
 from grokinterp.figures import slingshot_curves
-from grokinterp.presets import preset
 from grokinterp.sweep import train_sweep
 
 

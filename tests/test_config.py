@@ -20,10 +20,10 @@ from grokinterp.config import (
     TransformerConfig,
     schedule_terms,
 )
+from grokinterp.config.presets import PRESETS, preset
+from grokinterp.config.schedule import scheduled_steps
 from grokinterp.errors import ConfigError, GrokinterpError
-from grokinterp.presets import PRESETS, preset
 from grokinterp.training.interventions import interventions_of
-from grokinterp.training.schedule import scheduled_steps
 
 
 def look_up(config: Any, path: str) -> Any:

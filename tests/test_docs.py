@@ -58,7 +58,7 @@ def commands_in(text: str) -> list[str]:
 def test_command_lines_describe_sweeps(line, tmp_path):
     """Each is read as `grokinterp sweep` reads it, and gives the runs that the page counts."""
     from grokinterp.config import RunConfig
-    from grokinterp.presets import preset
+    from grokinterp.config.presets import preset
     from grokinterp.sweep import expand, parse_values
 
     words = shlex.split(line)

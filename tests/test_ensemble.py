@@ -25,8 +25,8 @@ from grokinterp.config import (
     TaskConfig,
     TransformerConfig,
 )
+from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.presets import preset
 from grokinterp.run import Run
 from grokinterp.training import Callback, ensemble, ensemble_pays, train, train_many, trainer
 from grokinterp.training.callbacks import ProgressBar

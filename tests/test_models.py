@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RecordedConfig, RunConfig, TaskConfig, TransformerConfig
+from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError
 from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.models.forward import prefix
-from grokinterp.presets import preset
 from grokinterp.tasks import Task
 from grokinterp.training.losses import loss_function
 from grokinterp.training.optimizers import Updater

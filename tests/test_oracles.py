@@ -26,11 +26,11 @@ from grokinterp.config import (
     TaskConfig,
     TransformerConfig,
 )
+from grokinterp.config.presets import PRESETS, preset
 from grokinterp.jobs import evaluate as evaluate_job
 from grokinterp.jobs import measure_job
 from grokinterp.measures import Activity, Snapshot, registered
 from grokinterp.models import build_model, forward_for, task_of
-from grokinterp.presets import PRESETS, preset
 from grokinterp.run import Run
 from grokinterp.tasks import Task
 from grokinterp.training import train

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from grokinterp.analysis import Analysis
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
+from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, MissingNeedError
 from grokinterp.measures import accuracy, loss, restricted_loss
 from grokinterp.models import build_model, forward_for, task_of
-from grokinterp.presets import preset
 from grokinterp.report import write_report
 from grokinterp.run import Run
 from grokinterp.tasks import Task

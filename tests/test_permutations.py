@@ -18,10 +18,10 @@ from grokinterp.config import (
     TaskConfig,
     TransformerConfig,
 )
+from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, MissingNeedError
 from grokinterp.measures import restricted_loss
 from grokinterp.models import task_of
-from grokinterp.presets import preset
 from grokinterp.report import write_report
 from grokinterp.run import Run
 from grokinterp.tasks import Task, s5_elements, s5_inverses, s5_table

@@ -23,10 +23,10 @@ from grokinterp.config import (
     TaskConfig,
     TransformerConfig,
 )
+from grokinterp.config.presets import preset
 from grokinterp.console import describe_runs
 from grokinterp.errors import ConfigError
 from grokinterp.models import build_model, forward_for, task_of
-from grokinterp.presets import preset
 from grokinterp.run import Run
 from grokinterp.tasks import RegressionTask, Task
 from grokinterp.timeline import analyze

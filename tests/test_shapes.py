@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
+from grokinterp.config.presets import PRESETS, preset
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import build_model, task_of
 from grokinterp.models.shapes import parameter_shapes
-from grokinterp.presets import PRESETS, preset
 from grokinterp.training import train
 from grokinterp.training.resuming import state_shapes
 

@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.presets import preset
 from grokinterp.run import Run
 from grokinterp.sweep import (
     LocalExecutor,

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from grokinterp.cli import main
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.config.presets import preset
 from grokinterp.errors import RunError
-from grokinterp.presets import preset
 from grokinterp.recorder import Recorder
 from grokinterp.run import Run
 from grokinterp.sweep import train_sweep

@@ -56,7 +56,7 @@ def base_config(preset_name: str | None, config_file: str | None, arguments: Seq
     if preset_name is not None and config_file is not None:
         raise ConfigError("--preset and --config exclude each other: give one")
     if preset_name is not None:
-        from grokinterp.presets import preset
+        from grokinterp.config.presets import preset
 
         return preset(preset_name)
     if config_file is not None:

@@ -103,8 +103,8 @@ def run_demo(arguments: Sequence[str]) -> int:
     options = parse(Demo, arguments)
     import torch
 
+    from grokinterp.config.presets import preset
     from grokinterp.console import show_analysis
-    from grokinterp.presets import preset
     from grokinterp.run import Run
     from grokinterp.timeline import analyze
     from grokinterp.training import train

@@ -9,9 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from grokinterp.config.checks import STRICT, check_fields, require
 from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
+from grokinterp.config.optimizer import OptimizerConfig
 from grokinterp.config.regression import AnyTaskConfig, RegressionConfig
+from grokinterp.config.schedule import ScheduleConfig
 from grokinterp.config.task import TaskConfig
-from grokinterp.config.training import OptimizerConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, nearest
 
 FORMAT_VERSION = 1

@@ -9,7 +9,7 @@ where the published one is some 7 / (η_eff λ).
 from dataclasses import replace
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
-from grokinterp.presets import preset
+from grokinterp.config.presets import preset
 
 SOURCE = "Manir and Rupa 2026, arXiv:2603.25009"
 DECAY, SEED, ACTIVATION = "optimizer.weight_decay", "model_seed", "model.activation"

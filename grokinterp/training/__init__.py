@@ -1,8 +1,8 @@
 """Training: `train` makes a run, `train_many` many of one shape; `scheduled_steps` says what a schedule means."""
 
+from grokinterp.config.schedule import scheduled_steps
 from grokinterp.training.callbacks import Callback, Tracker
 from grokinterp.training.ensemble import ensemble_pays, train_many
-from grokinterp.training.schedule import scheduled_steps
 from grokinterp.training.trainer import train
 
 __all__ = ["Callback", "Tracker", "ensemble_pays", "scheduled_steps", "train", "train_many"]

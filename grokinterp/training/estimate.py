@@ -4,13 +4,13 @@ import time
 from dataclasses import dataclass
 
 from grokinterp.config import RunConfig
+from grokinterp.config.schedule import scheduled_steps
 from grokinterp.models import build_model, forward_for
 from grokinterp.models.forward import no_hook
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.interventions import dropout_of
 from grokinterp.training.opening import task_to_train
 from grokinterp.training.optimizers import Updater
-from grokinterp.training.schedule import scheduled_steps
 
 _PATIENCE = 2.0  # seconds
 

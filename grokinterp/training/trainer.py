@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from grokinterp.config import RunConfig, ScheduleConfig
+from grokinterp.config.schedule import scheduled_steps
 from grokinterp.errors import ConfigError
 from grokinterp.locks import hold
 from grokinterp.models import Forward, build_model, forward_for
@@ -31,7 +32,6 @@ from grokinterp.training.numerics import Watch, any_nonzero
 from grokinterp.training.opening import GROKKED, choose_device, load_from, load_start, reopen, task_to_train
 from grokinterp.training.optimizers import Updater
 from grokinterp.training.resuming import restoring
-from grokinterp.training.schedule import scheduled_steps
 from grokinterp.writer import RESUME, RunWriter, refuse_occupied
 
 

@@ -4,13 +4,13 @@ import numpy as np
 
 from grokinterp import figures
 from grokinterp.analysis import Analysis
+from grokinterp.config.presets import preset
 from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.progress import excluded_lead, measure_leads, number_of_keys, restricted_lead
 from grokinterp.experiments.conduct import curves_of_arms
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, changed
-from grokinterp.presets import preset
 from grokinterp.timeline import analyze
 
 _ARM = "mainline"

@@ -1,6 +1,7 @@
 """Recipe `nanda-weight-decay`: how the time of grokking depends on weight decay in the 1-layer transformer."""
 
 from grokinterp import figures
+from grokinterp.config.presets import preset
 from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.general import (
     DECAY,
@@ -12,7 +13,6 @@ from grokinterp.experiments.claims.transformers import sooner_with_more
 from grokinterp.experiments.conduct import curves_of_arms
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, changed
-from grokinterp.presets import preset
 
 _FULL = changed(
     preset("nanda"),

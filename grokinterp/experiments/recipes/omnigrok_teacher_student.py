@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from grokinterp.config import RegressionConfig, RunConfig, ScheduleConfig
+from grokinterp.config.presets import preset
 from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.omnigrok import (
     generalization_as_inverse_decay,
@@ -11,7 +12,6 @@ from grokinterp.experiments.claims.omnigrok import (
 )
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.recipe import Arm, Form, Recipe
-from grokinterp.presets import preset
 
 
 def student_config(alpha: float, lr: float = 3e-4, steps: int = 100_000) -> RunConfig:

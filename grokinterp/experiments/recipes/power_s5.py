@@ -1,11 +1,11 @@
 """Recipe `power-s5`: products of permutations of five symbols."""
 
+from grokinterp.config.presets import preset
 from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.transformers import OPERATION, generalizes_late
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
-from grokinterp.presets import preset
 
 _FULL = changed(
     preset("power"),

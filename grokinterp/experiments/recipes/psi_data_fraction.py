@@ -1,5 +1,6 @@
 """psi-data-fraction: psi's MLP with four shares of the data."""
 
+from grokinterp.config.presets import preset
 from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import (
@@ -10,7 +11,6 @@ from grokinterp.experiments.claims.psi import (
 )
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Recipe, changed, printed
-from grokinterp.presets import preset
 
 _BASE = changed(preset("psi"), {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"})
 _SMALLER = changed(_BASE, {"task.p": 59, "schedule.steps": 3000, **UNTIL_GROKKED})

@@ -1,6 +1,7 @@
 """psi-weight-decay: psi's MLP at six weight decays."""
 
 from grokinterp import figures
+from grokinterp.config.presets import preset
 from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.general import delay_as_inverse_decay, one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import (
@@ -13,7 +14,6 @@ from grokinterp.experiments.claims.psi import (
 from grokinterp.experiments.conduct import curves_of_arms
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Recipe, changed, printed
-from grokinterp.presets import preset
 
 _BASE = changed(preset("psi"), {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"})
 _SMALLER = changed(_BASE, {"task.p": 59, "task.train_fraction": 0.7, **UNTIL_GROKKED})

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.config.presets import preset
 from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.slingshot import (
     EPS,
@@ -15,7 +16,6 @@ from grokinterp.experiments.conduct import curves_of_arms
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
 from grokinterp.figures import slingshot_curves
-from grokinterp.presets import preset
 
 _FULL = changed(
     preset("power"),

@@ -1,12 +1,9 @@
-"""How a run is trained: OptimizerConfig and ScheduleConfig."""
+"""OptimizerConfig: how an update is made."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from grokinterp.config.checks import STRICT, check_fields, require, require_finite
-from grokinterp.schedules import most_scheduled
-
-_MOST_SCHEDULED = 3_000_000  # steps, each of which is a line or a file; as many numbers are in memory
 
 _LARGEST_WINDOW = 1000
 
@@ -94,38 +91,3 @@ class OptimizerConfig:
     @property
     def decoupled(self) -> bool:
         return self.decay == "decoupled" if self.decay is not None else self.name == "adamw"
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """How long, and what is looked at and kept on the way."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    steps: int = 25_000
-    """number of updates"""
-    evaluate_every: int | str = 100
-    """when all inputs are evaluated: K, every:K, log:N, log:N:UNTIL, dense:FROM:TO:K, joined by +"""
-    checkpoints: int | str = 100
-    """when the weights are kept; the same forms"""
-    resume_every: int = 1000
-    """steps between two resume points"""
-    stop_when_grokked: bool = False
-    """end at stop_factor times the first evaluated step with 99 % test accuracy"""
-    stop_factor: float = 1.5
-    memorization_budget: int | None = None
-    """steps within which train accuracy must reach 0.99, else the outcome is DNF_train; by default all"""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        require(self.steps >= 1, f"steps must be at least 1, but is {self.steps}")
-        require(self.resume_every >= 1, f"resume_every must be at least 1, but is {self.resume_every}")
-        require_finite(self.stop_factor, "stop_factor", at_least=1.0)
-        budget = self.memorization_budget
-        require(budget is None or budget >= 1, f"memorization_budget must be at least 1, but is {budget}")
-        for name in ("evaluate_every", "checkpoints"):
-            count = most_scheduled(getattr(self, name), self.steps)
-            require(
-                count <= _MOST_SCHEDULED,
-                f"{name} names {count:,} of {self.steps:,} steps, and {_MOST_SCHEDULED:,} is the most: choose fewer",
-            )
