@@ -21,8 +21,8 @@ from rich.table import Table
 from benchmarks import whole
 from benchmarks.timing import Side, interleave, plain_row, row
 from grokinterp.models.products import library
-from grokinterp.processes import processor
-from grokinterp.run import Run
+from grokinterp.runs.environment import processor
+from grokinterp.runs.run import Run
 
 RESULTS = Path(__file__).parent / "results.json"
 KEYS = [9, 12, 33, 38]

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from grokinterp.config import MLPConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
-from grokinterp.files import make_folder
-from grokinterp.run import Run
+from grokinterp.runs.environment import describe_environment
+from grokinterp.runs.files import make_folder
+from grokinterp.runs.run import Run
+from grokinterp.runs.writer import RunWriter
 from grokinterp.sweep import plan
 from grokinterp.sweep.summary import summarize
 from grokinterp.training import train
-from grokinterp.training.environment import describe_environment
 from grokinterp.training.evaluation import evaluate
-from grokinterp.writer import RunWriter
 
 _EVERY = 10  # steps from one checkpoint to the next
 _MEMORIZING = 300  # steps that are really trained

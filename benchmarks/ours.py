@@ -23,11 +23,11 @@ from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.models.products import product
 from grokinterp.models.rows import row_chunks
-from grokinterp.run import Run
-from grokinterp.training.environment import describe_environment
+from grokinterp.runs.environment import describe_environment
+from grokinterp.runs.run import Run
+from grokinterp.runs.writer import RunWriter
 from grokinterp.training.opening import load_from
 from grokinterp.training.trainer import _Loop
-from grokinterp.writer import RunWriter
 
 
 def mainline(p: int = 113, d_model: int = 128, d_mlp: int = 512, n_layers: int = 1, fraction: float = 0.3) -> RunConfig:

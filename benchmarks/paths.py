@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from grokinterp.config.presets import preset
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.timeline import analyze
 from grokinterp.training import train
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.training.opening import load_from
 
 

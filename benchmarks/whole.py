@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import plain_row
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 
 COMMAND = str(Path(sys.executable).with_name("grokinterp"))
 CHECKPOINTS = 400

@@ -25,7 +25,7 @@ _HOME = {
     "Recorder": "recorder",
     "RegressionConfig": "config",
     "RegressionTask": "tasks",
-    "Run": "run",
+    "Run": "runs.run",
     "RunConfig": "config",
     "ScheduleConfig": "config",
     "Sweep": "sweep",
@@ -39,7 +39,7 @@ _HOME = {
     "preset": "config.presets",
     "train": "training",
     "train_sweep": "sweep",
-    "verify": "verification",
+    "verify": "runs.verification",
     "write_report": "report",
     "write_sweep_report": "report",
 }
@@ -124,10 +124,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.models import build_model
     from grokinterp.recorder import Recorder
     from grokinterp.report import write_report, write_sweep_report
-    from grokinterp.run import Run
+    from grokinterp.runs.run import Run
+    from grokinterp.runs.verification import verify
     from grokinterp.sweep import Sweep, train_sweep
     from grokinterp.tasks import RegressionTask, Task
     from grokinterp.timeline import analyze
     from grokinterp.training import train
     from grokinterp.transition import Transition, find_transition
-    from grokinterp.verification import verify

@@ -10,7 +10,7 @@ import pandas as pd
 
 from grokinterp.measures import Reference
 from grokinterp.phases import Boundary
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.transition import Event, Transition
 
 

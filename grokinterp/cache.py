@@ -18,16 +18,16 @@ import pandas as pd
 import grokinterp
 from grokinterp.cells import Cells
 from grokinterp.errors import RunError
-from grokinterp.files import cannot, exists, make_subfolder, parse_json, read_bytes, remove, write_atomically
 from grokinterp.jobs import Cell
 from grokinterp.journal import Entry, Journal
-from grokinterp.locks import hold
 from grokinterp.measures import Measure
+from grokinterp.runs.files import cannot, exists, make_subfolder, parse_json, read_bytes, remove, write_atomically
+from grokinterp.runs.locks import hold
 
 _VERSION = 1
 log = logging.getLogger(__name__)
 
-_SOURCES = ("measures", "models", "tasks", "run.py", "jobs.py")
+_SOURCES = ("measures", "models", "tasks", "config", "runs/run.py", "jobs.py")
 _TABLES = ("timeline.parquet", "frequencies.parquet")
 _LARGEST = 1 << 31  # bytes of a table
 _ATTEMPTS = 5  # to read what another process is about to replace

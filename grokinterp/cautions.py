@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from grokinterp.config import RecordedConfig
-from grokinterp.findings import findings_in
 from grokinterp.measures import Reference
 from grokinterp.phases import known_values
-from grokinterp.run import Run
+from grokinterp.runs.findings import findings_in
+from grokinterp.runs.run import Run
 from grokinterp.training.losses import PLAIN
 from grokinterp.transition import THRESHOLDS, Transition
 

@@ -14,8 +14,8 @@ from rich.markup import escape as without_markup
 from rich.table import Table
 
 from grokinterp.errors import GrokinterpError, one_line
-from grokinterp.metrics import last_line
-from grokinterp.run import Run, list_runs, settled
+from grokinterp.runs.metrics import last_line
+from grokinterp.runs.run import Run, list_runs, settled
 from grokinterp.statistics import FATES, SEEDS, summarize
 from grokinterp.training.estimate import duration
 

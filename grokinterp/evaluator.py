@@ -8,7 +8,7 @@ from grokinterp.errors import RunError
 from grokinterp.jobs import Cell, Job, evaluate
 from grokinterp.measures import Snapshot
 from grokinterp.models.memory import release_freed_memory
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.workers import evaluate_in_workers, worker_count
 
 log = logging.getLogger(__name__)

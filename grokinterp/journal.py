@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from grokinterp.errors import RunError
-from grokinterp.files import append, parse_json, read_lines, remove
 from grokinterp.jobs import Cell
+from grokinterp.runs.files import append, parse_json, read_lines, remove
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.locks import hold
 from grokinterp.measures import Snapshot
-from grokinterp.run import Run
+from grokinterp.runs.environment import describe_environment
+from grokinterp.runs.locks import hold
+from grokinterp.runs.run import Run
+from grokinterp.runs.writer import RunWriter, refuse_occupied
 from grokinterp.tasks import Task
-from grokinterp.training.environment import describe_environment
 from grokinterp.training.evaluation import evaluate
-from grokinterp.writer import RunWriter, refuse_occupied
 
 
 class Recorder:

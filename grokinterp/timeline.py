@@ -30,7 +30,7 @@ from grokinterp.measures import (
 from grokinterp.measures.base import Rule, as_frequencies
 from grokinterp.measures.frequencies import require_rule
 from grokinterp.models.memory import keep_freed_memory
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.transition import find_transition, first_reaching
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,9 @@ import torch
 from grokinterp.jobs import Cell, Job, evaluate, job_from
 from grokinterp.measures.base import MEASURE_FOLDERS
 from grokinterp.models.memory import keep_freed_memory
-from grokinterp.processes import JsonProcess, ProcessDied, cores
-from grokinterp.run import Run
+from grokinterp.runs.environment import cores
+from grokinterp.runs.processes import JsonProcess, ProcessDied
+from grokinterp.runs.run import Run
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleCon
 from grokinterp.measures import KeyFrequencies, Reference
 from grokinterp.phases import Boundary
 from grokinterp.recorder import Recorder
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import train

@@ -17,7 +17,7 @@ import pytest
 import grokinterp
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.sweep import plan
 from grokinterp.training import train
 

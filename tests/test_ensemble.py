@@ -27,7 +27,7 @@ from grokinterp.config import (
 )
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.training import Callback, ensemble, ensemble_pays, train, train_many, trainer
 from grokinterp.training.callbacks import ProgressBar
 from grokinterp.training.stacked import Stack

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from grokinterp.errors import GrokinterpError, RunError
-from grokinterp.files import (
+from grokinterp.runs.files import (
     append,
     checksum_of,
     make_subfolder,

@@ -19,10 +19,10 @@ import grokinterp as gi
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import build_model, forward_for, task_of
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
+from grokinterp.runs.tensors import deserialize, serialize
 from grokinterp.sweep import train_sweep
 from grokinterp.sweep.summary import summarize
-from grokinterp.tensors import deserialize, serialize
 from grokinterp.training import Callback, ensemble_pays, train, train_many
 from grokinterp.training.ensemble import shape_of
 from grokinterp.training.estimate import estimate

@@ -11,8 +11,8 @@ import pytest
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import RunError
-from grokinterp.locks import LOCK_NAME, HeldError, hold
-from grokinterp.run import Run
+from grokinterp.runs.locks import LOCK_NAME, HeldError, hold
+from grokinterp.runs.run import Run
 from grokinterp.training import Callback, train, train_many
 
 CONFIG = RunConfig(
@@ -33,7 +33,7 @@ class StopAtOnce(Callback):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from grokinterp.locks import hold
+from grokinterp.runs.locks import hold
 with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -79,7 +79,7 @@ def test_many_that_want_it_have_it_one_after_another(tmp_path):
     script = """
 import sys, time
 from pathlib import Path
-from grokinterp.locks import HeldError, hold
+from grokinterp.runs.locks import HeldError, hold
 folder = Path(sys.argv[1])
 done = 0
 while done < 40:

@@ -14,7 +14,7 @@ from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunC
 from grokinterp.errors import ConfigError
 from grokinterp.models import build_model, parameter_count, task_of
 from grokinterp.models.memory import available_memory, require_memory
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.training import train
 from grokinterp.training.estimate import estimate
 

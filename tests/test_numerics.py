@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
-from grokinterp.findings import Finding, findings_in
 from grokinterp.models import forward_for
-from grokinterp.run import Run
+from grokinterp.runs.findings import Finding, findings_in
+from grokinterp.runs.run import Run
 from grokinterp.tasks import RegressionTask, Task
 from grokinterp.timeline import analyze
 from grokinterp.training import Callback, train, train_many, trainer

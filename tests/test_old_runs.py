@@ -19,7 +19,7 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.experiments.document import write_document
 from grokinterp.experiments.results import results_in
 from grokinterp.report import write_report, write_sweep_report
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep, train_sweep
 from grokinterp.sweep.summary import kept_summary
 from grokinterp.timeline import analyze

@@ -31,7 +31,7 @@ from grokinterp.jobs import evaluate as evaluate_job
 from grokinterp.jobs import measure_job
 from grokinterp.measures import Activity, Snapshot, registered
 from grokinterp.models import build_model, forward_for, task_of
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
 from grokinterp.training import train
 from grokinterp.training.evaluation import evaluate

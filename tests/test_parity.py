@@ -17,7 +17,7 @@ from grokinterp.errors import ConfigError, MissingNeedError
 from grokinterp.measures import accuracy, loss, restricted_loss
 from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.report import write_report
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import train, train_many

@@ -23,7 +23,7 @@ from grokinterp.errors import ConfigError, MissingNeedError
 from grokinterp.measures import restricted_loss
 from grokinterp.models import task_of
 from grokinterp.report import write_report
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.tasks import Task, s5_elements, s5_inverses, s5_table
 from grokinterp.timeline import analyze
 from grokinterp.training import train, train_many

@@ -13,7 +13,7 @@ from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.measures import Snapshot, gini_embedding, loss, restricted_loss
 from grokinterp.recorder import Recorder
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import train

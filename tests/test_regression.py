@@ -27,7 +27,7 @@ from grokinterp.config.presets import preset
 from grokinterp.console import describe_runs
 from grokinterp.errors import ConfigError
 from grokinterp.models import build_model, forward_for, task_of
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.tasks import RegressionTask, Task
 from grokinterp.timeline import analyze
 from grokinterp.training import train, train_many

@@ -14,11 +14,11 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.files import make_folder, write_atomically
-from grokinterp.run import Run, list_runs, parse_step
+from grokinterp.runs.files import make_folder, write_atomically
+from grokinterp.runs.run import Run, list_runs, parse_step
+from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
 from grokinterp.training import train
-from grokinterp.writer import RunWriter
 
 P = 7
 BASE = RunConfig(
@@ -429,10 +429,10 @@ class TestAtomicWrites:
 
 
 def test_metrics_are_read_again_when_they_have_changed_and_only_then(copy, monkeypatch):
-    import grokinterp.run
+    import grokinterp.runs.run
 
-    reads, read = [], grokinterp.run.read_metrics
-    monkeypatch.setattr(grokinterp.run, "read_metrics", lambda file: reads.append(file) or read(file))
+    reads, read = [], grokinterp.runs.run.read_metrics
+    monkeypatch.setattr(grokinterp.runs.run, "read_metrics", lambda file: reads.append(file) or read(file))
     run = Run.open(copy)
     first = run.metrics
     first["train_loss"] = 0.0  # somebody's own copy

@@ -21,7 +21,7 @@ from grokinterp.measures import (
     restricted_loss_per_frequency,
 )
 from grokinterp.measures.scores import cross_entropy_by_input
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
 
 RUN42 = Path(__file__).parent.parent / "checkpoints" / "run42"

@@ -11,8 +11,8 @@ from grokinterp.config.presets import PRESETS, preset
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import build_model, task_of
 from grokinterp.models.shapes import parameter_shapes
+from grokinterp.runs.resume_point import state_shapes
 from grokinterp.training import train
-from grokinterp.training.resuming import state_shapes
 
 MODELS = {
     "layernorm": TransformerConfig(d_model=8, n_heads=2, d_mlp=6, n_layers=2, normalization="layernorm"),

@@ -20,7 +20,7 @@ import pytest
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.sweep import (
     LocalExecutor,
     Progress,
@@ -654,7 +654,7 @@ class TestExecutor:
             assert found.table["status"].tolist() == ["finished"]
 
     def test_an_answer_that_is_none_is_an_error_of_that_run(self, tmp_path, monkeypatch):
-        from grokinterp.processes import JsonProcess
+        from grokinterp.runs.processes import JsonProcess
 
         exchange, asked = JsonProcess.exchange, []
 
@@ -808,7 +808,7 @@ class TestCommand:
         assert not (tmp_path / "s").exists()
 
     def test_two_sweeps_in_one_folder_at_once(self, tmp_path):
-        from grokinterp.locks import hold
+        from grokinterp.runs.locks import hold
 
         with hold(tmp_path / "s"), pytest.raises(RunError, match=r"is in use by process \d+ on"):
             train_sweep(tmp_path / "s", BASE, grid={"model_seed": [0]})

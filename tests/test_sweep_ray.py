@@ -11,7 +11,7 @@ import pytest
 from test_sweep import BASE, TWELVE, assert_same_table, assert_whole, wait_for
 
 from grokinterp.errors import ConfigError
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.sweep import Progress, RayExecutor, Sweep, train_sweep
 
 pytestmark = [

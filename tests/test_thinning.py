@@ -11,7 +11,7 @@ import pytest
 from grokinterp.figures import loss_curves, progress_measures
 from grokinterp.figures.thinning import MOST_POINTS, moments_of, thinned_curve
 from grokinterp.report import write_report
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.timeline import analyze
 
 RUN42 = Path(__file__).parent.parent / "checkpoints" / "run42"

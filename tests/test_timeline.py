@@ -21,11 +21,11 @@ from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleCon
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
 from grokinterp.measures import Column, Snapshot, Undefined, measure
 from grokinterp.recorder import Recorder
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
+from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze, select_steps
 from grokinterp.training import train
-from grokinterp.writer import RunWriter
 
 P = 7
 TRANSFORMER = RunConfig(

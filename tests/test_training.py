@@ -35,7 +35,7 @@ from grokinterp.config import (
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import task_of
 from grokinterp.models.products import library
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.training import Callback, Tracker, train, trainer
 from grokinterp.training.callbacks import StopWhenGrokked
 from grokinterp.training.gradients import gradients_function

@@ -14,12 +14,12 @@ from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleCon
 from grokinterp.config.presets import preset
 from grokinterp.errors import RunError
 from grokinterp.recorder import Recorder
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
+from grokinterp.runs.verification import verify
 from grokinterp.sweep import train_sweep
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import Callback, train
-from grokinterp.verification import verify
 
 CONFIG = RunConfig(
     task=TaskConfig(p=7, train_fraction=0.5),

@@ -17,7 +17,7 @@ from grokinterp.cli import main
 from grokinterp.errors import ConfigError
 from grokinterp.jobs import evaluate, job_from, keys_job, measure_job, union_job
 from grokinterp.measures import registered
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.timeline import analyze
 from grokinterp.workers import evaluate_in_workers, worker_count
 
@@ -65,7 +65,7 @@ def test_workers_give_what_one_process_gives(run, alone):
 
 def test_what_they_computed_is_cached(run, alone, monkeypatch):
     analyze(run, steps=SOME, workers=1)
-    monkeypatch.setattr("grokinterp.processes.subprocess.Popen", None)
+    monkeypatch.setattr("grokinterp.runs.processes.subprocess.Popen", None)
     assert_same(analyze(run, steps=SOME, workers=1), alone)
 
 

@@ -126,7 +126,7 @@ def write_reports(analyses: "Sequence[Analysis]", output: Path | None) -> Path:
 
 
 def _write_tables(analysis: "Analysis") -> list[Path]:
-    from grokinterp.files import make_subfolder, write_atomically
+    from grokinterp.runs.files import make_subfolder, write_atomically
 
     folder = make_subfolder(analysis.run.path, "analysis")
     tables = {folder / "timeline.csv": analysis.timeline, folder / "frequencies.csv": analysis.frequencies}

@@ -10,7 +10,7 @@ import tyro
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.files import LARGEST_CONFIG, read_text
+from grokinterp.runs.files import LARGEST_CONFIG, read_text
 
 
 def parse(kind: Any, arguments: Sequence[str], default: Any = None) -> Any:
@@ -68,7 +68,7 @@ def base_config(preset_name: str | None, config_file: str | None, arguments: Seq
             raise ConfigError(f"--config: {error}") from None
         return RunConfig.from_json(text, config_file)
     if "--resume" in arguments:
-        from grokinterp.run import Run
+        from grokinterp.runs.run import Run
 
         names = [argument for argument in arguments if not argument.startswith("-")]
         folder = next((name for name in names if (Path(name) / "config.json").is_file()), None)

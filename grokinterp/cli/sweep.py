@@ -141,7 +141,7 @@ def _once(assignments: Sequence[str], flag: str) -> Sequence[str]:
 
 
 def _points(file: Path) -> list[dict[str, Any]]:
-    from grokinterp.files import parse_json, read_text
+    from grokinterp.runs.files import parse_json, read_text
 
     try:
         content = parse_json(read_text(file))
@@ -163,7 +163,7 @@ def _executor(options: SweepOptions) -> "Executor | None":
 
 
 def _dry_run(found: "Sweep", options: SweepOptions) -> int:
-    from grokinterp.processes import cores
+    from grokinterp.runs.environment import cores
     from grokinterp.training.estimate import duration, estimate
 
     for point in found.points:

@@ -14,7 +14,7 @@ from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.errors import RunError
 
 if TYPE_CHECKING:
-    from grokinterp.run import Run
+    from grokinterp.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def run_demo(arguments: Sequence[str]) -> int:
 
     from grokinterp.config.presets import preset
     from grokinterp.console import show_analysis
-    from grokinterp.run import Run
+    from grokinterp.runs.run import Run
     from grokinterp.timeline import analyze
     from grokinterp.training import train
 

@@ -25,7 +25,7 @@ class Verify:
 def run_verify(arguments: Sequence[str]) -> int:
     options = parse(Verify, arguments)
     folders = _folders(options.run)
-    from grokinterp.verification import verify
+    from grokinterp.runs.verification import verify
 
     wrong = 0
     for folder in folders:

@@ -10,7 +10,7 @@ from grokinterp.errors import RunError
 from grokinterp.experiments.assertions import ASSERTIONS, by_assertion, decide
 from grokinterp.experiments.contradictions import CONTRADICTIONS
 from grokinterp.experiments.results import RESULTS, results_in
-from grokinterp.files import make_folder, write_atomically
+from grokinterp.runs.files import make_folder, write_atomically
 from grokinterp.training.estimate import duration
 
 Result = Mapping[str, Any]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.errors import ConfigError, nearest
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep
 
 _ALL: Mapping[str, Any] = {}

@@ -20,9 +20,9 @@ from grokinterp.experiments.recipe import Recipe
 from grokinterp.experiments.recipes import catalog
 from grokinterp.experiments.report import report_page
 from grokinterp.experiments.results import RESULTS, RESULTS_VERSION, results_in
-from grokinterp.files import make_folder, write_atomically
-from grokinterp.processes import cores, processor
 from grokinterp.report.plots import Figure, write_images
+from grokinterp.runs.environment import cores, processor
+from grokinterp.runs.files import make_folder, write_atomically
 
 
 @dataclass(frozen=True)

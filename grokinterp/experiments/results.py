@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from grokinterp.errors import RunError
 from grokinterp.experiments.base import Verdict
-from grokinterp.files import exists, parse_json, read_text
+from grokinterp.runs.files import exists, parse_json, read_text
 
 RESULTS = "results.json"
 RESULTS_VERSION = 1

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.errors import RunError
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 
 
 @dataclass(frozen=True)

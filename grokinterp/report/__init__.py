@@ -5,11 +5,11 @@ from pathlib import Path
 
 from grokinterp.analysis import Analysis
 from grokinterp.figures.canvas import as_list, labels
-from grokinterp.files import make_folder, make_subfolder, write_atomically
 from grokinterp.report.page import page
 from grokinterp.report.plots import FIGURES, plot
 from grokinterp.report.sections import facts, final, lead, rules, transitions, warnings
 from grokinterp.report.sweep import write_sweep_report
+from grokinterp.runs.files import make_folder, make_subfolder, write_atomically
 
 __all__ = ["write_report", "write_sweep_report"]
 

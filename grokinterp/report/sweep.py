@@ -14,10 +14,10 @@ from grokinterp.errors import ConfigError
 from grokinterp.figures import delay_against, norm_at_grok, outcome_counts, phase_diagram
 from grokinterp.figures.style import FATE_NAMES
 from grokinterp.figures.sweeps import quantity_name, said
-from grokinterp.files import make_folder, write_atomically
 from grokinterp.report.page import page
 from grokinterp.report.plots import block, caption_of
 from grokinterp.report.sections import capital, number, table
+from grokinterp.runs.files import make_folder, write_atomically
 from grokinterp.statistics import FATES, SEEDS, observe, settings, summarize, values_of
 
 _TIMES = ("T_grok_0.95", "T_grok_0.99", "delay_0.95_0.99")

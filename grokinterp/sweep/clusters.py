@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grokinterp.errors import ConfigError
-from grokinterp.files import make_folder
+from grokinterp.runs.files import make_folder
 from grokinterp.sweep.executors import TICK, Event, Started, Tick
 from grokinterp.sweep.orders import Ended, Failure, Order, carry_out
 

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
-from grokinterp.locks import hold
-from grokinterp.metrics import last_line
-from grokinterp.processes import cores
+from grokinterp.runs.environment import cores
+from grokinterp.runs.locks import hold
+from grokinterp.runs.metrics import last_line
+from grokinterp.runs.writer import RunWriter
 from grokinterp.sweep.executors import Executor, LocalExecutor, PutBack, Started
 from grokinterp.sweep.folder import Sweep
 from grokinterp.sweep.grid import Point, expand
@@ -20,7 +21,6 @@ from grokinterp.sweep.orders import Ended, Failure, Order, carry_out
 from grokinterp.training.ensemble import shape_of
 from grokinterp.training.opening import choose_device
 from grokinterp.training.trainer import interrupts
-from grokinterp.writer import RunWriter
 
 _MOST_TOGETHER = 32  # runs of one ensemble, all of which are in memory at once
 _COLLECT_EVERY = 30.0  # seconds after which sweep.parquet is written anew while runs go on

@@ -9,7 +9,7 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Protocol, runtime_checkable
 
-from grokinterp.processes import JsonProcess, ProcessDied
+from grokinterp.runs.processes import JsonProcess, ProcessDied
 from grokinterp.sweep.orders import Ended, Failure, Order
 
 TICK = 1.0  # seconds between two looks at what is going on

@@ -14,7 +14,7 @@ import pandas as pd
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
-from grokinterp.files import (
+from grokinterp.runs.files import (
     cannot,
     exists,
     make_folder,
@@ -26,7 +26,7 @@ from grokinterp.files import (
     require_inside,
     write_atomically,
 )
-from grokinterp.run import Run, settled
+from grokinterp.runs.run import Run, settled
 from grokinterp.sweep.grid import Point, config_fields
 from grokinterp.sweep.orders import Failure
 from grokinterp.sweep.summary import COLUMNS, Row, config_columns, is_number, kept_summary, summarize

@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError, one_line
-from grokinterp.files import require_inside
-from grokinterp.locks import HeldError
-from grokinterp.run import Run
+from grokinterp.runs.files import require_inside
+from grokinterp.runs.locks import HeldError
+from grokinterp.runs.run import Run
 from grokinterp.sweep.summary import summarize
 from grokinterp.training import train, train_many
 from grokinterp.training.opening import has_ended, may_follow

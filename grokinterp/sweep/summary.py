@@ -10,11 +10,11 @@ import pandas as pd
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import RunError
-from grokinterp.files import exists, make_subfolder, parse_json, read_bytes, read_text, write_atomically
 from grokinterp.jobs import evaluate, measure_job
 from grokinterp.measures import key_frequencies, registered
 from grokinterp.phases import known_values
-from grokinterp.run import Run
+from grokinterp.runs.files import exists, make_subfolder, parse_json, read_bytes, read_text, write_atomically
+from grokinterp.runs.run import Run
 from grokinterp.sweep.grid import flat_config
 from grokinterp.tasks import Task
 from grokinterp.transition import THRESHOLDS, Event, find_transition

@@ -12,22 +12,22 @@ from torch import Tensor, nn
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.locks import hold
 from grokinterp.models import build_model, forward_for
 from grokinterp.models.memory import keep_freed_memory
-from grokinterp.run import Run
+from grokinterp.runs.environment import describe_environment
+from grokinterp.runs.locks import hold
+from grokinterp.runs.resume_point import restoring
+from grokinterp.runs.run import Run
+from grokinterp.runs.writer import RESUME, RunWriter, refuse_occupied
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.callbacks import ProgressBar
-from grokinterp.training.environment import describe_environment
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import interventions_of
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
 from grokinterp.training.opening import choose_device, has_ended, load_start, reopen, task_to_train
-from grokinterp.training.resuming import restoring
 from grokinterp.training.stacked import Stack
 from grokinterp.training.trainer import Journal, interrupts
-from grokinterp.writer import RESUME, RunWriter, refuse_occupied
 
 # What may differ among the runs of an ensemble; everything else is their shape.
 _FREE = {

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.config import RunConfig
-from grokinterp.findings import Finding
+from grokinterp.runs.findings import Finding
 from grokinterp.tasks import AnyTask
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, PLAIN, loss_function
 

@@ -12,11 +12,11 @@ from grokinterp.config import OptimizerConfig, RegressionConfig, RunConfig, Sche
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import parameter_count, task_of
 from grokinterp.models.memory import require_memory
-from grokinterp.run import Run, parse_step
+from grokinterp.runs.resume_point import require_state
+from grokinterp.runs.run import Run, parse_step
+from grokinterp.runs.writer import RESUME, RunWriter
 from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws
-from grokinterp.training.resuming import require_state
-from grokinterp.writer import RESUME, RunWriter
 
 _COPIES_OF_WEIGHTS = 5  # themselves, their gradients, two moments, and what is written
 _COPIES_OF_LOGITS = 4  # of float32; the loss takes them in float64

@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from grokinterp.config import RunConfig, ScheduleConfig
 from grokinterp.config.schedule import scheduled_steps
 from grokinterp.errors import ConfigError
-from grokinterp.locks import hold
 from grokinterp.models import Forward, build_model, forward_for
 from grokinterp.models.forward import no_hook
 from grokinterp.models.memory import keep_freed_memory
-from grokinterp.run import Run, StatusName
+from grokinterp.runs.environment import describe_environment
+from grokinterp.runs.locks import hold
+from grokinterp.runs.resume_point import restoring
+from grokinterp.runs.run import Run, StatusName
+from grokinterp.runs.writer import RESUME, RunWriter, refuse_occupied
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.callbacks import Callback, ProgressBar, StopWhenGrokked
-from grokinterp.training.environment import describe_environment
 from grokinterp.training.evaluation import evaluate
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.graphs import GraphedUpdate
@@ -31,8 +33,6 @@ from grokinterp.training.interventions import draws_in_updates, dropout_of
 from grokinterp.training.numerics import Watch, any_nonzero
 from grokinterp.training.opening import GROKKED, choose_device, load_from, load_start, reopen, task_to_train
 from grokinterp.training.optimizers import Updater
-from grokinterp.training.resuming import restoring
-from grokinterp.writer import RESUME, RunWriter, refuse_occupied
 
 
 def train(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grokinterp.config import RunConfig
-from grokinterp.run import Run
-from grokinterp.verification import verify
+from grokinterp.runs.run import Run
+from grokinterp.runs.verification import verify
 
 NURSERY = Path(__file__).parent / "nursery.py"
 ROOT = Path(__file__).parents[2]

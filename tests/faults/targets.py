@@ -14,14 +14,14 @@ from grokinterp.errors import GrokinterpError
 from grokinterp.experiments.results import results_in
 from grokinterp.recorder import Recorder
 from grokinterp.report import write_report, write_sweep_report
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
+from grokinterp.runs.verification import verify
 from grokinterp.sweep import Sweep, engine, train_sweep
 from grokinterp.sweep.executors import Event
 from grokinterp.sweep.orders import Order, carry_out
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import train
-from grokinterp.verification import verify
 
 DATA = Path(__file__).parents[1] / "data"
 SECONDS = 3.0  # after which a training is interrupted, as by Ctrl-C

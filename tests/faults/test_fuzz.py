@@ -20,11 +20,11 @@ from grokinterp.config import RunConfig
 from grokinterp.config.schedule import most_scheduled, schedule_terms, scheduled_steps
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.experiments.results import results_in
-from grokinterp.files import parse_json
-from grokinterp.metrics import read_metrics
-from grokinterp.run import Run, parse_step
+from grokinterp.runs.files import parse_json
+from grokinterp.runs.metrics import read_metrics
+from grokinterp.runs.run import Run, parse_step
+from grokinterp.runs.tensors import deserialize, serialize
 from grokinterp.sweep import Sweep, parse_values
-from grokinterp.tensors import deserialize, serialize
 from tests.faults import judge as judging
 from tests.faults.fuzz import Case, corpus, random_case
 from tests.faults.judge import Judge

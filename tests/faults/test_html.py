@@ -10,7 +10,7 @@ import pytest
 from test_report import BROWSER, Page
 
 from grokinterp.report import write_report, write_sweep_report
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep
 from grokinterp.timeline import analyze
 

@@ -6,9 +6,9 @@ import pytest
 from killing import kill_and_resume, outcome
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
+from grokinterp.runs.verification import verify
 from grokinterp.training import train
-from grokinterp.verification import verify
 
 # Much is written, so that many of the instants fall into writing.
 MINIBATCH_MLP = RunConfig(

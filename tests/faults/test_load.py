@@ -20,7 +20,7 @@ from grokinterp import evaluator as evaluator_module
 from grokinterp.config import MLPConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.console import describe_runs
 from grokinterp.report import write_sweep_report
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep, plan
 from grokinterp.timeline import analyze
 from grokinterp.training import train
@@ -234,7 +234,7 @@ def test_a_run_that_is_put_back_while_it_is_read(look, put_back, tmp_path, monke
         sleep(seconds)
 
     monkeypatch.setattr(Run, "status", property(moving))
-    monkeypatch.setattr("grokinterp.run.time.sleep", waiting)
+    monkeypatch.setattr("grokinterp.runs.run.time.sleep", waiting)
     to_move.append(look)
     table = sweep.table
     assert not to_move

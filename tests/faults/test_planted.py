@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from grokinterp.errors import GrokinterpError
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 from grokinterp.timeline import analyze
 from grokinterp.training import train
 

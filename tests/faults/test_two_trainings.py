@@ -11,9 +11,9 @@ import pytest
 from killing import outcome
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
+from grokinterp.runs.verification import verify
 from grokinterp.training import train
-from grokinterp.verification import verify
 
 CONFIG = RunConfig(
     task=TaskConfig(p=5, train_fraction=0.5),

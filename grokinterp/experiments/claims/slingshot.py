@@ -9,7 +9,7 @@ import pandas as pd
 
 from grokinterp.experiments.base import Claim, Verdict
 from grokinterp.experiments.numbers import column, span, verdict
-from grokinterp.run import Run
+from grokinterp.runs.run import Run
 
 EPS = "optimizer.eps"
 _UP, _DOWN = 100.0, 10.0  # times the lowest loss so far

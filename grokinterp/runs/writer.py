@@ -18,7 +18,8 @@ from torch import Tensor
 
 from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import RunError
-from grokinterp.files import (
+from grokinterp.models.shapes import parameter_shapes
+from grokinterp.runs.files import (
     append,
     checksum_of,
     exists,
@@ -32,13 +33,12 @@ from grokinterp.files import (
     sync_folder,
     write_atomically,
 )
-from grokinterp.findings import Finding, findings_in
-from grokinterp.locks import LOCK_NAME
-from grokinterp.metrics import metric_lines
-from grokinterp.models.shapes import parameter_shapes
-from grokinterp.run import MOST_RECORDED, Run, StatusName, file_name, kept_steps
+from grokinterp.runs.findings import Finding, findings_in
+from grokinterp.runs.locks import LOCK_NAME
+from grokinterp.runs.metrics import metric_lines
+from grokinterp.runs.run import MOST_RECORDED, Run, StatusName, file_name, kept_steps
+from grokinterp.runs.tensors import deserialize, most_bytes, serialize
 from grokinterp.tasks import AnyTask
-from grokinterp.tensors import deserialize, most_bytes, serialize
 
 _METRICS, RESUME = "metrics.jsonl", "resume.safetensors"
 _FOLDERS = ("weights", "logits")

@@ -14,11 +14,11 @@ from torch import Tensor
 from grokinterp.config import RecordedConfig, ScheduleConfig
 from grokinterp.config.schedule import schedule_terms, scheduled_steps
 from grokinterp.errors import GrokinterpError, RunError
-from grokinterp.files import checksum_of, exists, parse_json, read_text
-from grokinterp.metrics import MetricLine, metric_lines
-from grokinterp.run import Run, StatusName, file_name, kept_steps
-from grokinterp.training.resuming import require_state
-from grokinterp.writer import RESUME, RunWriter
+from grokinterp.runs.files import checksum_of, exists, parse_json, read_text
+from grokinterp.runs.metrics import MetricLine, metric_lines
+from grokinterp.runs.resume_point import require_state
+from grokinterp.runs.run import Run, StatusName, file_name, kept_steps
+from grokinterp.runs.writer import RESUME, RunWriter
 
 _FOLDERS: tuple[Literal["weights", "logits"], ...] = ("weights", "logits")
 _NAMED = 3  # steps that a line names

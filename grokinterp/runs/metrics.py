@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.errors import RunError
-from grokinterp.files import exists, parse_json, read_lines, read_tail
+from grokinterp.runs.files import exists, parse_json, read_lines, read_tail
 
 _MOST_COLUMNS = 200
 _LONGEST = 1 << 16  # bytes of two lines

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from grokinterp.errors import RunError
-from grokinterp.files import cannot, make_folder
+from grokinterp.runs.files import cannot, make_folder
 
 try:
     import fcntl

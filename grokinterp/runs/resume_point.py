@@ -10,8 +10,8 @@ from torch import Tensor
 from grokinterp.config import RunConfig, TransformerConfig
 from grokinterp.errors import RunError
 from grokinterp.models.shapes import parameter_shapes
+from grokinterp.runs.tensors import Shapes, misfit
 from grokinterp.tasks import AnyTask
-from grokinterp.tensors import Shapes, misfit
 
 _ADVICE = "delete it, and the run resumes from its start"
 

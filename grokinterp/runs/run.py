@@ -1,4 +1,4 @@
-"""Run: one training as a folder on disk, read lazily. `grokinterp.writer.RunWriter` is what fills it."""
+"""Run: one training as a folder on disk, read lazily. `grokinterp.runs.writer.RunWriter` is what fills it."""
 
 import hashlib
 import re
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.files import LARGEST_CONFIG, FileState, exists, parse_json, read_bytes, read_text, state_of
-from grokinterp.metrics import LAST_STEP, read_metrics
 from grokinterp.models import Forward, build_model, forward_for, task_of
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
+from grokinterp.runs.files import LARGEST_CONFIG, FileState, exists, parse_json, read_bytes, read_text, state_of
+from grokinterp.runs.metrics import LAST_STEP, read_metrics
+from grokinterp.runs.tensors import Shapes, TensorFile, deserialize, misfit, most_bytes
 from grokinterp.tasks import AnyTask, RegressionTask, Task
-from grokinterp.tensors import Shapes, TensorFile, deserialize, misfit, most_bytes
 
 if TYPE_CHECKING:
     from grokinterp.measures import Snapshot

@@ -1,5 +1,6 @@
 """What a run was made with: written to environment.json, read by people."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -50,3 +51,18 @@ def _commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return outcome.stdout.strip() or None
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The name of this machine's processor, or its kind where the name is not known."""
+    kind = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return kind
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), kind)

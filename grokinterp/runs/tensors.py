@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from grokinterp.errors import RunError
-from grokinterp.files import parse_json
+from grokinterp.runs.files import parse_json
 
 _LARGEST_HEADER = 16 << 20  # bytes; 100 a tensor are usual
 _DIGEST = "sha256"

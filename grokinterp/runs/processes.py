@@ -6,11 +6,9 @@ nothing is pickled. It ends when its input does, so none outlives its parent.
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 # It finds what its parent finds. PYTHONPATH would say so too early: a folder of measures may have a sitecustomize.py,
@@ -20,21 +18,6 @@ import json, runpy, sys
 sys.path[:] = json.loads(sys.argv.pop())
 runpy.run_module(sys.argv.pop(), run_name="__main__", alter_sys=True)
 """
-
-
-def cores() -> int:
-    """How many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processor() -> str:
-    """The name of this machine's processor, or its kind where the name is not known."""
-    kind = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return kind
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), kind)
 
 
 class ProcessDied(Exception):
