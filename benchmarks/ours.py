@@ -26,7 +26,7 @@ from grokinterp.models.rows import row_chunks
 from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
-from grokinterp.training.opening import load_from
+from grokinterp.training.preparation import load_from
 from grokinterp.training.trainer import _Loop
 
 

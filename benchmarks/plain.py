@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grokinterp.runs.run import Run
-from grokinterp.training.opening import load_from
+from grokinterp.training.preparation import load_from
 
 
 def pairs(p: int, fraction: float, seed: int = 598) -> tuple[Tensor, Tensor, Tensor]:

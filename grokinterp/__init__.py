@@ -22,7 +22,7 @@ _HOME = {
     "RunError": "errors",
     "MLPConfig": "config",
     "OptimizerConfig": "config",
-    "Recorder": "recorder",
+    "Recorder": "training.recorder",
     "RegressionConfig": "config",
     "RegressionTask": "tasks",
     "Run": "runs.run",
@@ -122,7 +122,6 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.errors import ConfigError, GrokinterpError, MissingNeedError, RunError
     from grokinterp.measures import fourier
     from grokinterp.models import build_model
-    from grokinterp.recorder import Recorder
     from grokinterp.report import write_report, write_sweep_report
     from grokinterp.runs.run import Run
     from grokinterp.runs.verification import verify
@@ -130,4 +129,5 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.tasks import RegressionTask, Task
     from grokinterp.timeline import analyze
     from grokinterp.training import train
+    from grokinterp.training.recorder import Recorder
     from grokinterp.transition import Transition, find_transition

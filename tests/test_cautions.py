@@ -16,11 +16,11 @@ from grokinterp.cli import main
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.measures import KeyFrequencies, Reference
 from grokinterp.phases import Boundary
-from grokinterp.recorder import Recorder
 from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import train
+from grokinterp.training.recorder import Recorder
 from grokinterp.transition import Event, Transition
 
 RUN42 = Path(__file__).parent.parent / "checkpoints" / "run42"

@@ -30,7 +30,7 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.runs.run import Run
 from grokinterp.training import Callback, ensemble, ensemble_pays, train, train_many, trainer
 from grokinterp.training.callbacks import ProgressBar
-from grokinterp.training.stacked import Stack
+from grokinterp.training.ensemble_optimizer import Stack
 
 P = 7
 SCHEDULE = ScheduleConfig(steps=30, evaluate_every=10, checkpoints=10, resume_every=10)

@@ -17,7 +17,7 @@ from grokinterp import figures
 from grokinterp.figures.canvas import labels
 from grokinterp.figures.phases import phase_spans
 from grokinterp.figures.spectra import MAX_STEPS, by_frequency
-from grokinterp.recorder import Recorder
+from grokinterp.training.recorder import Recorder
 from grokinterp.transition import Boundary
 
 # These are in test_sweep_figures.py, test_learning_figure.py and test_claims_slingshot.py.

@@ -18,13 +18,13 @@ from grokinterp import evaluator as evaluator_module
 from grokinterp.config import OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import RunError
 from grokinterp.measures import registered
-from grokinterp.recorder import Recorder
 from grokinterp.runs.locks import hold
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import train
+from grokinterp.training.recorder import Recorder
 
 CONFIG = RunConfig(
     task=TaskConfig(p=7, train_fraction=0.4),

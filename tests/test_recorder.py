@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.measures import Snapshot, gini_embedding, loss, restricted_loss
-from grokinterp.recorder import Recorder
 from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import train
+from grokinterp.training.recorder import Recorder
 
 P = 7
 

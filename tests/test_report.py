@@ -16,8 +16,8 @@ from plotly.offline import get_plotlyjs
 from test_figures import FUNCTIONS, record_grokking
 
 import grokinterp as gi
-from grokinterp.recorder import Recorder
 from grokinterp.report.sections import definition_of, lead, number, warnings
+from grokinterp.training.recorder import Recorder
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 EVIL = "<script>alert(1)</script>".replace("/", "∕")  # a slash cannot be part of a folder's name

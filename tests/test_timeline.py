@@ -20,12 +20,12 @@ from grokinterp import evaluator as evaluator_module
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
 from grokinterp.measures import Column, Snapshot, Undefined, measure
-from grokinterp.recorder import Recorder
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze, select_steps
 from grokinterp.training import train
+from grokinterp.training.recorder import Recorder
 
 P = 7
 TRANSFORMER = RunConfig(

@@ -13,13 +13,13 @@ from grokinterp.cli import main
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
 from grokinterp.errors import RunError
-from grokinterp.recorder import Recorder
 from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
 from grokinterp.sweep import train_sweep
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import Callback, train
+from grokinterp.training.recorder import Recorder
 
 CONFIG = RunConfig(
     task=TaskConfig(p=7, train_fraction=0.5),

@@ -19,7 +19,7 @@ from grokinterp.sweep.folder import Sweep
 from grokinterp.sweep.grid import Point, expand
 from grokinterp.sweep.orders import Ended, Failure, Order, carry_out
 from grokinterp.training.ensemble import shape_of
-from grokinterp.training.opening import choose_device
+from grokinterp.training.preparation import choose_device
 from grokinterp.training.trainer import interrupts
 
 _MOST_TOGETHER = 32  # runs of one ensemble, all of which are in memory at once

@@ -30,7 +30,7 @@ from grokinterp.runs.run import Run, settled
 from grokinterp.sweep.grid import Point, config_fields
 from grokinterp.sweep.orders import Failure
 from grokinterp.sweep.summary import COLUMNS, Row, config_columns, is_number, kept_summary, summarize
-from grokinterp.training.opening import has_ended, may_follow
+from grokinterp.training.preparation import has_ended, may_follow
 
 _VERSION = 1
 _FILE, _FAILURES = "sweep.json", "failures"

@@ -18,7 +18,7 @@ from grokinterp.runs.locks import HeldError
 from grokinterp.runs.run import Run
 from grokinterp.sweep.summary import summarize
 from grokinterp.training import train, train_many
-from grokinterp.training.opening import has_ended, may_follow
+from grokinterp.training.preparation import has_ended, may_follow
 
 # A process whose parent was killed lives for a moment longer, and so does one on a machine that was cut off.
 _PATIENCE = 60.0

@@ -21,13 +21,14 @@ from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RESUME, RunWriter, refuse_occupied
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
+from grokinterp.training.bookkeeping import Bookkeeper
 from grokinterp.training.callbacks import ProgressBar
+from grokinterp.training.ensemble_optimizer import Stack
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import interventions_of
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
-from grokinterp.training.opening import choose_device, has_ended, load_start, reopen, task_to_train
-from grokinterp.training.stacked import Stack
-from grokinterp.training.trainer import Journal, interrupts
+from grokinterp.training.preparation import choose_device, has_ended, load_start, reopen, task_to_train
+from grokinterp.training.trainer import interrupts
 
 # What may differ among the runs of an ensemble; everything else is their shape.
 _FREE = {
@@ -220,7 +221,7 @@ def _common_step(plans: Sequence[_Plan]) -> int:
 
 @dataclass(frozen=True)
 class _Member:
-    journal: Journal
+    bookkeeper: Bookkeeper
     batches: BatchOrder
 
 
@@ -252,10 +253,10 @@ class _Ensemble:
             with interrupts() as interrupted:
                 self.open()
                 self.bar.on_start(self.config, self.step, self.steps)
-                self.look([i for i, member in enumerate(self.members) if member.journal.begin(self.step)])
+                self.look([i for i, member in enumerate(self.members) if member.bookkeeper.begin(self.step)])
                 while self.members and self.step < self.steps and not interrupted.is_set():
                     self.update()
-                    if self.members[0].journal.due(self.step):  # all have one schedule
+                    if self.members[0].bookkeeper.due(self.step):  # all have one schedule
                         self.look(range(len(self.members)))
                 if self.members:  # interrupted, or resumed at the last step
                     self.note_divergence()
@@ -298,12 +299,12 @@ class _Ensemble:
         else:
             writer = reopen(plan.begun, config, environment, self.device)
         trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
-        journal = Journal(config, writer, task, self.forward, trained, self.device, [])
+        bookkeeper = Bookkeeper(config, writer, task, self.forward, trained, self.device, [])
         batches = BatchOrder(len(plan.training_set()[1]), plan.optimizer.batch_size, config.model_seed)
-        self.members.append(_Member(journal, batches))
+        self.members.append(_Member(bookkeeper, batches))
         if plan.begun is None:
             return None
-        point = journal.go_back()
+        point = bookkeeper.go_back()
         if point is None:
             load_start(plan.folder, model)
         return None if point is None else point[1]
@@ -322,7 +323,7 @@ class _Ensemble:
         if self.batch is not None:
             self.batch.copy_(torch.stack([member.batches.next() for member in self.members]))
         # A captured update is the same at every step.
-        self.asks = self.device != "cpu" or self.step + 1 in self.members[0].journal.evaluated
+        self.asks = self.device != "cpu" or self.step + 1 in self.members[0].bookkeeper.evaluated
         self.compute()
         self.step += 1
         self.bar.on_step(self.step)
@@ -351,15 +352,15 @@ class _Ensemble:
         self.note_divergence()
         pulled = self.pulled.tolist()
         for i in which:
-            journal = self.members[i].journal
-            if not journal.over:
-                journal.look(self.step, self.stack.member(i), partial(self.state, i), still=not pulled[i])
-        self.end([i for i, member in enumerate(self.members) if member.journal.over])
+            bookkeeper = self.members[i].bookkeeper
+            if not bookkeeper.over:
+                bookkeeper.look(self.step, self.stack.member(i), partial(self.state, i), still=not pulled[i])
+        self.end([i for i, member in enumerate(self.members) if member.bookkeeper.over])
 
     def note_divergence(self) -> None:
         """Tells the journals whose runs have diverged; waits for the device."""
         for member, first_bad in zip(self.members, self.first_bad.tolist(), strict=True):
-            member.journal.note_divergence(first_bad)
+            member.bookkeeper.note_divergence(first_bad)
 
     def state(self, i: int) -> dict[str, Tensor]:
         """Everything that the next update of a run depends on, as `train` keeps it."""
@@ -368,9 +369,9 @@ class _Ensemble:
     def end(self, which: Sequence[int]) -> None:
         """Writes the last words on these runs, and takes them out of the stack."""
         for i in which:
-            journal = self.members[i].journal
-            status, reason = journal.conclude(self.step, self.stack.member(i), partial(self.state, i))
-            journal.close(self.step, status, reason)
+            bookkeeper = self.members[i].bookkeeper
+            status, reason = bookkeeper.conclude(self.step, self.stack.member(i), partial(self.state, i))
+            bookkeeper.close(self.step, status, reason)
         kept = [i for i in range(len(self.members)) if i not in which]
         self.members = [self.members[i] for i in kept]
         if which and kept:
@@ -383,6 +384,6 @@ class _Ensemble:
     def abandon(self, error: BaseException) -> None:
         """Says in the folders of all runs that had not ended what stopped them."""
         for member in self.members:
-            if member.journal.status in (None, "running"):
+            if member.bookkeeper.status in (None, "running"):
                 with contextlib.suppress(RunError):  # this may be the very folder that cannot be written to
-                    member.journal.close(self.step, "stopped", f"{type(error).__name__}: {error}")
+                    member.bookkeeper.close(self.step, "stopped", f"{type(error).__name__}: {error}")

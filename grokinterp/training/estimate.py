@@ -9,8 +9,8 @@ from grokinterp.models import build_model, forward_for
 from grokinterp.models.forward import no_hook
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.interventions import dropout_of
-from grokinterp.training.opening import task_to_train
 from grokinterp.training.optimizers import Updater
+from grokinterp.training.preparation import task_to_train
 
 _PATIENCE = 2.0  # seconds
 

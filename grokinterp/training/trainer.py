@@ -1,10 +1,8 @@
 """train: the loop, and everything that makes it stoppable at any instant."""
 
-import math
 import signal
 import threading
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokinterp.config import RunConfig, ScheduleConfig
-from grokinterp.config.schedule import scheduled_steps
+from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError
 from grokinterp.models import Forward, build_model, forward_for
 from grokinterp.models.forward import no_hook
@@ -21,18 +18,18 @@ from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.locks import hold
 from grokinterp.runs.resume_point import restoring
-from grokinterp.runs.run import Run, StatusName
+from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RESUME, RunWriter, refuse_occupied
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
-from grokinterp.training.callbacks import Callback, ProgressBar, StopWhenGrokked
-from grokinterp.training.evaluation import evaluate
+from grokinterp.training.bookkeeping import Bookkeeper
+from grokinterp.training.callbacks import Callback, ProgressBar
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import draws_in_updates, dropout_of
-from grokinterp.training.numerics import Watch, any_nonzero
-from grokinterp.training.opening import GROKKED, choose_device, load_from, load_start, reopen, task_to_train
+from grokinterp.training.numerics import any_nonzero
 from grokinterp.training.optimizers import Updater
+from grokinterp.training.preparation import choose_device, load_from, load_start, reopen, task_to_train
 
 
 def train(
@@ -101,153 +98,6 @@ def train(
     return Run.open(path)
 
 
-class Journal:
-    """One run's folder and callbacks while it trains: what is evaluated, kept and told, and how it ends.
-
-    Attributes:
-        over: a callback ended the run, or it diverged.
-        status: as last written to status.json; None before that.
-        diverged_at: first step with a non-finite loss, where there is one.
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        writer: RunWriter,
-        task: AnyTask,
-        forward: Forward,
-        trained: Collection[str],
-        device: str,
-        callbacks: list[Callback],
-    ):
-        """Args: trained: names of the parameters that are not frozen, whose norm is a metric."""
-        assert config.schedule is not None
-        self.config, self.writer, self.task, self.forward, self.trained = config, writer, task, forward, trained
-        self.schedule: ScheduleConfig = config.schedule
-        self.callbacks = callbacks
-        if self.schedule.stop_when_grokked:
-            self.callbacks.append(StopWhenGrokked(self.schedule))
-        self.tokens = task.tokens.to(device)
-        self.evaluated = set(scheduled_steps(self.schedule.evaluate_every, self.schedule.steps))
-        self.kept = set(scheduled_steps(self.schedule.checkpoints, self.schedule.steps))
-        self.past: list[Mapping[str, float]] = []
-        self.over = False
-        self.status: StatusName | None = None
-        self.diverged_at: int | None = None
-        if writer.findings is None:
-            writer.findings = []
-        self.watch = Watch(config, task, writer.path, writer.findings)
-        self.noted_at = 0  # the step in status.json
-        self.began = time.monotonic()
-        self.began_at = 0
-
-    def go_back(self) -> tuple[int, dict[str, Tensor]] | None:
-        """Step and tensors of the resume point, with all that is later dropped; None to begin at the start again."""
-        point = self.writer.read_resume_point()
-        self.began_at = 0 if point is None else point[0]
-        self.writer.forget_after(-1 if point is None else self.began_at)
-        if point is not None:
-            self.past = Run(self.writer.path, self.config).metrics.reset_index().to_dict("records")  # pyright: ignore
-            self.watch.go_back(self.past)
-        return point
-
-    def begin(self, step: int) -> bool:
-        """Tells the callbacks what there is; True where the start itself is still to be looked at."""
-        for callback in self.callbacks:
-            callback.on_start(self.config, step, self.schedule.steps)
-        self.over = self.tell(self.past)
-        self.note_status(step)
-        return step == 0 and not self.past
-
-    def due(self, step: int) -> bool:
-        """Whether there is anything to do at a step."""
-        return step in self.evaluated or step in self.kept or step % self.schedule.resume_every == 0
-
-    def look(
-        self,
-        step: int,
-        weights: Mapping[str, Tensor],
-        state: Callable[[], dict[str, Tensor]],
-        still: bool = False,
-    ) -> None:
-        """Evaluates, keeps and makes a resume point where the schedules say so.
-
-        Args:
-            step: number of updates made.
-            weights: all parameters.
-            state: gives everything that the next update depends on.
-            still: whether every gradient of the last update was exactly 0.
-        """
-        if step in self.evaluated:
-            logits = self.forward.logits_by_rows(weights, self.tokens)
-            trained = {name: weight for name, weight in weights.items() if name in self.trained}
-            row = {"step": step, **evaluate(self.task, logits, trained, self.config.loss)}
-            self.writer.append_metrics(row)
-            known = len(self.watch.findings)
-            self.watch.look(step, logits, weights, row, still)
-            if len(self.watch.findings) > known:
-                self.note_status(self.noted_at)
-            if not math.isfinite(row["train_loss"]):
-                self.note_divergence(step)
-                return
-            self.over = self.tell([row])
-        if step in self.kept:
-            self.writer.keep(step, weights, wait=False)
-        if step % self.schedule.resume_every == 0:
-            self.keep_place(step, state)
-
-    def keep_place(self, step: int, state: Callable[[], dict[str, Tensor]]) -> None:
-        """Makes a resume point; what was kept up to there has its checksum recorded first."""
-        self.note_status(step)
-        self.writer.write_resume_point(step, state())
-
-    def note_divergence(self, step: int) -> None:
-        """Ends the run if there was a first step with a non-finite loss; -1 says that there was none."""
-        if step >= 0:
-            self.diverged_at, self.over = step, True
-            self.watch.diverged(step)
-
-    def tell(self, rows: Sequence[Mapping[str, float]]) -> bool:
-        """Shows every row to every callback; True where one of them wants to end the run."""
-        answers = [callback.on_evaluation(row) for row in rows for callback in self.callbacks]
-        return any(answers)
-
-    def conclude(
-        self, step: int, weights: Mapping[str, Tensor], state: Callable[[], dict[str, Tensor]]
-    ) -> tuple[StatusName, str]:
-        """Writes what a run leaves behind at its last step for now; its status and the reason for it."""
-        if self.diverged_at is not None:
-            return "diverged", f"the training loss was not finite at step {self.diverged_at}"
-        finished = self.over or step >= self.schedule.steps
-        if finished and step not in self.kept:
-            self.writer.keep(step, weights, wait=False)
-        self.keep_place(step, state)
-        return ("finished", self.why_finished(step)) if finished else ("stopped", "interrupted")
-
-    def why_finished(self, step: int) -> str:
-        """What ended a run before or at its last step."""
-        if step >= self.schedule.steps:
-            return "all steps made"
-        rules = [c for c in self.callbacks if isinstance(c, StopWhenGrokked)]
-        grokked = any(c.grokked_at is not None and step >= c.factor * c.grokked_at for c in rules)
-        return GROKKED if grokked else "a callback ended it"
-
-    def note_status(self, step: int) -> None:
-        """Says in status.json that the run goes on, and what was found so far."""
-        self.status, self.noted_at = "running", step
-        self.writer.write_status("running", step)
-
-    def close(self, step: int, status: StatusName, reason: str) -> None:
-        """The last word on a run."""
-        seconds = time.monotonic() - self.began
-        made = step - self.began_at
-        timing = {"seconds": round(seconds, 3), "steps_per_second": round(made / seconds, 2) if seconds else None}
-        self.status = status
-        self.writer.write_status(status, step, reason=reason, timing=timing)
-        for callback in self.callbacks:
-            callback.on_end(status)
-
-
 class _Loop:
     def __init__(
         self,
@@ -266,7 +116,7 @@ class _Loop:
         self.model = model
         self.weights: dict[str, nn.Parameter] = dict(model.named_parameters())
         trained = {name for name, w in self.weights.items() if w.requires_grad}
-        self.journal = Journal(config, writer, task, forward, trained, device, callbacks)
+        self.bookkeeper = Bookkeeper(config, writer, task, forward, trained, device, callbacks)
         self.updater = Updater(self.weights.items(), config.optimizer, config.model_seed)
         self.dropout = dropout_of(config, device)
         self.gradients = gradients_function(
@@ -286,33 +136,33 @@ class _Loop:
         self.always_asks = self.asks = graphed  # a captured update is the same at every step
 
     def run(self) -> None:
-        journal = self.journal
+        bookkeeper = self.bookkeeper
         status, reason = "stopped", "interrupted"
-        fresh = journal.begin(self.step)
+        fresh = bookkeeper.begin(self.step)
         try:
             with interrupts() as interrupted:
                 if fresh:
                     self.look()
-                while not journal.over and self.step < journal.schedule.steps and not interrupted.is_set():
+                while not bookkeeper.over and self.step < bookkeeper.schedule.steps and not interrupted.is_set():
                     self.update()
                     self.look()
-            journal.note_divergence(int(self.first_bad))
-            status, reason = journal.conclude(self.step, self.weights, self.state)
+            bookkeeper.note_divergence(int(self.first_bad))
+            status, reason = bookkeeper.conclude(self.step, self.weights, self.state)
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
             raise
         finally:
-            journal.close(self.step, status, reason)
+            bookkeeper.close(self.step, status, reason)
 
     def update(self) -> None:
         """Makes one update; the loss is that of the weights before it."""
         if self.batch is not None:
             self.batch.copy_(self.batches.next())
         self.updater.set_rate(self.step)
-        self.asks = self.always_asks or self.step + 1 in self.journal.evaluated
+        self.asks = self.always_asks or self.step + 1 in self.bookkeeper.evaluated
         self.compute()
         self.step += 1
-        for callback in self.journal.callbacks:
+        for callback in self.bookkeeper.callbacks:
             callback.on_step(self.step)
 
     def _compute(self) -> None:
@@ -330,10 +180,10 @@ class _Loop:
 
     def look(self) -> None:
         """What the journal does at this step, unless the run has diverged before."""
-        if self.journal.due(self.step):
-            self.journal.note_divergence(int(self.first_bad))
-            if not self.journal.over:
-                self.journal.look(self.step, self.weights, self.state, still=not bool(self.pulled))
+        if self.bookkeeper.due(self.step):
+            self.bookkeeper.note_divergence(int(self.first_bad))
+            if not self.bookkeeper.over:
+                self.bookkeeper.look(self.step, self.weights, self.state, still=not bool(self.pulled))
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next update depends on."""
@@ -343,13 +193,13 @@ class _Loop:
 
     def restore(self) -> None:
         """Goes back to the resume point, or to the start where there is none."""
-        point = self.journal.go_back()
+        point = self.bookkeeper.go_back()
         if point is None:
-            load_start(self.journal.writer.path, self.model)
+            load_start(self.bookkeeper.writer.path, self.model)
             return
         self.step, state = point
         self.clock.fill_(self.step)
-        with restoring(self.journal.writer.path / RESUME), torch.no_grad():
+        with restoring(self.bookkeeper.writer.path / RESUME), torch.no_grad():
             for name, parameter in self.weights.items():
                 parameter.copy_(state[f"weights:{name}"])
             self.updater.restore(state)

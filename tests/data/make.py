@@ -22,12 +22,12 @@ from typing import Any
 import torch
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
-from grokinterp.recorder import Recorder
 from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import train
 from grokinterp.training.callbacks import Callback
+from grokinterp.training.recorder import Recorder
 
 SCHEDULE = ScheduleConfig(steps=30, evaluate_every=5, checkpoints=15, resume_every=10)
 TRANSFORMER = RunConfig(

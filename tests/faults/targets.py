@@ -12,7 +12,6 @@ from grokinterp.cli import main
 from grokinterp.config import ScheduleConfig
 from grokinterp.errors import GrokinterpError
 from grokinterp.experiments.results import results_in
-from grokinterp.recorder import Recorder
 from grokinterp.report import write_report, write_sweep_report
 from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
@@ -22,6 +21,7 @@ from grokinterp.sweep.orders import Order, carry_out
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import train
+from grokinterp.training.recorder import Recorder
 
 DATA = Path(__file__).parents[1] / "data"
 SECONDS = 3.0  # after which a training is interrupted, as by Ctrl-C

@@ -15,12 +15,12 @@ from killing import outcome
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import RunError
-from grokinterp.recorder import Recorder
 from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
 from grokinterp.tasks import Task
 from grokinterp.timeline import analyze
 from grokinterp.training import train
+from grokinterp.training.recorder import Recorder
 
 CONFIG = RunConfig(
     task=TaskConfig(p=5, train_fraction=0.5),
