@@ -9,9 +9,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.config.presets import preset
 from grokinterp.runs.run import Run
-from grokinterp.timeline import analyze
 from grokinterp.training import train
 
 

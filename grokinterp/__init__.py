@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Analysis": "analysis",
+    "Analysis": "analysis.result",
     "ConfigError": "errors",
     "GrokinterpError": "errors",
     "MissingNeedError": "errors",
@@ -32,10 +32,10 @@ _HOME = {
     "Task": "tasks",
     "TaskConfig": "config",
     "TransformerConfig": "config",
-    "Transition": "transition",
-    "analyze": "timeline",
+    "Transition": "analysis.transition",
+    "analyze": "analysis.timeline",
     "build_model": "models",
-    "find_transition": "transition",
+    "find_transition": "analysis.transition",
     "preset": "config.presets",
     "train": "training",
     "train_sweep": "sweep",
@@ -108,7 +108,9 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ resolves the names
     from grokinterp import experiments, figures, measures, models, statistics, theory, training
-    from grokinterp.analysis import Analysis
+    from grokinterp.analysis.result import Analysis
+    from grokinterp.analysis.timeline import analyze
+    from grokinterp.analysis.transition import Transition, find_transition
     from grokinterp.config import (
         MLPConfig,
         OptimizerConfig,
@@ -127,7 +129,5 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.runs.verification import verify
     from grokinterp.sweep import Sweep, train_sweep
     from grokinterp.tasks import RegressionTask, Task
-    from grokinterp.timeline import analyze
     from grokinterp.training import train
     from grokinterp.training.recorder import Recorder
-    from grokinterp.transition import Transition, find_transition

@@ -20,7 +20,7 @@ from grokinterp.statistics import FATES, SEEDS, summarize
 from grokinterp.training.estimate import duration
 
 if TYPE_CHECKING:
-    from grokinterp.analysis import Analysis
+    from grokinterp.analysis.result import Analysis
     from grokinterp.experiments import Recipe, Reproduction
     from grokinterp.sweep import Progress, Sweep
 

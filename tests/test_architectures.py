@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.config import OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError
 from grokinterp.models import build_model, forward_for, task_of
-from grokinterp.timeline import analyze
 from grokinterp.training import train, train_many
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.optimizers import Updater

@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 import torch
 
-from grokinterp.cautions import cautions
+from grokinterp.analysis.notices import cautions
+from grokinterp.analysis.phases import Boundary
+from grokinterp.analysis.timeline import analyze
+from grokinterp.analysis.transition import Event, Transition
 from grokinterp.cli import main
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.measures import KeyFrequencies, Reference
-from grokinterp.phases import Boundary
 from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
-from grokinterp.timeline import analyze
 from grokinterp.training import train
 from grokinterp.training.recorder import Recorder
-from grokinterp.transition import Event, Transition
 
 RUN42 = Path(__file__).parent.parent / "checkpoints" / "run42"
 KEYS = Reference(KeyFrequencies((3,), "cube_cosine", step=900), True, (3,), (), {"cube_cosine": (3,)})

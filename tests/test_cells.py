@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from grokinterp.cells import Cells
-from grokinterp.jobs import Cell
+from grokinterp.analysis.measure_calls import Cell
+from grokinterp.analysis.table import Cells
 
 
 class PlainCells:

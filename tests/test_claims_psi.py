@@ -6,9 +6,9 @@ import math
 import pandas as pd
 import pytest
 
+from grokinterp.analysis.transition import find_transition
 from grokinterp.experiments.claims import general, psi
 from grokinterp.experiments.recipes import catalog
-from grokinterp.transition import find_transition
 
 WD, WIDTH, FRACTION, OPERATION = psi.DECAY, psi.WIDTH, psi.FRACTION, psi.OPERATION
 

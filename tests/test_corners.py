@@ -12,6 +12,7 @@ from jaxtyping import TypeCheckError
 from torch import nn
 
 import grokinterp as gi
+from grokinterp.analysis.transition import find_transition
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import ConfigError
 from grokinterp.measures import (
@@ -23,7 +24,6 @@ from grokinterp.measures import (
     restricted_loss_from_logits,
 )
 from grokinterp.tasks import Task
-from grokinterp.transition import find_transition
 
 TINY = RunConfig(
     task=TaskConfig(p=11, train_fraction=0.5),

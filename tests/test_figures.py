@@ -14,11 +14,11 @@ from plotly.graph_objects import Figure
 
 import grokinterp as gi
 from grokinterp import figures
+from grokinterp.analysis.transition import Boundary
 from grokinterp.figures.canvas import labels
 from grokinterp.figures.phases import phase_spans
 from grokinterp.figures.spectra import MAX_STEPS, by_frequency
 from grokinterp.training.recorder import Recorder
-from grokinterp.transition import Boundary
 
 # These are in test_sweep_figures.py, test_learning_figure.py and test_claims_slingshot.py.
 OF_SWEEPS = {"delay_against", "norm_at_grok", "outcome_counts", "phase_diagram"}

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 import torch
 
-from grokinterp import evaluator as evaluator_module
+from grokinterp.analysis import evaluator as evaluator_module
+from grokinterp.analysis.timeline import analyze
 from grokinterp.config import OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import RunError
 from grokinterp.measures import registered
@@ -22,7 +23,6 @@ from grokinterp.runs.locks import hold
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
-from grokinterp.timeline import analyze
 from grokinterp.training import train
 from grokinterp.training.recorder import Recorder
 
@@ -97,7 +97,7 @@ def killed_before_saving(run: Run, monkeypatch, **options) -> None:
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("grokinterp.cache.AnalysisCache.save", never)
+        patch.setattr("grokinterp.analysis.cache.AnalysisCache.save", never)
         with pytest.raises(Killed):
             analyze(run, frequencies=KEYS, workers=0, **options)
 
@@ -189,8 +189,8 @@ class TestKilled:
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", dies(rename))
-            patch.setattr("grokinterp.cache.remove", lambda path: dies(unlink)(path))
-            patch.setattr("grokinterp.journal.remove", lambda path: dies(unlink)(path))
+            patch.setattr("grokinterp.analysis.cache.remove", lambda path: dies(unlink)(path))
+            patch.setattr("grokinterp.analysis.cache.remove", lambda path: dies(unlink)(path))
             with pytest.raises(Killed):
                 analyze(run, frequencies=KEYS, workers=0)
         assert reached
@@ -228,7 +228,7 @@ class TestWriting:
             if next(appended) >= 2:
                 raise RunError(f"cannot write {path}: No space left on device")
 
-        monkeypatch.setattr("grokinterp.journal.append", full)
+        monkeypatch.setattr("grokinterp.analysis.cache.append", full)
         assert_same(analyze(run, frequencies=KEYS, workers=0), expected)
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
         assert "No space left on device" in caplog.text

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import grokinterp as gi
+from grokinterp.analysis.transition import find_transition
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import build_model, forward_for, task_of
@@ -30,7 +31,6 @@ from grokinterp.training.evaluation import evaluate
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.interventions import Dropout, draws_in_updates, interventions_of, orthogonal_to
 from grokinterp.training.optimizers import Updater
-from grokinterp.transition import find_transition
 
 P = 7
 NOISE_STREAM, DROPOUT_STREAM = 0xC2B2AE35, 0x27D4EB2F

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
 from grokinterp.models import forward_for
 from grokinterp.runs.findings import Finding, findings_in
 from grokinterp.runs.run import Run
 from grokinterp.tasks import RegressionTask, Task
-from grokinterp.timeline import analyze
 from grokinterp.training import Callback, train, train_many, trainer
 from grokinterp.training.evaluation import evaluate
 from grokinterp.training.numerics import Watch, any_nonzero, median_margin, not_finite, rounded

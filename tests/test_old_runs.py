@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.config import RegressionConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.experiments.document import write_document
@@ -22,7 +23,6 @@ from grokinterp.report import write_report, write_sweep_report
 from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep, train_sweep
 from grokinterp.sweep.summary import kept_summary
-from grokinterp.timeline import analyze
 from grokinterp.training import train
 
 DATA = Path(__file__).parent / "data"

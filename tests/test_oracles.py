@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from grokinterp.analysis.measure_calls import evaluate as evaluate_job
+from grokinterp.analysis.measure_calls import measure_job
 from grokinterp.config import (
     MLPConfig,
     OptimizerConfig,
@@ -27,8 +29,6 @@ from grokinterp.config import (
     TransformerConfig,
 )
 from grokinterp.config.presets import PRESETS, preset
-from grokinterp.jobs import evaluate as evaluate_job
-from grokinterp.jobs import measure_job
 from grokinterp.measures import Activity, Snapshot, registered
 from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.runs.run import Run

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grokinterp.analysis import Analysis
+from grokinterp.analysis.result import Analysis
+from grokinterp.analysis.timeline import analyze
+from grokinterp.analysis.transition import find_transition
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, MissingNeedError
@@ -19,11 +21,9 @@ from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.report import write_report
 from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
-from grokinterp.timeline import analyze
 from grokinterp.training import train, train_many
 from grokinterp.training.estimate import estimate
 from grokinterp.training.evaluation import evaluate
-from grokinterp.transition import find_transition
 
 pytestmark = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from sympy.combinatorics import Permutation
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.config import (
     S5_OPERATIONS,
     MLPConfig,
@@ -25,7 +26,6 @@ from grokinterp.models import task_of
 from grokinterp.report import write_report
 from grokinterp.runs.run import Run
 from grokinterp.tasks import Task, s5_elements, s5_inverses, s5_table
-from grokinterp.timeline import analyze
 from grokinterp.training import train, train_many
 from grokinterp.training.evaluation import evaluate
 

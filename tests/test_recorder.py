@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.measures import Snapshot, gini_embedding, loss, restricted_loss
 from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
-from grokinterp.timeline import analyze
 from grokinterp.training import train
 from grokinterp.training.recorder import Recorder
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.config import (
     MLPConfig,
     OptimizerConfig,
@@ -29,7 +30,6 @@ from grokinterp.errors import ConfigError
 from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.runs.run import Run
 from grokinterp.tasks import RegressionTask, Task
-from grokinterp.timeline import analyze
 from grokinterp.training import train, train_many
 from grokinterp.training.ensemble import ensemble_pays
 from grokinterp.training.estimate import estimate

@@ -11,6 +11,7 @@ import pytest
 from scipy import optimize, stats
 
 import grokinterp as gi
+from grokinterp.analysis.transition import Outcome
 from grokinterp.statistics import (
     FATES,
     bootstrap_exponent,
@@ -28,7 +29,6 @@ from grokinterp.statistics import (
     values_of,
 )
 from grokinterp.statistics.intervals import resampled_medians
-from grokinterp.transition import Outcome
 
 # Freireich et al. 1963, weeks of remission of leukaemia, as in Kalbfleisch and Prentice 1980 and many textbooks since.
 TREATED = np.array([6, 6, 6, 7, 10, 13, 16, 22, 23, 6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35])

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.figures import loss_curves, progress_measures
 from grokinterp.figures.thinning import MOST_POINTS, moments_of, thinned_curve
 from grokinterp.report import write_report
 from grokinterp.runs.run import Run
-from grokinterp.timeline import analyze
 
 RUN42 = Path(__file__).parent.parent / "checkpoints" / "run42"
 CHECKPOINTS = 5000

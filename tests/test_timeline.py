@@ -16,14 +16,14 @@ import pytest
 import torch
 
 import grokinterp.measures as gm
-from grokinterp import evaluator as evaluator_module
+from grokinterp.analysis import evaluator as evaluator_module
+from grokinterp.analysis.timeline import analyze, select_steps
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
 from grokinterp.measures import Column, Snapshot, Undefined, measure
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
-from grokinterp.timeline import analyze, select_steps
 from grokinterp.training import train
 from grokinterp.training.recorder import Recorder
 

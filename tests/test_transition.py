@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grokinterp.phases import Boundary, first_from, norm_fall
-from grokinterp.transition import Thresholds, find_transition, first_reaching
+from grokinterp.analysis.phases import Boundary, first_from, norm_fall
+from grokinterp.analysis.transition import Thresholds, find_transition, first_reaching
 
 P = 113
 CHANCE = math.log(P)  # 4.7274

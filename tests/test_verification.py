@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.cli import main
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
@@ -17,7 +18,6 @@ from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
 from grokinterp.sweep import train_sweep
 from grokinterp.tasks import Task
-from grokinterp.timeline import analyze
 from grokinterp.training import Callback, train
 from grokinterp.training.recorder import Recorder
 

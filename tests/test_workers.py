@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 
 import grokinterp.measures as gm
-from grokinterp import workers as workers_module
+from grokinterp.analysis import workers as workers_module
+from grokinterp.analysis.measure_calls import evaluate, job_from, keys_job, measure_job, union_job
+from grokinterp.analysis.timeline import analyze
+from grokinterp.analysis.workers import evaluate_in_workers, worker_count
 from grokinterp.cli import main
 from grokinterp.errors import ConfigError
-from grokinterp.jobs import evaluate, job_from, keys_job, measure_job, union_job
 from grokinterp.measures import registered
 from grokinterp.runs.run import Run
-from grokinterp.timeline import analyze
-from grokinterp.workers import evaluate_in_workers, worker_count
 
 RUN42 = Path(__file__).parent.parent / "checkpoints" / "run42"
 SOME = "0:1000:500"
@@ -117,12 +117,12 @@ def test_no_worker_outlives_an_analysis_that_is_given_up(run):
     processes = subprocess.run(
         ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "args"], capture_output=True, text=True, check=True
     ).stdout
-    assert "grokinterp.workers" in processes
+    assert "grokinterp.analysis.workers" in processes
     answers.close()
     processes = subprocess.run(
         ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "args"], capture_output=True, text=True, check=True
     ).stdout
-    assert "grokinterp.workers" not in processes
+    assert "grokinterp.analysis.workers" not in processes
 
 
 def test_every_job_is_found_again_by_its_source(run):

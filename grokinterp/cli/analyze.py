@@ -13,7 +13,7 @@ from grokinterp.cli.options import parse
 from grokinterp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from grokinterp.analysis import Analysis
+    from grokinterp.analysis.result import Analysis
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def run_analyze(arguments: Sequence[str]) -> int:
     options = parse(Analyze, arguments)
     if options.frequencies is not None and options.rule != "cube_cosine":
         raise ConfigError("--rule and --frequencies exclude each other: give one")
+    from grokinterp.analysis.timeline import analyze
     from grokinterp.measures.base import MEASURE_FOLDERS
-    from grokinterp.timeline import analyze
 
     MEASURE_FOLDERS.append(str(Path.cwd()))
     analysis = analyze(
@@ -149,7 +149,7 @@ def run_report(arguments: Sequence[str]) -> int:
         output = options.output or sweep.path / "report.html"
         print(write_sweep_report(sweep.collect(), sweep.axes, sweep.name, output))
         return 0
-    from grokinterp.timeline import analyze
+    from grokinterp.analysis.timeline import analyze
 
     print(write_reports([analyze(run, progress=progress_bar()) for run in options.runs], options.output))
     return 0

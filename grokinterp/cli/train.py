@@ -103,10 +103,10 @@ def run_demo(arguments: Sequence[str]) -> int:
     options = parse(Demo, arguments)
     import torch
 
+    from grokinterp.analysis.timeline import analyze
     from grokinterp.config.presets import preset
     from grokinterp.console import show_analysis
     from grokinterp.runs.run import Run
-    from grokinterp.timeline import analyze
     from grokinterp.training import train
 
     torch.set_num_threads(1)  # so small a model gains nothing from more, and loses much where cores are shared

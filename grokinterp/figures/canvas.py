@@ -12,7 +12,7 @@ import pandas as pd
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
-from grokinterp.analysis import Analysis
+from grokinterp.analysis.result import Analysis
 from grokinterp.errors import ConfigError
 from grokinterp.figures.phases import STRIP, phase_shapes
 from grokinterp.figures.style import GREY, TEMPLATE

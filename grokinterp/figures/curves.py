@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from plotly.graph_objects import Figure
 
-from grokinterp.analysis import Analysis
+from grokinterp.analysis.result import Analysis
 from grokinterp.figures.canvas import Canvas, as_list
 from grokinterp.figures.style import DASHES, QUANTITY_COLOURS, part_colour, run_colours
 

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from grokinterp.analysis import Analysis
+from grokinterp.analysis.result import Analysis
+from grokinterp.analysis.transition import Event
 from grokinterp.figures.style import PHASE_COLOURS, QUANTITY_COLOURS
-from grokinterp.transition import Event
 
 # Height of the strip with the phases' names, and the narrowest plot in which they are to fit, in pixels.
 STRIP, _NARROW = 18, 310

@@ -8,7 +8,7 @@ import pandas as pd
 from plotly import graph_objects as go
 from plotly.graph_objects import Figure
 
-from grokinterp.analysis import Analysis
+from grokinterp.analysis.result import Analysis
 from grokinterp.figures.canvas import Canvas, as_list, labels
 from grokinterp.figures.curves import values
 from grokinterp.figures.style import BLUE, GREY, VERMILLION, key_colours, run_colours

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from grokinterp.analysis import Analysis
+from grokinterp.analysis.result import Analysis
 
 # A browser draws this many points of a curve quickly; more are thinned.
 MOST_POINTS = 2500

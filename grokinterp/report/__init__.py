@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from grokinterp.analysis import Analysis
+from grokinterp.analysis.result import Analysis
 from grokinterp.figures.canvas import as_list, labels
 from grokinterp.report.page import page
 from grokinterp.report.plots import FIGURES, plot

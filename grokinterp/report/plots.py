@@ -11,7 +11,7 @@ from typing import Any
 from plotly.graph_objects import Figure
 
 from grokinterp import figures
-from grokinterp.analysis import Analysis
+from grokinterp.analysis.result import Analysis
 from grokinterp.errors import ConfigError
 from grokinterp.report.sections import capital
 

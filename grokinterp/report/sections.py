@@ -7,9 +7,9 @@ from dataclasses import asdict
 from html import escape
 from typing import Any
 
-from grokinterp.analysis import Analysis
-from grokinterp.phases import Boundary
-from grokinterp.transition import Event
+from grokinterp.analysis.phases import Boundary
+from grokinterp.analysis.result import Analysis
+from grokinterp.analysis.transition import Event
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:

@@ -8,16 +8,16 @@ from typing import Any
 
 import pandas as pd
 
+from grokinterp.analysis.measure_calls import evaluate, measure_job
+from grokinterp.analysis.phases import known_values
+from grokinterp.analysis.transition import THRESHOLDS, Event, find_transition
 from grokinterp.config import RunConfig
 from grokinterp.errors import RunError
-from grokinterp.jobs import evaluate, measure_job
 from grokinterp.measures import key_frequencies, registered
-from grokinterp.phases import known_values
 from grokinterp.runs.files import exists, make_subfolder, parse_json, read_bytes, read_text, write_atomically
 from grokinterp.runs.run import Run
 from grokinterp.sweep.grid import flat_config
 from grokinterp.tasks import Task
-from grokinterp.transition import THRESHOLDS, Event, find_transition
 
 log = logging.getLogger(__name__)
 

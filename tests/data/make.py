@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
-from grokinterp.timeline import analyze
 from grokinterp.training import train
 from grokinterp.training.callbacks import Callback
 from grokinterp.training.recorder import Recorder

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.cli import main
 from grokinterp.config import ScheduleConfig
 from grokinterp.errors import GrokinterpError
@@ -19,7 +20,6 @@ from grokinterp.sweep import Sweep, engine, train_sweep
 from grokinterp.sweep.executors import Event
 from grokinterp.sweep.orders import Order, carry_out
 from grokinterp.tasks import Task
-from grokinterp.timeline import analyze
 from grokinterp.training import train
 from grokinterp.training.recorder import Recorder
 

@@ -13,12 +13,12 @@ import torch
 from failing import FailingDisk, failing
 from killing import outcome
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import RunError
 from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
 from grokinterp.tasks import Task
-from grokinterp.timeline import analyze
 from grokinterp.training import train
 from grokinterp.training.recorder import Recorder
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from test_report import BROWSER, Page
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.report import write_report, write_sweep_report
 from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep
-from grokinterp.timeline import analyze
 
 DATA = Path(__file__).parents[1] / "data"
 HOSTILE = (

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from grokinterp.analysis.timeline import analyze
 from grokinterp.errors import GrokinterpError
 from grokinterp.runs.run import Run
-from grokinterp.timeline import analyze
 from grokinterp.training import train
 
 ROOT = Path(__file__).parents[2]

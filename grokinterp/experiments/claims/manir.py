@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grokinterp.analysis.transition import first_reaching
 from grokinterp.experiments.base import Claim, Verdict
 from grokinterp.experiments.claims.general import DECAY
 from grokinterp.experiments.numbers import column, span, verdict
 from grokinterp.statistics import settings
-from grokinterp.transition import first_reaching
 
 SCALED_DOWN = "scaled down: "
 # A miniature's test set is a few hundred pairs, of which 0.99 hangs on two or three: there T_grok(0.95) is taken.

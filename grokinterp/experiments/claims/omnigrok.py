@@ -10,7 +10,7 @@ from grokinterp.experiments.numbers import column, slope, span, verdict
 
 _NUMBER = 19
 _DECAY = "optimizer.weight_decay"
-# T_grok(0.95) within this multiple of T_train(0.99) is no delay, as in `grokinterp.transition.Thresholds`.
+# T_grok(0.95) within this multiple of T_train(0.99) is no delay, as in `grokinterp.analysis.transition.Thresholds`.
 _NO_DELAY = 2.0
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from grokinterp import figures
-from grokinterp.analysis import Analysis
+from grokinterp.analysis.result import Analysis
+from grokinterp.analysis.timeline import analyze
 from grokinterp.config.presets import preset
 from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
@@ -11,7 +12,6 @@ from grokinterp.experiments.claims.progress import excluded_lead, measure_leads,
 from grokinterp.experiments.conduct import curves_of_arms
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, changed
-from grokinterp.timeline import analyze
 
 _ARM = "mainline"
 _FULL = changed(

@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from grokinterp.cache import AnalysisCache, measure_key
+from grokinterp.analysis.cache import AnalysisCache, measure_key
+from grokinterp.analysis.measure_calls import Cell, Job, evaluate
+from grokinterp.analysis.workers import evaluate_in_workers, worker_count
 from grokinterp.errors import RunError
-from grokinterp.jobs import Cell, Job, evaluate
 from grokinterp.measures import Snapshot
 from grokinterp.models.memory import release_freed_memory
 from grokinterp.runs.run import Run
-from grokinterp.workers import evaluate_in_workers, worker_count
 
 log = logging.getLogger(__name__)
 

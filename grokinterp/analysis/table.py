@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from grokinterp.jobs import Cell
+from grokinterp.analysis.measure_calls import Cell
 
 Reasons = dict[str, dict[str, list[int]]]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from grokinterp.analysis.phases import Boundary
+from grokinterp.analysis.transition import Event, Transition
 from grokinterp.measures import Reference
-from grokinterp.phases import Boundary
 from grokinterp.runs.run import Run
-from grokinterp.transition import Event, Transition
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import torch
 
-from grokinterp.jobs import Cell, Job, evaluate, job_from
+from grokinterp.analysis.measure_calls import Cell, Job, evaluate, job_from
 from grokinterp.measures.base import MEASURE_FOLDERS
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import cores
@@ -84,7 +84,7 @@ def _serve(worker: "_Worker", plan: Mapping[int, Sequence[Job]], steps: Queue[in
 
 class _Worker(JsonProcess):
     def __init__(self, run: Run):
-        super().__init__("grokinterp.workers")
+        super().__init__("grokinterp.analysis.workers")
         self.run = run
 
     def __enter__(self) -> "_Worker":

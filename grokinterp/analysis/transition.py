@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from grokinterp.phases import Boundary, first_from, known_values, locate_phases
+from grokinterp.analysis.phases import Boundary, first_from, known_values, locate_phases
 
 Outcome = Literal[
     "grokked",

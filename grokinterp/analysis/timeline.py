@@ -12,13 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from grokinterp.analysis import Analysis
-from grokinterp.cache import AnalysisCache
-from grokinterp.cautions import cautions
-from grokinterp.cells import Cells
+from grokinterp.analysis.cache import AnalysisCache
+from grokinterp.analysis.evaluator import Evaluator
+from grokinterp.analysis.measure_calls import Job, keys_job, measure_job, union_job
+from grokinterp.analysis.notices import cautions
+from grokinterp.analysis.result import Analysis
+from grokinterp.analysis.table import Cells
+from grokinterp.analysis.transition import find_transition, first_reaching
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
-from grokinterp.evaluator import Evaluator
-from grokinterp.jobs import Job, keys_job, measure_job, union_job
 from grokinterp.measures import (
     RULES,
     KeyFrequencies,
@@ -31,7 +32,6 @@ from grokinterp.measures.base import Rule, as_frequencies
 from grokinterp.measures.frequencies import require_rule
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.run import Run
-from grokinterp.transition import find_transition, first_reaching
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,8 @@ import inspect
 import io
 import json
 import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,27 @@ from typing import Any
 import pandas as pd
 
 import grokinterp
-from grokinterp.cells import Cells
+from grokinterp.analysis.measure_calls import Cell
+from grokinterp.analysis.table import Cells
 from grokinterp.errors import RunError
-from grokinterp.jobs import Cell
-from grokinterp.journal import Entry, Journal
 from grokinterp.measures import Measure
-from grokinterp.runs.files import cannot, exists, make_subfolder, parse_json, read_bytes, remove, write_atomically
+from grokinterp.runs.files import (
+    append,
+    cannot,
+    exists,
+    make_subfolder,
+    parse_json,
+    read_bytes,
+    read_lines,
+    remove,
+    write_atomically,
+)
 from grokinterp.runs.locks import hold
 
 _VERSION = 1
 log = logging.getLogger(__name__)
 
-_SOURCES = ("measures", "models", "tasks", "config", "runs/run.py", "jobs.py")
+_SOURCES = ("measures", "models", "tasks", "config", "runs/run.py", "analysis/measure_calls.py")
 _TABLES = ("timeline.parquet", "frequencies.parquet")
 _LARGEST = 1 << 31  # bytes of a table
 _ATTEMPTS = 5  # to read what another process is about to replace
@@ -67,6 +78,65 @@ def _source(function: Any) -> str:
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     around = (getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None), cells)
     return text + function.__qualname__ + repr(around)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was computed of one checkpoint: cells by measure and key, of weights with that checksum."""
+
+    step: int
+    checksum: str
+    cells: list[tuple[str, str, Cell]]
+
+
+class Journal:
+    """A file that entries are added to. What a kill cuts short is a line that does not count."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._begun = False
+
+    def append(self, entry: Entry) -> None:
+        """Adds an entry; it is in the hands of the system when this returns, and outlives this process.
+
+        Raises:
+            RunError: the disk is full, or cannot be written to.
+        """
+        cells = [[measure, key, asdict(cell)] for measure, key, cell in entry.cells]
+        line = json.dumps({"step": entry.step, "checksum": entry.checksum, "cells": cells}) + "\n"
+        # What a kill has cut short before is ended first.
+        append(self.path, line if self._begun else "\n" + line)
+        self._begun = True
+
+    def entries(self) -> Iterator[Entry]:
+        """What was added, oldest first; damaged lines are left out."""
+        with contextlib.suppress(RunError):  # there is none
+            for line in read_lines(self.path):
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                    yield _parsed_entry(line)
+
+    def remove(self) -> None:
+        """Removes the file: what it holds is kept elsewhere now.
+
+        Raises:
+            RunError: it cannot be removed.
+        """
+        remove(self.path)
+        self._begun = False
+
+
+def _parsed_entry(line: bytes) -> Entry:
+    content = parse_json(line)
+    cells = [(str(measure), str(key), _restored_cell(**parts)) for measure, key, parts in content["cells"]]
+    return Entry(int(content["step"]), str(content["checksum"]), cells)
+
+
+def _restored_cell(scalars: dict[str, float], arrays: dict[str, Iterable[float]], reasons: dict[str, str]) -> Cell:
+    return Cell(
+        {str(name): float(value) for name, value in scalars.items()},
+        {str(name): [float(value) for value in values] for name, values in arrays.items()},
+        {str(name): str(reason) for name, reason in reasons.items()},
+    )
 
 
 class AnalysisCache:
