@@ -25,7 +25,7 @@ from grokinterp.runs.files import make_folder
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.sweep import plan
-from grokinterp.sweep.summary import summarize
+from grokinterp.sweep.rows import summarize
 from grokinterp.training import train
 from grokinterp.training.evaluation import evaluate
 

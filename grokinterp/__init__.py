@@ -35,6 +35,7 @@ _HOME = {
     "Transition": "analysis.transition",
     "analyze": "analysis.timeline",
     "build_model": "models",
+    "list_runs": "sweep.listing",
     "find_transition": "analysis.transition",
     "preset": "config.presets",
     "train": "training",
@@ -80,6 +81,7 @@ __all__ = [
     "figures",
     "find_transition",
     "fourier",
+    "list_runs",
     "measures",
     "models",
     "preset",
@@ -128,6 +130,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.runs.run import Run
     from grokinterp.runs.verification import verify
     from grokinterp.sweep import Sweep, train_sweep
+    from grokinterp.sweep.listing import list_runs
     from grokinterp.tasks import RegressionTask, Task
     from grokinterp.training import train
     from grokinterp.training.recorder import Recorder

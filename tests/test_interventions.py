@@ -23,7 +23,7 @@ from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.runs.run import Run
 from grokinterp.runs.tensors import deserialize, serialize
 from grokinterp.sweep import train_sweep
-from grokinterp.sweep.summary import summarize
+from grokinterp.sweep.rows import summarize
 from grokinterp.training import Callback, ensemble_pays, train, train_many
 from grokinterp.training.ensemble import shape_of
 from grokinterp.training.estimate import estimate

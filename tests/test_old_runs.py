@@ -22,7 +22,7 @@ from grokinterp.experiments.results import results_in
 from grokinterp.report import write_report, write_sweep_report
 from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep, train_sweep
-from grokinterp.sweep.summary import kept_summary
+from grokinterp.sweep.rows import kept_summary
 from grokinterp.training import train
 
 DATA = Path(__file__).parent / "data"

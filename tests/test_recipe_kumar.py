@@ -12,7 +12,7 @@ from grokinterp.experiments.recipes import catalog
 from grokinterp.experiments.recipes import kumar_polynomial as polynomial_recipe
 from grokinterp.experiments.recipes.kumar_modular import modular_config
 from grokinterp.models import build_model, task_of
-from grokinterp.sweep.summary import config_columns, summarize
+from grokinterp.sweep.rows import config_columns, summarize
 from grokinterp.theory import polynomial_problem, train_polynomial
 from grokinterp.training.trainer import train
 

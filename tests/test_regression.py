@@ -25,10 +25,10 @@ from grokinterp.config import (
     TransformerConfig,
 )
 from grokinterp.config.presets import preset
-from grokinterp.console import describe_runs
 from grokinterp.errors import ConfigError
 from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.runs.run import Run
+from grokinterp.sweep.listing import describe_runs
 from grokinterp.tasks import RegressionTask, Task
 from grokinterp.training import train, train_many
 from grokinterp.training.ensemble import ensemble_pays

@@ -15,7 +15,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.runs.files import make_folder, write_atomically
-from grokinterp.runs.run import Run, list_runs, parse_step
+from grokinterp.runs.run import Run, parse_step, run_folders
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
 from grokinterp.training import train
@@ -480,14 +480,14 @@ class TestListing:
             shutil.copytree(runs["one-hot mlp"].path, tmp_path / name)
         (tmp_path / "empty").mkdir()
         (tmp_path / "file").write_text("")
-        assert list_runs(tmp_path) == [tmp_path / "a10", tmp_path / "a9", tmp_path / "b"]
+        assert run_folders(tmp_path) == [tmp_path / "a10", tmp_path / "a9", tmp_path / "b"]
 
     def test_a_folder_without_runs(self, tmp_path):
-        assert list_runs(tmp_path) == []
+        assert run_folders(tmp_path) == []
 
     def test_no_folder(self, tmp_path):
         with pytest.raises(RunError, match="is not a folder: give the one that holds the runs"):
-            list_runs(tmp_path / "none")
+            run_folders(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ import pandas as pd
 
 from grokinterp.analysis.phases import known_values
 from grokinterp.analysis.transition import THRESHOLDS, Transition
-from grokinterp.config import RecordedConfig
+from grokinterp.config import PLAIN, RecordedConfig
 from grokinterp.measures import Reference
 from grokinterp.runs.findings import findings_in
 from grokinterp.runs.run import Run
-from grokinterp.training.losses import PLAIN
 
 # An event lies between two evaluated steps. The delay is the difference of two events: where either interval is longer
 # than a quarter of it, the delay is not known to better than that.

@@ -84,7 +84,7 @@ def run_analyze(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(analysis.summary(), indent=2))
     else:
-        from grokinterp.console import show_analysis
+        from grokinterp.cli.console import show_analysis
 
         show_analysis(analysis)
     # Last: where a run cannot be written to, what was found has been said.
@@ -157,7 +157,8 @@ def run_report(arguments: Sequence[str]) -> int:
 
 def run_list(arguments: Sequence[str]) -> int:
     options = parse(List, arguments)
-    from grokinterp.console import describe_runs, show_runs
+    from grokinterp.cli.console import show_runs
+    from grokinterp.sweep.listing import describe_runs
 
     rows = describe_runs(options.folder)
     if options.json:

@@ -37,7 +37,7 @@ class Reproduce:
 
 def run_reproduce(arguments: Sequence[str]) -> int:
     options = parse(Reproduce, arguments)
-    from grokinterp.console import show_recipes
+    from grokinterp.cli.console import show_recipes
     from grokinterp.experiments import catalog
 
     chosen = [options.name is not None, options.all, options.list, options.document is not None]
@@ -89,7 +89,7 @@ def _every(options: Reproduce) -> int:
 
 def _one(name: str, folder: Path, options: Reproduce) -> int:
     from grokinterp.cli.analyze import progress_bar
-    from grokinterp.console import show_reproduction
+    from grokinterp.cli.console import show_reproduction
     from grokinterp.experiments import reproduce
 
     try:

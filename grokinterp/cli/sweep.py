@@ -82,7 +82,7 @@ def run_sweep(arguments: Sequence[str]) -> int:
         print("\n".join(commands(found, options.device)))
         return 0
 
-    from grokinterp.console import SweepDisplay, show_sweep
+    from grokinterp.cli.console import SweepDisplay, show_sweep
 
     display = SweepDisplay(found.path)
     with display:

@@ -104,8 +104,8 @@ def run_demo(arguments: Sequence[str]) -> int:
     import torch
 
     from grokinterp.analysis.timeline import analyze
+    from grokinterp.cli.console import show_analysis
     from grokinterp.config.presets import preset
-    from grokinterp.console import show_analysis
     from grokinterp.runs.run import Run
     from grokinterp.training import train
 

@@ -4,13 +4,14 @@ from grokinterp.config.checks import is_prime, require_one_of
 from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
 from grokinterp.config.optimizer import OptimizerConfig
 from grokinterp.config.regression import AnyTaskConfig, RegressionConfig
-from grokinterp.config.run import FORMAT_VERSION, RunConfig
+from grokinterp.config.run import FORMAT_VERSION, PLAIN, RunConfig
 from grokinterp.config.schedule import ScheduleConfig, schedule_terms
 from grokinterp.config.task import OPERATIONS, S5_OPERATIONS, Operation, TaskConfig
 
 __all__ = [
     "FORMAT_VERSION",
     "OPERATIONS",
+    "PLAIN",
     "S5_OPERATIONS",
     "AnyTaskConfig",
     "MLPConfig",

@@ -16,6 +16,7 @@ from grokinterp.config.task import TaskConfig
 from grokinterp.errors import ConfigError, nearest
 
 FORMAT_VERSION = 1
+PLAIN = "float32_plain"  # the loss_dtype that asks for PyTorch's own cross entropy
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RunConfig:
         )
 
         require(
-            self.loss == "cross_entropy" or self.loss_dtype != "float32_plain",
+            self.loss == "cross_entropy" or self.loss_dtype != PLAIN,
             f"loss_dtype float32_plain is a way to compute the cross entropy: with loss {self.loss} give float32",
         )
 

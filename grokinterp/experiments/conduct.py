@@ -15,7 +15,7 @@ from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 from grokinterp.figures import learning_curves
 from grokinterp.statistics import FATES
 from grokinterp.sweep import Sweep, train_sweep
-from grokinterp.sweep.engine import Progress as SweepProgress
+from grokinterp.sweep.running import Progress as SweepProgress
 from grokinterp.training.preparation import choose_device
 
 _PARTS = 100  # of a run, for the progress bar

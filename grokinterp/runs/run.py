@@ -313,7 +313,7 @@ def _identity(folder: Path) -> int | None:
         return None
 
 
-def list_runs(folder: str | Path) -> list[Path]:
+def run_folders(folder: str | Path) -> list[Path]:
     """The run folders directly below `folder`, by name.
 
     Raises:

@@ -6,12 +6,12 @@
 >>> swept.table[["run", "outcome", "T_grok_0.95"]]  # doctest: +SKIP
 """
 
-from grokinterp.sweep.clusters import RayExecutor
-from grokinterp.sweep.engine import Progress, commands, plan, train_point, train_sweep
 from grokinterp.sweep.executors import Executor, LocalExecutor
 from grokinterp.sweep.folder import Sweep
 from grokinterp.sweep.grid import Point, expand, parse_values
-from grokinterp.sweep.orders import Failure
+from grokinterp.sweep.jobs import Failure
+from grokinterp.sweep.ray_executor import RayExecutor
+from grokinterp.sweep.running import Progress, commands, plan, train_point, train_sweep
 
 __all__ = [
     "Executor",

@@ -10,7 +10,7 @@ from threading import Thread
 from typing import Protocol, runtime_checkable
 
 from grokinterp.runs.processes import JsonProcess, ProcessDied
-from grokinterp.sweep.orders import Ended, Failure, Order
+from grokinterp.sweep.jobs import Ended, Failure, Order
 
 TICK = 1.0  # seconds between two looks at what is going on
 _GRACE = 60.0  # seconds that workers have for their last resume point when all is to stop

@@ -28,8 +28,8 @@ from grokinterp.runs.files import (
 )
 from grokinterp.runs.run import Run, settled
 from grokinterp.sweep.grid import Point, config_fields
-from grokinterp.sweep.orders import Failure
-from grokinterp.sweep.summary import COLUMNS, Row, config_columns, is_number, kept_summary, summarize
+from grokinterp.sweep.jobs import Failure
+from grokinterp.sweep.rows import COLUMNS, Row, config_columns, is_number, kept_summary, summarize
 from grokinterp.training.preparation import has_ended, may_follow
 
 _VERSION = 1

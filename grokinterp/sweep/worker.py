@@ -12,7 +12,7 @@ from typing import IO
 import torch
 
 from grokinterp.models.memory import keep_freed_memory
-from grokinterp.sweep.orders import Order, carry_out
+from grokinterp.sweep.jobs import Order, carry_out
 
 
 def main(questions: IO[str], answers: IO[str]) -> None:

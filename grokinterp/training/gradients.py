@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.config import RunConfig, TransformerConfig
+from grokinterp.config import PLAIN, RunConfig, TransformerConfig
 from grokinterp.models import Forward
 from grokinterp.models.forward import Folded, Hook, fold, no_hook
 from grokinterp.models.products import prepare_compiling, product, training_matmul
 from grokinterp.models.rows import attend_rows, logits_of, neurons_before, pick, row_chunks
-from grokinterp.training.losses import PLAIN, cross_entropy_and_gradient, loss_dtype, loss_function
+from grokinterp.training.losses import cross_entropy_and_gradient, loss_dtype, loss_function
 
 # tokens and labels -> the loss, with its gradients left in the weights' `grad`
 Gradients = Callable[[Tensor, Tensor], Tensor]

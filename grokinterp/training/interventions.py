@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, TransformerConfig
+from grokinterp.config import PLAIN, MLPConfig, OptimizerConfig, RunConfig, TransformerConfig
 from grokinterp.errors import RunError
-from grokinterp.training.losses import PLAIN
 
 # Other streams than those of the initialization and of the minibatches. A CPU generator uses the low 32 bits of a seed.
 _NOISE_STREAM = 0xC2B2AE35

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.config import RegressionConfig, RunConfig
+from grokinterp.config import PLAIN, RegressionConfig, RunConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-PLAIN = "float32_plain"  # the loss_dtype that asks for PyTorch's own cross entropy
 
 # Gradients below this are as good as 0 in float32, but would become denormal numbers, on which late steps crawl.
 _NEGLIGIBLE_GRADIENT = 1e-30

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from grokinterp.config import RunConfig
+from grokinterp.config import PLAIN, RunConfig
 from grokinterp.runs.findings import Finding
 from grokinterp.tasks import AnyTask
-from grokinterp.training.losses import LOSSES_AND_GRADIENTS, PLAIN, loss_function
+from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_function
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
 from grokinterp.sweep import Sweep, engine, train_sweep
 from grokinterp.sweep.executors import Event
-from grokinterp.sweep.orders import Order, carry_out
+from grokinterp.sweep.jobs import Order, carry_out
 from grokinterp.tasks import Task
 from grokinterp.training import train
 from grokinterp.training.recorder import Recorder

@@ -19,10 +19,10 @@ from benchmarks.load import kilobytes, make_run, processes
 from grokinterp.analysis import evaluator as evaluator_module
 from grokinterp.analysis.timeline import analyze
 from grokinterp.config import MLPConfig, RunConfig, ScheduleConfig, TaskConfig
-from grokinterp.console import describe_runs
 from grokinterp.report import write_sweep_report
 from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep, plan
+from grokinterp.sweep.listing import describe_runs
 from grokinterp.training import train
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from grokinterp.runs.writer import RunWriter
 from grokinterp.sweep.executors import Executor, LocalExecutor, PutBack, Started
 from grokinterp.sweep.folder import Sweep
 from grokinterp.sweep.grid import Point, expand
-from grokinterp.sweep.orders import Ended, Failure, Order, carry_out
+from grokinterp.sweep.jobs import Ended, Failure, Order, carry_out
 from grokinterp.training.ensemble import shape_of
 from grokinterp.training.preparation import choose_device
 from grokinterp.training.trainer import interrupts

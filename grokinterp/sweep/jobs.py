@@ -16,7 +16,7 @@ from grokinterp.errors import ConfigError, GrokinterpError, RunError, one_line
 from grokinterp.runs.files import require_inside
 from grokinterp.runs.locks import HeldError
 from grokinterp.runs.run import Run
-from grokinterp.sweep.summary import summarize
+from grokinterp.sweep.rows import summarize
 from grokinterp.training import train, train_many
 from grokinterp.training.preparation import has_ended, may_follow
 

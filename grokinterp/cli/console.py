@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Hashable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,7 @@ from rich.live import Live
 from rich.markup import escape as without_markup
 from rich.table import Table
 
-from grokinterp.errors import GrokinterpError, one_line
-from grokinterp.runs.metrics import last_line
-from grokinterp.runs.run import Run, list_runs, settled
+from grokinterp.errors import one_line
 from grokinterp.statistics import FATES, SEEDS, summarize
 from grokinterp.training.estimate import duration
 
@@ -99,47 +96,6 @@ def show_analysis(analysis: "Analysis") -> None:
         console.print(f"[yellow]note:[/] {escape(warning)}")
 
 
-def describe_runs(folder: Path) -> list[dict[str, Any]]:
-    """One plain row a run in a folder, then one a sweep; a damaged one says what is wrong with it."""
-    rows: list[dict[str, Any]] = []
-    for path in list_runs(folder):
-        try:
-            row = settled(path, partial(_describe_run, path))
-        except GrokinterpError as error:
-            if not path.exists():  # removed meanwhile
-                continue
-            row = {"run": path.name, "problem": str(error)}
-        rows.append(row)
-    return rows + [_describe_sweep(file.parent) for file in sorted(folder.glob("[!.]*/sweep.json"))]
-
-
-def _describe_run(path: Path) -> dict[str, Any]:
-    run = Run.open(path)
-    status, last = run.status, last_line(path / "metrics.jsonl")
-    metrics = {} if last is None else last.values
-    return {
-        "run": path.name,
-        "task": run.config.task.title,
-        "train_fraction": run.config.task.train_fraction,
-        "model": run.config.model.kind,
-        "status": status.get("status", "unknown"),
-        "step": status.get("step"),
-        "checkpoints": len(run.steps),
-        "train_accuracy": _finite(metrics.get("train_accuracy")),
-        "test_accuracy": _finite(metrics.get("test_accuracy")),
-    }
-
-
-def _describe_sweep(path: Path) -> dict[str, Any]:
-    from grokinterp.sweep import Sweep
-
-    try:
-        statuses = Sweep.open(path).statuses()
-    except GrokinterpError as error:
-        return {"sweep": path.name, "problem": str(error)}
-    return {"sweep": path.name, "runs": statuses.total(), "finished": statuses["finished"]}
-
-
 def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Prints the rows of `describe_runs`."""
     console = _Console(highlight=False)
@@ -173,10 +129,6 @@ def _runs_table(rows: Sequence[dict[str, Any]]) -> Table:
         cells += [row["checkpoints"], *("-" if a is None else f"{a:.3f}" for a in accuracies)]
         table.add_row(*(escape(cell) if isinstance(cell, str) else _number(cell) for cell in cells))
     return table
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _number(value: float | None) -> str:

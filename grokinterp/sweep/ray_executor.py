@@ -19,7 +19,7 @@ from typing import Any, Literal
 from grokinterp.errors import ConfigError
 from grokinterp.runs.files import make_folder
 from grokinterp.sweep.executors import TICK, Event, Started, Tick
-from grokinterp.sweep.orders import Ended, Failure, Order, carry_out
+from grokinterp.sweep.jobs import Ended, Failure, Order, carry_out
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,76 @@
+"""list_runs: the runs and sweeps in a folder, as a table."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from grokinterp.errors import GrokinterpError
+from grokinterp.runs.metrics import last_line
+from grokinterp.runs.run import Run, run_folders, settled
+from grokinterp.sweep.folder import Sweep
+
+
+def list_runs(folder: str | Path = "checkpoints") -> pd.DataFrame:
+    """The runs in a folder, then its sweeps, as a table with one row each.
+
+        >>> list_runs("checkpoints")[["run", "status", "step"]]
+             run    status  step
+        0  run42  finished  4240
+
+    Columns of a run: `run`, `task`, `train_fraction`, `model`, `status`, `step`, `checkpoints`, and the last logged
+    `train_accuracy` and `test_accuracy`. Columns of a sweep: `sweep`, `runs`, `finished`. If a run or sweep cannot be
+    read, `problem` says why.
+
+    Args:
+        folder: the folder that holds the runs.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    return pd.DataFrame(describe_runs(Path(folder)))
+
+
+def describe_runs(folder: Path) -> list[dict[str, Any]]:
+    """One plain row a run in a folder, then one a sweep; a damaged one says what is wrong with it."""
+    rows: list[dict[str, Any]] = []
+    for path in run_folders(folder):
+        try:
+            row = settled(path, partial(_describe_run, path))
+        except GrokinterpError as error:
+            if not path.exists():  # removed meanwhile
+                continue
+            row = {"run": path.name, "problem": str(error)}
+        rows.append(row)
+    return rows + [_describe_sweep(file.parent) for file in sorted(folder.glob("[!.]*/sweep.json"))]
+
+
+def _describe_run(path: Path) -> dict[str, Any]:
+    run = Run.open(path)
+    status, last = run.status, last_line(path / "metrics.jsonl")
+    metrics = {} if last is None else last.values
+    return {
+        "run": path.name,
+        "task": run.config.task.title,
+        "train_fraction": run.config.task.train_fraction,
+        "model": run.config.model.kind,
+        "status": status.get("status", "unknown"),
+        "step": status.get("step"),
+        "checkpoints": len(run.steps),
+        "train_accuracy": _finite(metrics.get("train_accuracy")),
+        "test_accuracy": _finite(metrics.get("test_accuracy")),
+    }
+
+
+def _describe_sweep(path: Path) -> dict[str, Any]:
+    try:
+        statuses = Sweep.open(path).statuses()
+    except GrokinterpError as error:
+        return {"sweep": path.name, "problem": str(error)}
+    return {"sweep": path.name, "runs": statuses.total(), "finished": statuses["finished"]}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
