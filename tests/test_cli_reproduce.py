@@ -81,7 +81,7 @@ def test_all_goes_on_where_it_stopped(capsys, tmp_path):
 
 def test_all_passes_over_what_cannot_be_run_here(capsys, three_recipes, monkeypatch):
     three_recipes["toy-bad"] = replace(three_recipes["toy-bad"], full=Form((), "60 h", gpu=True))
-    monkeypatch.setattr("grokinterp.experiments.conduct.choose_device", lambda _: "cpu")
+    monkeypatch.setattr("grokinterp.experiments.reproduction.choose_device", lambda _: "cpu")
     code, out, _ = run(capsys, "--all")
     assert code == 1
     assert "toy-bad: toy-bad wants a GPU (60 h)" in out

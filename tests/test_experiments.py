@@ -13,7 +13,7 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.experiments import Arm, Claim, Evidence, Form, Outcome, Published, Recipe, catalog, reproduce
 from grokinterp.experiments import conduct as conducting
 from grokinterp.experiments import reproduction as reproducing
-from grokinterp.experiments.contradictions import CONTRADICTIONS, contradictions_of
+from grokinterp.experiments.literature import CONTRADICTIONS, contradictions_of
 from grokinterp.sweep import Sweep
 
 TINY = RunConfig(

@@ -17,7 +17,7 @@ import torch
 from grokinterp.analysis.timeline import analyze
 from grokinterp.config import RegressionConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.experiments.document import write_document
+from grokinterp.experiments.pages import write_document
 from grokinterp.experiments.results import results_in
 from grokinterp.report import write_report, write_sweep_report
 from grokinterp.runs.run import Run

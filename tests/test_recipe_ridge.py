@@ -9,8 +9,8 @@ import pytest
 
 from grokinterp.experiments import reproduce
 from grokinterp.experiments.claims.networks import decide_random_features, decide_two_layer
+from grokinterp.experiments.claims.numbers import relative_change, seed_slopes, span, verdict
 from grokinterp.experiments.claims.ridge import Evidence, decide_ridge
-from grokinterp.experiments.numbers import relative_change, seed_slopes, span, verdict
 from grokinterp.experiments.recipes import ridge as recipe
 from grokinterp.theory import ridge_sweep, two_layer_problem
 

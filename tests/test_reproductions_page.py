@@ -5,8 +5,8 @@ import json
 import pytest
 
 from grokinterp.errors import RunError
-from grokinterp.experiments.assertions import ASSERTIONS, by_assertion, decide
-from grokinterp.experiments.document import write_document
+from grokinterp.experiments.literature import ASSERTIONS, by_assertion, decide
+from grokinterp.experiments.pages import write_document
 
 
 def claim(name="runs", verdict="supported", number=1, measured="5 of 5", should_hold=True):

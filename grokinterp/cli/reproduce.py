@@ -47,7 +47,7 @@ def run_reproduce(arguments: Sequence[str]) -> int:
         show_recipes(list(catalog().values()))
         return 0
     if options.document is not None:
-        from grokinterp.experiments.document import write_document
+        from grokinterp.experiments.pages import write_document
 
         print(f"written: {write_document(options.folder or _FOLDER, options.document)}")
         return 0

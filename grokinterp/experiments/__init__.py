@@ -7,8 +7,8 @@
 `reproduce("ridge", "results/ridge")` runs one and writes what it found into a folder.
 """
 
-from grokinterp.experiments.base import Claim, Comparison, Outcome, Verdict
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim, Comparison, Outcome, Verdict
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 from grokinterp.experiments.recipes import catalog
 from grokinterp.experiments.reproduction import Reproduction, reproduce

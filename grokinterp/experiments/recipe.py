@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grokinterp.config import RunConfig
-from grokinterp.experiments.base import Claim, Figures, Outcome, Progress
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim, Figures, Outcome, Progress
 from grokinterp.sweep import Point, expand
 
 # In quick forms: a run ends as soon as it is known to have reached 99 %.

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from grokinterp.errors import RunError
-from grokinterp.experiments.base import Verdict
+from grokinterp.experiments.outcome import Verdict
 from grokinterp.runs.files import exists, parse_json, read_text
 
 RESULTS = "results.json"

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.errors import ConfigError
-from grokinterp.experiments.base import Claim, Verdict
-from grokinterp.experiments.numbers import column, span, verdict
+from grokinterp.experiments.claims.numbers import column, span, verdict
+from grokinterp.experiments.outcome import Claim, Verdict
 from grokinterp.statistics import PowerLaw, power_law
 
 DECAY = "optimizer.weight_decay"

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.analysis.transition import first_reaching
-from grokinterp.experiments.base import Claim, Verdict
 from grokinterp.experiments.claims.general import DECAY
-from grokinterp.experiments.numbers import column, span, verdict
+from grokinterp.experiments.claims.numbers import column, span, verdict
+from grokinterp.experiments.outcome import Claim, Verdict
 from grokinterp.statistics import settings
 
 SCALED_DOWN = "scaled down: "

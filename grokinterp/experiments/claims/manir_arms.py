@@ -5,9 +5,9 @@ import math
 import pandas as pd
 
 from grokinterp.errors import ConfigError
-from grokinterp.experiments.base import Claim, Verdict
 from grokinterp.experiments.claims.manir import DELAY, SCALED_DOWN, SMALL_DELAY, grokked
-from grokinterp.experiments.numbers import verdict
+from grokinterp.experiments.claims.numbers import verdict
+from grokinterp.experiments.outcome import Claim, Verdict
 from grokinterp.statistics import ArmRatio, compare, observe, ratio_of_arms, settings
 
 

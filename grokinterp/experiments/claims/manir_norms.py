@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import DECAY
 from grokinterp.experiments.claims.manir import SCALED_DOWN
-from grokinterp.experiments.numbers import column, span, verdict
+from grokinterp.experiments.claims.numbers import column, span, verdict
+from grokinterp.experiments.outcome import Claim
 from grokinterp.measures import Snapshot
 from grokinterp.measures.fourier import component_frequencies, component_norms
 from grokinterp.measures.spectrum import embedding_table

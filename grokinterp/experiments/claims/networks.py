@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.base import Claim
-from grokinterp.experiments.numbers import column, part_of, relative_change, seed_slopes, span, verdict
+from grokinterp.experiments.claims.numbers import column, part_of, relative_change, seed_slopes, span, verdict
+from grokinterp.experiments.outcome import Claim
 
 
 def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:

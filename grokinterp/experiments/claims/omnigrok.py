@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.base import Claim
-from grokinterp.experiments.numbers import column, slope, span, verdict
+from grokinterp.experiments.claims.numbers import column, slope, span, verdict
+from grokinterp.experiments.outcome import Claim
 
 _NUMBER = 19
 _DECAY = "optimizer.weight_decay"

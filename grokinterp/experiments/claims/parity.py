@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.base import Claim, Verdict
-from grokinterp.experiments.numbers import column, span, verdict
+from grokinterp.experiments.claims.numbers import column, span, verdict
+from grokinterp.experiments.outcome import Claim, Verdict
 
 DECAY = "optimizer.weight_decay"
 _SEEDS = 3  # fewer decide nothing here

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.base import Claim
-from grokinterp.experiments.numbers import column, part_of, slope, span, verdict
+from grokinterp.experiments.claims.numbers import column, part_of, slope, span, verdict
+from grokinterp.experiments.outcome import Claim
 
 _NUMBER = 18
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.base import Claim, Verdict
-from grokinterp.experiments.numbers import span, verdict
+from grokinterp.experiments.claims.numbers import span, verdict
+from grokinterp.experiments.outcome import Claim, Verdict
 
 _LOW = 0.1  # of the loss of guessing
 _RISE = 1.0  # nats

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from grokinterp.experiments.base import Claim, Verdict
-from grokinterp.experiments.numbers import column, span, verdict
+from grokinterp.experiments.claims.numbers import column, span, verdict
+from grokinterp.experiments.outcome import Claim, Verdict
 from grokinterp.statistics import settings
 
 DECAY, WIDTH, FRACTION, OPERATION = "optimizer.weight_decay", "model.width", "task.train_fraction", "task.operation"

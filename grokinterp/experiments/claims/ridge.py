@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.base import Claim
-from grokinterp.experiments.numbers import column, part_of, relative_change, seed_slopes, slope, span, verdict
+from grokinterp.experiments.claims.numbers import column, part_of, relative_change, seed_slopes, slope, span, verdict
+from grokinterp.experiments.outcome import Claim
 from grokinterp.theory import Stages
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.base import Claim
-from grokinterp.experiments.numbers import column, span, verdict
+from grokinterp.experiments.claims.numbers import column, span, verdict
+from grokinterp.experiments.outcome import Claim
 
 _CHOU = "Chou 2025 could not reproduce Figures 2a, 6b and 15a"
 

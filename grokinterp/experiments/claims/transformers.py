@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.base import Claim, Verdict
-from grokinterp.experiments.numbers import column, span, verdict
+from grokinterp.experiments.claims.numbers import column, span, verdict
+from grokinterp.experiments.outcome import Claim, Verdict
 
 DECAY, OPERATION, FRACTION = "optimizer.weight_decay", "task.operation", "task.train_fraction"
 _LATE = 2.0

@@ -1,9 +1,9 @@
 """Recipe `kumar-modular`: Kumar et al. 2023, modular addition by an MLP under plain gradient descent."""
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.kumar import generalizes_without_decay, norm_rises, smaller_scale_shortens_delay
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe
 
 _P, _WIDTH = 23, 100

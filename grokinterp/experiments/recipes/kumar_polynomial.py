@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from grokinterp.experiments.base import Outcome, Progress
 from grokinterp.experiments.claims.polynomial import decide_polynomial
+from grokinterp.experiments.outcome import Outcome, Progress
 from grokinterp.experiments.recipe import Form, Recipe
 from grokinterp.figures import polynomial as figures
 from grokinterp.theory import PolynomialRun, polynomial_problem, train_polynomial

@@ -1,10 +1,10 @@
 """Recipe `manir-activation-a`: GELU, ReLU and tanh at depth 4 and width 256 (Sweep A), where GELU fails."""
 
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.manir import depth_fails_to_memorize
 from grokinterp.experiments.claims.manir_arms import tanh_groks_oftener_than_gelu
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import ACTIVATION, SEED, SOURCE, network, small_network
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
 _ACTIVATIONS = ("gelu", "relu", "tanh")

@@ -1,10 +1,10 @@
 """Recipe `manir-activation-b`: GELU, ReLU and tanh at depth 4 and width 512 (Sweep B)."""
 
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.manir_arms import relu_is_slower
 from grokinterp.experiments.claims.manir_norms import same_norm_across_activations
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import ACTIVATION, SEED, SOURCE, network, small_network
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
 _ACTIVATIONS = ("gelu", "relu", "tanh")

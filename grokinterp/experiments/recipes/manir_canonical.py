@@ -5,11 +5,11 @@ from dataclasses import replace
 from grokinterp import figures
 from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.general import thresholds_differ
 from grokinterp.experiments.claims.manir import canonical_times, plateau
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import SEED, SOURCE, small_network
+from grokinterp.experiments.outcome import Claim, Figures
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
 

@@ -1,9 +1,9 @@
 """Recipe `manir-depth`: flat MLPs of depth 2 and 4 and a residual one of depth 8 (H1), and depth 4 elsewhere."""
 
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.manir import depth_fails_to_memorize, depth_is_one_cell
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import SEED, SOURCE, network, residual, small_network, small_residual
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
 _DEPTH_2 = ("32,000", "20,000", "26,000", "DNF", "210,000")

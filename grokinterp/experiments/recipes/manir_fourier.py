@@ -1,9 +1,9 @@
 """Recipe `manir-fourier`: how much of an embedding's energy is in five frequencies, of two MLPs and a transformer."""
 
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.manir_norms import embedding_concentration, top_energy
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import ACTIVATION, SOURCE, network, small_network, small_transformer, transformer
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe
 
 _ACTIVATIONS = ("gelu", "relu")

@@ -1,9 +1,9 @@
 """Recipe `manir-goldilocks-edge`: the two weight decays between which the published network stops memorizing."""
 
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.manir import memorization_edge
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import DECAY, SOURCE, network, small_network
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
 _BELOW, _ABOVE, _STEPS = 1e-3, 2e-3, 1300

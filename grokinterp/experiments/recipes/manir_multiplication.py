@@ -1,6 +1,5 @@
 """Recipe `manir-multiplication`: transformer against MLP, and activations, on multiplication without zeros."""
 
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.manir_arms import relu_is_slower, transformer_as_long_as_mlp
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import (
@@ -12,6 +11,7 @@ from grokinterp.experiments.manir import (
     small_transformer,
     transformer,
 )
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
 _PRODUCT = "multiply_nonzero"

@@ -1,9 +1,9 @@
 """Recipe `manir-transformer-optimal`: each kind of network with the weight decay that is best for it."""
 
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.manir_arms import transformer_as_long_as_mlp
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import SEED, SOURCE, network, small_network, small_transformer, transformer
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
 

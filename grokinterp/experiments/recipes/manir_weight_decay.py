@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from grokinterp import figures
-from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.general import delay_as_inverse_decay, one_outcome_each
 from grokinterp.experiments.claims.manir import DELAY, SCALED_DOWN, SMALL_DELAY, goldilocks, lower_edge_is_the_budget
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import DECAY, SEED, SOURCE, network, small_network, transformer
+from grokinterp.experiments.outcome import Claim, Figures
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
 _MLP = {

@@ -3,7 +3,6 @@
 import pandas as pd
 
 from grokinterp import figures
-from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.manir_norms import (
     l2_at_grok,
     l2_varies_less,
@@ -22,6 +21,7 @@ from grokinterp.experiments.manir import (
     small_transformer,
     transformer,
 )
+from grokinterp.experiments.outcome import Claim, Figures
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
 _RMS, _L2 = "weight_rms_at_T_grok_0.99", "weight_norm_at_T_grok_0.99"

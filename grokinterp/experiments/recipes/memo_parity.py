@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from grokinterp.config import OptimizerConfig, RunConfig, ScheduleConfig, TransformerConfig
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.parity import delayed, sooner_with_decay, stuck_without_decay
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe
 
 _DECAY = "optimizer.weight_decay"

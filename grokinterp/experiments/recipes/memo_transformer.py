@@ -1,10 +1,10 @@
 """Recipe `memo-transformer`: a 2-layer transformer on addition mod 97, with weight decay and without."""
 
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.transformers import DECAY, generalizes_late, slower_without_decay
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
 
 _FULL = changed(

@@ -1,10 +1,10 @@
 """Recipe `nanda-data-fraction`: how the time of grokking depends on the share of the data."""
 
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.transformers import FRACTION, no_delay_at_much_data, sooner_with_more
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe, changed, printed
 
 # First epoch with a test loss below 0.1 in the authors' saved curves.

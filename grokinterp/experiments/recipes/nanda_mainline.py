@@ -6,12 +6,12 @@ from grokinterp import figures
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.timeline import analyze
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.progress import excluded_lead, measure_leads, number_of_keys, restricted_lead
-from grokinterp.experiments.conduct import curves_of_arms
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim, Figures
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, changed
+from grokinterp.experiments.reproduction import curves_of_arms
 
 _ARM = "mainline"
 _FULL = changed(

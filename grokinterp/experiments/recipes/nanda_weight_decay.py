@@ -2,7 +2,6 @@
 
 from grokinterp import figures
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.general import (
     DECAY,
     delay_as_inverse_decay,
@@ -10,9 +9,10 @@ from grokinterp.experiments.claims.general import (
     thresholds_differ,
 )
 from grokinterp.experiments.claims.transformers import sooner_with_more
-from grokinterp.experiments.conduct import curves_of_arms
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim, Figures
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, changed
+from grokinterp.experiments.reproduction import curves_of_arms
 
 _FULL = changed(
     preset("nanda"),

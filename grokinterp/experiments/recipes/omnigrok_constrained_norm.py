@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from grokinterp.config import RunConfig, TransformerConfig
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.omnigrok import held_norm_removes_delay
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe
 from grokinterp.experiments.recipes.omnigrok_weight_decay import small_transformer
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 from grokinterp.config import RegressionConfig, RunConfig, ScheduleConfig
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.omnigrok import (
     generalization_as_inverse_decay,
     memorization_without_decay,
     small_start_has_no_delay,
 )
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe
 
 

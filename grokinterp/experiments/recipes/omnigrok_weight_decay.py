@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from grokinterp.config import OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import delay_as_inverse_decay
 from grokinterp.experiments.claims.omnigrok import memorization_without_decay
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe
 
 _SAID = "Omnigrok, Appendix C: proportional over about two decades"

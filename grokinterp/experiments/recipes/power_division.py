@@ -1,10 +1,10 @@
 """Recipe `power-division`: division with and without weight decay."""
 
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.transformers import DECAY, generalizes_late, slower_without_decay
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, changed
 
 _FULL = changed(preset("power"), {"schedule.steps": 1_000_000, "schedule.stop_when_grokked": True})

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import one_outcome_each
 from grokinterp.experiments.claims.transformers import FRACTION, OPERATION, generalize_or_not
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
 
 _GENERALIZING = ("x^2+y^2", "x^2+xy+y^2", "x^2+xy+y^2+x", "x^3+xy")

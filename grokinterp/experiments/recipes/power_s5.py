@@ -1,10 +1,10 @@
 """Recipe `power-s5`: products of permutations of five symbols."""
 
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.transformers import OPERATION, generalizes_late
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
 
 _FULL = changed(

@@ -4,9 +4,9 @@ from dataclasses import replace
 from functools import partial
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.softmax import decay_is_fast, float32_absorbs, generalizes, sooner_than
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe
 from grokinterp.experiments.softmax import absorption_of_run
 

@@ -1,10 +1,10 @@
 """psi-baseline: addition mod 97 by a two-layer MLP, 50 % of the data, 10,000 epochs."""
 
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import norm_peaks_and_falls, within_the_replicates
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Published, Recipe, changed
 
 _FINE = {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"}

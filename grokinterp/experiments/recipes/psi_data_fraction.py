@@ -1,7 +1,6 @@
 """psi-data-fraction: psi's MLP with four shares of the data."""
 
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import (
     FRACTION,
@@ -10,6 +9,7 @@ from grokinterp.experiments.claims.psi import (
     within_the_replicates,
 )
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Recipe, changed, printed
 
 _BASE = changed(preset("psi"), {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"})

@@ -2,7 +2,6 @@
 
 from grokinterp import figures
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.general import delay_as_inverse_decay, one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import (
     DECAY,
@@ -11,9 +10,10 @@ from grokinterp.experiments.claims.psi import (
     norm_still_grows,
     within_the_replicates,
 )
-from grokinterp.experiments.conduct import curves_of_arms
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim, Figures
 from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Recipe, changed, printed
+from grokinterp.experiments.reproduction import curves_of_arms
 
 _BASE = changed(preset("psi"), {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"})
 _SMALLER = changed(_BASE, {"task.p": 59, "task.train_fraction": 0.7, **UNTIL_GROKKED})

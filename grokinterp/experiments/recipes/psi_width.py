@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from grokinterp import figures
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import (
     WIDTH,
@@ -12,9 +11,10 @@ from grokinterp.experiments.claims.psi import (
     overfits_sooner_when_wide,
     within_the_replicates,
 )
-from grokinterp.experiments.conduct import curves_of_arms
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim, Figures
 from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Recipe, changed, printed
+from grokinterp.experiments.reproduction import curves_of_arms
 
 _BASE = changed(preset("psi"), {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"})
 _SMALLER = changed(_BASE, {"task.p": 59, "optimizer.weight_decay": 2.0, **UNTIL_GROKKED})

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from grokinterp.experiments.base import Outcome, Progress
 from grokinterp.experiments.claims.networks import decide_random_features, decide_two_layer
 from grokinterp.experiments.claims.ridge import Evidence, decide_ridge
+from grokinterp.experiments.outcome import Outcome, Progress
 from grokinterp.experiments.recipe import Form, Recipe
 from grokinterp.figures import ridge as figures
 from grokinterp.theory import (

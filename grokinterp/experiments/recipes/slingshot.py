@@ -4,7 +4,6 @@ import pandas as pd
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
-from grokinterp.experiments.base import Claim, Figures
 from grokinterp.experiments.claims.slingshot import (
     EPS,
     decide_slingshots,
@@ -12,9 +11,10 @@ from grokinterp.experiments.claims.slingshot import (
     last_layer_norms,
     slingshots,
 )
-from grokinterp.experiments.conduct import curves_of_arms
 from grokinterp.experiments.evidence import Evidence
+from grokinterp.experiments.outcome import Claim, Figures
 from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
+from grokinterp.experiments.reproduction import curves_of_arms
 from grokinterp.figures import slingshot_curves
 
 _FULL = changed(

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.base import Verdict
+from grokinterp.experiments.outcome import Verdict
 
 
 def verdict(holds: bool, n: int) -> Verdict:

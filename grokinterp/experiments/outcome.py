@@ -28,7 +28,7 @@ class Claim:
         verdict: "inconclusive" where nothing was found that could decide it.
         should_hold: whether we expect it to hold at the scale of the recipe. Some claims are here because they are
             repeated elsewhere and do not hold.
-        number: of the assertion in `grokinterp.experiments.assertions` that it decides, alone or with others.
+        number: of the assertion in `grokinterp.experiments.literature` that it decides, alone or with others.
     """
 
     name: str
