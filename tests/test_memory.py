@@ -114,7 +114,7 @@ def test_memory_that_runs_out_is_one_line_of_the_command_line(error, monkeypatch
             torch.empty(1 << 60, dtype=torch.uint8)  # as PyTorch says it of the CPU
         raise error
 
-    monkeypatch.setattr("grokinterp.cli.analyze.run_list", fail)
+    monkeypatch.setattr("grokinterp.cli.list.run_list", fail)
     assert main(["list", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "grokinterp: list ran out of memory: choose smaller sizes, or fewer at a time\n"
 
@@ -123,6 +123,6 @@ def test_other_errors_of_pytorch_are_not_taken_for_that(monkeypatch, tmp_path):
     def fail(*arguments):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("grokinterp.cli.analyze.run_list", fail)
+    monkeypatch.setattr("grokinterp.cli.list.run_list", fail)
     with pytest.raises(RuntimeError, match="mat1"):
         main(["list", str(tmp_path)])

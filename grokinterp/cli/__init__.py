@@ -32,9 +32,9 @@ _COMMANDS = {
     "demo": ("train", "run_demo"),
     "train": ("train", "run_train"),
     "analyze": ("analyze", "run_analyze"),
-    "report": ("analyze", "run_report"),
+    "report": ("report", "run_report"),
     "verify": ("verify", "run_verify"),
-    "list": ("analyze", "run_list"),
+    "list": ("list", "run_list"),
     "sweep": ("sweep", "run_sweep"),
     "reproduce": ("reproduce", "run_reproduce"),
 }

@@ -1,15 +1,15 @@
-"""grokinterp analyze, report and list."""
+"""grokinterp analyze."""
 
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
-from grokinterp.cli.options import parse
+from grokinterp.cli.options import parse, progress_bar
+from grokinterp.cli.report import write_reports
 from grokinterp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,27 +40,6 @@ class Analyze:
     """write the tables as timeline.csv and frequencies.csv too"""
     report: bool = True
     """write no report.html"""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Write the HTML report of a run, of several runs side by side, or of a sweep."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """the run folders, or one sweep's"""
-    output: Path | None = None
-    """file to write; by default analysis/report.html in the run, comparison.html in the first of several, or
-    report.html in the sweep"""
-
-
-@dataclass(frozen=True)
-class List:
-    """Show the runs in a folder."""
-
-    folder: tyro.conf.Positional[Path] = Path("checkpoints")
-    """the folder that holds the runs"""
-    json: bool = False
-    """print a JSON array instead of the table"""
 
 
 def run_analyze(arguments: Sequence[str]) -> int:
@@ -95,21 +74,6 @@ def run_analyze(arguments: Sequence[str]) -> int:
     return 0
 
 
-def progress_bar(unit: str = "checkpoint") -> Callable[[int, int], None]:
-    """What is done and to do, where somebody can see it."""
-    from tqdm import tqdm
-
-    bar = tqdm(unit=unit, disable=not sys.stderr.isatty(), leave=False)
-
-    def show(done: int, total: int) -> None:
-        bar.total, bar.n = total, done
-        bar.refresh()
-        if done == total:
-            bar.close()
-
-    return show
-
-
 def _numbers(text: str | None) -> list[int] | None:
     if text is None:
         return None
@@ -117,12 +81,6 @@ def _numbers(text: str | None) -> list[int] | None:
     if not all(part.strip().isdecimal() for part in parts):
         raise ConfigError(f"--frequencies {text!r}: give whole numbers separated by commas, for instance 14,35,41")
     return [int(part) for part in parts]
-
-
-def write_reports(analyses: "Sequence[Analysis]", output: Path | None) -> Path:
-    from grokinterp.report import write_report
-
-    return write_report(analyses[0] if len(analyses) == 1 else analyses, output)
 
 
 def _write_tables(analysis: "Analysis") -> list[Path]:
@@ -133,36 +91,3 @@ def _write_tables(analysis: "Analysis") -> list[Path]:
     for file, table in tables.items():
         write_atomically(file, table.to_csv())
     return list(tables)
-
-
-def run_report(arguments: Sequence[str]) -> int:
-    options = parse(Report, arguments)
-    if not options.runs:
-        raise ConfigError("report: give at least one run folder, or a sweep's")
-    if any((folder / "sweep.json").is_file() for folder in options.runs):
-        if len(options.runs) > 1:
-            raise ConfigError("report: a sweep has a report of its own; give its folder alone")
-        from grokinterp.report import write_sweep_report
-        from grokinterp.sweep import Sweep
-
-        sweep = Sweep.open(options.runs[0])
-        output = options.output or sweep.path / "report.html"
-        print(write_sweep_report(sweep.collect(), sweep.axes, sweep.name, output))
-        return 0
-    from grokinterp.analysis.timeline import analyze
-
-    print(write_reports([analyze(run, progress=progress_bar()) for run in options.runs], options.output))
-    return 0
-
-
-def run_list(arguments: Sequence[str]) -> int:
-    options = parse(List, arguments)
-    from grokinterp.cli.console import show_runs
-    from grokinterp.sweep.listing import describe_runs
-
-    rows = describe_runs(options.folder)
-    if options.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        show_runs(options.folder, rows)
-    return 0

@@ -2,7 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,18 @@ def base_config(preset_name: str | None, config_file: str | None, arguments: Seq
             raise RunError(f"nothing to resume in {names[0] if names else 'no folder'}: it holds no run")
         return Run.open(folder).config
     return RunConfig()
+
+
+def progress_bar(unit: str = "checkpoint") -> Callable[[int, int], None]:
+    """What is done and to do, where somebody can see it."""
+    from tqdm import tqdm
+
+    bar = tqdm(unit=unit, disable=not sys.stderr.isatty(), leave=False)
+
+    def show(done: int, total: int) -> None:
+        bar.total, bar.n = total, done
+        bar.refresh()
+        if done == total:
+            bar.close()
+
+    return show

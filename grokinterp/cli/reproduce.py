@@ -88,8 +88,8 @@ def _every(options: Reproduce) -> int:
 
 
 def _one(name: str, folder: Path, options: Reproduce) -> int:
-    from grokinterp.cli.analyze import progress_bar
     from grokinterp.cli.console import show_reproduction
+    from grokinterp.cli.options import progress_bar
     from grokinterp.experiments import reproduce
 
     try:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokinterp.cli.analyze import progress_bar, write_reports
-from grokinterp.cli.options import base_config, parse, take
+from grokinterp.cli.options import base_config, parse, progress_bar, take
+from grokinterp.cli.report import write_reports
 from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.errors import RunError
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from grokinterp.cli.analyze import progress_bar
-from grokinterp.cli.options import parse
+from grokinterp.cli.options import parse, progress_bar
 
 
 @dataclass(frozen=True)

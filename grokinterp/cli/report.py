@@ -1,0 +1,51 @@
+"""grokinterp report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from grokinterp.cli.options import parse, progress_bar
+from grokinterp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from grokinterp.analysis.result import Analysis
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the HTML report of a run, of several runs side by side, or of a sweep."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """the run folders, or one sweep's"""
+    output: Path | None = None
+    """file to write; by default analysis/report.html in the run, comparison.html in the first of several, or
+    report.html in the sweep"""
+
+
+def run_report(arguments: Sequence[str]) -> int:
+    options = parse(Report, arguments)
+    if not options.runs:
+        raise ConfigError("report: give at least one run folder, or a sweep's")
+    if any((folder / "sweep.json").is_file() for folder in options.runs):
+        if len(options.runs) > 1:
+            raise ConfigError("report: a sweep has a report of its own; give its folder alone")
+        from grokinterp.report import write_sweep_report
+        from grokinterp.sweep import Sweep
+
+        sweep = Sweep.open(options.runs[0])
+        output = options.output or sweep.path / "report.html"
+        print(write_sweep_report(sweep.collect(), sweep.axes, sweep.name, output))
+        return 0
+    from grokinterp.analysis.timeline import analyze
+
+    print(write_reports([analyze(run, progress=progress_bar()) for run in options.runs], options.output))
+    return 0
+
+
+def write_reports(analyses: "Sequence[Analysis]", output: Path | None) -> Path:
+    from grokinterp.report import write_report
+
+    return write_report(analyses[0] if len(analyses) == 1 else analyses, output)
