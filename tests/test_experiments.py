@@ -11,7 +11,6 @@ import grokinterp as gi
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.experiments import Arm, Claim, Evidence, Form, Outcome, Published, Recipe, catalog, reproduce
-from grokinterp.experiments import conduct as conducting
 from grokinterp.experiments import reproduction as reproducing
 from grokinterp.experiments.literature import CONTRADICTIONS, contradictions_of
 from grokinterp.sweep import Sweep
@@ -86,7 +85,7 @@ def test_published_numbers_stand_beside_medians_and_ranges(trained):
         "T_grok(0.95), λ = 0": ("none", "none of 2", 2, True),
     }
     assert outcomes[1] in ("2 DNF_train", "2 DNF_test", "1 DNF_test, 1 DNF_train")
-    assert conducting._median_and_range(pd.Series([1.0, None, 40_000.0, 2.5])) == "2.5 (1 to 40,000), 3 of 4"
+    assert reproducing._median_and_range(pd.Series([1.0, None, 40_000.0, 2.5])) == "2.5 (1 to 40,000), 3 of 4"
 
 
 def test_results_say_what_was_run_and_found(trained):
@@ -118,18 +117,18 @@ def test_a_folder_keeps_to_one_form_of_one_recipe(trained, shelf):
 
 
 def test_an_interrupted_recipe_is_gone_on_with(tmp_path, shelf, monkeypatch):
-    real = conducting.train_sweep
+    real = reproducing.train_sweep
 
     def interrupted(path, base, *, watch, **more):
         swept = real(path, base, watch=watch, **more)
-        watch(conducting.SweepProgress(4, done=1, interrupted=True))
+        watch(reproducing.SweepProgress(4, done=1, interrupted=True))
         return swept
 
-    monkeypatch.setattr(conducting, "train_sweep", interrupted)
+    monkeypatch.setattr(reproducing, "train_sweep", interrupted)
     with pytest.raises(KeyboardInterrupt):
         reproduce("toy-decay", tmp_path)
     assert not (tmp_path / "results.json").exists()
-    monkeypatch.setattr(conducting, "train_sweep", real)
+    monkeypatch.setattr(reproducing, "train_sweep", real)
     assert reproduce("toy-decay", tmp_path).claims[0].verdict == "supported"
 
 
@@ -159,7 +158,7 @@ def test_a_crashed_run_is_no_evidence(trained, shelf):
 def test_what_wants_a_gpu_is_refused_without_one(tmp_path, monkeypatch):
     recipe = replace(TOY, full=replace(TOY.full, cost="60 hours", gpu=True))
     monkeypatch.setattr(reproducing, "catalog", lambda: {"toy-decay": recipe})
-    monkeypatch.setattr(conducting, "choose_device", lambda _: "cpu")
+    monkeypatch.setattr(reproducing, "choose_device", lambda _: "cpu")
     with pytest.raises(ConfigError, match=r"toy-decay wants a GPU \(60 hours\), and there is none: give --quick"):
         reproduce("toy-decay", tmp_path)
     assert reproduce("toy-decay", tmp_path / "a", anyway=True).claims

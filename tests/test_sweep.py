@@ -578,12 +578,12 @@ class TestFailures:
         assert table.loc["train_fraction=1.5", "task.train_fraction"] == 1.5
 
     def test_what_nobody_foresaw_is_an_error_with_its_traceback(self, tmp_path, monkeypatch):
-        from grokinterp.sweep import orders
+        from grokinterp.sweep import jobs
 
         def broken(*given, **options):
             raise ZeroDivisionError("one of those days")
 
-        monkeypatch.setattr(orders, "train", broken)
+        monkeypatch.setattr(jobs, "train", broken)
         found = plan(tmp_path / "s", BASE, grid={"model_seed": [0]})
         found.write()
         failure = train_point(found, "model_seed=0").failure

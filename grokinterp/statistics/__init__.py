@@ -22,6 +22,7 @@ same on the table of a sweep.
 """
 
 from grokinterp.statistics.intervals import ArmRatio, Estimate, Interval, bootstrap_interval, ratio_of_arms
+from grokinterp.statistics.outcomes import Outcome
 from grokinterp.statistics.powers import PowerLaw, bootstrap_exponent, fit_power_law
 from grokinterp.statistics.replicates import (
     FATES,
@@ -45,6 +46,7 @@ __all__ = [
     "Estimate",
     "Interval",
     "Observed",
+    "Outcome",
     "PowerLaw",
     "Share",
     "Survival",

@@ -16,7 +16,7 @@ from grokinterp.experiments.results import results_in
 from grokinterp.report import write_report, write_sweep_report
 from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
-from grokinterp.sweep import Sweep, engine, train_sweep
+from grokinterp.sweep import Sweep, running, train_sweep
 from grokinterp.sweep.executors import Event
 from grokinterp.sweep.jobs import Order, carry_out
 from grokinterp.tasks import Task
@@ -196,7 +196,7 @@ def sweep_commands(folder: Path) -> None:
 
 
 def sweep_command(folder: Path) -> None:
-    engine.LocalExecutor = lambda workers: Here()  # pyright: ignore[reportAttributeAccessIssue]
+    running.LocalExecutor = lambda workers: Here()  # pyright: ignore[reportAttributeAccessIssue]
     with interrupted():
         command("sweep", folder, "--device", "cpu", "--no-report")
 
