@@ -114,7 +114,7 @@ def test_the_forms_for_training_loops_agree_where_some_pairs_are_outside_of_the_
 
 
 def test_what_is_no_function_is_no_measure():
-    with pytest.raises(ConfigError, match="no function"):
+    with pytest.raises(ConfigError, match="is not a function"):
         find_measure("math:pi")
 
 

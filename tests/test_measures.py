@@ -959,7 +959,7 @@ class TestMissingNeeds:
 
     def test_weights_without_an_embedding(self):
         snapshot = Snapshot.from_logits(self.TASK, normal(121, 11), weights={"head.weight": torch.ones(3)})
-        with pytest.raises(MissingNeedError, match=r"no parameter named embed\.W_E or the like"):
+        with pytest.raises(MissingNeedError, match=r"no parameter named embed\.W_E, embed_a"):
             gini_embedding(snapshot)
 
     def test_circuit_efficiency_needs_no_group(self):
@@ -973,12 +973,12 @@ class TestErrors:
         with pytest.raises(ConfigError) as caught:
             Snapshot.from_logits(Task.modular_addition(5), torch.zeros(shape))
         assert str(caught.value) == (
-            "logits of add mod 5 must be floating point, of shape [25, 5] or [5, 5, 5] (more classes are dropped), "
+            "logits of add mod 5 must be floating point, of shape [25, 5] or [5, 5, 5] (extra classes are dropped), "
             f"but are torch.float32 of shape {list(shape)}"
         )
 
     def test_logits_of_a_task_that_is_no_square(self):
-        with pytest.raises(ConfigError, match=r"logits of divide mod 5 .* of shape \[20, 5\] \(more classes"):
+        with pytest.raises(ConfigError, match=r"logits of divide mod 5 .* of shape \[20, 5\] \(extra classes"):
             Snapshot.from_logits(Task.of("divide", 5), torch.zeros(5, 5, 5))
 
     def test_logits_of_whole_numbers(self):

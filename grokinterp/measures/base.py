@@ -1,4 +1,4 @@
-"""What measures are made of besides Snapshot: KeyFrequencies, Reference, and the register of measures by name."""
+"""Key frequencies, the reference of a run, and the registry of measures by name."""
 
 import contextlib
 import functools
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsIndex, TypeVar
 
-from grokinterp.errors import ConfigError, MissingNeedError, nearest
+from grokinterp.errors import ConfigError, nearest
 from grokinterp.measures.fourier import n_frequencies
 from grokinterp.measures.snapshot import Snapshot
 
-NO_READOUT = "the way from the neurons to the logits is not linear here"
+NO_READOUT = "the path from the neurons to the logits is not linear in this model"
 
 NEEDS = ("logits", "grid", "weights", "gradients", "neurons", "attention", "split", "reference", "history")
 
-# Where modules of `package.module:function` may lie too; the command line looks where its user stands.
+# Extra folders to import `package.module:function` from; the command line adds the current directory.
 MEASURE_FOLDERS: list[str] = []
 
 Rule = Literal["cube_cosine", "neuron_clusters", "embedding_norm", "unembedding_power", "given"]
@@ -25,15 +25,17 @@ Rule = Literal["cube_cosine", "neuron_clusters", "embedding_norm", "unembedding_
 
 @dataclass(frozen=True)
 class KeyFrequencies:
-    """The frequencies that carry the generalizing circuit, and how they were found.
+    """The key frequencies K of a model: those that carry the generalizing circuit, and the rule that selected them.
+
+    Measures that take frequencies accept this object or plain integers.
 
     Attributes:
-        values: the frequencies k, ascending; w_k = 2 pi k / p.
-        rule: name of the rule, or `given`.
-        threshold: what a frequency's strength had to exceed.
-        step: checkpoint they were found at.
-        harmonics: (2k, k) for each key that is a weaker double of another key.
-        reason: why there are none, where there are none.
+        values: the frequencies k, ascending; w_k = 2 pi k / g on a group of order g.
+        rule: name of the rule that selected them; `given` if the caller chose them.
+        threshold: the level that a frequency's strength had to reach under that rule.
+        step: step of the checkpoint they were selected on.
+        harmonics: pairs (2k, k) in which the key frequency 2k is weaker than the key frequency k that it doubles.
+        reason: why there are no key frequencies; empty if there are some.
     """
 
     values: tuple[int, ...]
@@ -48,15 +50,22 @@ Frequencies = KeyFrequencies | Sequence[SupportsIndex] | SupportsIndex
 
 
 def as_frequencies(frequencies: Frequencies, order: int) -> tuple[int, ...]:
-    """Plain, distinct, ascending frequencies in 1 .. floor(order / 2).
+    """Converts frequencies in any accepted form to distinct integers in ascending order.
+
+    >>> as_frequencies([5, 2, 2], order=11)
+    (2, 5)
+
+    Args:
+        frequencies: `KeyFrequencies`, a sequence of integers, or one integer.
+        order: the order g of the group.
 
     Raises:
-        ConfigError: a frequency outside of that range.
+        ConfigError: a frequency is outside 1 .. floor(g / 2).
     """
     if isinstance(frequencies, KeyFrequencies):
         frequencies = frequencies.values
-    given = (frequencies,) if isinstance(frequencies, SupportsIndex) else frequencies
-    values = tuple(sorted({int(k) for k in given}))
+    numbers = (frequencies,) if isinstance(frequencies, SupportsIndex) else frequencies
+    values = tuple(sorted({int(k) for k in numbers}))
     wrong = [k for k in values if not 1 <= k <= n_frequencies(order)]
     if wrong:
         raise ConfigError(f"frequencies of Z_{order} lie in 1 .. {n_frequencies(order)}; given: {wrong}")
@@ -65,14 +74,14 @@ def as_frequencies(frequencies: Frequencies, order: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Reference:
-    """What measures need from another step than their own.
+    """The information that measures need from a step other than their own.
 
     Attributes:
-        frequencies: the key frequencies measures use: those of the last checkpoint, or of the one asked for.
-        generalizes: whether accuracy on the evaluation pairs was at least 0.9 there; None where unknown.
-        union: keys at any checkpoint from T_grok(0.95) on, those of the reference included.
-        lost: keys at T_grok(0.95) that are keys no longer at the reference.
-        by_rule: what each rule says at the reference step.
+        frequencies: the key frequencies that measures use: those of the reference step, by default the last checkpoint.
+        generalizes: whether accuracy on the evaluation pairs was at least 0.9 at the reference step; None if unknown.
+        union: frequencies that are key at any checkpoint from T_grok(0.95) on, including those of the reference step.
+        lost: frequencies that are key at T_grok(0.95) but no longer at the reference step.
+        by_rule: the key frequencies at the reference step under each rule.
     """
 
     frequencies: KeyFrequencies
@@ -84,13 +93,13 @@ class Reference:
 
 @dataclass(frozen=True)
 class Column:
-    """One column that a measure gives: of the timeline, or of the table over frequencies.
+    """One column that a measure contributes to the timeline, or to the table by step and frequency.
 
     Attributes:
-        name: of the column.
-        definition: what the number means, for the report.
-        options: what the measure is called with for it.
-        per_frequency: whether it is a tensor over frequencies, for the table by step and k.
+        name: name of the column.
+        definition: one phrase that defines the number, shown in the terminal and in the report.
+        options: keyword arguments that the measure is called with for this column.
+        per_frequency: True if the measure returns a tensor over frequencies, for the table by step and frequency.
     """
 
     name: str
@@ -101,8 +110,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Measure:
-    """A registered measure: `function(snapshot[, frequencies], **options)` to a number, a dataclass of numbers, a
-    dict of numbers, or a tensor over frequencies."""
+    """A registered measure.
+
+    Attributes:
+        name: unique name.
+        function: `function(snapshot[, frequencies], **options)`; returns a number, a dataclass or dict of numbers, or
+            a tensor over frequencies.
+        needs: what it needs from a snapshot, from `NEEDS`.
+        version: version of the definition; cached values of other versions are recomputed.
+        columns: the columns it contributes.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -112,6 +129,7 @@ class Measure:
 
     @property
     def uses_reference(self) -> bool:
+        """Whether the function takes the key frequencies as its second argument."""
         return "reference" in self.needs
 
 
@@ -122,7 +140,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def measure(
     name: str, *, needs: Sequence[str] = ("logits",), version: int = 1, columns: Sequence[Column] = ()
 ) -> Callable[[_Function], _Function]:
-    """Registers a function as a measure, so that `analyze` finds it by name and checks what it needs.
+    """Decorator that registers a function as a measure, so that `analyze` finds it by name and checks its needs.
 
     >>> @measure("largest_logit", needs=("logits",))
     ... def largest_logit(snapshot: Snapshot) -> float:
@@ -130,13 +148,16 @@ def measure(
     ...     return snapshot.logits.max().item()
 
     Args:
-        name: unique name; also the column's, unless `columns` says more.
-        needs: from NEEDS; with `reference` the function gets the key frequencies as its second argument.
-        version: to be raised with each change of the definition, so that no stored value outlives it.
-        columns: the columns it gives, where it is not the one called `name`.
+        name: unique name of the measure, and of its column unless `columns` says otherwise.
+        needs: what the function needs, from `NEEDS`; with `reference` it takes the key frequencies as second argument.
+        version: version of the definition; raise it with every change, so that cached values are recomputed.
+        columns: the columns it contributes; by default one, defined by the first paragraph of the docstring.
+
+    Returns:
+        The decorator. The decorated function raises MissingNeedError if its snapshot lacks something in `needs`.
 
     Raises:
-        ConfigError: an unknown need, or the name of one of grokinterp's own measures.
+        ConfigError: an unknown need, or the name of a built-in measure.
     """
     unknown = set(needs) - set(NEEDS)
     if unknown:
@@ -145,34 +166,30 @@ def measure(
     def register(function: _Function) -> _Function:
         @functools.wraps(function)
         def checked(snapshot: Snapshot, *args: Any, **options: Any) -> Any:
-            for need in needs:
-                reason = snapshot.lacks(need)
-                if reason is not None:
-                    raise MissingNeedError(name, need, reason)
+            snapshot.require(name, *needs)
             return function(snapshot, *args, **options)
 
-        taken = _REGISTER.get(name)
-        own = taken is not None and inspect.unwrap(taken.function).__module__.startswith("grokinterp.")
-        if own or name == "key_frequencies" or name.endswith("_union"):
-            raise ConfigError(f"the name {name!r} is a measure of grokinterp's own: choose another")
+        previous = _REGISTER.get(name)
+        built_in = previous is not None and inspect.unwrap(previous.function).__module__.startswith("grokinterp.")
+        if built_in or name == "key_frequencies" or name.endswith("_union"):
+            raise ConfigError(f"{name!r} is reserved for a built-in measure: choose another name")
         summary = (inspect.getdoc(function) or name).split("\n\n")[0].replace("\n", " ")
-        given = tuple(columns) or (Column(name, summary),)
-        _REGISTER[name] = Measure(name, checked, tuple(needs), version, given)
+        _REGISTER[name] = Measure(name, checked, tuple(needs), version, tuple(columns) or (Column(name, summary),))
         return checked  # pyright: ignore[reportReturnType]
 
     return register
 
 
 def registered() -> dict[str, Measure]:
-    """All measures by name."""
+    """All registered measures by name."""
     return dict(_REGISTER)
 
 
 @contextlib.contextmanager
 def _importable(folders: list[str]) -> Iterator[None]:
-    """Lets modules in some folders be imported, after all others; not for longer than it takes.
+    """Makes modules in some folders importable, after all other modules, for the duration of the context.
 
-    What else is imported later is not to be taken from there: the folder may be a stranger's.
+    Only for its duration: the current directory may belong to someone else, and later imports must not read from it.
     """
     before = list(sys.path)
     sys.path.extend(folders)
@@ -182,32 +199,42 @@ def _importable(folders: list[str]) -> Iterator[None]:
         sys.path[:] = before
 
 
-def find_measure(what: str | Callable[..., Any]) -> Measure:
-    """A measure by name, by `package.module:function`, or by the function itself.
+def find_measure(name_or_function: str | Callable[..., Any]) -> Measure:
+    """Finds a measure by its name, by `package.module:function`, or by the function itself.
+
+    A function that is not registered yet is registered under its own name.
+
+    >>> find_measure("loss").columns[0].definition
+    'mean cross entropy in nats, over all inputs'
 
     Raises:
-        ConfigError: nothing of that name.
+        ConfigError: there is no such measure, or it cannot be imported.
     """
-    if callable(what):
-        for known in _REGISTER.values():
-            if what in (known.function, inspect.unwrap(known.function)):
-                return known
-        name = getattr(what, "__name__", "")
-        if not name:
-            raise ConfigError(f"{what!r} has no name to call its column by: define it with def, or use @measure")
-        measure(name)(what)
+    if callable(name_or_function):
+        return _measure_of(name_or_function)
+    name = name_or_function
+    if name in _REGISTER:
         return _REGISTER[name]
-    if what in _REGISTER:
-        return _REGISTER[what]
-    if ":" not in what:
-        raise ConfigError(f"measure {what!r} is not known: {nearest(what, _REGISTER)}")
-    module_name, _, function_name = what.partition(":")
+    if ":" not in name:
+        raise ConfigError(f"measure {name!r} is not known: {nearest(name, _REGISTER)}")
+    module_name, _, function_name = name.partition(":")
     try:
         with _importable(MEASURE_FOLDERS):
-            module = importlib.import_module(module_name)
-        found = getattr(module, function_name)
-        if not callable(found):
-            raise ConfigError(f"measure {what!r} is no function")
-        return find_measure(found)
+            function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"measure {what!r} cannot be imported: {error}; give package.module:function") from None
+        raise ConfigError(f"measure {name!r} cannot be imported: {error}; give package.module:function") from None
+    if not callable(function):
+        raise ConfigError(f"measure {name!r} is not a function")
+    return _measure_of(function)
+
+
+def _measure_of(function: Callable[..., Any]) -> Measure:
+    """The measure that a function is registered as, registering it first if needed."""
+    for entry in _REGISTER.values():
+        if function in (entry.function, inspect.unwrap(entry.function)):
+            return entry
+    name = getattr(function, "__name__", "")
+    if not name:
+        raise ConfigError(f"{function!r} has no name for its column: define it with def, or use @measure")
+    measure(name)(function)
+    return _REGISTER[name]

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from grokinterp.measures.base import Column, Frequencies, as_frequencies, measure
 from grokinterp.measures.fourier import angles, frequency_parts, n_frequencies
-from grokinterp.measures.scores import centred_squares_by_input
-from grokinterp.measures.snapshot import Snapshot, Undefined
+from grokinterp.measures.scores import centered_squares_by_input
+from grokinterp.measures.snapshot import Snapshot, Undefined, rows_of
 
 
 @dataclass(frozen=True)
 class CosineFit:
-    """How much of the class-centred logits is cos w_k(a+b-c), and, as a noise floor, sin w_k(a+b-c).
+    """Projections of the class-centered logits on cos w_k(a+b-c) and, as a noise floor, on sin w_k(a+b-c).
 
     Attributes:
-        coefficient: `[k]`, beta_k: the least-squares amplitude of cos w_k(a+b-c), in logits.
+        coefficient: `[k]`, beta_k, the least-squares amplitude of cos w_k(a+b-c), in logits.
         cosine: `[k]`, cosine similarity with cos w_k(a+b-c).
-        sine: `[k]`, cosine similarity with sin w_k(a+b-c); 0 for the Nyquist frequency, which has none.
-        has_sine: `[k]`.
+        sine: `[k]`, cosine similarity with sin w_k(a+b-c); 0 for the Nyquist frequency, whose sine is zero.
+        has_sine: `[k]`, False for the Nyquist frequency.
     """
 
     coefficient: Float[Tensor, " k"]
@@ -31,16 +31,16 @@ class CosineFit:
 
 
 def fit_cosines(sums: Float[Tensor, "g c"], n: int, norm: Float[Tensor, ""], classes: Int[Tensor, " g"]) -> CosineFit:
-    """Projects the class-centred logits of some pairs on cos and sin w_k(a+b-c), for every frequency.
+    """Projects the class-centered logits of some pairs on cos and sin w_k(a+b-c), for every frequency.
 
-    cos w_k(a+b-c) depends on the pair through a+b alone, so the logits enter as their sum over the pairs of each sum
-    class, of which only the sums along the diagonals c = a+b-m count.
+    cos w_k(a+b-c) depends on the pair only through a+b, so the sum of the logits over the pairs of each sum class is
+    all that is needed; of those sums, only the totals along the diagonals c = a+b-m count.
 
     Args:
-        sums: the logits, summed over the pairs of each sum class.
+        sums: `[g, c]`, the logits summed over the pairs of each sum class.
         n: number of pairs.
-        norm: of the pairs' class-centred logits.
-        classes: the classes in the group's order.
+        norm: Frobenius norm of the pairs' class-centered logits.
+        classes: `[g]`, the classes in the group's order.
     """
     order = len(classes)
     table = sums[:, classes]
@@ -56,28 +56,23 @@ def fit_cosines(sums: Float[Tensor, "g c"], n: int, norm: Float[Tensor, ""], cla
     return CosineFit((cos @ means) / cos_square, n * (cos @ means) / (cos_norm * norm), sine, has_sine)
 
 
-def centred_norm(snapshot: Snapshot, pairs: str) -> Float[Tensor, ""]:
-    """Norm of the logits of `all` or of the `held_out` pairs, centred over the classes of the task's group."""
+def centered_norm(snapshot: Snapshot, pairs: Literal["all", "held_out"]) -> Float[Tensor, ""]:
+    """Norm of the logits of some pairs of the grid, centered over the classes of the task's group."""
 
     def squares() -> Tensor:
-        group = snapshot.task.group
-        assert group is not None
-        classes = group.classes[: group.order]
-        whole = len(classes) == snapshot.logits.shape[1]  # in whatever order
-        logits = snapshot.logits if whole else snapshot.logits[:, classes]
-        return centred_squares_by_input(logits)
+        classes = snapshot.pair_grid.classes
+        every_class = len(classes) == snapshot.logits.shape[1]  # their order does not matter
+        return centered_squares_by_input(snapshot.logits if every_class else snapshot.logits[:, classes])
 
-    return snapshot.remember("centred_squares", squares)[snapshot.inside(pairs)].sum().sqrt()
+    return snapshot.remember("centered_squares", squares)[snapshot.grid_mask(pairs)].sum().sqrt()
 
 
 def cosine_fit(snapshot: Snapshot, pairs: Literal["all", "held_out"]) -> CosineFit:
-    """The fit to `all` or to the `held_out` pairs of the grid."""
-    group = snapshot.task.group
-    assert group is not None
+    """The fit to `all` or to the `held_out` pairs of the grid, computed once."""
 
     def fit() -> CosineFit:
         sums, counts = snapshot.class_sums(pairs)
-        return fit_cosines(sums, int(counts.sum()), centred_norm(snapshot, pairs), group.classes[: group.order])
+        return fit_cosines(sums, int(counts.sum()), centered_norm(snapshot, pairs), snapshot.pair_grid.classes)
 
     return snapshot.remember(("cosine_fit", pairs), fit)
 
@@ -92,9 +87,27 @@ def cosine_fit(snapshot: Snapshot, pairs: Literal["all", "held_out"]) -> CosineF
     ),
 )
 def cosine_coefficients(snapshot: Snapshot) -> Float[Tensor, " k"]:
-    """Least-squares amplitude beta_k, in logits, of cos w_k(a+b-c), for each frequency, over all pairs.
+    """Least-squares amplitude beta_k of cos w_k(a+b-c) in the logits, for each frequency, over all pairs.
 
-    Nanda et al. 2023 (section 4.2) scale it by the norm of the cosine cube instead: <L, q_k> = beta_k p sqrt(p/2).
+    >>> from grokinterp.tasks import Task
+    >>> a, b, c = torch.meshgrid(*[torch.arange(7)] * 3, indexing="ij")
+    >>> logits = 20 * torch.cos(2 * torch.pi * 3 * (a + b - c) / 7)
+    >>> snapshot = Snapshot.from_logits(Task.modular_addition(p=7), logits)
+    >>> cosine_coefficients(snapshot).abs().round().tolist()
+    [0.0, 0.0, 20.0]
+
+    Args:
+        snapshot: a checkpoint of a task with a cyclic group.
+
+    Returns:
+        `[k]`, in logits, for k = 1 .. floor(g/2).
+
+    Raises:
+        MissingNeedError: the task has no cyclic group.
+
+    Source:
+        Nanda et al. 2023, section 4.2. They scale the coefficient by the norm of the cosine cube instead:
+        <L, q_k> = beta_k p sqrt(p/2).
     """
     return cosine_fit(snapshot, "all").coefficient
 
@@ -104,12 +117,27 @@ def cosine_coefficients(snapshot: Snapshot) -> Float[Tensor, " k"]:
     needs=("grid",),
     columns=(
         Column(
-            "cosine_similarity", "cosine similarity of the class-centred logits with cos w_k(a+b-c)", per_frequency=True
+            "cosine_similarity",
+            "cosine similarity of the class-centered logits with cos w_k(a+b-c), over all pairs",
+            per_frequency=True,
         ),
     ),
 )
 def cosine_similarities(snapshot: Snapshot) -> Float[Tensor, " k"]:
-    """Cosine similarity of the class-centred logits with cos w_k(a+b-c) over all pairs (Chughtai et al. 2023)."""
+    """Cosine similarity of the class-centered logits with cos w_k(a+b-c), for each frequency, over all pairs.
+
+    Args:
+        snapshot: a checkpoint of a task with a cyclic group.
+
+    Returns:
+        `[k]`, from -1 to 1, for k = 1 .. floor(g/2).
+
+    Raises:
+        MissingNeedError: the task has no cyclic group.
+
+    Source:
+        Chughtai et al. 2023.
+    """
     return cosine_fit(snapshot, "all").cosine
 
 
@@ -117,25 +145,44 @@ def cosine_similarities(snapshot: Snapshot) -> Float[Tensor, " k"]:
     "logit_variance_explained",
     needs=("grid", "reference"),
     columns=(
-        Column("logit_variance_explained", "share of the logits' variance over pairs on the key frequencies of a + b"),
+        Column(
+            "logit_variance_explained",
+            "fraction of the variance of the logits over pairs that lies on the key frequencies of a + b",
+        ),
     ),
 )
 def logit_variance_explained(snapshot: Snapshot, frequencies: Frequencies) -> float:
-    """|P_K(L - mean L)|^2 / |L - mean L|^2, means over pairs (Nanda et al. 2023, section 4.2)."""
-    group = snapshot.task.group
-    assert group is not None
-    keys = as_frequencies(frequencies, group.order)
+    """Fraction of the variance of the logits over pairs that lies on the key frequencies of a + b.
+
+    |P_K(L - mean L)|^2 / |L - mean L|^2, where the mean is over pairs and P_K projects, over pairs and separately for
+    each output, on cos w_k(a+b) and sin w_k(a+b) for k in K.
+
+    Args:
+        snapshot: a checkpoint of a task with a cyclic group.
+        frequencies: the key frequencies K.
+
+    Returns:
+        From 0 to 1; `Undefined` without key frequencies or if the logits are constant.
+
+    Raises:
+        MissingNeedError: the task has no cyclic group.
+        ConfigError: a frequency is out of range.
+
+    Source:
+        The notebook of Nanda et al. 2023. Their section 4.2 reports another quantity, the variance explained by a
+        least-squares fit of sum_k alpha_k cos w_k(a+b-c).
+    """
+    keys = as_frequencies(frequencies, snapshot.pair_grid.order)
     if not keys:
         return Undefined("no key frequencies")
     total, norm = snapshot.remember("spread", lambda: _spread(snapshot))
-    if total <= (1e-12 * norm) ** 2:  # what rounding leaves of a constant
+    if total <= (1e-12 * norm) ** 2:  # rounding error of a constant
         return Undefined("constant logits")
     part = frequency_parts(snapshot.logit_averages, keys).sum(dim=0)
-    return group.order * part.square().sum().item() / total  # each sum class holds g pairs
+    return snapshot.pair_grid.order * part.square().sum().item() / total  # each sum class holds g pairs
 
 
 def _spread(snapshot: Snapshot) -> tuple[float, float]:
-    """|L - mean L|^2 and |L| over the pairs of the grid, means over pairs."""
-    inside = snapshot.inside("all")
-    logits = snapshot.logits if bool(inside.all()) else snapshot.logits[inside]
+    """|L - mean L|^2 and |L| over the pairs of the grid; the mean is over pairs."""
+    logits = rows_of(snapshot.logits, snapshot.grid_mask("all"))
     return (logits - logits.mean(dim=0)).square().sum().item(), logits.norm().item()

@@ -6,80 +6,93 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.errors import MissingNeedError
 from grokinterp.measures.fourier import class_sums, component_frequencies, n_frequencies, real_dft
-from grokinterp.measures.snapshot import Snapshot
+from grokinterp.measures.snapshot import Snapshot, rows_of
 
 
 def neuron_averages(snapshot: Snapshot) -> Float[Tensor, "g m"]:
-    """The mean activations of each sum class a + b, in the order of the task's group."""
-    sums, group = snapshot.task.sum_class, snapshot.task.group
-    assert snapshot.neurons is not None
-    assert sums is not None
-    assert group is not None
-    inside = snapshot.inside("all")
-    neurons = snapshot.neurons if bool(inside.all()) else snapshot.neurons[inside]
-    return class_sums(neurons, sums[inside], group.order) / group.order
+    """`[g, m]`, the mean activations of each sum class, in the order of the task's group.
+
+    Raises:
+        MissingNeedError: the snapshot has no neurons, or the task has no cyclic group.
+    """
+    grid, mask = snapshot.pair_grid, snapshot.grid_mask("all")
+    return class_sums(rows_of(snapshot.activations.neurons, mask), grid.sums[mask], grid.order) / grid.order
 
 
 @dataclass(frozen=True)
 class NeuronFrequencies:
-    """Which frequency each neuron of the last layer responds to.
+    """The frequency that each neuron of the last layer responds to.
 
     Attributes:
-        frequency: `[m]`, the best frequency of each; 0 for a neuron that is constant over the pairs.
-        explained: `[m]`, the share of its variance on that frequency's eight components.
+        frequency: `[m]`, the frequency that explains most of each neuron's variance; 0 for a neuron that is constant
+            over the pairs.
+        explained: `[m]`, the fraction of the neuron's variance on the eight Fourier components of that frequency.
     """
 
     frequency: Int[Tensor, " m"]
     explained: Float[Tensor, " m"]
 
     def clusters(self, threshold: float = 0.85) -> dict[int, int]:
-        """Number of neurons of which a frequency explains at least `threshold`, by frequency."""
-        found = self.frequency[(self.explained >= threshold) & (self.frequency > 0)]
-        values, counts = found.unique(return_counts=True)
+        """The number of neurons of each frequency, counting those with at least `threshold` of their variance on it."""
+        clustered = self.frequency[(self.explained >= threshold) & (self.frequency > 0)]
+        values, counts = clustered.unique(return_counts=True)
         return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def neuron_frequencies(snapshot: Snapshot) -> NeuronFrequencies:
-    """The share of each neuron's variance on products of {1, cos w_k, sin w_k}(a) and (b) (Nanda et al. 2023, 4.3).
+    """The fraction of each neuron's variance on products of {1, cos w_k, sin w_k}(a) and (b), and the best k.
 
-    The products of a wave of a and a wave of b span what cos and sin of w_k(a+b) and of w_k(a-b) do, so sums over
-    lines of the grid hold all eight components.
+    >>> from grokinterp.measures import Activity
+    >>> from grokinterp.tasks import Task
+    >>> task = Task.modular_addition(p=11)
+    >>> a, b = task.inputs.double().T * 2 * torch.pi / 11
+    >>> neurons = torch.stack([torch.cos(3 * (a + b)), torch.cos(5 * a)], dim=1)
+    >>> snapshot = Snapshot(task, torch.zeros(121, 11).double(), activity=lambda: Activity(neurons))
+    >>> neuron_frequencies(snapshot).clusters()
+    {3: 1, 5: 1}
+
+    Products of a wave of a and a wave of b span cos and sin of w_k(a+b) and of w_k(a-b). So the sums over the lines of
+    the grid with constant a+b, a-b, a or b hold all eight components.
+
+    Args:
+        snapshot: a checkpoint with neurons, of a task with a cyclic group.
+
+    Returns:
+        Frequency and explained fraction of each of the m neurons.
 
     Raises:
-        MissingNeedError: no neurons, or no group behind the task.
+        MissingNeedError: the snapshot has no neurons, or the task has no cyclic group.
+
+    Source:
+        Nanda et al. 2023, section 4.3.
     """
-    for need in ("neurons", "grid"):
-        reason = snapshot.lacks(need)
-        if reason is not None:
-            raise MissingNeedError("neuron_frequencies", need, reason)
-    by_line, squares = _line_sums(snapshot)
-    g = by_line.shape[1]
-    power = torch.stack([_power(table) for table in by_line])
+    snapshot.require("neuron_frequencies", "neurons", "grid")
+    line_sums, squares = _line_sums(snapshot.activations.neurons, snapshot.pair_grid.indices)
+    g = line_sums.shape[1]
+    power = torch.stack([_power(table) for table in line_sums])
     if g % 2 == 0:
         power[1, -1] = 0.0  # at the Nyquist frequency a+b and a-b give the same wave
-    total = squares - by_line[0].sum(dim=0).square() / g**2
-    alive = total > 1e-12 * max(total.max().item(), 1e-300)
-    explained, best = torch.where(alive, power.sum(dim=0) / g / total.clamp_min(1e-300), 0.0).max(dim=0)
-    return NeuronFrequencies(torch.where(alive, best + 1, 0), explained)
+    total = squares - line_sums[0].sum(dim=0).square() / g**2
+    varies = total > 1e-12 * max(total.max().item(), 1e-300)
+    explained, best = torch.where(varies, power.sum(dim=0) / g / total.clamp_min(1e-300), 0.0).max(dim=0)
+    return NeuronFrequencies(torch.where(varies, best + 1, 0), explained)
 
 
-def _line_sums(snapshot: Snapshot) -> tuple[Float[Tensor, "4 g m"], Float[Tensor, " m"]]:
+def _line_sums(
+    neurons: Float[Tensor, "n m"], indices: Int[Tensor, "g g"]
+) -> tuple[Float[Tensor, "4 g m"], Float[Tensor, " m"]]:
     """Each neuron summed over the pairs of each a+b, a-b, a and b; and the sum of its squares.
 
-    A constant is taken off each neuron first, so that the squares lose no digits to a large mean.
+    A constant is subtracted from each neuron first, so that a large mean does not cost digits of the squares.
     """
-    where, neurons = snapshot.task.grid_indices, snapshot.neurons
-    assert where is not None
-    assert neurons is not None
-    g, m = len(where), neurons.shape[1]
+    g, m = len(indices), neurons.shape[1]
     a, b = torch.arange(g)[:, None], torch.arange(g)[None, :]
     lines = [((a + b) % g).flatten(), ((a - b) % g).flatten(), (a + 0 * b).flatten(), (0 * a + b).flatten()]
     sums, squares = torch.zeros(4, g, m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
-    constant = neurons[where[0]].double().mean(dim=0)
-    for pairs in torch.arange(g * g).split(512):  # so that what is converted to float64 stays in the cache
-        part = neurons[where.flatten()[pairs]].double() - constant
+    constant = neurons[indices[0]].double().mean(dim=0)
+    for pairs in torch.arange(g * g).split(512):  # small enough for the float64 copies to stay in the cache
+        part = neurons[indices.flatten()[pairs]].double() - constant
         for table, line in zip(sums, lines, strict=True):
             table.index_add_(0, line[pairs], part)
         squares += part.square_().sum(dim=0)
@@ -87,7 +100,7 @@ def _line_sums(snapshot: Snapshot) -> tuple[Float[Tensor, "4 g m"], Float[Tensor
 
 
 def _power(table: Float[Tensor, "g m"]) -> Float[Tensor, "k m"]:
-    """Each column's power at each frequency k = 1 .. floor(g/2)."""
+    """The power of each column at each frequency k = 1 .. floor(g/2)."""
     g = len(table)
     power = torch.zeros(n_frequencies(g) + 1, table.shape[1], dtype=torch.float64)
     return power.index_add(0, component_frequencies(g), real_dft(table).square())[1:]

@@ -1,4 +1,4 @@
-"""Norms of the weights, in float64: of trained parameters only, since a frozen one has no part in the dynamics."""
+"""Norms of the weights, in float64, over the parameters that training changes; frozen parameters do not count."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from grokinterp.measures.snapshot import Snapshot
 
 
 def squares_by_parameter(snapshot: Snapshot) -> dict[str, float]:
-    """The sum of squares of each parameter that was trained, in float64."""
+    """The sum of squares of each trained parameter, by name, in float64."""
     weights = snapshot.weights or {}
     names = weights if snapshot.trained is None else snapshot.trained
     return snapshot.remember("squares", lambda: {n: weights[n].double().square().sum().item() for n in names})
@@ -24,13 +24,26 @@ def _total(squares: Iterable[float]) -> float:
     columns=(Column("weight_norm", "L2 norm of all trained parameters"),),
 )
 def weight_norm(snapshot: Snapshot) -> float:
-    """L2 norm of all trained parameters together."""
+    """L2 norm of all trained parameters together.
+
+    >>> from grokinterp.tasks import Task
+    >>> weights = {"embed.W_E": torch.tensor([[3.0]]), "unembed.W_U": torch.tensor([[4.0]])}
+    >>> weight_norm(Snapshot.from_logits(Task.modular_addition(p=5), torch.zeros(25, 5), weights=weights))
+    5.0
+
+    Raises:
+        MissingNeedError: the snapshot has no weights.
+    """
     return sum_of_squares(snapshot) ** 0.5
 
 
 @measure("weight_rms", needs=("weights",))
 def weight_rms(snapshot: Snapshot) -> float:
-    """Root mean square of all trained parameters (Manir and Rupa 2026, Table 7)."""
+    """Root mean square of all trained parameters (Manir and Rupa 2026, Table 7).
+
+    Raises:
+        MissingNeedError: the snapshot has no weights, or none of them is trained.
+    """
     count = sum(_counts(snapshot).values())
     if not count:
         raise MissingNeedError("weight_rms", "weights", "no parameter of the model is trained")
@@ -39,7 +52,11 @@ def weight_rms(snapshot: Snapshot) -> float:
 
 @measure("sum_of_squares", needs=("weights",))
 def sum_of_squares(snapshot: Snapshot) -> float:
-    """Sum of the squares of all trained parameters (Nanda et al. 2023, Figure 7)."""
+    """Sum of the squares of all trained parameters (Nanda et al. 2023, Figure 7).
+
+    Raises:
+        MissingNeedError: the snapshot has no weights.
+    """
     return _total(squares_by_parameter(snapshot).values())
 
 
@@ -49,7 +66,11 @@ def _counts(snapshot: Snapshot) -> dict[str, int]:
 
 
 def parameter_group(name: str) -> str:
-    """The group a parameter is counted in: `embed`, `pos_embed`, `blocks.0.attn`, `layers.1`, `unembed`, ..."""
+    """The part of the model that a parameter belongs to.
+
+    >>> [parameter_group(name) for name in ("embed.W_E", "blocks.0.attn.W_Q", "layers.1.ln.w")]
+    ['embed', 'blocks.0.attn', 'layers.1']
+    """
     parts = name.split(".")
     return ".".join(parts[:3]) if parts[0] == "blocks" else ".".join(parts[:2]) if parts[0] == "layers" else parts[0]
 
@@ -60,7 +81,11 @@ def parameter_group(name: str) -> str:
     columns=(Column("group_norm", "L2 norm of the trained parameters of one part of the model"),),
 )
 def group_norms(snapshot: Snapshot) -> dict[str, float]:
-    """L2 norm of the trained parameters of each part of the model, by the part's name."""
+    """L2 norm of the trained parameters of each part of the model (`embed`, `blocks.0.attn`, `layers.1`, ...).
+
+    Raises:
+        MissingNeedError: the snapshot has no weights.
+    """
     groups: dict[str, list[float]] = {}
     for name, squares in squares_by_parameter(snapshot).items():
         groups.setdefault(parameter_group(name), []).append(squares)
@@ -73,7 +98,11 @@ def group_norms(snapshot: Snapshot) -> dict[str, float]:
     columns=(Column("group_rms", "root mean square of the trained parameters of one part of the model"),),
 )
 def group_rms(snapshot: Snapshot) -> dict[str, float]:
-    """Root mean square of the trained parameters of each part of the model, by the part's name."""
+    """Root mean square of the trained parameters of each part of the model (`embed`, `blocks.0.attn`, ...).
+
+    Raises:
+        MissingNeedError: the snapshot has no weights.
+    """
     norms = group_norms(snapshot)
     counts = dict.fromkeys(norms, 0)
     for name, count in _counts(snapshot).items():

@@ -1,10 +1,13 @@
-"""Restricted and excluded loss: what the key frequencies alone can do, and what is left without them.
+"""Restricted loss (from the key frequencies alone) and excluded loss (without them), and their cross-fitted forms.
 
-Nanda et al. 2023 (arXiv:2301.05217), section 5.1. P_K projects, over pairs and separately for every output, on
-cos w_k(a+b) and sin w_k(a+b), k in K. Restricted logits are P_K L plus each output's mean; excluded logits L - P_K L.
-Both depend on the pair through a + b alone, so a g x c table holds them. The `_novel` forms fit the projection on
-pairs the model has not seen (nor their mirrors) and evaluate it on training pairs: in-sample, memorized logits leak
-into the projection.
+Nanda et al. 2023 (arXiv:2301.05217), section 5.1. P_K projects the logits L, over pairs and separately for every
+output, on cos w_k(a+b) and sin w_k(a+b) for k in K. Restricted logits are P_K L plus the mean of each output over
+pairs; excluded logits are L - P_K L. The projection depends on the pair only through a + b, so a table of size g x c
+holds it.
+
+The projection averages over training pairs too, so memorized logits leak into it. The `_novel` forms avoid this: they
+fit the projection on held-out pairs (neither the pair nor its mirror is in the training set) and evaluate it on
+training pairs.
 """
 
 import math
@@ -31,17 +34,20 @@ from grokinterp.tasks import SumClasses
 
 Level = Literal["logit", "neuron"]
 
+_NO_KEYS = "no key frequencies"
+_REFERENCE_KEYS = "the key frequencies of the reference step"
 
-def _prepared(
+
+def _prepare(
     logits: Tensor, labels: Tensor, sums: Tensor, frequencies: Frequencies, mask: Tensor | None
 ) -> tuple[Tensor, tuple[int, ...], Tensor, Tensor, Tensor]:
-    """Averages by sum class, keys, and labels, sums and pairs that count, all where the logits are."""
+    """Averages by sum class, keys, labels, sums and the mask of pairs to evaluate, on the device of the logits."""
     labels, sums = labels.to(logits.device), sums.to(logits.device)
-    inside = sums >= 0  # products with zero are outside of the group's grid
+    in_grid = sums >= 0  # products with zero lie outside the group's grid
     order = int(sums.max()) + 1
-    counts = torch.bincount(sums[inside], minlength=order)
-    table = class_sums(logits[inside].double(), sums[inside], order) / counts[:, None]
-    pairs = inside if mask is None else inside & mask.to(logits.device)
+    counts = torch.bincount(sums[in_grid], minlength=order)
+    table = class_sums(logits[in_grid].double(), sums[in_grid], order) / counts[:, None]
+    pairs = in_grid if mask is None else in_grid & mask.to(logits.device)
     return table, as_frequencies(frequencies, len(table)), labels, sums, pairs
 
 
@@ -54,14 +60,33 @@ def restricted_loss_from_logits(
 ) -> Float[Tensor, ""]:
     """Restricted loss as a differentiable scalar, for use inside a training loop.
 
+    >>> from grokinterp.tasks import Task
+    >>> task = Task.modular_addition(p=7)
+    >>> classes = torch.arange(7)
+    >>> logits = (9 * torch.cos(2 * torch.pi * 2 * (task.labels[:, None] - classes) / 7)).requires_grad_()
+    >>> value = restricted_loss_from_logits(logits, task.labels, task.sum_class, frequencies=2)
+    >>> value.backward()
+    >>> logits.grad.shape
+    torch.Size([49, 7])
+
     Args:
-        logits: of every pair of the grid.
-        labels: of the pairs.
-        sums: (a + b) mod p of the pairs; `task.sum_class` (-1 for pairs outside of the group's grid).
-        frequencies: the key frequencies.
-        mask: the pairs the loss is taken over; by default all.
+        logits: `[n, c]`, the logits of all inputs of the task.
+        labels: `[n]`, `task.labels`.
+        sums: `[n]`, `task.sum_class`, the sum class of each input: (a + b) mod p for addition; -1 for inputs outside
+            the grid of the group, which do not count.
+        frequencies: the key frequencies K.
+        mask: `[n]`, True for the pairs that the loss is averaged over; by default all.
+
+    Returns:
+        Scalar tensor in nats; NaN without key frequencies.
+
+    Raises:
+        ConfigError: a frequency is out of range.
+
+    Source:
+        Nanda et al. 2023, section 5.1.
     """
-    table, keys, labels, sums, pairs = _prepared(logits, labels, sums, frequencies, mask)
+    table, keys, labels, sums, pairs = _prepare(logits, labels, sums, frequencies, mask)
     if not keys:
         return logits.new_tensor(math.nan, dtype=torch.float64)
     restricted = frequency_parts(table, keys).sum(dim=0) + table.mean(dim=0)
@@ -75,16 +100,26 @@ def excluded_loss_from_logits(
     frequencies: Frequencies,
     mask: Bool[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Excluded loss (all frequencies given taken out together) as a differentiable scalar.
+    """Excluded loss, with all key frequencies removed together, as a differentiable scalar for a training loop.
 
     Args:
-        logits: of every pair of the grid.
-        labels: of the pairs.
-        sums: (a + b) mod p of the pairs; `task.sum_class` (-1 for pairs outside of the group's grid).
-        frequencies: the key frequencies.
-        mask: the pairs the loss is taken over, the training pairs in the paper; by default all.
+        logits: `[n, c]`, the logits of all inputs of the task.
+        labels: `[n]`, `task.labels`.
+        sums: `[n]`, `task.sum_class`, the sum class of each input: (a + b) mod p for addition; -1 for inputs outside
+            the grid of the group, which do not count.
+        frequencies: the key frequencies K.
+        mask: `[n]`, True for the pairs that the loss is averaged over; by default all, in the paper the training pairs.
+
+    Returns:
+        Scalar tensor in nats; NaN without key frequencies.
+
+    Raises:
+        ConfigError: a frequency is out of range.
+
+    Source:
+        Nanda et al. 2023, section 5.1.
     """
-    table, keys, labels, sums, pairs = _prepared(logits, labels, sums, frequencies, mask)
+    table, keys, labels, sums, pairs = _prepare(logits, labels, sums, frequencies, mask)
     if not keys:
         return logits.new_tensor(math.nan, dtype=torch.float64)
     part = frequency_parts(table, keys).sum(dim=0)
@@ -92,19 +127,24 @@ def excluded_loss_from_logits(
 
 
 def _key_part(snapshot: Snapshot, keys: tuple[int, ...], level: Level) -> Float[Tensor, "k g c"]:
-    """The part of the logits on each frequency, by sum class; at the neuron level, of what the neurons add to them."""
+    """The part of the logits on each frequency, by sum class; at the neuron level, of the neurons' linear contribution.
+
+    Raises:
+        ConfigError: no such level.
+        MissingNeedError: at the neuron level, the snapshot has no neurons or no linear path from them to the logits.
+    """
     if level == "logit":
         return frequency_parts(snapshot.logit_averages, keys)
     if level != "neuron":
         raise ConfigError(f"level {level!r} is not known: logit or neuron")
-    if snapshot.neurons is None or snapshot.neuron_logit_map is None:
+    if snapshot.neuron_logit_map is None:
         raise MissingNeedError("the neuron level", "neurons", snapshot.lacks("neurons") or NO_READOUT)
     return frequency_parts(neuron_averages(snapshot), keys) @ snapshot.neuron_logit_map.double()
 
 
 def _inputs(snapshot: Snapshot, subset: Subset) -> SumClasses:
     """The inputs of a subset that lie in the group's grid."""
-    snapshot.mask(subset)  # refuses a subset that is not known here
+    snapshot.mask(subset)  # raises if the subset is unknown
     return snapshot.task.sum_classes(subset)
 
 
@@ -115,27 +155,19 @@ def _mean(snapshot: Snapshot) -> Float[Tensor, " c"]:
 
 
 def _keys(snapshot: Snapshot, frequencies: Frequencies) -> tuple[int, ...]:
-    group = snapshot.task.group
-    assert group is not None
-    return as_frequencies(frequencies, group.order)
-
-
-_NO_KEYS = "no key frequencies"
+    return as_frequencies(frequencies, snapshot.pair_grid.order)
 
 
 @measure(
     "restricted_loss",
     needs=("grid", "reference"),
     columns=(
-        Column(
-            "restricted_loss",
-            "loss over all pairs of P_K L + mean L, the key frequencies of a + b and a constant alone",
-        ),
-        Column("restricted_loss_train", "loss over training pairs of P_K L + mean L", {"subset": "train"}),
-        Column("restricted_loss_test", "loss over test pairs of P_K L + mean L", {"subset": "test"}),
+        Column("restricted_loss", f"loss over all pairs when the logits keep only {_REFERENCE_KEYS} and their mean"),
+        Column("restricted_loss_train", "restricted loss over training pairs", {"subset": "train"}),
+        Column("restricted_loss_test", "restricted loss over test pairs", {"subset": "test"}),
         Column(
             "restricted_loss_neuron",
-            "restricted loss over all pairs with the last layer's neurons projected, not the logits",
+            "restricted loss over all pairs, projecting the neurons of the last layer instead of the logits",
             {"level": "neuron"},
         ),
     ),
@@ -148,17 +180,34 @@ def restricted_loss(
     level: Level = "logit",
     constant: bool = True,
 ) -> float:
-    """Loss when only the key frequencies of a + b and a constant per output are kept (Nanda et al. 2023, Figure 7).
+    """Loss when the logits keep only the key frequencies of a + b and their mean over pairs: CE(P_K L + mean L).
+
+    It falls when the generalizing circuit can solve the task, even while memorization still hides the circuit.
+
+    >>> from grokinterp.tasks import Task
+    >>> a, b, c = torch.meshgrid(*[torch.arange(31)] * 3, indexing="ij")
+    >>> logits = sum(20 * torch.cos(2 * torch.pi * k * (a + b - c) / 31) for k in (3, 7))
+    >>> snapshot = Snapshot.from_logits(Task.modular_addition(p=31), logits)
+    >>> f"{restricted_loss(snapshot, (3, 7)):.2g}", f"{restricted_loss(snapshot, 3):.2g}", f"{math.log(31):.2g}"
+    ('0.0026', '1', '3.4')
 
     Args:
-        snapshot: the checkpoint.
+        snapshot: a checkpoint of a task with a cyclic group.
         frequencies: the key frequencies K.
-        subset: the pairs the loss is taken over; the projection is always over all pairs.
-        level: `logit` projects the logits; `neuron` the last layer's activations, and adds the mean logits.
+        subset: the pairs to average the loss over; the projection always uses all pairs.
+        level: `logit` projects the logits; `neuron` projects the activations of the last layer and adds the mean
+            logits.
         constant: False leaves the mean out, which can change the loss by orders of magnitude.
 
     Returns:
-        Nats; NaN without key frequencies.
+        Nats; `Undefined` without key frequencies or if the subset is empty.
+
+    Raises:
+        MissingNeedError: the task has no cyclic group, the subset needs an unknown split, or the level needs neurons.
+        ConfigError: a frequency is out of range, or there is no such subset or level.
+
+    Source:
+        Nanda et al. 2023, section 5.1 and Figure 7.
     """
     keys = _keys(snapshot, frequencies)
     if not keys:
@@ -176,14 +225,12 @@ def restricted_loss(
     "excluded_loss",
     needs=("grid", "reference"),
     columns=(
-        Column(
-            "excluded_loss", "loss over training pairs of L - P_K L, the logits without the key frequencies of a + b"
-        ),
-        Column("excluded_loss_all", "loss over all pairs of L - P_K L", {"subset": "all"}),
-        Column("excluded_loss_test", "loss over test pairs of L - P_K L", {"subset": "test"}),
+        Column("excluded_loss", f"loss over training pairs when {_REFERENCE_KEYS} are removed from the logits"),
+        Column("excluded_loss_all", "excluded loss over all pairs", {"subset": "all"}),
+        Column("excluded_loss_test", "excluded loss over test pairs", {"subset": "test"}),
         Column(
             "excluded_loss_neuron",
-            "excluded loss over training pairs with the last layer's neurons projected, not the logits",
+            "excluded loss over training pairs, projecting the neurons of the last layer instead of the logits",
             {"level": "neuron"},
         ),
     ),
@@ -191,18 +238,34 @@ def restricted_loss(
 def excluded_loss(
     snapshot: Snapshot, frequencies: Frequencies, *, subset: Subset = "train", level: Level = "logit"
 ) -> float:
-    """Loss when the key frequencies of a + b are taken out, all together (Nanda et al. 2023, Figure 7).
+    """Loss when all key frequencies of a + b are removed from the logits together: CE(L - P_K L).
 
-    Values above ln p are no error: what is left can be confidently wrong.
+    It stays low while the network answers training pairs from memory, and rises when it comes to rely on the circuit.
+    Values above ln p are possible: the remaining logits can be confidently wrong.
+
+    >>> from grokinterp.tasks import Task
+    >>> a, b, c = torch.meshgrid(*[torch.arange(31)] * 3, indexing="ij")
+    >>> logits = 20 * torch.cos(2 * torch.pi * 7 * (a + b - c) / 31)
+    >>> snapshot = Snapshot.from_logits(Task.modular_addition(p=31, train_fraction=0.3), logits)
+    >>> round(excluded_loss(snapshot, 7), 4), round(math.log(31), 4)  # nothing is left: chance
+    (3.434, 3.434)
 
     Args:
-        snapshot: the checkpoint.
+        snapshot: a checkpoint of a task with a cyclic group.
         frequencies: the key frequencies K.
-        subset: the pairs the loss is taken over; the training pairs in the paper.
-        level: `logit` projects the logits; `neuron` the last layer's activations, the direct path being kept.
+        subset: the pairs to average the loss over; in the paper the training pairs.
+        level: `logit` projects the logits; `neuron` projects the activations of the last layer and keeps the direct
+            path to the logits.
 
     Returns:
-        Nats; NaN without key frequencies.
+        Nats; `Undefined` without key frequencies or if the subset is empty.
+
+    Raises:
+        MissingNeedError: the task has no cyclic group, the subset needs an unknown split, or the level needs neurons.
+        ConfigError: a frequency is out of range, or there is no such subset or level.
+
+    Source:
+        Nanda et al. 2023, section 5.1 and Figure 7.
     """
     keys = _keys(snapshot, frequencies)
     if not keys:
@@ -211,54 +274,72 @@ def excluded_loss(
     if not len(inputs.inputs):
         return Undefined(f"no {subset} pairs")
 
-    def losses(which: SumClasses) -> Tensor:
-        return cross_entropy_less_table(snapshot.logits, _key_part(snapshot, keys, level).sum(dim=0), which)
+    def losses(pairs: SumClasses) -> Tensor:
+        return cross_entropy_less_table(snapshot.logits, _key_part(snapshot, keys, level).sum(dim=0), pairs)
 
     if level == "neuron":
         return losses(inputs).mean().item()
 
-    def everywhere() -> Tensor:
-        whole = snapshot.task.sum_classes("all")
-        return torch.zeros(len(snapshot.logits), dtype=torch.float64).index_copy_(0, whole.inputs, losses(whole))
+    def losses_of_all_pairs() -> Tensor:
+        pairs = snapshot.task.sum_classes("all")
+        return torch.zeros(len(snapshot.logits), dtype=torch.float64).index_copy_(0, pairs.inputs, losses(pairs))
 
-    # Asked for over several subsets: computed once.
-    return snapshot.remember(("excluded", keys), everywhere)[inputs.inputs].mean().item()
+    # Several columns average these losses, each over its subset.
+    return snapshot.remember(("excluded", keys), losses_of_all_pairs)[inputs.inputs].mean().item()
 
 
 @measure(
     "excluded_loss_per_frequency",
     needs=("grid",),
     columns=(
-        Column("excluded_loss_k", "loss over training pairs with frequency k alone taken out", per_frequency=True),
+        Column(
+            "excluded_loss_k",
+            "loss over training pairs when only frequency k is removed from the logits",
+            per_frequency=True,
+        ),
     ),
 )
 def excluded_loss_per_frequency(
     snapshot: Snapshot, *, subset: Subset = "train", level: Level = "logit"
 ) -> Float[Tensor, " k"]:
-    """Loss with each frequency k = 1 .. floor(g/2) taken out alone (Nanda et al. 2023, appendix)."""
+    """Loss when one frequency of a + b is removed from the logits, for each frequency: CE(L - P_k L).
+
+    Args:
+        snapshot: a checkpoint of a task with a cyclic group.
+        subset: the pairs to average the loss over.
+        level: `logit` or `neuron`, as in `excluded_loss`.
+
+    Returns:
+        `[k]`, in nats, for k = 1 .. floor(g/2).
+
+    Raises:
+        MissingNeedError: the task has no cyclic group, the subset needs an unknown split, or the level needs neurons.
+        ConfigError: no such subset or level.
+
+    Source:
+        Nanda et al. 2023, appendix.
+    """
     return _losses_without_each(snapshot.logits, _all_parts(snapshot, level), _inputs(snapshot, subset))
 
 
 def _all_parts(snapshot: Snapshot, level: Level) -> Float[Tensor, "k g c"]:
-    group = snapshot.task.group
-    assert group is not None
-    frequencies = tuple(range(1, n_frequencies(group.order) + 1))
+    frequencies = tuple(range(1, n_frequencies(snapshot.pair_grid.order) + 1))
     return snapshot.remember(("parts", level), lambda: _key_part(snapshot, frequencies, level))
 
 
 def _losses_without_each(
     logits: Float[Tensor, "n c"], parts: Float[Tensor, "k g c"], inputs: SumClasses
 ) -> Float[Tensor, " k"]:
-    """Mean loss of some inputs, their logits less each part in turn.
+    """Mean loss of some inputs after each part in turn is subtracted from their logits.
 
-    sum_c exp(L_c - part_c) is a product of exp(L) and exp(-part) over classes: for all inputs of a sum class and all
-    parts at once one product of matrices, where each input's exponentials are computed once.
+    sum_c exp(L_c - part_c) is an inner product of exp(L) and exp(-part) over classes. One matrix product computes it
+    for all inputs of a sum class and all parts, and the exponentials of each input are computed only once.
     """
     k, g, c = parts.shape
     logits, sums, labels = logits[inputs.inputs], inputs.sums, inputs.labels
     wrong = logits.scatter(1, labels[:, None], -math.inf)
     largest = wrong.amax(dim=1, keepdim=True)
-    # Each sum class has room for as many inputs as the largest has: one batch of products.
+    # Pad every sum class to the size of the largest, for one batched product.
     powers = torch.zeros(g * inputs.width, c, dtype=torch.float64)
     powers[inputs.places] = wrong.sub_(largest).exp_()
     negative = torch.neg(parts.transpose(0, 1), out=torch.empty(g, k, c, dtype=torch.float64))
@@ -268,11 +349,10 @@ def _losses_without_each(
     total = totals.flatten(0, 1)[inputs.places]
     correct = logits.gather(1, labels[:, None]) - parts[:, sums, labels].T
     losses = softplus(largest + shift[sums] + total.log() - correct)
-    lost = ~(total > 1e-280)  # terms underflowed, or are not numbers: these the plain way
-    if lost.any():
-        for which in lost.any(dim=0).nonzero().flatten().tolist():
-            rows = lost[:, which]
-            losses[rows, which] = cross_entropy_by_input(logits[rows] - parts[which, sums[rows]], labels[rows])
+    inaccurate = ~(total > 1e-280)  # underflow or NaN: compute these losses directly
+    for i in inaccurate.any(dim=0).nonzero().flatten().tolist():
+        rows = inaccurate[:, i]
+        losses[rows, i] = cross_entropy_by_input(logits[rows] - parts[i, sums[rows]], labels[rows])
     return losses.mean(dim=0)
 
 
@@ -282,7 +362,7 @@ def _losses_without_each(
     columns=(
         Column(
             "restricted_loss_k",
-            "loss over all pairs with frequency k alone (and the constant) kept",
+            "loss over all pairs when the logits keep only frequency k and their mean",
             per_frequency=True,
         ),
     ),
@@ -290,17 +370,30 @@ def _losses_without_each(
 def restricted_loss_per_frequency(
     snapshot: Snapshot, *, subset: Subset = "all", level: Level = "logit"
 ) -> Float[Tensor, " k"]:
-    """Loss with each frequency k = 1 .. floor(g/2) and the constant alone kept."""
+    """Loss when the logits keep only one frequency of a + b and their mean, for each frequency: CE(P_k L + mean L).
+
+    Args:
+        snapshot: a checkpoint of a task with a cyclic group.
+        subset: the pairs to average the loss over.
+        level: `logit` or `neuron`, as in `restricted_loss`.
+
+    Returns:
+        `[k]`, in nats, for k = 1 .. floor(g/2).
+
+    Raises:
+        MissingNeedError: the task has no cyclic group, the subset needs an unknown split, or the level needs neurons.
+        ConfigError: no such subset or level.
+    """
     return cross_entropy_of_table(_all_parts(snapshot, level) + _mean(snapshot), _inputs(snapshot, subset))
 
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Least squares of each output on {1, cos w_k(a+b), sin w_k(a+b)} over held-out pairs.
+    """Least-squares fit of each output on {1, cos w_k(a+b), sin w_k(a+b)} over held-out pairs.
 
     Attributes:
-        constant: `[c]`, the constant of the fit.
-        part: `[g, c]`, its part on the key frequencies, by sum class.
+        constant: `[c]`, the constant term.
+        part: `[g, c]`, the part on the key frequencies, by sum class.
     """
 
     constant: Float[Tensor, " c"]
@@ -308,9 +401,9 @@ class CrossFit:
 
 
 def cross_fit(snapshot: Snapshot, keys: tuple[int, ...]) -> CrossFit | str:
-    """The fit, or the reason why there is none.
+    """The fit, or the reason why it cannot be made.
 
-    Pairs of one sum class have one row in the design, so they enter as their mean, weighted by their number.
+    Pairs of one sum class have the same row of the design matrix, so their mean enters, weighted by their number.
     """
     if not keys:
         return _NO_KEYS
@@ -318,29 +411,42 @@ def cross_fit(snapshot: Snapshot, keys: tuple[int, ...]) -> CrossFit | str:
     order = len(totals)
     theta = angles(order, keys)
     waves = torch.cat([theta.cos(), theta.sin()])
-    waves = waves[waves.square().sum(dim=1) > 1e-6]  # the Nyquist frequency has no sine
-    unknowns, learned = len(waves) + 1, int(counts.sum())
-    if learned < 4 * unknowns:
-        return f"{learned} held-out pairs are too few to fit {unknowns} coefficients"
+    waves = waves[waves.square().sum(dim=1) > 1e-6]  # the sine of the Nyquist frequency is zero
+    unknowns, n_pairs = len(waves) + 1, int(counts.sum())
+    if n_pairs < 4 * unknowns:
+        return f"{n_pairs} held-out pairs are too few to fit {unknowns} coefficients"
     design = torch.cat([torch.ones(1, order, dtype=torch.float64), waves]).T  # [g, unknowns]
-    seen = counts > 0
-    weight = counts[seen].sqrt()[:, None]
-    fitted = torch.linalg.lstsq(design[seen] * weight, totals[seen] / weight).solution
-    return CrossFit(fitted[0], design[:, 1:] @ fitted[1:])
+    nonempty = counts > 0
+    weight = counts[nonempty].sqrt()[:, None]
+    coefficients = torch.linalg.lstsq(design[nonempty] * weight, totals[nonempty] / weight).solution
+    return CrossFit(coefficients[0], design[:, 1:] @ coefficients[1:])
 
 
 @measure(
     "restricted_loss_novel",
     needs=("grid", "split", "reference"),
     columns=(
-        Column("restricted_loss_novel", "restricted loss over training pairs, its projection fitted on held-out pairs"),
+        Column(
+            "restricted_loss_novel", "restricted loss over training pairs, with the projection fitted on held-out pairs"
+        ),
     ),
 )
 def restricted_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float:
-    """Restricted loss, cross-fitted: the projection comes from held-out pairs, the loss is over training pairs.
+    """Cross-fitted restricted loss: the projection is fitted on held-out pairs and the loss is over training pairs.
+
+    Per output, least squares of the logits on {1, cos w_k(a+b), sin w_k(a+b)} for k in K over the held-out pairs (novel
+    pairs if the operation commutes) replaces the projection P_K, so memorized logits cannot leak into it.
+
+    Args:
+        snapshot: a checkpoint of a task with a cyclic group.
+        frequencies: the key frequencies K.
 
     Returns:
-        Nats; NaN without key frequencies, or with fewer held-out pairs than 4 (2|K| + 1).
+        Nats; `Undefined` without key frequencies, or with fewer held-out pairs than 4 (2|K| + 1).
+
+    Raises:
+        MissingNeedError: the task has no cyclic group, or the train/test split is unknown.
+        ConfigError: a frequency is out of range.
     """
     fit = cross_fit(snapshot, _keys(snapshot, frequencies))
     if isinstance(fit, str):
@@ -352,14 +458,27 @@ def restricted_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float
     "excluded_loss_novel",
     needs=("grid", "split", "reference"),
     columns=(
-        Column("excluded_loss_novel", "excluded loss over training pairs, its projection fitted on held-out pairs"),
+        Column(
+            "excluded_loss_novel", "excluded loss over training pairs, with the projection fitted on held-out pairs"
+        ),
     ),
 )
 def excluded_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float:
-    """Excluded loss, cross-fitted: the projection comes from held-out pairs, the loss is over training pairs.
+    """Cross-fitted excluded loss: the projection is fitted on held-out pairs and the loss is over training pairs.
+
+    Per output, least squares of the logits on {1, cos w_k(a+b), sin w_k(a+b)} for k in K over the held-out pairs (novel
+    pairs if the operation commutes) replaces the projection P_K, so memorized logits cannot leak into it.
+
+    Args:
+        snapshot: a checkpoint of a task with a cyclic group.
+        frequencies: the key frequencies K.
 
     Returns:
-        Nats; NaN without key frequencies, or with fewer held-out pairs than 4 (2|K| + 1).
+        Nats; `Undefined` without key frequencies, or with fewer held-out pairs than 4 (2|K| + 1).
+
+    Raises:
+        MissingNeedError: the task has no cyclic group, or the train/test split is unknown.
+        ConfigError: a frequency is out of range.
     """
     fit = cross_fit(snapshot, _keys(snapshot, frequencies))
     if isinstance(fit, str):

@@ -1,26 +1,27 @@
-"""Snapshot: one checkpoint of anyone's model, evaluated on every input, and what several measures read from it."""
+"""Snapshot: one checkpoint evaluated on every input, with the intermediate results that several measures share."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError, nearest
 from grokinterp.measures.fourier import class_sums
 from grokinterp.measures.scores import cross_entropy_by_input, hit_by_input, margin_by_input
-from grokinterp.tasks import Task
+from grokinterp.tasks import CyclicGroup, Task
 
 Subset = Literal["all", "train", "test", "mirror", "novel"]
+PairSet = Literal["all", "train", "held_out"]
 _Value = TypeVar("_Value")
 
 
 class Undefined(float):
-    """A NaN that says why: what a measure returns where its definition gives no number.
+    """A NaN with a reason. Measures return it where their definition gives no number.
 
     >>> value = Undefined("no key frequencies")
     >>> math.isnan(value), value.reason
@@ -37,12 +38,14 @@ class Undefined(float):
 
 @dataclass(frozen=True)
 class Activity:
-    """What a model computed on the way to its logits.
+    """The activations behind a model's logits, for all n inputs.
 
     Attributes:
-        neurons: `[n, m]`, the last layer's activations.
-        neuron_logit_map: `[m, c]`, what a unit of each adds to the logits; None where the way there is not linear.
-        attention: `[n, h, t]`, from the last position, of the last layer; None where there is none.
+        neurons: `[n, m]`, activations of the last layer's m neurons.
+        neuron_logit_map: `[m, c]`, how much one unit of each neuron adds to each logit; None if the path from the
+            neurons to the logits is not linear.
+        attention: `[n, h, t]`, attention patterns of the last layer's h heads from the last position; None if the
+            model has no attention.
     """
 
     neurons: Float[Tensor, "n m"]
@@ -61,19 +64,50 @@ class _Activations(Protocol):
     def attention(self) -> Tensor | None: ...
 
 
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """One checkpoint, evaluated on every input of its task. Made by `from_logits`, `from_model` or `run.snapshot`.
+@dataclass(frozen=True)
+class PairGrid:
+    """The inputs of a task that form the g x g grid of its cyclic group.
 
     Attributes:
-        task: what the logits are answers to.
-        logits: `[n, c]`, float64, one row an input of `task.inputs`, the class of `=` dropped.
-        step: number of updates made; None where unknown.
-        weights: named parameters, or None.
-        trained: names of the parameters that were trained; None: all of them.
-        forward: differentiable map from weights to logits `[n, >=c]`, or None.
-        activity: gives the neurons, what they add to the logits, and the attention, when first asked; or None.
-        checksum: SHA-256 of the files that it was read from; empty where it comes from elsewhere.
+        group: the group, with the orders of operands and classes in which the operation is addition mod g.
+        indices: `[g, g]`, position in `task.inputs` of the pair (left[i], right[j]).
+        sums: `[n]`, sum class (i + j) mod g of each input; -1 for inputs outside the grid (products with zero).
+    """
+
+    group: CyclicGroup
+    indices: Int[Tensor, "g g"]
+    sums: Int[Tensor, " n"]
+
+    @property
+    def order(self) -> int:
+        """The order g of the group."""
+        return self.group.order
+
+    @property
+    def classes(self) -> Int[Tensor, " g"]:
+        """The g classes that pairs in the grid have, in the group's order."""
+        return self.group.classes[: self.group.order]
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One checkpoint of a model, evaluated on every input of its task; every measure takes one.
+
+    Make one with `from_logits` or `from_model` for your own model, or with `run.snapshot(step)` for a saved run.
+
+    >>> snapshot = Snapshot.from_logits(Task.modular_addition(p=5), torch.zeros(5, 5, 5))
+    >>> snapshot.logits.shape, snapshot.losses.mean().exp().round()
+    (torch.Size([25, 5]), tensor(5., dtype=torch.float64))
+
+    Attributes:
+        task: the task, with inputs, labels and the train/test split.
+        logits: `[n, c]`, float64, one row for each input in `task.inputs`, without the column of the `=` token.
+        step: number of optimizer updates made; None if unknown.
+        weights: parameters by name; None if not available.
+        trained: names of the parameters that training changes; None means all.
+        forward: differentiable function from weights to logits `[n, >=c]`; None if not available.
+        activity: function that returns the `Activity` of the model, called once on first use; None if not available.
+        checksum: SHA-256 of the files that the snapshot was read from; empty if it was not read from a run.
     """
 
     task: Task
@@ -94,7 +128,7 @@ class Snapshot:
         weights: Mapping[str, Tensor] | None = None,
         step: int | None = None,
     ) -> "Snapshot":
-        """Anyone's model, by its answers.
+        """Makes a snapshot of any model from its logits.
 
         >>> task = Task.modular_addition(p=5)
         >>> Snapshot.from_logits(task, torch.zeros(5, 5, 5)).logits.shape
@@ -102,24 +136,27 @@ class Snapshot:
 
         Args:
             task: the task.
-            logits: `[n, >=c]` in the order of `task.inputs`, or `[p, p, >=c]` where every pair is an input; columns
-                after the first c (`=`) are dropped.
-            weights: named parameters, for the measures of weights.
-            step: number of updates made.
+            logits: `[n, >=c]`, rows in the order of `task.inputs`; or `[p, p, >=c]` if every pair is an input. Only
+                the first c columns count, so the column of the `=` token is dropped.
+            weights: parameters by name, for the measures that need weights.
+            step: number of optimizer updates made.
+
+        Returns:
+            The snapshot, on the CPU and in float64.
 
         Raises:
-            ConfigError: another shape, or not floating point.
+            ConfigError: the logits have another shape or are not floating point.
         """
         n, c = len(task.inputs), task.n_classes
-        given = tuple(logits.shape)
-        flat = logits.flatten(0, 1) if logits.ndim == 3 and given[:2] == (task.p, task.p) else logits
+        shape = tuple(logits.shape)
+        flat = logits.flatten(0, 1) if logits.ndim == 3 and shape[:2] == (task.p, task.p) else logits
         if flat.ndim != 2 or len(flat) != n or flat.shape[1] < c or not logits.is_floating_point():
             raise ConfigError(
                 f"logits of {task.config.title} must be floating point, of shape [{n}, {c}]"
-                f"{f' or [{task.p}, {task.p}, {c}]' if n == task.p**2 else ''} (more classes are dropped), "
-                f"but are {logits.dtype} of shape {list(given)}"
+                f"{f' or [{task.p}, {task.p}, {c}]' if n == task.p**2 else ''} (extra classes are dropped), "
+                f"but are {logits.dtype} of shape {list(shape)}"
             )
-        # On the CPU, where the task's labels and masks are; analysis is in float64, which not every device has.
+        # The task's labels and masks are on the CPU, and not every device supports float64.
         return Snapshot(task, flat[:, :c].detach().cpu().double(), step=step, weights=_on_cpu(weights))
 
     @staticmethod
@@ -131,15 +168,26 @@ class Snapshot:
         forward: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
         step: int | None = None,
     ) -> "Snapshot":
-        """Anyone's model, by a call.
+        """Makes a snapshot of any model by calling it on all inputs, without gradients.
+
+        >>> task = Task.modular_addition(p=5)
+        >>> model = lambda tokens: torch.nn.functional.one_hot(tokens[:, 0], 5).double()  # answers a
+        >>> Snapshot.from_model(task, model).hits.mean().item()
+        0.2
 
         Args:
             task: the task.
-            model: gets `task.tokens` `[n, t]`, returns `[n, >=c]` or `[n, position, >=c]`, of which the last position
-                counts.
-            weights: named parameters, for the measures of weights.
-            forward: differentiable map from weights to logits, for the measures of gradients.
-            step: number of updates made.
+            model: takes `task.tokens` `[n, t]` and returns logits `[n, >=c]` or `[n, position, >=c]`, of which only
+                the last position and the first c columns count.
+            weights: parameters by name, for the measures that need weights.
+            forward: differentiable function from weights to logits, for the measures that need gradients.
+            step: number of optimizer updates made.
+
+        Returns:
+            The snapshot, on the CPU and in float64.
+
+        Raises:
+            ConfigError: the logits have another shape or are not floating point.
         """
         with torch.no_grad():
             logits = model(task.tokens)
@@ -157,63 +205,93 @@ class Snapshot:
         step: int | None = None,
         trained: tuple[str, ...] | None = None,
     ) -> "Snapshot":
-        """A model given by its weights and by what computes its activations from weights and tokens."""
+        """Makes a snapshot of a model that also exposes its neurons and attention.
+
+        Args:
+            task: the task.
+            activations: function of the weights and `task.tokens` that returns an object with `logits` `[n, >=c]`,
+                `neurons`, `neuron_logit_map` and `attention` (shapes as in `Activity`); differentiable in the weights.
+            weights: parameters by name.
+            step: number of optimizer updates made.
+            trained: names of the parameters that training changes; None means all.
+
+        Returns:
+            The snapshot, with `forward` and `activity` set.
+        """
         with torch.no_grad():
-            seen = activations(weights, task.tokens)
+            output = activations(weights, task.tokens)
         return Snapshot(
             task,
-            seen.logits[:, : task.n_classes].double(),
+            output.logits[:, : task.n_classes].double(),
             step=step,
             weights=weights,
             trained=trained,
-            forward=lambda changed: activations(changed, task.tokens).logits,
-            activity=lambda: Activity(seen.neurons, seen.neuron_logit_map, seen.attention),
+            forward=lambda parameters: activations(parameters, task.tokens).logits,
+            activity=lambda: Activity(output.neurons, output.neuron_logit_map, output.attention),
         )
 
     @cached_property
-    def _seen(self) -> Activity | None:
-        return None if self.activity is None else self.activity()
+    def activations(self) -> Activity:
+        """The neurons, their map to the logits and the attention, computed once.
+
+        Raises:
+            MissingNeedError: the snapshot was made without them.
+        """
+        if self.activity is None:
+            raise MissingNeedError("the activations", "neurons", "the snapshot was made without neurons")
+        return self.activity()
 
     @property
     def neurons(self) -> Float[Tensor, "n m"] | None:
-        """The last layer's activations, or None where they are not known."""
-        return None if self._seen is None else self._seen.neurons
+        """`[n, m]`, activations of the last layer's neurons; None if not available."""
+        return None if self.activity is None else self.activations.neurons
 
     @property
     def neuron_logit_map(self) -> Float[Tensor, "m c"] | None:
-        """What a unit of each neuron adds to the logits; None where unknown, or where the way there is not linear."""
-        readout = None if self._seen is None else self._seen.neuron_logit_map
+        """`[m, c]`, how much one unit of each neuron adds to each logit; None if unknown or not linear."""
+        readout = None if self.activity is None else self.activations.neuron_logit_map
         return None if readout is None else readout[:, : self.task.n_classes]
 
     @property
     def attention(self) -> Float[Tensor, "n h t"] | None:
-        """The attention from the last position, of the last layer, or None."""
-        return None if self._seen is None else self._seen.attention
+        """`[n, h, t]`, attention patterns of the last layer from the last position; None if not available."""
+        return None if self.activity is None else self.activations.attention
 
     @cached_property
     def grid(self) -> Float[Tensor, "g g c"] | None:
-        """The logits of (left[i], right[j]) at [i, j], in the order of the task's group; None without a group."""
-        where = self.task.grid_indices
-        return None if where is None else self.logits[where]
+        """`[g, g, c]`, the logits of (left[i], right[j]) in the order of the task's group; None without a group."""
+        return None if self.task.group is None else self.logits[self.pair_grid.indices]
+
+    @cached_property
+    def pair_grid(self) -> PairGrid:
+        """The grid of pairs of the task's group, which the Fourier measures work on.
+
+        Raises:
+            MissingNeedError: the task has no cyclic group.
+        """
+        group, indices, sums = self.task.group, self.task.grid_indices, self.task.sum_class
+        if group is None or indices is None or sums is None:
+            raise MissingNeedError("the grid of pairs", "grid", self.task.why_no_group)
+        return PairGrid(group, indices, sums)
 
     @property
     def centred(self) -> Float[Tensor, "n c"]:
-        """The logits minus their mean over classes, which softmax does not see."""
+        """`[n, c]`, the logits minus their mean over classes, which softmax ignores."""
         return self.logits - self.logits.mean(dim=1, keepdim=True)
 
     @cached_property
     def losses(self) -> Float[Tensor, " n"]:
-        """Cross entropy of each input, in nats."""
+        """`[n]`, cross entropy of each input in nats."""
         return cross_entropy_by_input(self.logits, self.task.labels)
 
     @cached_property
     def hits(self) -> Float[Tensor, " n"]:
-        """1 for each input that is answered right, else 0."""
+        """`[n]`, 1 for each input that the model answers correctly, else 0."""
         return hit_by_input(self.logits, self.task.labels)
 
     @cached_property
     def margins(self) -> Float[Tensor, " n"]:
-        """The correct logit of each input minus the mean of its others."""
+        """`[n]`, the correct logit of each input minus the mean of its other logits."""
         return margin_by_input(self.logits, self.task.labels)
 
     @cached_property
@@ -223,71 +301,97 @@ class Snapshot:
 
     @property
     def logit_averages(self) -> Float[Tensor, "g c"]:
-        """The mean logits of each sum class a + b, in the order of the task's group; needs the grid."""
+        """`[g, c]`, the mean logits of each sum class, in the order of the task's group.
+
+        Raises:
+            MissingNeedError: the task has no cyclic group.
+        """
         sums, counts = self.class_sums("all")
         return sums / counts[:, None]
 
-    def class_sums(
-        self, pairs: Literal["all", "train", "held_out"]
-    ) -> tuple[Float[Tensor, "g c"], Float[Tensor, " g"]]:
-        """The sum of the logits over the pairs of each sum class a + b, and how many there are; needs the grid.
+    def class_sums(self, pairs: PairSet) -> tuple[Float[Tensor, "g c"], Float[Tensor, " g"]]:
+        """The sum of the logits over the pairs of each sum class, and the number of those pairs.
 
         Args:
-            pairs: which pairs of the grid are counted; `held_out` as in `Task.held_out_mask`.
+            pairs: `all` pairs of the grid, the `train` pairs, or the `held_out` pairs (see `Task.held_out_mask`).
+
+        Returns:
+            `[g, c]` sums and `[g]` counts.
+
+        Raises:
+            MissingNeedError: the task has no cyclic group.
         """
         return self.remember(("class_sums", pairs), lambda: self._class_sums(pairs))
 
-    def _class_sums(self, pairs: str) -> tuple[Tensor, Tensor]:
-        inside = self.inside(pairs)
-        sums, group = self.task.sum_class, self.task.group
-        assert sums is not None
-        assert group is not None
-        chosen = sums[inside]
-        logits = self.logits if bool(inside.all()) else self.logits[inside]
-        return class_sums(logits, chosen, group.order), torch.bincount(chosen, minlength=group.order).double()
+    def _class_sums(self, pairs: PairSet) -> tuple[Tensor, Tensor]:
+        mask, order = self.grid_mask(pairs), self.pair_grid.order
+        sums = self.pair_grid.sums[mask]
+        return class_sums(rows_of(self.logits, mask), sums, order), torch.bincount(sums, minlength=order).double()
 
-    def inside(self, pairs: str) -> Bool[Tensor, " n"]:
-        """The pairs of a kind that lie in the grid of the task's group, which products with zero do not."""
-        sums = self.task.sum_class
-        assert sums is not None
+    def grid_mask(self, pairs: PairSet) -> Bool[Tensor, " n"]:
+        """`[n]`, True for the `all`, `train` or `held_out` pairs that lie in the grid of the task's group."""
         mask = {"all": None, "train": self.task.train_mask, "held_out": self.task.held_out_mask}[pairs]
-        return sums >= 0 if mask is None else mask & (sums >= 0)
+        in_grid = self.pair_grid.sums >= 0
+        return in_grid if mask is None else mask & in_grid
 
     def remember(self, key: Any, compute: Callable[[], _Value]) -> _Value:
-        """What `compute` gave when this was first called with `key`: measures share what is dear."""
+        """Returns `compute()`, calling it only the first time for each key, so that measures share costly results."""
         if key not in self._memory:
             self._memory[key] = compute()
         return self._memory[key]
 
     def mask(self, subset: Subset) -> Bool[Tensor, " n"]:
-        """Which inputs a subset holds.
+        """`[n]`, True for the inputs in a subset.
+
+        >>> task = Task.modular_addition(p=5, train_fraction=0.4)
+        >>> int(Snapshot.from_logits(task, torch.zeros(25, 5)).mask("test").sum())
+        15
+
+        Args:
+            subset: `all`, `train`, `test`, or, for a commutative operation, the test pairs (a, b) whose mirror (b, a)
+                is in the training set (`mirror`) or is not (`novel`).
 
         Raises:
-            MissingNeedError: the split is unknown, or the operation does not commute (mirror, novel).
-            ConfigError: there is no such subset.
+            MissingNeedError: the split is unknown, or the operation does not commute (`mirror`, `novel`).
+            ConfigError: no such subset.
         """
         if subset == "all":
             return torch.ones(len(self.logits), dtype=torch.bool)
-        if subset not in ("train", "test", "mirror", "novel"):
-            raise ConfigError(f"subset {subset!r}: {nearest(subset, ('all', 'train', 'test', 'mirror', 'novel'))}")
-        if self.task.train_mask is None:
-            raise MissingNeedError(f"the subset {subset!r}", "split", "which inputs were trained on is not known")
+        if subset not in get_args(Subset):
+            raise ConfigError(f"subset {subset!r}: {nearest(subset, get_args(Subset))}")
+        self.require(f"the subset {subset!r}", "split")
         mask = getattr(self.task, f"{subset}_mask")
         if mask is None:
             raise MissingNeedError(f"the subset {subset!r}", "split", self.task.why_no_mirror)
         return mask
 
     def lacks(self, need: str) -> str | None:
-        """Why this snapshot cannot serve a need; None where it can."""
+        """The reason why this snapshot cannot serve a need (one of `NEEDS`); None if it can."""
         if need == "split" and self.task.train_mask is None:
-            return "which inputs were trained on is not known"
+            return "the train/test split is unknown"
         if need == "grid" and self.task.group is None:
             return self.task.why_no_group
         if need == "gradients" and self.forward is None:
             return "the snapshot was made without a differentiable forward"
         if need in ("weights", "neurons", "attention") and getattr(self, need) is None:
             return f"the snapshot was made without {need}"
-        return "a snapshot is of one step, and holds no history" if need == "history" else None
+        return "a snapshot holds one step and has no history" if need == "history" else None
+
+    def require(self, measure: str, *needs: str) -> None:
+        """Checks that this snapshot serves every need of a measure.
+
+        Raises:
+            MissingNeedError: it does not; the error names the measure, the need and the reason.
+        """
+        for need in needs:
+            reason = self.lacks(need)
+            if reason is not None:
+                raise MissingNeedError(measure, need, reason)
+
+
+def rows_of(values: Shaped[Tensor, "n x"], mask: Bool[Tensor, " n"]) -> Shaped[Tensor, "rows x"]:
+    """The rows of a table where a mask is True; the table itself, without a copy, if it is True everywhere."""
+    return values if bool(mask.all()) else values[mask]
 
 
 def _on_cpu(weights: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:

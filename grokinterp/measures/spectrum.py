@@ -1,4 +1,4 @@
-"""Fourier spectra of weights: of the embedding over tokens, of the neuron-logit map over classes; and their Gini."""
+"""Fourier spectra of the weights (embedding over tokens, neuron-logit map over classes) and their Gini coefficients."""
 
 import torch
 from jaxtyping import Float
@@ -8,25 +8,21 @@ from grokinterp.errors import MissingNeedError
 from grokinterp.measures.base import NO_READOUT, Column, measure
 from grokinterp.measures.fourier import component_norms, frequency_power
 from grokinterp.measures.snapshot import Snapshot, Undefined
-from grokinterp.tasks import CyclicGroup
-
-
-def _group(snapshot: Snapshot) -> CyclicGroup:
-    group = snapshot.task.group
-    assert group is not None  # every caller declares the need `grid`
-    return group
 
 
 def embedding_table(snapshot: Snapshot) -> Float[Tensor, "g d"]:
-    """The embedding of each operand value, in the order of the task's group; two tables stand side by side.
+    """The embedding of each operand value, in the order of the task's group.
 
-    Read from `embed.W_E` (its first p rows: `=` is no operand), from `embed_a.W_E` and `embed_b.W_E`, or, for one-hot
-    inputs, from the two halves of `layers.0.W`, which are their embeddings.
+    It is read from the first p rows of `embed.W_E` (leaving out the `=` token), from `embed_a.W_E` and `embed_b.W_E`,
+    or, for one-hot inputs, from the two halves of `layers.0.W`. The embeddings of two operands stand side by side.
+
+    Returns:
+        `[g, d]`, or `[g, 2d]` for two tables, in float64.
 
     Raises:
-        MissingNeedError: the weights have none of these.
+        MissingNeedError: the weights include none of these parameters, or the task has no cyclic group.
     """
-    weights, p, group = snapshot.weights or {}, snapshot.task.p, _group(snapshot)
+    weights, p, group = snapshot.weights or {}, snapshot.task.p, snapshot.pair_grid.group
     if "embed.W_E" in weights:
         return weights["embed.W_E"][:p].double()[group.left]
     if "embed_a.W_E" in weights and "embed_b.W_E" in weights:
@@ -34,22 +30,29 @@ def embedding_table(snapshot: Snapshot) -> Float[Tensor, "g d"]:
     elif "layers.0.W" in weights and len(weights["layers.0.W"]) == 2 * p:
         tables = weights["layers.0.W"].split(p)
     else:
-        raise MissingNeedError("the embedding spectrum", "weights", "no parameter named embed.W_E or the like")
+        raise MissingNeedError(
+            "the embedding spectrum",
+            "weights",
+            "no parameter named embed.W_E, embed_a.W_E and embed_b.W_E, or layers.0.W with 2p rows",
+        )
     return torch.cat([tables[0].double()[group.left], tables[1].double()[group.right]], dim=1)
 
 
 def neuron_logit_table(snapshot: Snapshot) -> Float[Tensor, "g m"]:
-    """What each of the last layer's neurons adds to each class (W_out W_U, or W_U), classes in the group's order.
+    """How much one unit of each of the last layer's neurons adds to each class (W_out W_U, or W_U for an MLP).
+
+    Returns:
+        `[g, m]`, classes in the order of the task's group, in float64.
 
     Raises:
-        MissingNeedError: the weights have no such matrices, or LayerNorm stands between them.
+        MissingNeedError: the snapshot has no neurons, the path from them to the logits is not linear (LayerNorm), or
+            the task has no cyclic group.
     """
-    group = _group(snapshot)
     readout = snapshot.neuron_logit_map
     if readout is None:
         reason = snapshot.lacks("neurons") or NO_READOUT
         raise MissingNeedError("the neuron-logit spectrum", "neurons", reason)
-    return readout.double().T[group.classes[: group.order]]
+    return readout.double().T[snapshot.pair_grid.classes]
 
 
 @measure(
@@ -57,12 +60,24 @@ def neuron_logit_table(snapshot: Snapshot) -> Float[Tensor, "g m"]:
     needs=("weights", "grid"),
     columns=(
         Column(
-            "embedding_power", "squared norm of the embedding's Fourier components of frequency k", per_frequency=True
+            "embedding_power",
+            "squared norm of the Fourier components of the embedding at frequency k",
+            per_frequency=True,
         ),
     ),
 )
 def embedding_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
-    """Power of the embedding at each frequency k = 1 .. floor(g/2), the DFT being taken over tokens."""
+    """Power of the embedding at each frequency, from the DFT over tokens.
+
+    Args:
+        snapshot: a checkpoint with weights, of a task with a cyclic group.
+
+    Returns:
+        `[k]`, squared norms (cosine plus sine) for k = 1 .. floor(g/2).
+
+    Raises:
+        MissingNeedError: the snapshot has no weights or no embedding, or the task has no cyclic group.
+    """
     return frequency_power(embedding_table(snapshot))
 
 
@@ -71,22 +86,44 @@ def embedding_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
     needs=("neurons", "grid"),
     columns=(
         Column(
-            "neuron_logit_power", "squared norm of the neuron-logit map's components of frequency k", per_frequency=True
+            "neuron_logit_power",
+            "squared norm of the Fourier components of the neuron-logit map at frequency k",
+            per_frequency=True,
         ),
     ),
 )
 def neuron_logit_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
-    """Power of the neuron-logit map W_L at each frequency, the DFT being taken over classes."""
+    """Power of the neuron-logit map W_L at each frequency, from the DFT over classes.
+
+    Args:
+        snapshot: a checkpoint with neurons, of a task with a cyclic group.
+
+    Returns:
+        `[k]`, squared norms (cosine plus sine) for k = 1 .. floor(g/2).
+
+    Raises:
+        MissingNeedError: the snapshot has no neurons or no linear path from them to the logits, or the task has no
+            cyclic group.
+    """
     return frequency_power(neuron_logit_table(snapshot))
 
 
 def gini(x: Float[Tensor, " n"]) -> float:
-    """Gini coefficient of non-negative numbers: 0 where all are equal, near 1 where one holds everything.
-
-    G = sum_i (2i - n - 1) x_(i) / (n sum x), x ascending, i from 1 (Hurley and Rickard 2009).
+    """Gini coefficient of non-negative numbers: 0 if all are equal, 1 - 1/n if only one of them is not zero.
 
     >>> gini(torch.tensor([1.0, 1.0, 1.0])), gini(torch.tensor([0.0, 0.0, 0.0, 1.0]))
     (0.0, 0.75)
+
+    G = sum_i (2i - n - 1) x_(i) / (n sum x), with x in ascending order and i = 1 .. n.
+
+    Args:
+        x: `[n]`, non-negative.
+
+    Returns:
+        The coefficient; `Undefined` if all numbers are zero.
+
+    Source:
+        Hurley and Rickard 2009.
     """
     ordered = x.double().sort().values
     n = len(ordered)
@@ -105,14 +142,25 @@ def _gini_of_components(table: Float[Tensor, "g d"], power: bool) -> float:
 @measure(
     "gini_embedding",
     needs=("weights", "grid"),
-    columns=(Column("gini_embedding", "Gini coefficient of the norms of the embedding's p Fourier components"),),
+    columns=(Column("gini_embedding", "Gini coefficient of the norms of all Fourier components of the embedding"),),
 )
 def gini_embedding(snapshot: Snapshot, *, power: bool = False) -> float:
     """Gini coefficient of the norms of all Fourier components of the embedding, the constant included.
 
+    It rises toward 1 as the spectrum concentrates on few frequencies.
+
     Args:
         snapshot: the checkpoint.
-        power: take squared norms instead.
+        power: use squared norms instead of norms.
+
+    Returns:
+        The coefficient (see `gini`); `Undefined` if all components are zero.
+
+    Raises:
+        MissingNeedError: the snapshot has no weights or no embedding, or the task has no cyclic group.
+
+    Source:
+        Nanda et al. 2023.
     """
     return _gini_of_components(embedding_table(snapshot), power)
 
@@ -121,14 +169,26 @@ def gini_embedding(snapshot: Snapshot, *, power: bool = False) -> float:
     "gini_neuron_logit",
     needs=("neurons", "grid"),
     columns=(
-        Column("gini_neuron_logit", "Gini coefficient of the norms of the neuron-logit map's Fourier components"),
+        Column("gini_neuron_logit", "Gini coefficient of the norms of all Fourier components of the neuron-logit map"),
     ),
 )
 def gini_neuron_logit(snapshot: Snapshot, *, power: bool = False) -> float:
     """Gini coefficient of the norms of all Fourier components of the neuron-logit map W_L, the constant included.
 
+    It rises toward 1 as the spectrum concentrates on few frequencies.
+
     Args:
         snapshot: the checkpoint.
-        power: take squared norms instead.
+        power: use squared norms instead of norms.
+
+    Returns:
+        The coefficient (see `gini`); `Undefined` if all components are zero.
+
+    Raises:
+        MissingNeedError: the snapshot has no neurons or no linear path from them to the logits, or the task has no
+            cyclic group.
+
+    Source:
+        Nanda et al. 2023.
     """
     return _gini_of_components(neuron_logit_table(snapshot), power)
