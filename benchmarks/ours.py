@@ -19,7 +19,7 @@ from grokinterp.measures import (
     restricted_loss,
 )
 from grokinterp.measures.spectrum import embedding_power
-from grokinterp.models import build_model, forward_for, task_of
+from grokinterp.models import forward_for, initial_parameters, task_of
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.models.products import product
 from grokinterp.models.rows import row_chunks
@@ -43,13 +43,13 @@ def mainline(p: int = 113, d_model: int = 128, d_mlp: int = 512, n_layers: int =
 
 def _loop(config: RunConfig, weights_from: str | None = None, compiled: bool = False) -> _Loop:
     task = task_of(config)
-    model = build_model(config, task)
+    parameters = initial_parameters(config, task)
     if weights_from is not None:
-        load_from(weights_from, model)
+        load_from(weights_from, parameters)
     forward = forward_for(config.model, task)
     folder = Path(tempfile.mkdtemp()) / "run"
     writer = RunWriter.create(folder, config, describe_environment("cpu", forward.path), task)
-    return _Loop(config, writer, task, model, forward, "cpu", [], compiled)
+    return _Loop(config, writer, task, parameters, forward, "cpu", [], compiled)
 
 
 def training_step(

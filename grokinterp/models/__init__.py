@@ -3,7 +3,6 @@
 Everything here that needs no module avoids importing transformer_lens, which costs seconds.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,16 +20,16 @@ from grokinterp.config import (
     RegressionConfig,
     RunConfig,
     TransformerConfig,
-    require_fit,
 )
 from grokinterp.errors import ConfigError
 from grokinterp.models import forward as exact
 from grokinterp.models import mlp_forward
 from grokinterp.models.forward import Activations, Hook, Weights, no_hook, with_output_scale
+from grokinterp.models.initialization import initial_parameters
 from grokinterp.models.memory import require_memory
 from grokinterp.models.products import Matmul, product
 from grokinterp.models.rows import last_position_activity, last_position_by_rows, logits_by_rows
-from grokinterp.models.shapes import parameter_shapes
+from grokinterp.models.shapes import parameter_count
 from grokinterp.tasks import AnyTask, RegressionTask, Task
 
 __all__ = [
@@ -40,13 +39,13 @@ __all__ = [
     "Weights",
     "build_model",
     "forward_for",
+    "initial_parameters",
     "parameter_count",
     "task_of",
 ]
 
 
 _COPIES_OF_INPUTS = 3  # while they are made
-_COPIES_OF_WEIGHTS = 2  # while they are drawn
 
 
 class ModularModel(Protocol):
@@ -80,15 +79,6 @@ def _numbers_of(task: AnyTaskConfig) -> int:
     return task.n_inputs * (task.operands + 2)
 
 
-def parameter_count(config: ModelConfig, task: AnyTaskConfig) -> int:
-    """Numbers in the weights of a model, which need not be made for it.
-
-    Raises:
-        ConfigError: a recorded model, whose architecture is not known.
-    """
-    return sum(math.prod(shape) for shape in parameter_shapes(config, task).values())
-
-
 def build_model(
     config: RunConfig | ModelConfig, task: AnyTask, seed: int | None = None, device: str = "cpu"
 ) -> nn.Module:
@@ -104,17 +94,8 @@ def build_model(
         ConfigError: a recorded model, whose architecture is not known, a model that cannot read the task's inputs, or
             one that does not fit into memory.
     """
-    if isinstance(config, RunConfig):
-        seed = config.model_seed if seed is None else seed
-        config = config.model
-    require_fit(config, task.config)
-    if isinstance(config, RecordedConfig):
-        raise ConfigError(
-            "a recorded model cannot be built: only its logits and weights are known, not its architecture"
-        )
-    count = parameter_count(config, task.config)
-    require_memory(4 * _COPIES_OF_WEIGHTS * count, f"a model of {count:,} parameters")
-    generator = torch.Generator().manual_seed(seed or 0)
+    parameters = initial_parameters(config, task, seed)
+    config = config.model if isinstance(config, RunConfig) else config
     if isinstance(task, Task):
         p, n_outputs, operands = task.p, task.n_classes, task.operands
     else:
@@ -122,11 +103,15 @@ def build_model(
     if isinstance(config, TransformerConfig):
         from grokinterp.models.transformer import build_transformer
 
-        model = build_transformer(config, p, n_outputs, generator, operands)
+        model = build_transformer(config, p, n_outputs, operands)
     else:
         from grokinterp.models.mlp import MLP
 
-        model = MLP(config, p, n_outputs, generator, operands)
+        assert isinstance(config, MLPConfig)
+        model = MLP(config, p, n_outputs, operands)
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(parameters[name])
+        parameter.requires_grad_(parameters[name].requires_grad)
     return _move(model, device)
 
 

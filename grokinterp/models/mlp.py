@@ -1,7 +1,5 @@
 """MLP baselines as HookedRootModule: the vocabulary of TransformerLens (hooks, run_with_cache) on an MLP."""
 
-import math
-
 import torch
 from jaxtyping import Float, Real
 from torch import Tensor, nn
@@ -57,14 +55,13 @@ class MLP(HookedRootModule):
     Hooks `hook_embed` (where there are embeddings), `layers.i.hook_pre`, `layers.i.hook_post`.
     """
 
-    def __init__(self, config: MLPConfig, p: int, n_classes: int, generator: torch.Generator, operands: int = 2):
-        """Builds and initializes.
+    def __init__(self, config: MLPConfig, p: int, n_classes: int, operands: int = 2):
+        """Builds the modules; the weights are still to be set.
 
         Args:
             config: the architecture.
             p: number of values an operand takes; of vectors, any number.
             n_classes: number of outputs.
-            generator: source of the initial weights; the global generator is left alone.
             operands: number of operands, or of numbers in a vector.
         """
         super().__init__()
@@ -82,38 +79,9 @@ class MLP(HookedRootModule):
         self.layers = nn.ModuleList(_Layer(width, config) for width in widths)
         self.unembed = _Unembed(config.width, n_classes, config.biases)
         self.setup()
-        initialize(self, config, generator)
 
     def forward(self, inputs: Real[Tensor, "n k"]) -> Float[Tensor, "n c"]:
         """Logits of each input."""
         hooks = self.hook_dict
         weights = dict(self.named_parameters())
         return mlp_forward.mlp(weights, inputs, self.config, lambda name, value: hooks[name](value)).logits
-
-
-@torch.no_grad()
-def initialize(model: nn.Module, config: MLPConfig, generator: torch.Generator) -> None:
-    """Draws every parameter, in order, from `generator`.
-
-    `torch` draws what `nn.Linear` and `nn.Embedding` draw, in their order and layout, so that a generator seeded with
-    s gives the weights of a plain PyTorch MLP built after `torch.manual_seed(s)`.
-    """
-    fan_in = 1
-    for name, parameter in model.named_parameters():
-        if ".ln." in name:
-            continue
-        if name.endswith("W_E"):
-            parameter.normal_(generator=generator)
-        elif "W" in name.rsplit(".", 1)[1]:
-            fan_in = len(parameter)
-            if config.init == "torch":
-                bound = 1 / math.sqrt(fan_in)
-                as_linear = torch.empty(parameter.shape[1], fan_in).uniform_(-bound, bound, generator=generator)
-                parameter.copy_(as_linear.T)
-            else:
-                std = 1.0 if config.init == "unit" else 1 / math.sqrt(fan_in)
-                parameter.normal_(std=std, generator=generator)
-        elif config.init == "torch":  # a bias, right after its matrix
-            bound = 1 / math.sqrt(fan_in)
-            parameter.uniform_(-bound, bound, generator=generator)
-        parameter.mul_(config.init_scale)

@@ -1,4 +1,6 @@
-"""The names and shapes of a model's parameters, from its configuration: known before anything of that size is made."""
+"""Names and shapes of the parameters of a model, computed from its configuration before anything is allocated."""
+
+import math
 
 from grokinterp.config import MLPConfig, ModelConfig, RegressionConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError
@@ -7,7 +9,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def parameter_shapes(config: ModelConfig, task: TaskConfig | RegressionConfig) -> Shapes:
-    """What the named parameters of `build_model` have, by name.
+    """Shapes of the parameters of a model by name, in the order of the model's `named_parameters`.
 
     Args:
         config: the architecture.
@@ -27,39 +29,50 @@ def parameter_shapes(config: ModelConfig, task: TaskConfig | RegressionConfig) -
     raise ConfigError("a recorded model's architecture is not known, and so are the shapes of its parameters")
 
 
+def parameter_count(config: ModelConfig, task: TaskConfig | RegressionConfig) -> int:
+    """Number of weights of a model, computed without building it.
+
+    Raises:
+        ConfigError: the model is recorded, so its architecture is not known.
+    """
+    return sum(math.prod(shape) for shape in parameter_shapes(config, task).values())
+
+
 def _transformer(config: TransformerConfig, p: int, n_classes: int, operands: int) -> Shapes:
     d, m, h, head = config.d_model, config.d_mlp, config.n_heads, config.head_width
     outputs = n_classes + config.equals_logit
-    found: Shapes = {"embed.W_E": (p + config.equals_token, d), "pos_embed.W_pos": (operands + config.equals_token, d)}
+    shapes: Shapes = {"embed.W_E": (p + config.equals_token, d), "pos_embed.W_pos": (operands + config.equals_token, d)}
     for layer in range(config.n_layers):
         block = f"blocks.{layer}"
-        for kind in "QKV":
-            found |= {f"{block}.attn.W_{kind}": (h, d, head), f"{block}.attn.b_{kind}": (h, head)}
-        found |= {f"{block}.attn.W_O": (h, head, d), f"{block}.attn.b_O": (d,)}
-        found |= {f"{block}.mlp.W_in": (d, m), f"{block}.mlp.b_in": (m,)}
-        found |= {f"{block}.mlp.W_out": (m, d), f"{block}.mlp.b_out": (d,)}
         if config.normalization != "none":
-            found |= {f"{block}.{norm}.{part}": (d,) for norm in ("ln1", "ln2") for part in "wb"}
+            shapes |= {f"{block}.{norm}.{part}": (d,) for norm in ("ln1", "ln2") for part in "wb"}
+        shapes |= {f"{block}.attn.W_Q": (h, d, head), f"{block}.attn.W_O": (h, head, d)}
+        shapes |= {f"{block}.attn.b_Q": (h, head), f"{block}.attn.b_O": (d,)}
+        shapes |= {f"{block}.attn.W_K": (h, d, head), f"{block}.attn.W_V": (h, d, head)}
+        shapes |= {f"{block}.attn.b_K": (h, head), f"{block}.attn.b_V": (h, head)}
+        shapes |= {f"{block}.mlp.W_in": (d, m), f"{block}.mlp.b_in": (m,)}
+        shapes |= {f"{block}.mlp.W_out": (m, d), f"{block}.mlp.b_out": (d,)}
     if config.normalization == "layernorm" and config.final_norm:
-        found |= {"ln_final.w": (d,), "ln_final.b": (d,)}
-    return found | {"unembed.W_U": (d, outputs), "unembed.b_U": (outputs,)}
+        shapes |= {"ln_final.w": (d,), "ln_final.b": (d,)}
+    return shapes | {"unembed.W_U": (d, outputs), "unembed.b_U": (outputs,)}
 
 
 def _mlp(config: MLPConfig, p: int, n_outputs: int, operands: int) -> Shapes:
-    found: Shapes = {}
+    shapes: Shapes = {}
     fed, width = operands if config.input in ("signs", "vector") else operands * p, config.width
     if config.input in ("concat", "sum"):
         tables = ["embed"] if config.shared_embedding else ["embed_a", "embed_b"]
-        found |= {f"{table}.W_E": (p, config.embedding_width) for table in tables}
+        shapes |= {f"{table}.W_E": (p, config.embedding_width) for table in tables}
         fed = config.embedding_width * (operands if config.input == "concat" else 1)
     for i in range(config.depth):
         n_in = fed if i == 0 else width
-        found[f"layers.{i}.W"] = (n_in, width)
+        shapes[f"layers.{i}.W"] = (n_in, width)
         if config.biases:
-            found[f"layers.{i}.b"] = (width,)
+            shapes[f"layers.{i}.b"] = (width,)
         if config.architecture == "residual":
-            found |= {f"layers.{i}.ln.w": (n_in,), f"layers.{i}.ln.b": (n_in,), f"layers.{i}.W_out": (width, n_in)}
+            shapes[f"layers.{i}.W_out"] = (width, n_in)
             if config.biases:
-                found[f"layers.{i}.b_out"] = (n_in,)
-    found["unembed.W_U"] = (width, n_outputs)
-    return found | ({"unembed.b_U": (n_outputs,)} if config.biases else {})
+                shapes[f"layers.{i}.b_out"] = (n_in,)
+            shapes |= {f"layers.{i}.ln.w": (n_in,), f"layers.{i}.ln.b": (n_in,)}
+    shapes["unembed.W_U"] = (width, n_outputs)
+    return shapes | ({"unembed.b_U": (n_outputs,)} if config.biases else {})

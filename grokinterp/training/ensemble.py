@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.models import build_model, forward_for
+from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.locks import hold
@@ -270,14 +270,13 @@ class _Ensemble:
 
     def open(self) -> None:
         """Makes or goes back to what each run starts from, and stacks it."""
-        models = [build_model(plan.config, plan.task) for plan in self.plans]
+        weights = [initial_parameters(plan.config, plan.task) for plan in self.plans]
         environment = {
             **describe_environment(self.device, self.forward.path),
             "matrix_products": "torch",  # stacked matrices are always multiplied by PyTorch's own library
-            "ensemble": len(models),
+            "ensemble": len(weights),
         }
-        points = [self.enter(plan, model, environment) for plan, model in zip(self.plans, models, strict=True)]
-        weights = [dict(model.named_parameters()) for model in models]
+        points = [self.enter(*both, environment) for both in zip(self.plans, weights, strict=True)]
         self.stack = Stack(weights, [plan.optimizer for plan in self.plans], self.device)
         for i, point in enumerate(points):
             if point is not None:
@@ -286,11 +285,13 @@ class _Ensemble:
                     self.members[i].batches.restore(point)
         tokens, labels = zip(*(plan.training_set() for plan in self.plans), strict=True)
         self.tokens, self.labels = torch.stack(tokens).to(self.device), torch.stack(labels).to(self.device)
-        self.first_bad = torch.full((len(models),), -1, device=self.device)
+        self.first_bad = torch.full((len(weights),), -1, device=self.device)
         self.clock = torch.tensor(self.step, device=self.device)
         self.prepare()
 
-    def enter(self, plan: _Plan, model: nn.Module, environment: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    def enter(
+        self, plan: _Plan, parameters: dict[str, nn.Parameter], environment: Mapping[str, Any]
+    ) -> dict[str, Tensor] | None:
         """Opens the folder of a run; the tensors it goes on from, or None where it starts from those of the model."""
         config, task = plan.config, plan.task
         self.held.enter_context(hold(plan.folder))
@@ -298,7 +299,7 @@ class _Ensemble:
             writer = RunWriter.create(plan.folder, config, environment, task)
         else:
             writer = reopen(plan.begun, config, environment, self.device)
-        trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+        trained = {name for name, weight in parameters.items() if weight.requires_grad}
         bookkeeper = Bookkeeper(config, writer, task, self.forward, trained, self.device, [])
         batches = BatchOrder(len(plan.training_set()[1]), plan.optimizer.batch_size, config.model_seed)
         self.members.append(_Member(bookkeeper, batches))
@@ -306,7 +307,7 @@ class _Ensemble:
             return None
         point = bookkeeper.go_back()
         if point is None:
-            load_start(plan.folder, model)
+            load_start(plan.folder, parameters)
         return None if point is None else point[1]
 
     def prepare(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from grokinterp.config import RunConfig
 from grokinterp.config.schedule import scheduled_steps
-from grokinterp.models import build_model, forward_for
+from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.forward import no_hook
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.interventions import dropout_of
@@ -46,8 +46,7 @@ def estimate(config: RunConfig, tries: int = 5) -> Cost:
     assert config.optimizer is not None
     assert config.schedule is not None
     assert task.train_mask is not None
-    model = build_model(config, task)
-    weights = dict(model.named_parameters())
+    weights = initial_parameters(config, task)
     forward, hook = forward_for(config.model, task), dropout_of(config, "cpu") or no_hook
     gradients = gradients_function(config, forward, weights, hook=hook)
     updater = Updater(weights.items(), config.optimizer, config.model_seed)

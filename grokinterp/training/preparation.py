@@ -128,14 +128,14 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     return writer
 
 
-def load_start(path: Path, model: nn.Module) -> None:
+def load_start(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
     """Gives a model the weights that the run in a folder started from, where these were another run's."""
     source = Run.open(path).environment.get("start_from")
     if source is not None:
-        load_from(source, model)
+        load_from(source, parameters)
 
 
-def load_from(reference: str, model: nn.Module) -> None:
+def load_from(reference: str, parameters: Mapping[str, nn.Parameter]) -> None:
     """Gives a model the weights of `RUN@STEP`.
 
     Raises:
@@ -143,14 +143,13 @@ def load_from(reference: str, model: nn.Module) -> None:
     """
     source, step = parse_step(reference)
     weights = Run.open(source).weights(step)
-    own = dict(model.named_parameters())
-    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in own.items()}:
+    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in parameters.items()}:
         raise RunError(f"the weights of {reference} do not fit this model: give the same model and task options")
-    frozen = [name for name, parameter in own.items() if not parameter.requires_grad]
-    if "pos_embed.W_pos" in frozen and not torch.equal(weights["pos_embed.W_pos"], own["pos_embed.W_pos"].cpu()):
+    frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
+    if "pos_embed.W_pos" in frozen and not torch.equal(weights["pos_embed.W_pos"], parameters["pos_embed.W_pos"].cpu()):
         raise RunError(
             f"the positions of {reference} were learned, and this model's are fixed: give model.positions learned"
         )
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in parameters.items():
             parameter.copy_(weights[name])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError
-from grokinterp.models import Forward, build_model, forward_for
+from grokinterp.models import Forward, forward_for, initial_parameters
 from grokinterp.models.forward import no_hook
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import describe_environment
@@ -78,20 +78,20 @@ def train(
         plain_forward = plain_forward or begun.environment.get("forward_path") == "module"
     if compile and dropout_of(config, chosen) is not None:
         raise ConfigError("torch.compile does not keep dropout's random numbers: leave --compile or model.dropout out")
-    model = build_model(config, task, device=chosen)
+    parameters = initial_parameters(config, task, device=chosen)
     forward = forward_for(config.model, task, plain=plain_forward)
     environment = describe_environment(chosen, forward.path, compiled=compile)
     if begun is None:
         refuse_occupied(Path(path))
         if start_from is not None:
-            load_from(start_from, model)
+            load_from(start_from, parameters)
             environment["start_from"] = start_from
     with hold(Path(path)):
         if begun is not None:
             writer = reopen(begun, config, environment, chosen)
         else:
             writer = RunWriter.create(path, config, environment, task)
-        loop = _Loop(config, writer, task, model, forward, chosen, [*callbacks, ProgressBar(progress)], compile)
+        loop = _Loop(config, writer, task, parameters, forward, chosen, [*callbacks, ProgressBar(progress)], compile)
         if resume:
             loop.restore()
         loop.run()
@@ -104,7 +104,7 @@ class _Loop:
         config: RunConfig,
         writer: RunWriter,
         task: AnyTask,
-        model: nn.Module,
+        parameters: dict[str, nn.Parameter],
         forward: Forward,
         device: str,
         callbacks: list[Callback],
@@ -113,8 +113,7 @@ class _Loop:
         keep_freed_memory()
         assert config.optimizer is not None
         assert task.train_mask is not None
-        self.model = model
-        self.weights: dict[str, nn.Parameter] = dict(model.named_parameters())
+        self.weights = parameters
         trained = {name for name, w in self.weights.items() if w.requires_grad}
         self.bookkeeper = Bookkeeper(config, writer, task, forward, trained, device, callbacks)
         self.updater = Updater(self.weights.items(), config.optimizer, config.model_seed)
@@ -195,7 +194,7 @@ class _Loop:
         """Goes back to the resume point, or to the start where there is none."""
         point = self.bookkeeper.go_back()
         if point is None:
-            load_start(self.bookkeeper.writer.path, self.model)
+            load_start(self.bookkeeper.writer.path, self.weights)
             return
         self.step, state = point
         self.clock.fill_(self.step)
