@@ -2,9 +2,9 @@
 
 from grokinterp.config.checks import is_prime, require_one_of
 from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
-from grokinterp.config.optimizer import OptimizerConfig
+from grokinterp.config.optimizer import STATE_SLOTS, OptimizerConfig
 from grokinterp.config.regression import AnyTaskConfig, RegressionConfig
-from grokinterp.config.run import FORMAT_VERSION, PLAIN, RunConfig
+from grokinterp.config.run import FORMAT_VERSION, PLAIN, RunConfig, TrainingSettings
 from grokinterp.config.schedule import ScheduleConfig, schedule_terms
 from grokinterp.config.task import OPERATIONS, S5_OPERATIONS, Operation, TaskConfig
 
@@ -13,6 +13,7 @@ __all__ = [
     "OPERATIONS",
     "PLAIN",
     "S5_OPERATIONS",
+    "STATE_SLOTS",
     "AnyTaskConfig",
     "MLPConfig",
     "ModelConfig",
@@ -23,6 +24,7 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "TaskConfig",
+    "TrainingSettings",
     "TransformerConfig",
     "is_prime",
     "require_fit",

@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Literal
 
 from grokinterp.config.checks import STRICT, check_fields, require, require_finite
 
+# The tensors that each optimizer keeps for every parameter, under the names of torch.optim.
+STATE_SLOTS = {"adamw": ("exp_avg", "exp_avg_sq"), "adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 _LARGEST_WINDOW = 1000
 
 
@@ -87,6 +89,11 @@ class OptimizerConfig:
         if self.grokfast_lambda is not None:
             return self.grokfast_lambda
         return {"none": 0.0, "ema": 2.0, "ma": 5.0}[self.grokfast]
+
+    @property
+    def state_slots(self) -> tuple[str, ...]:
+        """The tensors that this optimizer keeps for every parameter; sgd without momentum keeps none."""
+        return () if self.name == "sgd" and not self.momentum else STATE_SLOTS[self.name]
 
     @property
     def decoupled(self) -> bool:

@@ -20,6 +20,14 @@ PLAIN = "float32_plain"  # the loss_dtype that asks for PyTorch's own cross entr
 
 
 @dataclass(frozen=True)
+class TrainingSettings:
+    """The optimizer and the schedule of a run that grokinterp trains; see `RunConfig.training`."""
+
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that determines a run. `optimizer` and `schedule` are null for a run recorded or imported."""
 
@@ -54,6 +62,16 @@ class RunConfig:
             self.loss == "cross_entropy" or self.loss_dtype != PLAIN,
             f"loss_dtype float32_plain is a way to compute the cross entropy: with loss {self.loss} give float32",
         )
+
+    def training(self) -> TrainingSettings:
+        """The optimizer and the schedule of this run, neither of them None.
+
+        Raises:
+            ConfigError: the run was recorded or imported, so it has none.
+        """
+        if self.optimizer is None or self.schedule is None:
+            raise ConfigError("this configuration was recorded or imported, without optimizer and schedule: give both")
+        return TrainingSettings(self.optimizer, self.schedule)
 
     def to_json(self) -> str:
         """This configuration as indented JSON."""

@@ -54,6 +54,10 @@ class RegressionTask:
         """What a model reads: the inputs."""
         return self.inputs
 
+    def require_split(self) -> Bool[Tensor, " n"]:
+        """`train_mask`; a regression always has a split."""
+        return self.train_mask
+
     @property
     def test_mask(self) -> Bool[Tensor, " n"]:
         return ~self.train_mask

@@ -164,10 +164,30 @@ class Task:
         """What cross-fitting learns from: novel pairs, or all test pairs where the operation does not commute."""
         return self.novel_mask if self.commutes else self.test_mask
 
+    def require_split(self) -> Bool[Tensor, " n"]:
+        """`train_mask`, which is then not None.
+
+        Raises:
+            ConfigError: the split is not known.
+        """
+        if self.train_mask is None:
+            raise ConfigError("the train/test split is unknown: give a split and a train_fraction, or train_indices")
+        return self.train_mask
+
     @cached_property
     def group(self) -> CyclicGroup | None:
         """The cyclic group behind the operation, or None (polynomials; products for composite p; S5; parity)."""
         return cyclic_group(self.config)
+
+    def require_group(self) -> CyclicGroup:
+        """`group`, which is then not None.
+
+        Raises:
+            ConfigError: no cyclic group is behind the operation.
+        """
+        if self.group is None:
+            raise ConfigError(self.why_no_group)
+        return self.group
 
     @property
     def why_no_group(self) -> str:
