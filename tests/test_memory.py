@@ -1,4 +1,4 @@
-"""What does not fit into memory is refused before it is made, in one line that says how much it needs."""
+"""What does not fit into memory is refused before it is allocated, with one line that says how much it takes."""
 
 import resource
 import subprocess
@@ -26,14 +26,12 @@ def one_gigabyte(monkeypatch):
     monkeypatch.setattr("grokinterp.models.memory.available_memory", lambda: 10**9)
 
 
-def test_what_is_free_is_no_more_than_the_machine_has():
-    free = available_memory()
-    assert free is not None
+def test_available_memory_is_at_most_the_memory_of_the_machine():
     total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
-    assert 0 < free <= 1024 * int(total.split()[1])
+    assert 0 < available_memory() <= 1024 * int(total.split()[1])
 
 
-def test_a_limit_of_the_process_counts():
+def test_a_limit_on_the_address_space_counts():
     script = (
         "import resource\nfrom grokinterp.models.memory import available_memory\n"
         "before = available_memory()\n"
@@ -47,10 +45,10 @@ def test_a_limit_of_the_process_counts():
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
 
 
-def test_the_message_says_what_is_needed_and_what_there_is(one_gigabyte):
+def test_the_message_says_how_much_is_needed_and_how_much_is_available(one_gigabyte):
     require_memory(10**9, "it")
     with pytest.raises(
-        ConfigError, match=r"^a model takes 2\.5 GB of memory or more, and 1\.0 GB can be had here: choose"
+        ConfigError, match=r"^a model takes at least 2\.5 GB of memory, but only 1\.0 GB are available: choose"
     ):
         require_memory(2_500_000_000, "a model")
 
@@ -62,10 +60,10 @@ def test_the_message_says_what_is_needed_and_what_there_is(one_gigabyte):
         MLPConfig(width=12, depth=3, input="concat", d_embed=5),
     ],
 )
-def test_parameters_are_counted_without_making_them(model):
+def test_parameters_are_counted_without_allocating_them(model):
     config = RunConfig(task=TaskConfig(p=7), model=model)
-    made = build_model(config, task_of(config))
-    assert parameter_count(model, config.task) == sum(w.numel() for w in made.parameters())
+    built = build_model(config, task_of(config))
+    assert parameter_count(model, config.task) == sum(w.numel() for w in built.parameters())
 
 
 @pytest.mark.parametrize(
@@ -88,9 +86,9 @@ def test_parameters_are_counted_without_making_them(model):
 )
 def test_trainings_that_do_not_fit_are_refused_at_once(change, one_gigabyte, tmp_path):
     config = replace(RunConfig(), **change)
-    for refused in (lambda: train(config, tmp_path / "run", progress=False), lambda: estimate(config)):
-        with pytest.raises(ConfigError, match=r"takes [0-9,]+\.\d GB of memory or more"):
-            refused()
+    for attempt in (lambda: train(config, tmp_path / "run", progress=False), lambda: estimate(config)):
+        with pytest.raises(ConfigError, match=r"takes at least [0-9,]+\.\d GB of memory"):
+            attempt()
     assert not (tmp_path / "run").exists()
 
 
@@ -108,10 +106,10 @@ def test_a_snapshot_that_does_not_fit_is_refused(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), "alloc"])
-def test_memory_that_runs_out_is_one_line_of_the_command_line(error, monkeypatch, capsys, tmp_path):
+def test_the_command_line_reports_exhausted_memory_in_one_line(error, monkeypatch, capsys, tmp_path):
     def fail(*arguments):
         if isinstance(error, str):
-            torch.empty(1 << 60, dtype=torch.uint8)  # as PyTorch says it of the CPU
+            torch.empty(1 << 60, dtype=torch.uint8)  # the error that PyTorch raises on the CPU
         raise error
 
     monkeypatch.setattr("grokinterp.cli.list.run_list", fail)
@@ -119,7 +117,7 @@ def test_memory_that_runs_out_is_one_line_of_the_command_line(error, monkeypatch
     assert capsys.readouterr().err == "grokinterp: list ran out of memory: choose smaller sizes, or fewer at a time\n"
 
 
-def test_other_errors_of_pytorch_are_not_taken_for_that(monkeypatch, tmp_path):
+def test_other_errors_of_pytorch_are_not_reported_as_exhausted_memory(monkeypatch, tmp_path):
     def fail(*arguments):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 

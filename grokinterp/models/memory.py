@@ -1,4 +1,4 @@
-"""How much memory there is, and keeping what was freed: an update allocates the same arrays thousands of times."""
+"""How much memory this process may use, and how the C library keeps the memory that the process frees."""
 
 import ctypes
 import sys
@@ -6,17 +6,24 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import psutil
+
 from grokinterp.errors import ConfigError
+from grokinterp.models.container import CGROUP, memory_left
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2  # malloc.h's M_ constants
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Asks the C library to keep up to 256 MB of freed memory in this process; True where it understood.
+    """Asks the C library to keep up to 256 MB of freed memory in this process.
 
-    glibc returns large arrays to the kernel as they are freed, and each page of the next one is fetched and zeroed
-    anew: a tenth of the time of a training step. Nothing but speed depends on this.
+    By default glibc returns a large array to the kernel when it is freed, and the kernel fetches and zeroes each page
+    of the next one, although every update allocates the same arrays. That takes a tenth of the time of a training step.
+    Only speed depends on this setting.
+
+    Returns:
+        Whether the C library accepted the setting.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -25,49 +32,49 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     settings = ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 256 << 20), (_TOP_PAD, 64 << 20))
-    understood = [bool(mallopt(which, value)) for which, value in settings]
-    return all(understood)
+    accepted = [mallopt(parameter, value) == 1 for parameter, value in settings]
+    return all(accepted)
 
 
-def available_memory() -> int | None:
-    """Bytes that this process may still take: what the machine has free, within the process's own limit.
+def available_memory(cgroup: Path = CGROUP) -> int:
+    """Bytes that this process may still allocate: the least that the machine, the container and RLIMIT_AS allow.
 
-    None where neither is known.
+    Args:
+        cgroup: folder of the container's control group.
     """
-    found = []
-    with suppress(OSError, ValueError, IndexError):  # not Linux
-        fields = Path("/proc/meminfo").read_text(encoding="ascii").split()
-        found.append(1024 * int(fields[fields.index("MemAvailable:") + 1]))
-    with suppress(ImportError, OSError, ValueError, IndexError):
+    limits = [psutil.virtual_memory().available]
+    container = memory_left(cgroup)
+    if container is not None:
+        limits.append(container)
+    with suppress(ImportError):
         import resource  # not on Windows
 
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY:
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-            found.append(max(0, limit - pages * resource.getpagesize()))
-    return min(found, default=None)
+            limits.append(max(0, limit - psutil.Process().memory_info().vms))
+    return min(limits)
 
 
 def require_memory(need: int, what: str) -> None:
-    """Refuses what does not fit into memory, before any of it is made.
+    """Raises an error if something does not fit into memory, before any of it is allocated.
 
     Args:
-        need: bytes, at least.
-        what: that takes them, for the message.
+        need: bytes that it takes at least.
+        what: what takes them, for the message.
 
     Raises:
-        ConfigError: there is less.
+        ConfigError: less memory is available.
     """
-    have = available_memory()
-    if have is not None and need > have:
+    available = available_memory()
+    if need > available:
         raise ConfigError(
-            f"{what} takes {need / 1e9:,.1f} GB of memory or more, and {have / 1e9:,.1f} GB can be had here: "
+            f"{what} takes at least {need / 1e9:,.1f} GB of memory, but only {available / 1e9:,.1f} GB are available: "
             "choose smaller sizes"
         )
 
 
 def release_freed_memory() -> None:
-    """Gives freed memory back to the kernel, before other processes are to need it."""
+    """Returns freed memory to the kernel, for other processes to use."""
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)

@@ -1,6 +1,5 @@
-"""What a run was made with: written to environment.json, read by people."""
+"""environment.json: the software and the machine that made a run, for people to read."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -8,15 +7,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
+from grokinterp.models.container import CGROUP, cpu_quota
 from grokinterp.models.products import library
 
 _PACKAGES = ("grokinterp", "torch", "transformer-lens", "numpy", "safetensors")
 
 
 def describe_environment(device: str, forward_path: str, *, compiled: bool = False) -> dict[str, Any]:
-    """Versions, machine, device, threads, command line, commit, and how the logits are computed."""
+    """Collects versions, machine, device, threads, command line, commit, and how the logits are computed.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:N` or `mps`.
+        forward_path: name of the forward pass that computes the logits.
+        compiled: whether torch.compile compiles the update.
+    """
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -27,7 +34,7 @@ def describe_environment(device: str, forward_path: str, *, compiled: bool = Fal
         "commit": _commit(),
         "forward_path": forward_path,
         "matrix_products": library(),
-        "float32_precision": torch.get_float32_matmul_precision(),  # "highest" but where TF32 was asked for
+        "float32_precision": torch.get_float32_matmul_precision(),  # "highest" unless TF32 was enabled
         "compiled": compiled,
     }
 
@@ -40,29 +47,36 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of a source checkout of grokinterp; None for an installed package."""
+    """The commit of the source checkout that grokinterp runs from; None if it runs from an installed package."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:
-        outcome = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return outcome.stdout.strip() or None
+    return process.stdout.strip() or None
 
 
-def cores() -> int:
-    """How many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(cgroup: Path = CGROUP) -> int:
+    """Counts the CPU cores that this process may use: those it is bound to, within the container's CPU quota.
+
+    Args:
+        cgroup: folder of the container's control group.
+    """
+    process = psutil.Process()
+    count = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1  # no macOS
+    quota = cpu_quota(cgroup)
+    return count if quota is None else max(1, min(count, int(quota)))
 
 
 def processor() -> str:
-    """The name of this machine's processor, or its kind where the name is not known."""
-    kind = platform.processor() or platform.machine()
+    """The name of this machine's processor, or its architecture if the system does not tell the name."""
+    architecture = platform.processor() or platform.machine()
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()  # psutil does not read the name
     except OSError:  # not Linux
-        return kind
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), kind)
+        return architecture
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), architecture)
