@@ -1,36 +1,24 @@
-"""Statistics: against slow and obvious code, textbook data, published numbers, and simulation where truth is known."""
+"""Statistics against slow, obvious code, textbook data, published numbers, and simulations with a known truth."""
 
 import json
 import math
 from fractions import Fraction
-from typing import get_args
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import optimize, stats
 
 import grokinterp as gi
-from grokinterp.analysis.transition import Outcome
 from grokinterp.statistics import (
-    FATES,
     bootstrap_exponent,
     bootstrap_interval,
-    compare,
     fit_power_law,
     kaplan_meier,
-    observe,
-    power_law,
     ratio_of_arms,
-    remaining_axes,
-    settings,
-    summarize,
-    survival,
-    values_of,
 )
 from grokinterp.statistics.intervals import resampled_medians
 
-# Freireich et al. 1963, weeks of remission of leukaemia, as in Kalbfleisch and Prentice 1980 and many textbooks since.
+# Freireich et al. 1963, weeks of remission of leukemia, as in Kalbfleisch and Prentice 1980 and many textbooks since.
 TREATED = np.array([6, 6, 6, 7, 10, 13, 16, 22, 23, 6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35])
 RELAPSED = np.arange(21) < 9
 CONTROL = np.array([1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8, 8, 8, 11, 11, 12, 12, 15, 17, 22, 23])
@@ -43,19 +31,19 @@ DELAY = np.array([388_000, 220_000, 45_333, 25_333])
 
 
 def slow_survival(times, reached) -> dict[float, Fraction]:
-    left, curve = Fraction(1), {}
+    surviving, curve = Fraction(1), {}
     for t in sorted(set(times.tolist())):
         at_risk = sum(1 for other in times if other >= t)
-        events = sum(1 for other, there in zip(times, reached, strict=True) if other == t and there)
-        left *= 1 - Fraction(events, at_risk)
-        curve[t] = left
+        events = sum(1 for other, event in zip(times, reached, strict=True) if other == t and event)
+        surviving *= 1 - Fraction(events, at_risk)
+        curve[t] = surviving
     return curve
 
 
 def slow_median(times, reached) -> float:
     curve = slow_survival(times, reached)
-    at = [t for t, left in curve.items() if left <= Fraction(1, 2)]
-    below = [t for t, left in curve.items() if left < Fraction(1, 2)]
+    at = [t for t, surviving in curve.items() if surviving <= Fraction(1, 2)]
+    below = [t for t, surviving in curve.items() if surviving < Fraction(1, 2)]
     return (at[0] + below[0]) / 2 if below else math.nan
 
 
@@ -66,39 +54,38 @@ def censored_times(seed: int, n: int = 12) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_kaplan_meier_is_the_product_of_shares_that_went_on(seed):
+def test_kaplan_meier_is_the_product_of_surviving_shares(seed):
     times, reached = censored_times(seed)
     curve, slow = kaplan_meier(times, reached), slow_survival(times, reached)
     assert curve.steps.tolist() == list(slow)
-    np.testing.assert_allclose(curve.surviving, [float(left) for left in slow.values()], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(curve.surviving, [float(share) for share in slow.values()], rtol=1e-12, atol=1e-15)
     np.testing.assert_equal(curve.median, slow_median(times, reached))
     assert (curve.n, curve.k) == (12, reached.sum())
 
 
-def test_remission_of_leukaemia_is_as_printed():
+def test_leukemia_remission_matches_the_printed_values():
     treated, control = kaplan_meier(TREATED, RELAPSED), kaplan_meier(CONTROL, np.ones(21, dtype=bool))
     printed = {6: 0.857, 7: 0.807, 10: 0.753, 13: 0.690, 16: 0.627, 22: 0.538, 23: 0.448}
-    for week, left in printed.items():
-        assert 1 - treated.share_by(week).share == pytest.approx(left, abs=6e-4)
+    for week, surviving in printed.items():
+        assert 1 - treated.share_by(week).share == pytest.approx(surviving, abs=6e-4)
     assert (treated.median, treated.median_interval.low, treated.median_interval.high) == (23, 13, math.inf)
     assert (control.median, control.median_interval.low, control.median_interval.high) == (8, 4, 11)
     # Greenwood's standard error at 10 weeks is 0.0963 (Kalbfleisch and Prentice, table 1.2); its log-log limits:
-    left, error = 0.7529, 0.0963
-    spread = 1.959964 * error / (left * abs(math.log(left)))
+    surviving, error = 0.7529, 0.0963
+    spread = 1.959964 * error / (surviving * abs(math.log(surviving)))
     i = treated.steps.tolist().index(10)
-    assert treated.lower[i] == pytest.approx(left ** math.exp(spread), abs=2e-3)
-    assert treated.upper[i] == pytest.approx(left ** math.exp(-spread), abs=2e-3)
+    assert treated.lower[i] == pytest.approx(surviving ** math.exp(spread), abs=2e-3)
+    assert treated.upper[i] == pytest.approx(surviving ** math.exp(-spread), abs=2e-3)
     assert (control.surviving[-1], control.lower[-1]) == (0, 0)
-    assert (
-        control.upper[-1] == control.upper[-2] < 1
-    )  # where the formula has no value, the curve is no higher than before
+    # The formula is undefined at the last step: the limit stays where it was.
+    assert control.upper[-1] == control.upper[-2] < 1
 
 
 def test_the_restricted_mean_of_remission_is_an_area():
     curve = kaplan_meier(TREATED, RELAPSED, restricted_to=23)
     slow, area = slow_survival(TREATED, RELAPSED), Fraction(0)
     for week in range(23):  # steps are whole weeks
-        passed = [left for t, left in slow.items() if t <= week]
+        passed = [surviving for t, surviving in slow.items() if t <= week]
         area += passed[-1] if passed else 1
     assert curve.restricted_mean == pytest.approx(float(area))
     assert curve.restricted_mean == pytest.approx(17.909, abs=1e-3)
@@ -124,8 +111,8 @@ def test_with_one_budget_the_median_counts_censored_runs_as_infinite(seed):
     assert median == plain or (math.isnan(median) and math.isinf(plain))
 
 
-def test_a_mean_of_those_that_finished_would_be_too_small():
-    """The reason for it all: of exponential times with mean 100, cut at 100."""
+def test_the_median_of_uncensored_runs_alone_would_be_too_small():
+    """Exponential times with mean 100, censored at 100: why censored runs have to count."""
     times = np.random.default_rng(0).exponential(100, 400)
     curve = kaplan_meier(np.minimum(times, 100), times < 100)
     assert curve.median == np.median(times) == pytest.approx(100 * math.log(2), rel=0.2)
@@ -136,13 +123,13 @@ def test_the_share_by_a_step_is_k_of_n_with_wilsons_interval():
     reached = np.array([True, True, True, False, False])
     share = kaplan_meier(np.array([10, 20, 30, 100, 100]), reached).share_by(50)
     z, n, p = 1.959963984540054, 5, 0.6
-    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    center, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     assert share.share == pytest.approx(0.6)
-    assert share.interval.low == pytest.approx((centre - half) / (1 + z * z / n))
-    assert share.interval.high == pytest.approx((centre + half) / (1 + z * z / n))
+    assert share.interval.low == pytest.approx((center - half) / (1 + z * z / n))
+    assert share.interval.high == pytest.approx((center + half) / (1 + z * z / n))
 
 
-def test_the_share_by_a_step_where_runs_were_lost_or_none_got_there():
+def test_the_share_by_a_step_with_censored_runs_and_without_events():
     curve = kaplan_meier(TREATED, RELAPSED)
     assert "Kaplan-Meier" in curve.share_by(20).interval.method
     assert curve.share_by(20).interval.low == pytest.approx(1 - 0.8049, abs=1e-4)
@@ -158,22 +145,22 @@ def test_the_share_by_a_step_where_runs_were_lost_or_none_got_there():
 
 
 @pytest.mark.parametrize(
-    ("times", "reached", "options", "said"),
+    ("times", "reached", "options", "message"),
     [
         ([], [], {}, "no runs"),
         ([-1.0], [True], {}, "0 or more"),
         ([math.nan], [True], {}, "finite"),
-        ([5.0], [False], {"restricted_to": 6}, "outside what was followed"),
-        ([5.0], [False], {"level": 95}, "no confidence level"),
+        ([5.0], [False], {"restricted_to": 6}, "outside the steps that were followed"),
+        ([5.0], [False], {"level": 95}, "is not a confidence level"),
     ],
 )
-def test_what_no_curve_can_be_made_of_is_refused(times, reached, options, said):
-    with pytest.raises(gi.ConfigError, match=said):
+def test_kaplan_meier_refuses_bad_input(times, reached, options, message):
+    with pytest.raises(gi.ConfigError, match=message):
         kaplan_meier(np.array(times, dtype=float), np.array(reached, dtype=bool), **options)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_resampled_median_is_that_of_the_runs_repeated(seed):
+def test_a_resampled_median_is_that_of_repeated_runs(seed):
     times, reached = censored_times(seed)
     weights = np.random.default_rng(seed).multinomial(12, [1 / 12] * 12, size=6)
     medians = resampled_medians(times.astype(float), reached, weights)
@@ -182,20 +169,20 @@ def test_a_resampled_median_is_that_of_the_runs_repeated(seed):
         assert median == slow or (math.isinf(median) and math.isnan(slow))
 
 
-def test_bootstrap_intervals_are_those_of_the_exact_distribution():
+def test_bootstrap_intervals_match_the_exact_distribution():
     """Three seeds have 27 equally likely resamples: their means can be listed."""
     values = np.array([1.0, 2.0, 6.0])
     means = sorted(np.mean([a, b, c]) for a in values for b in values for c in values)
     # 0.1 and 0.9 of 27 lie inside the third and the twenty-fifth mean, away from any edge.
-    found = bootstrap_interval(values, "mean", method="percentile", level=0.8)
-    assert (found.interval.low, found.interval.high) == (pytest.approx(means[2]), pytest.approx(means[24]))
-    assert (found.value, found.n) == (3, 3)
+    estimate = bootstrap_interval(values, "mean", method="percentile", level=0.8)
+    assert (estimate.interval.low, estimate.interval.high) == (pytest.approx(means[2]), pytest.approx(means[24]))
+    assert (estimate.value, estimate.n) == (3, 3)
 
 
-def test_bca_is_efrons():
+def test_bca_matches_efrons_formula():
     """Efron 1987: z0 from the share of resamples below the estimate, the acceleration from the jackknife."""
     values = np.random.default_rng(3).gamma(2, size=12)
-    found = bootstrap_interval(values, "mean", resamples=40_000, seed=1)
+    estimate = bootstrap_interval(values, "mean", resamples=40_000, seed=1)
     draws = values[np.random.default_rng(2).integers(0, 12, (40_000, 12))].mean(axis=1)
     z0 = stats.norm.ppf((draws < values.mean()).mean())
     jackknife = np.array([np.delete(values, i).mean() for i in range(12)])
@@ -203,12 +190,12 @@ def test_bca_is_efrons():
     a = (gap**3).sum() / (6 * (gap**2).sum() ** 1.5)
     z = z0 + np.array([-1.959964, 1.959964])
     ends = np.quantile(draws, stats.norm.cdf(z0 + z / (1 - a * z)))
-    assert [found.interval.low, found.interval.high] == pytest.approx(ends, rel=0.02)
+    assert [estimate.interval.low, estimate.interval.high] == pytest.approx(ends, rel=0.02)
     plain = bootstrap_interval(values, "mean", method="percentile").interval
-    assert found.interval.high > 1.02 * plain.high
+    assert estimate.interval.high > 1.02 * plain.high
 
 
-def test_the_seed_of_a_bootstrap_decides_it():
+def test_a_bootstrap_is_determined_by_its_seed():
     values = np.random.default_rng(0).lognormal(size=20)
     first, again = (bootstrap_interval(values, "mean", seed=7) for _ in range(2))
     assert first == again
@@ -218,13 +205,13 @@ def test_the_seed_of_a_bootstrap_decides_it():
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_fewer_than_three_seeds_have_no_interval(n):
-    found = bootstrap_interval(MLP[:n])
-    assert found.value == np.median(MLP[:n])
-    assert math.isnan(found.interval.low)
-    assert f"{n} seed" in found.interval.reason
+    estimate = bootstrap_interval(MLP[:n])
+    assert estimate.value == np.median(MLP[:n])
+    assert math.isnan(estimate.interval.low)
+    assert f"{n} seed" in estimate.interval.reason
 
 
-def test_where_bca_is_undefined_it_is_said():
+def test_the_method_says_if_bca_is_undefined():
     assert bootstrap_interval(np.array([5.0, 5, 5, 5])).interval.method == "all seeds agree"
     near = bootstrap_interval(np.array([5.0, 5, 5, 5, 9]), "median").interval
     assert "BCa is undefined" in near.method
@@ -232,12 +219,12 @@ def test_where_bca_is_undefined_it_is_said():
 
 
 @pytest.mark.parametrize(
-    ("values", "statistic", "said"),
+    ("values", "statistic", "message"),
     [([], "mean", "no values"), ([math.inf], "mean", "inf is not"), ([0.0], "geometric_mean", "positive"),
      ([1.0], "medain", "did you mean 'median'")],
 )  # fmt: skip
-def test_what_cannot_be_resampled_is_refused(values, statistic, said):
-    with pytest.raises(gi.ConfigError, match=said):
+def test_bootstrap_interval_refuses_bad_input(values, statistic, message):
+    with pytest.raises(gi.ConfigError, match=message):
         bootstrap_interval.__wrapped__(np.array(values), statistic)
 
 
@@ -246,16 +233,16 @@ def test_the_published_ratio_of_transformer_to_mlp():
     assert (MLP.mean(), TRANSFORMER.mean()) == (45_600, 50_800)
     assert MLP.std(ddof=1) == pytest.approx(5_550, abs=1)
     assert TRANSFORMER.std(ddof=1) == pytest.approx(22_565, abs=1)
-    found = ratio_of_arms(TRANSFORMER, MLP, statistic="mean")
-    assert found.ratio == pytest.approx(1.11, abs=5e-3)
-    assert 1.0 in found.interval
-    assert (found.k_a, found.n_a, found.k_b, found.n_b) == (5, 5, 5, 5)
+    ratio = ratio_of_arms(TRANSFORMER, MLP, statistic="mean")
+    assert ratio.ratio == pytest.approx(1.11, abs=5e-3)
+    assert 1.0 in ratio.interval
+    assert (ratio.k_a, ratio.n_a, ratio.k_b, ratio.n_b) == (5, 5, 5, 5)
     logs = np.log(TRANSFORMER).mean() - np.log(MLP).mean()
     assert ratio_of_arms(TRANSFORMER, MLP).ratio == pytest.approx(math.exp(logs))
     assert ratio_of_arms(TRANSFORMER, MLP).statistic == "geometric_mean"
 
 
-def test_a_ratio_of_equal_arms_covers_one_as_often_as_it_says():
+def test_the_interval_of_equal_arms_covers_one_at_the_nominal_rate():
     generator, covered = np.random.default_rng(0), 0
     for _ in range(150):
         a, b = generator.lognormal(sigma=0.4, size=(2, 15))
@@ -263,31 +250,31 @@ def test_a_ratio_of_equal_arms_covers_one_as_often_as_it_says():
     assert 0.88 <= covered / 150 <= 0.985
 
 
-def test_a_ratio_with_censored_runs_is_of_medians():
-    a, there = np.array([10_000, 12_000, 14_000, 60_000, 60_000]), np.array([True, True, True, False, False])
+def test_a_ratio_with_censored_runs_uses_medians():
+    a, reached = np.array([10_000, 12_000, 14_000, 60_000, 60_000]), np.array([True, True, True, False, False])
     b = np.array([5_000, 6_000, 7_000, 8_000, 9_000])
-    found = ratio_of_arms(a, b, there)
-    assert found.statistic == "median"
-    assert found.ratio == pytest.approx(14_000 / 7_000)
-    assert (found.k_a, found.n_a, found.k_b, found.n_b) == (3, 5, 5, 5)
-    assert found.interval.low > 1
-    assert math.isinf(found.interval.high)  # many a resample of arm A has no median
-    turned = ratio_of_arms(b, a, None, there)
-    assert turned.interval.low == 0
-    assert turned.interval.high < 1
+    ratio = ratio_of_arms(a, b, reached)
+    assert ratio.statistic == "median"
+    assert ratio.ratio == pytest.approx(14_000 / 7_000)
+    assert (ratio.k_a, ratio.n_a, ratio.k_b, ratio.n_b) == (3, 5, 5, 5)
+    assert ratio.interval.low > 1
+    assert math.isinf(ratio.interval.high)  # many resamples of arm A have no median
+    inverse = ratio_of_arms(b, a, None, reached)
+    assert inverse.interval.low == 0
+    assert inverse.interval.high < 1
     with pytest.raises(gi.ConfigError, match="geometric_mean would hide 2 runs"):
-        ratio_of_arms(a, b, there, statistic="geometric_mean")
+        ratio_of_arms(a, b, reached, statistic="geometric_mean")
 
 
-def test_a_ratio_of_an_arm_that_never_gets_there_is_not_a_number():
+def test_the_ratio_is_nan_if_an_arm_never_reaches_the_event():
     never = ratio_of_arms(np.array([100, 100, 100]), MLP, np.zeros(3, dtype=bool))
     assert math.isnan(never.ratio)
     assert (never.k_a, never.n_a) == (0, 3)
     neither = ratio_of_arms(MLP, MLP, np.zeros(5, dtype=bool), np.array([True, True, False, False, False]))
-    assert (neither.interval.low, neither.interval.high) == (0, math.inf)  # most resamples say nothing at all
+    assert (neither.interval.low, neither.interval.high) == (0, math.inf)  # most resamples leave the ratio open
     assert math.isinf(never.interval.low)
     assert "2 seeds" in ratio_of_arms(MLP[:2], MLP).interval.reason
-    with pytest.raises(gi.ConfigError, match="arm B has a value of 0"):
+    with pytest.raises(gi.ConfigError, match="arm B has a value of 0: a ratio needs positive values"):
         ratio_of_arms(MLP, np.array([0.0, 1, 2]))
 
 
@@ -322,7 +309,7 @@ def test_the_published_exponent_of_manir():
     assert (fit.n, fit.n_censored, fit.n_settings, fit.method) == (4, 0, 4, "least squares")
 
 
-def test_least_squares_is_the_textbooks():
+def test_least_squares_matches_the_textbook():
     generator = np.random.default_rng(0)
     x = np.repeat([0.1, 0.3, 1.0, 3.0], 5)
     y = 500 * x**-0.8 * generator.lognormal(sigma=0.3, size=20)
@@ -355,7 +342,7 @@ def test_the_censored_fit_of_uncensored_runs_is_least_squares(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_censored_fit_is_where_the_likelihood_is_largest(seed):
+def test_the_censored_fit_maximizes_the_likelihood(seed):
     x = np.repeat([0.1, 0.3, 1.0, 3.0], 4)
     y = 500 * x**-0.8 * np.random.default_rng(seed).lognormal(sigma=0.4, size=16)
     reached, y = y < 2000, np.minimum(y, 2000)
@@ -384,17 +371,17 @@ def test_the_censored_fit_is_where_the_likelihood_is_largest(seed):
     band = fit.at(np.array([0.1]))
     assert math.log(band["high"][0] / band["y"][0]) == pytest.approx(stats.t.ppf(0.975, 14) * deviation, rel=1e-3)
     for end in (fit.interval.low, fit.interval.high):
-        held = optimize.minimize(
+        profile = optimize.minimize(
             lambda p, end=end: minus_log_likelihood([p[0], end, p[1]]),
             slow[[0, 2]],
             method="Nelder-Mead",
             options=options,
         )
-        ratio = 2 * (held.fun - minus_log_likelihood(slow))
+        ratio = 2 * (profile.fun - minus_log_likelihood(slow))
         assert ratio == pytest.approx(16 * math.log(1 + stats.t.ppf(0.975, 14) ** 2 / 14), rel=1e-6)
 
 
-def test_the_censored_fit_is_unbiased_and_covers_where_leaving_runs_out_does_not():
+def test_the_censored_fit_is_unbiased_and_leaving_runs_out_is_not():
     generator, x = np.random.default_rng(0), np.repeat([0.1, 0.25, 0.7, 2.0], 4)
     fits, naive = [], []
     for _ in range(100):
@@ -425,38 +412,38 @@ def test_two_points_have_an_exponent_and_no_interval():
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "reached", "said"),
+    ("x", "y", "reached", "message"),
     [
         ([0, 1], [1, 1], [1, 1], "x = 0 has no logarithm"),
         ([1, 2], [1, -3], [1, 1], "y = -3 has no logarithm"),
         ([1, 2], [1, math.nan], [1, 1], "y = nan"),
         ([2, 2], [1, 3], [1, 1], "1 distinct x"),
-        ([1, 2, 2], [9, 3, 4], [0, 1, 1], "got there at 1 distinct x"),
-        ([1, 2], [9, 9], [0, 0], "got there at 0 distinct x"),
+        ([1, 2, 2], [9, 3, 4], [0, 1, 1], "reached the event at 1 distinct x"),
+        ([1, 2], [9, 9], [0, 0], "reached the event at 0 distinct x"),
         ([1, 2, 3], [9, 8, 7], [1, 1, 0], "exactly on a line"),
-        ([1, 2, 3], [9, 8], [1, 1], "one length"),
+        ([1, 2, 3], [9, 8], [1, 1], "must have one length"),
     ],
 )
-def test_what_no_line_goes_through_is_refused_in_one_line(x, y, reached, said):
-    with pytest.raises(gi.ConfigError, match=said) as error:
+def test_fit_power_law_refuses_bad_input_in_one_line(x, y, reached, message):
+    with pytest.raises(gi.ConfigError, match=message) as error:
         fit_power_law.__wrapped__(np.array(x, float), np.array(y, float), np.array(reached, bool))
     assert "\n" not in str(error.value)
 
 
-def test_least_squares_over_censored_runs_is_refused_and_a_wait_of_nothing_left_out():
+def test_least_squares_over_censored_runs_is_refused_and_a_zero_wait_is_left_out():
     x, y, reached = np.array([1.0, 2, 4, 4]), np.array([9.0, 5, 2, 0]), np.array([True, True, True, False])
-    assert fit_power_law(x, y, reached).n == 3  # a run censored at 0 says nothing
+    assert fit_power_law(x, y, reached).n == 3  # a run censored at 0 carries no information
     with pytest.raises(gi.ConfigError, match="would leave out 1 censored"):
         fit_power_law(x, np.array([9.0, 5, 2, 2]), reached, method="least squares")
 
 
-def test_a_bootstrap_of_the_exponent_agrees_with_students_t_where_both_hold():
+def test_a_bootstrap_of_the_exponent_agrees_with_students_t_if_both_apply():
     x = np.repeat([0.1, 0.3, 1.0, 3.0], 25)
     y = 500 * x**-0.8 * np.random.default_rng(1).lognormal(sigma=0.3, size=100)
-    found, fit = bootstrap_exponent(x, y, seed=1), fit_power_law(x, y).interval
-    assert found.low == pytest.approx(fit.low, abs=0.2 * (fit.high - fit.low))
-    assert found.high == pytest.approx(fit.high, abs=0.2 * (fit.high - fit.low))
-    assert found == bootstrap_exponent(x, y, seed=1)
+    bootstrap, fit = bootstrap_exponent(x, y, seed=1), fit_power_law(x, y).interval
+    assert bootstrap.low == pytest.approx(fit.low, abs=0.2 * (fit.high - fit.low))
+    assert bootstrap.high == pytest.approx(fit.high, abs=0.2 * (fit.high - fit.low))
+    assert bootstrap == bootstrap_exponent(x, y, seed=1)
     reached = y < 2500
     cut, censored = np.minimum(y, 2500), fit_power_law(x, np.minimum(y, 2500), reached)
     interval = bootstrap_exponent(x, cut, reached, resamples=150)
@@ -467,163 +454,10 @@ def test_a_bootstrap_of_the_exponent_agrees_with_students_t_where_both_hold():
 
 def test_a_bootstrap_resamples_seeds_within_their_setting():
     """Seeds that agree in every setting leave nothing to resample, however badly the settings fit a line."""
-    found = bootstrap_exponent(np.repeat([1.0, 2, 4], 3), np.repeat([9.0, 8, 1], 3))
-    assert found.high - found.low < 1e-9
+    interval = bootstrap_exponent(np.repeat([1.0, 2, 4], 3), np.repeat([9.0, 8, 1], 3))
+    assert interval.high - interval.low < 1e-9
     few = bootstrap_exponent(np.array([1.0, 2, 2, 2]), np.array([9.0, 8, 7, 6]))
     assert "1 of 2 settings have fewer than 3 seeds" in few.reason
     rare = np.array([True, True, True, True, False, False])
     lost = bootstrap_exponent(np.repeat([1.0, 2], 3), np.array([5.0, 6, 7, 3, 9, 9]), rare, resamples=60)
     assert "have no fit" in lost.reason
-
-
-def sweep_table() -> pd.DataFrame:
-    """Three weight decays and two operations, with runs of every fate."""
-    rows = []
-
-    def add(decay, operation, seed, outcome, grok=math.nan, train=500.0, step=5000, status="finished", failure=None):
-        rows.append({
-            "run": f"optimizer.weight_decay={decay},model_seed={seed},{operation}", "task.operation": operation,
-            "optimizer.weight_decay": decay, "model_seed": seed, "task.p": 97, "status": status, "failure": failure,
-            "step": step, "outcome": outcome, "T_train_0.95": train, "T_train_0.99": train, "T_grok_0.95": grok,
-            "T_grok_0.99": grok * 1.2, "delay_0.95_0.99": grok - train, "final.test_accuracy": 1.0 - seed / 10,
-        })  # fmt: skip
-
-    for seed, grok in enumerate([3000, 2500, 3500]):
-        add(1.0, "add", seed, "grokked", grok)
-    add(0.3, "add", 0, "DNF_test")
-    add(0.3, "add", 1, "semi_grokked")
-    add(0.3, "add", 2, "grokked", 4000)
-    add(0.3, "add", 3, "grokked", 4500)
-    add(0.3, "add", 4, "grokked", 4200)
-    add(3.0, "add", 0, "DNF_train", train=math.nan)
-    add(3.0, "add", 1, "grokked", 900, train=800)
-    add(3.0, "add", 2, "diverged", step=120, status="diverged", train=math.nan)
-    add(3.0, "add", 3, None, step=math.nan, status="failed", failure="out of memory", train=math.nan)
-    add(3.0, "add", 4, None, step=math.nan, status="missing", train=math.nan)
-    add(3.0, "add", 5, "undetermined", step=700, status="stopped", train=600)
-    return pd.DataFrame(rows)
-
-
-def test_runs_that_did_not_get_there_are_censored_or_apart():
-    table = sweep_table()
-    seen = observe(table, "T_grok_0.95")
-    fates = np.array(seen.fates)
-    assert seen.reached.sum() == 7
-    assert fates[seen.censored].tolist() == ["DNF_test", "semi_grokked", "undetermined"]
-    assert seen.values[seen.censored].tolist() == [5000, 5000, 700]
-    assert seen.values[fates == "DNF_train"].tolist() == [5000]
-    assert not seen.followed[fates == "DNF_train"].any()
-    apart = np.isin(fates, ["diverged", "failed", "missing"])
-    assert apart.sum() == 3
-    assert np.isnan(seen.values[apart]).all()
-    assert not seen.followed[apart].any()
-
-
-def test_a_delay_is_censored_at_the_wait_since_memorizing():
-    seen = observe(sweep_table(), "delay_0.95_0.99")
-    assert seen.values[seen.censored].tolist() == [4500, 4500, 100]
-    assert seen.values[seen.reached].tolist() == [2500, 2000, 3000, 3500, 4000, 3700, 100]
-    later = sweep_table().assign(**{"T_train_0.99": lambda t: t["T_train_0.95"] + 50})
-    assert observe(later, "delay_0.95_0.99").values[seen.censored].tolist() == [4450, 4450, 50]
-
-
-def test_a_run_that_never_memorized_is_censored_in_t_train_and_nothing_is_in_a_final_number():
-    table = sweep_table()
-    train, final = observe(table, "T_train_0.99"), observe(table, "final.test_accuracy")
-    assert np.array(train.fates)[train.censored].tolist() == ["DNF_train"]
-    assert not final.censored.any()
-    assert final.reached.sum() == 10
-
-
-def test_a_threshold_above_the_outcomes_may_be_missed_by_a_run_that_grokked():
-    table = sweep_table().assign(**{"T_grok_0.99": math.nan})
-    assert observe(table, "T_grok_0.99").censored.sum() == 10
-
-
-def test_replicates_are_summarized_with_both_kinds_of_dnf_apart():
-    summary = summarize(sweep_table(), ["optimizer.weight_decay", "model_seed"]).set_index("optimizer.weight_decay")
-    assert summary.index.tolist() == [0.3, 1.0, 3.0]
-    row = summary.loc[0.3]
-    assert (row["n"], row["k"], row["DNF_test"], row["semi_grokked"], row["DNF_train"]) == (5, 3, 1, 1, 0)
-    assert row["median"] == 4500  # of 4000, 4200, 4500 and two that took longer
-    assert row["mean_of_k"] == pytest.approx(12_700 / 3)
-    assert row["std_of_k"] == pytest.approx(np.std([4000, 4500, 4200], ddof=1))
-    assert (row["min_of_k"], row["max_of_k"]) == (4000, 4500)
-    row = summary.loc[3.0]
-    assert (row["n"], row["k"], row["DNF_train"], row["diverged"], row["failed"], row["missing"]) == (4, 1, 1, 1, 1, 1)
-    assert row["undetermined"] == 1
-    assert (row["median"], row["mean_of_k"]) == (900, 900)
-    assert math.isnan(row["std_of_k"])
-
-
-def test_a_setting_where_half_never_grokked_has_no_median():
-    table = sweep_table()
-    table = table[table["outcome"].isin(["DNF_test", "semi_grokked", "grokked"]) & (table["T_grok_0.95"] != 4000)]
-    row = summarize(table, ["optimizer.weight_decay"]).iloc[0]
-    assert (row["n"], row["k"]) == (4, 2)
-    assert math.isnan(row["median"])
-    assert row["mean_of_k"] == 4350
-
-
-def test_a_summary_of_delays_below_zero_and_of_nothing():
-    table = sweep_table().assign(**{"delay_0.95_0.99": [-50.0, 0, 100] + [math.nan] * 11})
-    row = summarize(table, ["optimizer.weight_decay"], "delay_0.95_0.99").set_index("optimizer.weight_decay")
-    assert (row.loc[1.0, "median"], row.loc[1.0, "min_of_k"]) == (0, -50)
-    lost = table[table["status"].isin(["failed", "missing"])]
-    row = summarize(lost, ["optimizer.weight_decay"]).iloc[0]
-    assert (row["n"], row["k"], row["failed"], row["missing"]) == (0, 0, 1, 1)
-    assert math.isnan(row["median"])
-
-
-def test_the_tables_curve_ratio_and_exponent_are_those_of_the_arrays():
-    table = sweep_table()
-    curve = survival(table[table["optimizer.weight_decay"] == 0.3])
-    assert (curve.n, curve.k, curve.median) == (5, 3, 4500)
-    found = compare(table, {"optimizer.weight_decay": 0.3}, {"optimizer.weight_decay": 1.0})
-    assert (found.statistic, found.ratio) == ("median", 1.5)
-    assert (found.k_a, found.n_a, found.k_b, found.n_b) == (3, 5, 3, 3)
-    x = np.array([1.0] * 3 + [0.3] * 5 + [3.0] * 2)
-    y = np.array([3000, 2500, 3500, 5000, 5000, 4000, 4500, 4200, 900, 700])
-    reached = np.array([True] * 3 + [False] * 2 + [True] * 4 + [False])
-    fit, same = power_law(table, "optimizer.weight_decay"), fit_power_law(x, y, reached)
-    assert (fit.exponent, fit.interval, fit.n_censored) == (same.exponent, same.interval, 3)
-
-
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        (lambda t: observe(t, "T_grok_0.9"), "did you mean 'T_grok_0.9[59]'"),
-        (lambda t: observe(t, "task.operation"), "not numbers"),
-        (lambda t: summarize(t, ["optimizer.weight_decy"]), "did you mean 'optimizer.weight_decay'"),
-        (lambda t: power_law(t, "task.operation"), "not numeric"),
-        (lambda t: compare(t, {"task.p": 97}, {"task.p": 3}), "no run has task.p = 3"),
-        (lambda t: survival(t[t["status"] == "failed"]), "1 failed"),
-        (lambda t: survival(t[:0]), "the table is empty"),
-    ],
-)
-def test_a_table_that_does_not_have_it_is_refused(call, said):
-    with pytest.raises(gi.ConfigError, match=said):
-        call(sweep_table())
-
-
-def test_values_of_an_axis_have_an_order():
-    table = pd.DataFrame({"a": [10, 2, 2, 1], "b": ["x", None, "a", "x"], "c": [True, False, True, None]})
-    assert values_of(table, "a") == [1, 2, 10]
-    assert values_of(table, "b") == ["a", "x", None]
-    assert values_of(table, "c") == [False, True, None]
-    parts = settings(table.astype({"b": object}), ["b", "model_seed"])
-    assert [(setting["b"], len(part)) for setting, part in parts] == [("a", 1), ("x", 2), (None, 1)]
-
-
-def test_axes_that_remain_are_those_free_to_vary():
-    table = sweep_table()
-    assert remaining_axes(table, []) == ["optimizer.weight_decay"]
-    assert remaining_axes(table, ["optimizer.weight_decay"]) == []
-    table["optimizer.lr"] = 1e-3 * table["optimizer.weight_decay"]  # goes along with the weight decay
-    table["model.kind"] = ["mlp", "transformer"] * 7
-    assert remaining_axes(table, ["optimizer.weight_decay"]) == ["model.kind"]
-    assert remaining_axes(table, []) == ["optimizer.weight_decay", "model.kind"]
-
-
-def test_fates_are_the_outcomes_and_two_that_have_none():
-    assert set(FATES) == {*get_args(Outcome), "failed", "missing"}

@@ -1,16 +1,16 @@
-"""Statistics over runs: medians, ratios and exponents that count the runs which never got there.
+"""Statistics over runs that count runs which never grokked: medians, ratios of arms, and power-law exponents.
 
-A run that did not grok within its budget says that T_grok is larger than its last step: its time is right-censored.
-Leaving such runs out makes every mean too small, so here a median counts them, a mean says over which runs it is, and
-a power law is fitted by a likelihood in which they have their part. A run that never memorized (DNF_train) is another
-matter, and counted apart.
+A run that did not grok within its budget shows only that T_grok exceeds its last step: its time is right-censored.
+Leaving such runs out makes every mean too small. The medians here therefore count them, every mean reports the number
+of runs it covers, and power laws are fitted with a likelihood that includes them. Runs that never memorized
+(DNF_train) are counted separately.
 
-Plain arrays go in and frozen dataclasses come out; `observe`, `summarize`, `survival`, `compare` and `power_law` do the
-same on the table of a sweep.
+The functions on plain arrays return frozen dataclasses. `observe`, `summarize`, `survival`, `compare` and `power_law`
+do the same for the table of a sweep.
 
     >>> import numpy as np
     >>> import grokinterp as gi
-    >>> steps = np.array([42_000, 32_000, 76_000, 400_000, 74_000])   # the fourth never grokked in 400,000 steps
+    >>> steps = np.array([42_000, 32_000, 76_000, 400_000, 74_000])   # the fourth did not grok in 400,000 steps
     >>> grokked = np.array([True, True, True, False, True])
     >>> curve = gi.statistics.kaplan_meier(steps, grokked)
     >>> curve.k, curve.n, curve.median
@@ -25,7 +25,6 @@ from grokinterp.statistics.intervals import ArmRatio, Estimate, Interval, bootst
 from grokinterp.statistics.outcomes import Outcome
 from grokinterp.statistics.powers import PowerLaw, bootstrap_exponent, fit_power_law
 from grokinterp.statistics.replicates import (
-    FATES,
     SEEDS,
     Observed,
     compare,
@@ -38,6 +37,8 @@ from grokinterp.statistics.replicates import (
     values_of,
 )
 from grokinterp.statistics.survival import Share, Survival, kaplan_meier
+
+FATES = tuple(Outcome)  # the old name of the outcomes
 
 __all__ = [
     "FATES",

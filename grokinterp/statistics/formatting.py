@@ -1,4 +1,4 @@
-"""How numbers are written in tables, figures, reports and messages."""
+"""Number formats for tables, figures, reports and messages."""
 
 import math
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ MISSING = "–"
 
 
 def number(x: float | None) -> str:
-    """A measured number: integers with thousands separators, others with four significant digits.
+    """Format a measured number: integers with thousands separators, others with four significant digits.
 
     >>> number(25333), number(0.98647), number(None)
     ('25,333', '0.9865', '–')
@@ -19,7 +19,7 @@ def number(x: float | None) -> str:
 
 
 def setting(value: Any) -> str:
-    """A configured value: as short as possible without changing it.
+    """Format a configured value as briefly as possible without changing it.
 
     >>> setting(0.5), setting(1e-3), setting(None), setting("adamw")
     ('0.5', '0.001', 'none', 'adamw')
@@ -30,7 +30,7 @@ def setting(value: Any) -> str:
 
 
 def step_or_ratio(x: float) -> str:
-    """A time or a ratio, for prose: no decimals from 100 on, three significant digits below.
+    """Format a step count or a ratio for prose: no decimals from 100 on, three significant digits below.
 
     >>> step_or_ratio(25333.3), step_or_ratio(1.4142)
     ('25,333', '1.41')
@@ -39,7 +39,7 @@ def step_or_ratio(x: float) -> str:
 
 
 def span(values: Iterable[float], spec: str = ".4g") -> str:
-    """The smallest and the largest of some numbers; one number where they are written alike.
+    """Format the range of some numbers: `low to high`, or a single number if both read the same.
 
     >>> span([2.0, 3.5]), span([2.0, 2.0])
     ('2 to 3.5', '2')
@@ -50,7 +50,7 @@ def span(values: Iterable[float], spec: str = ".4g") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span in seconds, minutes or hours.
+    """Format a time span in seconds, minutes or hours.
 
     >>> duration(90), duration(600), duration(9000)
     ('90 s', '10 min', '2.5 h')
@@ -58,3 +58,14 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def short(x: float) -> str:
+    """Format a number for a cell or a tick: three significant digits, with k for thousands and M for millions.
+
+    >>> short(0.123456), short(4225.0), short(45333.0), short(2.5e6)
+    ('0.123', '4,225', '45.3k', '2.5M')
+    """
+    if abs(x) >= 1e6:
+        return f"{x / 1e6:.3g}M"
+    return f"{x / 1e3:.3g}k" if abs(x) >= 1e4 else step_or_ratio(x)

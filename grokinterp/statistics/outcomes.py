@@ -1,15 +1,16 @@
-"""Outcome: what became of a run."""
+"""Outcome: how a run ended."""
 
 from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What became of a run. Each is a string, and equals its value.
+    """How a run ended. Each member is a string and equals its value.
 
         >>> Outcome.GROKKED == "grokked"
         True
 
-    `find_transition` gives the first seven. A sweep's table has two more: a run that failed and one not yet begun.
+    `find_transition` returns one of the first seven. The table of a sweep has two more: `failed`, and `missing` for a
+    run that has not started.
     """
 
     GROKKED = "grokked"

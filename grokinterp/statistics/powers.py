@@ -1,4 +1,4 @@
-"""Power laws, y = c x^exponent: by least squares, or by maximum likelihood where some y are only known to be larger."""
+"""Power laws y = c x^exponent, fitted by least squares or, with right-censored y, by maximum likelihood."""
 
 import math
 from collections.abc import Callable
@@ -18,18 +18,18 @@ Method = Literal["least squares", "censored likelihood"]
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """A straight line through log y against log x.
+    """A straight line fitted to log y against log x.
 
     Attributes:
-        exponent: its slope.
-        interval: the slope's confidence interval; NaN, with the reason, where two points leave nothing to judge by.
+        exponent: slope of the line.
+        interval: confidence interval of the slope; NaN, with a reason, for two points.
         prefactor: y at x = 1.
-        spread: standard deviation of ln y about the line, n - 2 in the denominator; 0.1 is about 10 % of y.
-        n: points used.
-        n_censored: how many of them are censored.
-        n_settings: distinct x among them.
-        method: `least squares`, or `censored likelihood`.
-        level: of the confidence interval.
+        spread: standard deviation of ln y about the line, with n - 2 in the denominator; 0.1 is about 10 % of y.
+        n: number of points used.
+        n_censored: number of censored points among them.
+        n_settings: number of distinct x among them.
+        method: `least squares` or `censored likelihood`.
+        level: confidence level of the interval.
     """
 
     exponent: float
@@ -41,18 +41,18 @@ class PowerLaw:
     n_settings: int
     method: Method
     level: float
-    _centre: float
+    _center: float
     _covariance: Float[np.ndarray, "2 2"]
 
     def at(self, x: Real[np.ndarray, " m"]) -> pd.DataFrame:
-        """The line and its pointwise confidence band (of the line, not of a run) at some x.
+        """The line and its pointwise confidence band at some x. The band is that of the line, not of a single run.
 
         Returns:
-            Columns `x`, `y`, `low`, `high`; the band is NaN where the exponent has no interval.
+            Columns `x`, `y`, `low`, `high`; the band is NaN if the interval of the exponent is undefined.
         """
-        from_centre = np.log(np.asarray(x, dtype=float)) - self._centre
-        line = math.log(self.prefactor) + self.exponent * (from_centre + self._centre)
-        design = np.stack([np.ones_like(from_centre), from_centre])
+        from_center = np.log(np.asarray(x, dtype=float)) - self._center
+        line = math.log(self.prefactor) + self.exponent * (from_center + self._center)
+        design = np.stack([np.ones_like(from_center), from_center])
         deviation = np.sqrt(np.einsum("im,ij,jm->m", design, self._covariance, design))
         half = _t_quantile(self.n, self.level) * deviation if self.n > 2 else np.full(len(line), np.nan)
         return pd.DataFrame({"x": x, "y": np.exp(line), "low": np.exp(line - half), "high": np.exp(line + half)})
@@ -66,34 +66,37 @@ def fit_power_law(
     method: Method | None = None,
     level: float = 0.95,
 ) -> PowerLaw:
-    """Fits y = c x^exponent over settings and seeds, each run a point, with ln y normal about the line.
+    """Fit y = c x^exponent over settings and seeds; each run is a point, and ln y is normal about the line.
 
-    `least squares` has Student's t interval. `censored likelihood` (Tobin 1958; log-normal) lets a run that did not get
-    there say that its y is larger than its last step; its interval is the profile likelihood's, with the limit on the
-    likelihood ratio that makes it Student's t interval exactly when nothing is censored. Both take seeds to scatter
-    alike at every x; the grid on which y was evaluated is not modelled.
+        >>> fit = fit_power_law(np.array([0.5, 1.0, 2.0, 5.0]), np.array([4000, 2650, 1250, 800]))
+        >>> round(fit.exponent, 2), fit.method
+        (-0.73, 'least squares')
+
+    `least squares` has Student's t interval. `censored likelihood` (Tobin 1958, log-normal) uses the last step of a
+    run that did not reach the event as a lower bound on its y. Its interval is that of the profile likelihood, with a
+    limit on the likelihood ratio that reproduces Student's t interval exactly if nothing is censored. Both methods
+    assume that seeds scatter equally at every x. Neither models the grid of steps at which y was evaluated.
 
     Args:
         x: the setting of each run.
-        y: what was measured, or the last step of a run that did not get there. One of 0 or less says nothing then, and
-            is left out.
-        reached: which runs got there; all by default.
-        method: by default least squares where nothing is censored, else the censored likelihood.
+        y: the measured value, or the last step of a run that did not reach the event. Such a step of 0 or less carries
+            no information and is left out.
+        reached: True for the runs that reached the event (default: all).
+        method: default is least squares if nothing is censored, and the censored likelihood otherwise.
         level: confidence level.
 
     Raises:
-        ConfigError: an x, or a y that was reached, is not positive and finite; fewer than 2 distinct x, or than 2 at
-            which a run got there; least squares is asked for over censored runs; runs lie on a line so exactly that
-            their scatter cannot weigh the censored ones.
+        ConfigError: an x or a reached y is not positive and finite; there are fewer than 2 distinct x, or fewer than 2
+            at which a run reached the event; `method` is least squares but some runs are censored; or the reached runs
+            lie exactly on a line, so that no scatter is left to weigh the censored runs by.
     """
     check_level(level)
-    there = np.ones(len(x), dtype=bool) if reached is None else reached
-    log_x, log_y, there = _logs(np.asarray(x, dtype=float), np.asarray(y, dtype=float), there)
-    censored = int((~there).sum())
+    log_x, log_y, reached = _logs(x, y, reached)
+    censored = int((~reached).sum())
     if method == "least squares" and censored:
-        raise ConfigError(f"least squares would leave out {censored} censored runs: take method='censored likelihood'")
+        raise ConfigError(f"least squares would leave out {censored} censored runs: use method='censored likelihood'")
     if method == "censored likelihood" or censored:
-        return _censored(log_x, log_y, there, level)
+        return _censored(log_x, log_y, reached, level)
     return _least_squares(log_x, log_y, level)
 
 
@@ -108,15 +111,24 @@ def bootstrap_exponent(
 ) -> Interval:
     """A percentile interval for the exponent, from resampling the seeds within each setting (each distinct x).
 
-    It does not take seeds to scatter alike at every x, and with few seeds a setting it is too narrow. A setting with
-    fewer than 3 seeds leaves no interval. A resample without a fit (all its runs censored, say) is left out, and
-    `method` says how many were; where that is more than one in twenty there is no interval.
+    The interval does not assume that seeds scatter equally at every x. With few seeds per setting it is too narrow, and
+    if a setting has fewer than 3 seeds it is undefined. Resamples without a fit (for instance because all their runs
+    are censored) are left out, and `method` says how many; if they are more than one in twenty, the interval is
+    undefined.
 
-    Args and errors are those of `fit_power_law`; `resamples` and `seed` those of the resampling.
+    Args:
+        x: as in `fit_power_law`.
+        y: as in `fit_power_law`.
+        reached: as in `fit_power_law`.
+        level: nominal confidence.
+        resamples: number of bootstrap resamples.
+        seed: seed or generator of the resampling.
+
+    Raises:
+        ConfigError: as `fit_power_law`.
     """
-    there = np.ones(len(x), dtype=bool) if reached is None else reached
-    fit_power_law(x, y, there, level=level)  # for its errors
-    log_x, log_y, there = _logs(np.asarray(x, dtype=float), np.asarray(y, dtype=float), there)
+    fit_power_law(x, y, reached, level=level)  # raises if there is no fit
+    log_x, log_y, reached = _logs(x, y, reached)
     members = [np.flatnonzero(log_x == value) for value in np.unique(log_x)]
     method = f"percentile bootstrap over seeds within {len(members)} settings, {resamples} resamples"
     if few := sum(len(m) < MIN_SEEDS for m in members):
@@ -127,7 +139,7 @@ def bootstrap_exponent(
     for _ in range(resamples):
         i = np.concatenate([generator.choice(m, len(m)) for m in members])
         try:
-            beta = _maximize(_design(log_x[i]), log_y[i], there[i]).beta if not there[i].all() else None
+            beta = _maximize(_design(log_x[i]), log_y[i], reached[i]).beta if not reached[i].all() else None
         except ConfigError:
             continue
         exponents.append(np.polyfit(log_x[i], log_y[i], 1)[0] if beta is None else beta[1])
@@ -139,21 +151,25 @@ def bootstrap_exponent(
     return Interval(float(low), float(high), level, method)
 
 
-def _logs(x: np.ndarray, y: np.ndarray, reached: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logarithms of the runs that can be used, or the reason why no line goes through them."""
+def _logs(
+    x: np.ndarray, y: np.ndarray, reached: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, Bool[np.ndarray, " n"]]:
+    """Logarithms of the usable points, and which of them reached the event; ConfigError if they determine no line."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    reached = np.ones(len(x), dtype=bool) if reached is None else reached
     if len(x) != len(y) or len(x) != len(reached):
-        raise ConfigError(f"x, y and reached must be of one length, and are of {len(x)}, {len(y)} and {len(reached)}")
+        raise ConfigError(f"x, y and reached must have one length, but have {len(x)}, {len(y)} and {len(reached)}")
     for name, values in (("x", x), ("y", y[reached])):
         if bad := [float(value) for value in values if not (math.isfinite(value) and value > 0)]:
             raise ConfigError(f"{name} = {bad[0]:g} has no logarithm: a power law needs positive numbers; leave it out")
-    kept = reached | (y > 0)
-    x, y, reached = x[kept], y[kept], reached[kept]
+    usable = reached | (y > 0)
+    x, y, reached = x[usable], y[usable], reached[usable]
     if len(np.unique(x)) < 2:
         raise ConfigError(f"{len(np.unique(x))} distinct x: a power law needs at least 2")
     if len(np.unique(x[reached])) < 2:
         raise ConfigError(
-            f"runs got there at {len(np.unique(x[reached]))} distinct x: the exponent has no finite estimate; a power "
-            "law needs runs that got there at 2 or more"
+            f"runs reached the event at {len(np.unique(x[reached]))} distinct x: a finite estimate of the exponent "
+            "needs at least 2"
         )
     return np.log(x), np.log(y), reached
 
@@ -163,12 +179,12 @@ def _t_quantile(n: int, level: float) -> float:
 
 
 def _least_squares(log_x: np.ndarray, log_y: np.ndarray, level: float) -> PowerLaw:
-    n, centre = len(log_x), float(log_x.mean())
+    n, center = len(log_x), float(log_x.mean())
     line = scipy.stats.linregress(log_x, log_y)
     residual = log_y - line.intercept - line.slope * log_x
     variance = float(residual @ residual) / (n - 2) if n > 2 else math.nan
     if n > 2:
-        half = _t_quantile(n, level) * math.sqrt(variance / float(((log_x - centre) ** 2).sum()))
+        half = _t_quantile(n, level) * math.sqrt(variance / float(((log_x - center) ** 2).sum()))
         interval = Interval(float(line.slope) - half, float(line.slope) + half, level, "Student's t")
     else:
         interval = undefined(level, "Student's t", "2 points lie on a line whatever their scatter")
@@ -182,14 +198,14 @@ def _least_squares(log_x: np.ndarray, log_y: np.ndarray, level: float) -> PowerL
         n_settings=len(np.unique(log_x)),
         method="least squares",
         level=level,
-        _centre=centre,
-        _covariance=variance * np.diag([1 / n, 1 / float(((log_x - centre) ** 2).sum())]),
+        _center=center,
+        _covariance=variance * np.diag([1 / n, 1 / float(((log_x - center) ** 2).sum())]),
     )
 
 
 @dataclass(frozen=True)
 class _Maximum:
-    """Where the likelihood is largest: coefficients, scale, its logarithm there, and the coefficients' covariance."""
+    """The maximum of the likelihood: coefficients, scale, log-likelihood, and covariance of the coefficients."""
 
     beta: np.ndarray
     sigma: float
@@ -197,15 +213,15 @@ class _Maximum:
     covariance: np.ndarray
 
 
-def _design(log_x: np.ndarray, centre: float = 0.0) -> np.ndarray:
-    return np.stack([np.ones_like(log_x), log_x - centre], axis=1)
+def _design(log_x: np.ndarray, center: float = 0.0) -> np.ndarray:
+    return np.stack([np.ones_like(log_x), log_x - center], axis=1)
 
 
 def _maximize(design: np.ndarray, y: np.ndarray, reached: np.ndarray) -> _Maximum:
-    """Maximum likelihood of y = design @ beta + normal, where y is a lower bound wherever it was not reached.
+    """Maximum likelihood of y = design @ beta + normal noise, where y is a lower bound if it was not reached.
 
-    In beta / sigma and 1 / sigma the log likelihood is concave (Olsen 1978), so that Newton's steps, halved while they
-    lead down, find its one maximum.
+    In beta / sigma and 1 / sigma the log-likelihood is concave (Olsen 1978), so Newton steps, halved while they lead
+    downhill, find its single maximum.
     """
     k, columns = int(reached.sum()), design.shape[1]
     z = np.concatenate([design, -y[:, None]], axis=1)
@@ -214,7 +230,8 @@ def _maximize(design: np.ndarray, y: np.ndarray, reached: np.ndarray) -> _Maximu
     sigma = math.sqrt(float(residual @ residual) / k)
     if sigma <= 1e-9 * max(1.0, float(np.ptp(y))):
         raise ConfigError(
-            f"the {k} runs that got there lie exactly on a line: without scatter the censored ones cannot be weighed"
+            f"the {k} runs that reached the event lie exactly on a line: without scatter, the censored runs cannot be "
+            "weighed; leave the censored runs out, or add seeds"
         )
     gamma = np.append(beta, 1.0) / sigma
 
@@ -248,35 +265,35 @@ def _maximize(design: np.ndarray, y: np.ndarray, reached: np.ndarray) -> _Maximu
 
 
 def _censored(log_x: np.ndarray, log_y: np.ndarray, reached: np.ndarray, level: float) -> PowerLaw:
-    n, centre = len(log_x), float(log_x.mean())
-    found = _maximize(_design(log_x, centre), log_y, reached)
-    slope, correction, constant = float(found.beta[1]), n / (n - 2), np.ones((n, 1))
-    # n ln(1 + t^2 / (n - 2)) is the likelihood ratio at the ends of Student's interval in an uncensored fit.
+    n, center = len(log_x), float(log_x.mean())
+    best = _maximize(_design(log_x, center), log_y, reached)
+    slope, correction, constant = float(best.beta[1]), n / (n - 2), np.ones((n, 1))
+    # In an uncensored fit, n ln(1 + t^2 / (n - 2)) is the likelihood ratio at the ends of Student's interval.
     limit = n * math.log1p(_t_quantile(n, level) ** 2 / (n - 2))
 
     def short_of_limit(exponent: float) -> float:
-        held = _maximize(constant, log_y - exponent * (log_x - centre), reached).log_likelihood
-        return limit - 2 * (found.log_likelihood - held)
+        profile = _maximize(constant, log_y - exponent * (log_x - center), reached).log_likelihood
+        return limit - 2 * (best.log_likelihood - profile)
 
-    reach = math.sqrt(correction * found.covariance[1, 1])
-    ends = [_where_zero(short_of_limit, slope, direction * reach) for direction in (-1, 1)]
+    reach = math.sqrt(correction * best.covariance[1, 1])
+    ends = [_find_zero(short_of_limit, slope, direction * reach) for direction in (-1, 1)]
     return PowerLaw(
         exponent=slope,
         interval=Interval(ends[0], ends[1], level, "profile likelihood"),
-        prefactor=math.exp(float(found.beta[0]) - slope * centre),
-        spread=found.sigma * math.sqrt(correction),
+        prefactor=math.exp(float(best.beta[0]) - slope * center),
+        spread=best.sigma * math.sqrt(correction),
         n=n,
         n_censored=int((~reached).sum()),
         n_settings=len(np.unique(log_x)),
         method="censored likelihood",
         level=level,
-        _centre=centre,
-        _covariance=correction * found.covariance,
+        _center=center,
+        _covariance=correction * best.covariance,
     )
 
 
-def _where_zero(function: Callable[[float], float], start: float, reach: float) -> float:
-    """Where a function that is positive at `start` and falls away from it crosses zero, in the direction of `reach`."""
+def _find_zero(function: Callable[[float], float], start: float, reach: float) -> float:
+    """The zero of a function in the direction of `reach`; it is positive at `start` and falls away from there."""
     inside, outside = start, start + reach
     for _ in range(60):
         if function(outside) < 0:

@@ -1,9 +1,9 @@
-"""Sweeps: many runs that differ in some configuration fields, trained here or on a cluster, and their table.
+"""Sweeps: many runs that differ in some configuration fields, trained locally or on a cluster, and their table.
 
 >>> import grokinterp as gi
 >>> grid = {"optimizer.weight_decay": [0.5, 1, 2], "model_seed": range(3)}
->>> swept = gi.train_sweep("checkpoints/decay", gi.preset("psi"), grid=grid)  # doctest: +SKIP
->>> swept.table[["run", "outcome", "T_grok_0.95"]]  # doctest: +SKIP
+>>> sweep = gi.train_sweep("checkpoints/decay", gi.preset("psi"), grid=grid)  # doctest: +SKIP
+>>> sweep.table[["run", "outcome", "T_grok_0.95"]]  # doctest: +SKIP
 """
 
 from grokinterp.sweep.executors import Executor, LocalExecutor

@@ -1,164 +1,162 @@
-"""Executors: who carries out the orders of a sweep. Here the processes of this machine; Ray's are in clusters.py."""
+"""Executors run the jobs of a sweep: in processes on this machine here, on a Ray cluster in ray_executor.py."""
 
 import signal
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from queue import Empty, Queue
 from threading import Thread
 from typing import Protocol, runtime_checkable
 
 from grokinterp.runs.processes import JsonProcess, ProcessDied
-from grokinterp.sweep.jobs import Ended, Failure, Order
+from grokinterp.sweep.jobs import Ended, Failure, Job
 
-TICK = 1.0  # seconds between two looks at what is going on
-_GRACE = 60.0  # seconds that workers have for their last resume point when all is to stop
+TICK = 1.0  # seconds between two progress updates
+_SHUTDOWN_TIMEOUT = 60.0  # seconds that interrupted workers have to write a last resume point
 
 
 @dataclass(frozen=True)
 class Started:
-    """A worker has begun with these runs."""
+    """A worker started these runs."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class PutBack:
-    """These runs, which had been started, wait again."""
+class Requeued:
+    """These runs had been started and are waiting again."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Nothing happened for a while."""
+    """Nothing happened for `TICK` seconds."""
 
 
-Event = Started | PutBack | Ended | Tick
+Event = Started | Requeued | Ended | Tick
 
 
 @runtime_checkable
 class Executor(Protocol):
-    """What a sweep needs of whoever trains its runs."""
+    """Interface between a sweep and the workers that train its runs."""
 
-    def carry_out(self, orders: Sequence[Order]) -> Generator[Event]:
-        """Does every order, in any order, and says what happens.
+    def execute(self, jobs: Sequence[Job]) -> Generator[Event]:
+        """Run all jobs, in any order, and yield what happens.
 
-        A run's `Ended` is its last event. Closing the generator stops what is running, so that it can be resumed.
+        The last event of every run is its `Ended`. Closing the generator stops all running jobs; they can be resumed.
         """
         ...
 
 
 @dataclass
 class LocalExecutor:
-    """Processes of this machine, each with one thread: two threads on one core are slower than one.
+    """Processes on this machine, each with one thread: two threads on one core are slower than one.
 
     Attributes:
         workers: number of processes.
+        stopping: whether the executor is shutting its workers down.
     """
 
     workers: int
-    _stopping: bool = field(default=False, init=False)
+    stopping: bool = field(default=False, init=False, repr=False, compare=False)
 
-    def carry_out(self, orders: Sequence[Order]) -> Generator[Event]:
+    def execute(self, jobs: Sequence[Job]) -> Generator[Event]:
         """See `Executor`."""
-        self._stopping = False
-        waiting: Queue[Order] = Queue()
-        for order in orders:
-            waiting.put(order)
+        self.stopping = False
+        queue: Queue[Job] = Queue()
+        for job in jobs:
+            queue.put(job)
         events: Queue[Event | None] = Queue()
-        working = min(self.workers, len(orders))
-        serving = [_Server(waiting, events, self) for _ in range(working)]
-        for server in serving:
-            server.start()
+        active = min(self.workers, len(jobs))
+        threads = [_WorkerThread(queue, events, self) for _ in range(active)]
+        for thread in threads:
+            thread.start()
         try:
-            while working:
+            while active:
                 try:
                     event = events.get(timeout=TICK)
                 except Empty:
                     event = Tick()
                 if event is None:
-                    working -= 1
+                    active -= 1
                 else:
                     yield event
         finally:
-            self._stop(serving)
+            self._stop(threads)
 
-    @property
-    def stopping(self) -> bool:
-        """Whether what ends now ends because all is to stop."""
-        return self._stopping
-
-    def _stop(self, serving: "Sequence[_Server]") -> None:
-        self._stopping = True
-        for server in serving:
-            server.interrupt()
-        until = time.monotonic() + _GRACE
-        for server in serving:
-            server.join(max(0.0, until - time.monotonic()))
-            server.kill()
+    def _stop(self, threads: "Sequence[_WorkerThread]") -> None:
+        self.stopping = True
+        for thread in threads:
+            thread.interrupt()
+        deadline = time.monotonic() + _SHUTDOWN_TIMEOUT
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.kill()
 
 
-class _Server(Thread):
-    """Hands orders to one worker process after another, as long as there are any."""
+class _WorkerThread(Thread):
+    """Hands jobs to a worker process until the queue is empty, and starts a new process if one dies."""
 
-    def __init__(self, waiting: "Queue[Order]", events: "Queue[Event | None]", executor: LocalExecutor):
+    def __init__(self, queue: "Queue[Job]", events: "Queue[Event | None]", executor: LocalExecutor):
         super().__init__(daemon=True)
-        self.waiting, self.events, self.executor = waiting, events, executor
+        self.queue, self.events, self.executor = queue, events, executor
         self.worker: JsonProcess | None = None
 
     def run(self) -> None:
         try:
             while not self.executor.stopping:
-                self.serve(self.waiting.get_nowait())
+                self.run_job(self.queue.get_nowait())
         except Empty:
             pass
         finally:
             self.kill()
             self.events.put(None)
 
-    def serve(self, order: Order) -> None:
-        self.events.put(Started(tuple(order.runs)))
+    def run_job(self, job: Job) -> None:
+        self.events.put(Started(tuple(job.runs)))
         try:
             if self.worker is None:
-                # In a session of its own Ctrl-C does not reach it: it is told to stop when this process wants it to.
+                # A separate session keeps Ctrl-C from the worker: `interrupt` tells it when to stop.
                 self.worker = JsonProcess("grokinterp.sweep.worker", own_session=True)
-            for ended in self.worker.exchange(order.plain()):
-                self.events.put(Ended.of(ended))
+            if self.executor.stopping:  # `interrupt` may have come before the process
+                return
+            for content in self.worker.exchange(asdict(job)):
+                self.events.put(Ended.from_json(content))
         except (ProcessDied, OSError) as error:
             self.kill()
-            self.worker = None
             if self.executor.stopping:
                 return
-            if len(order.runs) > 1:  # whose fault it was shows when each is trained alone
-                self.events.put(PutBack(tuple(order.runs)))
-                for name, config in order.runs.items():
-                    self.waiting.put(replace(order, runs={name: config}))
+            if len(job.runs) > 1:  # training each run alone shows which one fails
+                self.events.put(Requeued(tuple(job.runs)))
+                for name, config in job.runs.items():
+                    self.queue.put(replace(job, runs={name: config}))
                 return
-            (name,) = order.runs
-            self.events.put(Ended(name, Failure("killed", _why(error))))
-        except Exception as error:  # an answer that is none
+            (name,) = job.runs
+            self.events.put(Ended(name, Failure("killed", _describe(error))))
+        except Exception as error:  # the answer is not readable
             self.kill()
-            self.worker = None
-            for name in order.runs:
-                self.events.put(Ended(name, Failure("error", f"its process answered nonsense: {error}")))
+            for name in job.runs:
+                self.events.put(Ended(name, Failure("error", f"its process sent an unreadable answer: {error}")))
 
     def interrupt(self) -> None:
-        if self.worker is not None and self.worker.process.poll() is None:
+        worker = self.worker
+        if worker is not None:
             with suppress(ProcessLookupError):
-                self.worker.process.send_signal(signal.SIGTERM)
+                worker.process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        if self.worker is not None:
-            self.worker.__exit__()
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            worker.__exit__()
 
 
-def _why(error: ProcessDied | OSError) -> str:
+def _describe(error: ProcessDied | OSError) -> str:
     if isinstance(error, OSError):
         return f"no process could be started: {error.strerror or error}"
     if error.returncode >= 0:
-        return f"its process ended with exit code {error.returncode}"
+        return f"its process ended with exit status {error.returncode}"
     name = signal.Signals(-error.returncode).name
-    likely = ", which is how the system ends what takes too much memory" if name == "SIGKILL" else ""
-    return f"its process was killed by {name}{likely}"
+    hint = ", probably by the operating system because memory ran out" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{hint}"

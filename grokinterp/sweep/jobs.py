@@ -1,6 +1,6 @@
-"""Orders: what one worker is to do at a time, one run or several of one shape, and how it does them.
+"""Jobs: what one worker trains at a time (one run, or several of one shape), and how.
 
-An order goes to other processes and machines, so it is made of plain values.
+A job is sent to other processes and machines, so it consists of plain values.
 """
 
 import contextlib
@@ -14,30 +14,32 @@ from typing import Any, Literal, get_args
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError, one_line
 from grokinterp.runs.files import require_inside
-from grokinterp.runs.locks import HeldError
+from grokinterp.runs.locks import FolderInUseError
 from grokinterp.runs.run import Run
+from grokinterp.runs.status import RunStatus
 from grokinterp.sweep.rows import summarize
 from grokinterp.training import train, train_many
 from grokinterp.training.preparation import has_ended, may_follow
 
-# A process whose parent was killed lives for a moment longer, and so does one on a machine that was cut off.
-_PATIENCE = 60.0
+# A worker outlives a killed parent for a moment, and so does one on a machine that lost its network connection.
+_LOCK_TIMEOUT = 60.0
+_LOCK_POLL = 0.2
 
-
-_Kind = Literal["invalid", "diverged", "killed", "error"]
+_Cause = Literal["invalid", "diverged", "killed", "error"]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no finished run.
+    """Why a run did not finish.
 
     Attributes:
-        kind: `invalid` (it cannot be trained as configured), `diverged`, `killed` (its process was), or `error`.
+        kind: the cause: `invalid` (the configuration cannot be trained), `diverged`, `killed` (its process was killed)
+            or `error` (anything else).
         message: one line.
-        details: a traceback, where there is one.
+        details: a traceback, if there is one.
     """
 
-    kind: _Kind
+    kind: _Cause
     message: str
     details: str = ""
 
@@ -45,25 +47,26 @@ class Failure:
         return f"{self.kind}: {self.message}"
 
     @staticmethod
-    def of(kept: Any) -> "Failure":
-        """What was kept of one.
+    def from_json(content: Any) -> "Failure":
+        """The failure in a parsed JSON file, its message reduced to one line.
 
         Raises:
-            ValueError: it is damaged.
+            TypeError: a field is missing or unknown.
+            ValueError: a field has a wrong value.
         """
-        found = Failure(**kept)
-        if found.kind not in get_args(_Kind) or not all(isinstance(text, str) for text in asdict(found).values()):
-            raise ValueError("it is damaged")
-        return replace(found, message=one_line(found.message))
+        failure = Failure(**content)
+        if failure.kind not in get_args(_Cause) or not all(isinstance(text, str) for text in asdict(failure).values()):
+            raise ValueError("damaged failure file")
+        return replace(failure, message=one_line(failure.message))
 
 
 @dataclass(frozen=True)
-class Order:
-    """Runs for one worker; several are trained together and are of one shape.
+class Job:
+    """Runs for one worker. Several runs have one shape and are trained together.
 
     Attributes:
-        folder: of the sweep.
-        runs: their names, each with its configuration as JSON.
+        folder: the sweep's folder.
+        runs: the configuration of each run as JSON, by name of the run.
         device: as in `train`.
     """
 
@@ -71,57 +74,54 @@ class Order:
     runs: dict[str, str]
     device: str = "auto"
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Ended:
-    """What came of one run of an order.
+    """How one run of a job ended.
 
     Attributes:
-        name: of the run.
-        failure: None where it finished, or was stopped.
-        stopped: it has neither finished nor failed: somebody interrupted it, or it is `held`.
-        held: another process trains it.
+        name: name of the run.
+        failure: None if the run finished or stopped.
+        stopped: the run neither finished nor failed: it was interrupted, or it is `in_use`.
+        in_use: another process is training the run.
     """
 
     name: str
     failure: Failure | None = None
     stopped: bool = False
-    held: bool = False
+    in_use: bool = False
 
     @staticmethod
-    def of(plain: dict[str, Any]) -> "Ended":
-        """The reverse of `asdict`."""
-        failure = plain["failure"]
-        return Ended(**{**plain, "failure": None if failure is None else Failure(**failure)})
+    def from_json(content: dict[str, Any]) -> "Ended":
+        """The inverse of `asdict`."""
+        failure = content["failure"]
+        return Ended(**{**content, "failure": None if failure is None else Failure(**failure)})
 
 
-def carry_out(order: Order) -> list[Ended]:
-    """Trains or resumes each run of an order, and summarizes it. Runs that ended before are left alone."""
-    root = Path(order.folder)
-    configs = {name: RunConfig.from_json(text, name) for name, text in order.runs.items()}
+def run_job(job: Job) -> list[Ended]:
+    """Train or resume each run of a job, and summarize it. Runs that ended earlier are left unchanged."""
+    root = Path(job.folder)
+    configs = {name: RunConfig.from_json(text, name) for name, text in job.runs.items()}
     together = False
     if len(configs) > 1:
-        with contextlib.suppress(Exception):  # whose fault it was shows when each is trained alone
-            _train_together(root, configs, order.device)
+        with contextlib.suppress(Exception):  # training each run alone below shows which one fails
+            _train_ensemble(root, configs, job.device)
             together = True
-    done: list[Ended] = []
-    interrupted = False  # whoever stops one that is trained alone stops those after it
+    results: list[Ended] = []
+    interrupted = False  # an interrupt of one run also stops the runs after it
     for name, config in configs.items():
         if interrupted:
-            done.append(Ended(name, stopped=True))
+            results.append(Ended(name, stopped=True))
             continue
-        done.append(_ended(root / name, None if together else config, order.device))
-        interrupted = not together and done[-1].stopped and not done[-1].held
-    return done
+        result = _run_one(root / name, None if together else config, job.device)
+        interrupted = not together and result.stopped and not result.in_use
+        results.append(result)
+    return results
 
 
 def _train_one(path: Path, config: RunConfig, device: str) -> None:
-    def begin() -> None:
-        # Looked at each time: another process that held the folder may have begun the run.
+    def start() -> None:
+        # Checked on every attempt: the process that held the folder may have started the run.
         run = Run.open(path) if (path / "config.json").is_file() else None
         if run is not None and may_follow(config, run.config) and has_ended(run, config):
             return
@@ -130,34 +130,34 @@ def _train_one(path: Path, config: RunConfig, device: str) -> None:
         except RunError:
             if run is not None or not (path / "config.json").is_file():
                 raise
-            raise HeldError(f"{path} was begun by another process in this instant") from None
+            raise FolderInUseError(f"another process has just started {path}") from None
 
-    _patiently(begin)
+    _retry_while_in_use(start)
 
 
-def _train_together(root: Path, configs: dict[str, RunConfig], device: str) -> None:
+def _train_ensemble(root: Path, configs: dict[str, RunConfig], device: str) -> None:
     paths = [root / name for name in configs]
     for path in paths:
         require_inside(path, root)
-    begun = all((path / "config.json").is_file() for path in paths)
-    _patiently(lambda: train_many(list(configs.values()), paths, resume=begun, device=device, progress=False))
+    resume = all((path / "config.json").is_file() for path in paths)
+    _retry_while_in_use(lambda: train_many(list(configs.values()), paths, resume=resume, device=device, progress=False))
 
 
-def _patiently(begin: Callable[[], Any]) -> None:
-    """Waits for a process that is about to end and still holds the folder."""
-    until = time.monotonic() + _PATIENCE
+def _retry_while_in_use(start: Callable[[], Any]) -> None:
+    """Call `start`; retry for a while if a process that is about to end still holds the folder."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:
-            begin()
+            start()
             return
-        except HeldError:
-            if time.monotonic() > until:
+        except FolderInUseError:
+            if time.monotonic() > deadline:
                 raise
-            time.sleep(0.2)
+            time.sleep(_LOCK_POLL)
 
 
-def _ended(path: Path, config: RunConfig | None, device: str) -> Ended:
-    """Trains a run unless it has been (`config` is None), summarizes it, and says how it ended whatever happens."""
+def _run_one(path: Path, config: RunConfig | None, device: str) -> Ended:
+    """Train a run, unless `config` is None because it is trained already; summarize it; catch every failure."""
     name = path.name
     try:
         require_inside(path, path.parent)
@@ -165,17 +165,16 @@ def _ended(path: Path, config: RunConfig | None, device: str) -> Ended:
             _train_one(path, config, device)
         run = Run.open(path)
         summarize(run)
-    except HeldError:  # another process trains it, and will finish it
-        return Ended(name, stopped=True, held=True)
+    except FolderInUseError:  # the other process will finish the run
+        return Ended(name, stopped=True, in_use=True)
     except ConfigError as error:
         return Ended(name, Failure("invalid", str(error)))
     except GrokinterpError as error:
         return Ended(name, Failure("error", str(error)))
     except Exception as error:
-        what = str(error).strip().splitlines()
-        message = f"{type(error).__name__}: {what[0] if what else 'no message'}"
-        return Ended(name, Failure("error", message, traceback.format_exc()))
+        first_line = next(iter(str(error).strip().splitlines()), "no message")
+        return Ended(name, Failure("error", f"{type(error).__name__}: {first_line}", traceback.format_exc()))
     status = run.status
-    if status.get("status") == "diverged":
+    if status.get("status") == RunStatus.DIVERGED:
         return Ended(name, Failure("diverged", str(status.get("reason", ""))))
-    return Ended(name, stopped=status.get("status") != "finished")
+    return Ended(name, stopped=status.get("status") != RunStatus.FINISHED)

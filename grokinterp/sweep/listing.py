@@ -9,7 +9,7 @@ import pandas as pd
 
 from grokinterp.errors import GrokinterpError
 from grokinterp.runs.metrics import last_line
-from grokinterp.runs.run import Run, run_folders, settled
+from grokinterp.runs.run import Run, read_stable, run_folders
 from grokinterp.sweep.folder import Sweep
 
 
@@ -38,7 +38,7 @@ def describe_runs(folder: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for path in run_folders(folder):
         try:
-            row = settled(path, partial(_describe_run, path))
+            row = read_stable(path, partial(_describe_run, path))
         except GrokinterpError as error:
             if not path.exists():  # removed meanwhile
                 continue

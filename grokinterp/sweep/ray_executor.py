@@ -1,6 +1,6 @@
-"""RayExecutor: the orders of a sweep as tasks of a Ray cluster, which may lose machines on the way.
+"""RayExecutor: runs the jobs of a sweep as tasks on a Ray cluster, which may lose nodes meanwhile.
 
-Ray is an extra (`pip install grokinterp[ray]`), imported when it is used. grokinterp must be installed on every node.
+Ray is an extra (`pip install grokinterp[ray]`) and is imported on use. grokinterp must be installed on every node.
 """
 
 import io
@@ -11,6 +11,7 @@ import shutil
 import socket
 import tarfile
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,26 +20,26 @@ from typing import Any, Literal
 from grokinterp.errors import ConfigError
 from grokinterp.runs.files import make_folder
 from grokinterp.sweep.executors import TICK, Event, Started, Tick
-from grokinterp.sweep.jobs import Ended, Failure, Order, carry_out
+from grokinterp.sweep.jobs import Ended, Failure, Job, run_job
 
 log = logging.getLogger(__name__)
 
-_CONNECTING = 10.0  # seconds that a cluster has to answer
+_CONNECT_TIMEOUT = 10.0  # seconds
 _RETRIES = 3  # of a task whose node or process died
 
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """Tasks on a Ray cluster.
+    """Runs the jobs of a sweep as tasks on a Ray cluster.
 
     Attributes:
-        address: of the cluster (`auto`, `ray://...`, `host:port`); None for one on this machine, or the one that this
-            program is already connected to.
-        cpus: cores that each order takes.
-        gpus: GPUs that each takes; may be a fraction.
-        workers: how many orders are under way at most; by default as many as the cluster has room for.
-        results: `shared` where the sweep's folder is the same place on every node; `sent`, where it is not: then a
-            run's folder travels to the node and back.
+        address: address of the cluster (`auto`, `ray://...`, `host:port`). None uses the cluster that this program is
+            already connected to, or starts one on this machine.
+        cpus: cores per job.
+        gpus: GPUs per job; may be a fraction.
+        workers: maximum number of jobs at a time (default: as many as the cluster has room for).
+        results: `shared` if the sweep's folder has the same path on every node; `sent` if it does not: then the folder
+            of a run is sent to the node and back.
     """
 
     address: str | None = None
@@ -51,91 +52,90 @@ class RayExecutor:
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers must be at least 1, but is {self.workers}")
         if min(self.cpus, self.gpus) < 0 or not math.isfinite(self.cpus + self.gpus):
-            raise ConfigError(f"a run takes 0 cores or GPUs or more, but {self.cpus} and {self.gpus} were given")
+            raise ConfigError(f"cpus and gpus must be finite and at least 0, but are {self.cpus} and {self.gpus}")
 
-    def carry_out(self, orders: Sequence[Order]) -> Generator[Event]:
+    def execute(self, jobs: Sequence[Job]) -> Generator[Event]:
         """See `Executor`."""
         ray = _import_ray()
-        connected_before = ray.is_initialized()
-        if not connected_before:
+        connected = ray.is_initialized()
+        if not connected:
             _connect(ray, self.address)
         if not any(self._fits(node["Resources"]) for node in ray.nodes() if node["Alive"]):
-            log.warning("no node has %g cores and %g GPUs free for a run: all wait for one", self.cpus, self.gpus)
-        task = ray.remote(_carry_out_there).options(
+            log.warning("no node has %g cores and %g GPUs for a run: all runs wait for one", self.cpus, self.gpus)
+        task = ray.remote(_run_on_node).options(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=_RETRIES, retry_exceptions=False
         )
-        waiting, going = list(reversed(orders)), {}
-        quiet: dict[Any, tuple[Order, list[float]]] = {}  # tasks that the cluster may not have begun
-        tries: dict[str, int] = {}
+        waiting: list[Job] = list(reversed(jobs))
+        submitted: dict[Any, Job] = {}
+        unstarted: dict[Any, list[float]] = {}  # tasks without a sign of life, with their runs' times of the last write
+        attempts: Counter[str] = Counter()
         try:
-            while waiting or going:
-                while waiting and len(going) < (self.workers or len(orders)):
-                    order = waiting.pop()
-                    before = _written(order)
-                    reference = task.remote(order.plain(), self._packed(order), max(1, int(self.cpus)))
-                    going[reference], quiet[reference] = order, (order, before)
-                ready, _ = ray.wait(list(going), timeout=TICK)
-                for reference, (order, before) in list(quiet.items()):
-                    # Of runs that are sent back nothing is seen here before they are.
-                    if reference in ready or self.results == "sent" or _written(order) != before:
-                        del quiet[reference]
-                        yield Started(tuple(order.runs))
+            while waiting or submitted:
+                while waiting and len(submitted) < (self.workers or len(jobs)):
+                    job = waiting.pop()
+                    write_times = _write_times(job)
+                    archives = None if self.results == "shared" else _pack_folders(job)
+                    reference = task.remote(asdict(job), archives, max(1, int(self.cpus)))
+                    submitted[reference], unstarted[reference] = job, write_times
+                ready, _ = ray.wait(list(submitted), timeout=TICK)
+                for reference, write_times in list(unstarted.items()):
+                    job = submitted[reference]
+                    # Runs that are sent back show no progress here.
+                    if reference in ready or self.results == "sent" or _write_times(job) != write_times:
+                        del unstarted[reference]
+                        yield Started(tuple(job.runs))
                 yield Tick()
                 for reference in ready:
-                    order = going.pop(reference)
-                    for ended in self._outcome(ray, reference, order):
-                        # A node that is leaving stops its runs; nobody here asked for that.
-                        if ended.stopped and tries.get(ended.name, 0) < _RETRIES:
-                            tries[ended.name] = tries.get(ended.name, 0) + 1
-                            waiting.append(replace(order, runs={ended.name: order.runs[ended.name]}))
+                    job = submitted.pop(reference)
+                    for ended in self._fetch(ray, reference, job):
+                        # A node that leaves the cluster stops its runs without an interrupt here.
+                        if ended.stopped and attempts[ended.name] < _RETRIES:
+                            attempts[ended.name] += 1
+                            waiting.append(replace(job, runs={ended.name: job.runs[ended.name]}))
                         else:
                             yield ended
         finally:
-            for reference in going:
+            for reference in submitted:
                 ray.cancel(reference, force=True)
-            if not connected_before:
+            if not connected:
                 ray.shutdown()
 
     def _fits(self, resources: Mapping[str, float]) -> bool:
         return resources.get("CPU", 0.0) >= self.cpus and resources.get("GPU", 0.0) >= self.gpus
 
-    def _packed(self, order: Order) -> dict[str, bytes] | None:
-        if self.results == "shared":
-            return None
-        folders = {name: Path(order.folder) / name for name in order.runs}
-        return {name: _pack(folder) for name, folder in folders.items() if folder.is_dir()}
-
-    def _outcome(self, ray: Any, reference: Any, order: Order) -> list[Ended]:
+    def _fetch(self, ray: Any, reference: Any, job: Job) -> list[Ended]:
+        """The results of a task; folders that were sent back replace those of the runs."""
         try:
-            ended, packed = ray.get(reference)
+            results, archives = ray.get(reference)
         except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()
-            message = (
-                f"its task failed on the cluster, and was tried {_RETRIES + 1} times: {reason[0] if reason else ''}"
-            )
-            return [Ended(name, Failure("killed", message)) for name in order.runs]
+            message = f"its task failed on the cluster in {_RETRIES + 1} attempts: {_first_line(error)}"
+            return [Ended(name, Failure("killed", message)) for name in job.runs]
         try:
-            for name, content in (packed or {}).items():
-                _unpack(content, Path(order.folder) / name)
+            for name, archive in (archives or {}).items():
+                _unpack(archive, Path(job.folder) / name)
         except OSError as error:
-            reason = f"what was sent back could not be written: {error.strerror or error}"
-            return [Ended(name, Failure("error", reason)) for name in order.runs]
-        return [Ended.of(plain) for plain in ended]
+            message = f"the folder that its node sent back could not be written: {error.strerror or error}"
+            return [Ended(name, Failure("error", message)) for name in job.runs]
+        return [Ended.from_json(content) for content in results]
 
 
-def _written(order: Order) -> list[float]:
-    """When each run of an order last wrote its metrics."""
-    files = [Path(order.folder) / name / "metrics.jsonl" for name in order.runs]
+def _write_times(job: Job) -> list[float]:
+    """The time at which each run of a job last wrote its metrics."""
+    files = [Path(job.folder) / name / "metrics.jsonl" for name in job.runs]
     return [file.stat().st_mtime if file.is_file() else 0.0 for file in files]
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
+
+
 def _import_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray  # pyright: ignore[reportMissingImports]
         import ray.exceptions  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise ConfigError("the executor ray needs the package ray: pip install grokinterp[ray]") from None
+        raise ConfigError("the executor ray needs Ray: pip install grokinterp[ray]") from None
     return ray
 
 
@@ -146,34 +146,37 @@ def _connect(ray: Any, address: str | None) -> None:
             ray.init(include_dashboard=False, **options)
             return
         host, colon, port = address.removeprefix("ray://").rpartition(":")
-        if colon:  # Ray itself would try for minutes
-            socket.create_connection((host, int(port)), timeout=_CONNECTING).close()
+        if colon:  # Ray itself would keep trying for minutes
+            socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT).close()
         ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()
-        raise ConfigError(f"no Ray cluster at {address!r}: {reason[0] if reason else error}") from None
+        raise ConfigError(f"no Ray cluster at {address!r}: {_first_line(error) or error}") from None
 
 
-def _carry_out_there(
-    order: dict[str, Any], packed: dict[str, bytes] | None, threads: int
+def _run_on_node(
+    content: dict[str, Any], archives: dict[str, bytes] | None, threads: int
 ) -> tuple[list[dict[str, Any]], dict[str, bytes] | None]:
-    """Runs on a node: the ends of an order's runs, and their folders where they are to be sent back."""
+    """Run a job on a node. Returns its results and, if the folders of the runs came along, their archives."""
     import torch
 
     torch.set_num_threads(threads)
-    given = Order(**order)
-    if packed is None:
-        return [asdict(ended) for ended in carry_out(given)], None
-    with tempfile.TemporaryDirectory(prefix="grokinterp-") as place:
-        for name, content in packed.items():
-            _unpack(content, Path(place) / name)
-        done = carry_out(replace(given, folder=place))
-        folders = {name: Path(place) / name for name in given.runs}
-        return [asdict(ended) for ended in done], {n: _pack(folder) for n, folder in folders.items() if folder.is_dir()}
+    job = Job(**content)
+    if archives is None:
+        return [asdict(ended) for ended in run_job(job)], None
+    with tempfile.TemporaryDirectory(prefix="grokinterp-") as folder:
+        for name, archive in archives.items():
+            _unpack(archive, Path(folder) / name)
+        job = replace(job, folder=folder)
+        return [asdict(ended) for ended in run_job(job)], _pack_folders(job)
+
+
+def _pack_folders(job: Job) -> dict[str, bytes]:
+    """The folder of each started run as a tar archive, by name of the run."""
+    folders = {name: Path(job.folder) / name for name in job.runs}
+    return {name: _pack(folder) for name, folder in folders.items() if folder.is_dir()}
 
 
 def _pack(folder: Path) -> bytes:
-    """A folder as a tar file."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.add(folder, arcname=".")
@@ -181,15 +184,15 @@ def _pack(folder: Path) -> bytes:
 
 
 def _unpack(content: bytes, folder: Path) -> None:
-    """Puts what `_pack` gave in the place of a folder, in one instant as far as the system can."""
+    """Replace a folder by the content of an archive that `_pack` made, as atomically as the file system allows."""
     make_folder(folder.parent)
-    incoming, outgoing = (folder.with_name(f".{folder.name}.{what}") for what in ("tmp", "old"))
-    shutil.rmtree(incoming, ignore_errors=True)  # of a try that was cut short
+    incoming, backup = folder.with_name(f".{folder.name}.tmp"), folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(incoming, ignore_errors=True)  # from an interrupted attempt
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        archive.extractall(incoming, filter="data")  # nothing outside of it, no links out, no devices
+        archive.extractall(incoming, filter="data")  # refuses paths and links outside the folder, and devices
     if folder.exists():
-        folder.replace(outgoing)
+        folder.replace(backup)
         incoming.replace(folder)
-        shutil.rmtree(outgoing)
+        shutil.rmtree(backup)
     else:
         incoming.replace(folder)

@@ -1,4 +1,4 @@
-"""One row of a sweep's table: what became of a run, as plain numbers and words, kept beside it."""
+"""One row of a sweep's table: the summary of a run in plain numbers and strings, stored in the run's folder."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from grokinterp.analysis.measure_calls import evaluate, measure_job
+from grokinterp.analysis.measure_calls import evaluate, measure_call
 from grokinterp.analysis.phases import known_values
 from grokinterp.analysis.transition import THRESHOLDS, Event, find_transition
 from grokinterp.config import RunConfig
@@ -16,17 +16,18 @@ from grokinterp.errors import RunError
 from grokinterp.measures import key_frequencies, registered
 from grokinterp.runs.files import exists, make_subfolder, parse_json, read_bytes, read_text, write_atomically
 from grokinterp.runs.run import Run
+from grokinterp.runs.status import RunStatus
 from grokinterp.sweep.grid import flat_config
 from grokinterp.tasks import Task
 
 log = logging.getLogger(__name__)
 
 _VERSION = 2
-_MOST_COLUMNS = 1000
+_MAX_COLUMNS = 1000
 _LOSSES = ("final.train_loss", "final.test_loss")
 _NORMS = ("weight_norm", "weight_rms")
 
-# What every table has, whatever became of its runs.
+# Columns of every table, whatever its runs contain.
 COLUMNS = (
     *("run", "status", "failure", "outcome", "step"),
     *(
@@ -45,71 +46,71 @@ Row = dict[str, Any]
 
 
 def summarize(run: Run, *, measures: bool = True) -> Row:
-    """What a run came to: outcome, events, norms, and every number at its last checkpoint.
+    """Summary of a run: outcome, events, norms, and every number at its last checkpoint.
 
-    It is kept in the run as analysis/summary.json, and read from there while the run's status is the same.
+    The summary is stored in the run as analysis/summary.json and read from there until the run's status changes.
 
     Args:
-        run: finished or not.
-        measures: evaluate the measures at the last checkpoint, if that was not done before; else only what the metrics
-            say is returned, and nothing is kept.
+        run: the run, finished or not.
+        measures: if no summary is stored, evaluate the measures at the last checkpoint and store the summary. If False,
+            return only what follows from the metrics, and store nothing.
 
     Returns:
-        The columns of `Sweep.table` but for those that say which run it is; None where a value is not known.
+        The columns of `Sweep.table` without the run's name and configuration; None for unknown values.
     """
-    file, stamp = run.path / "analysis" / "summary.json", _stamp(run)
-    kept = kept_summary(run)
-    if kept is not None:
-        return kept
+    file, fingerprint = run.path / "analysis" / "summary.json", _fingerprint(run)
+    summary = stored_summary(run)
+    if summary is not None:
+        return summary
     row = _row(run)
     if measures:
-        measured = {f"final.{name}": value for name, value in _final_measures(run).items()}
-        # These measures are cross entropies: where another loss was trained on, the columns hold that one.
-        own = {} if run.config.loss == "cross_entropy" else {name: row[name] for name in _LOSSES if name in row}
-        row |= measured | own
+        # The loss measures are cross entropies: if the run was trained on another loss, the columns keep that loss.
+        losses = {} if run.config.loss == "cross_entropy" else {name: row[name] for name in _LOSSES if name in row}
+        row |= {f"final.{name}": value for name, value in _final_measures(run).items()} | losses
+        content = {"version": _VERSION, "status": fingerprint, "row": row}
         try:
             make_subfolder(run.path, file.parent.name)
-            write_atomically(file, json.dumps({"version": _VERSION, "status": stamp, "row": row}, indent=1) + "\n")
-        except RunError as error:  # on a read-only disk it is computed each time
-            log.warning("the summary was not kept: %s", error)
+            write_atomically(file, json.dumps(content, indent=1) + "\n")
+        except RunError as error:  # on a read-only disk, the summary is computed every time
+            log.warning("the summary was not stored: %s", error)
     return row
 
 
-def kept_summary(run: Run) -> Row | None:
-    """The summary that is kept in a run; None where there is none, or it is of another state of the run."""
+def stored_summary(run: Run) -> Row | None:
+    """The summary stored in a run; None if it is missing, damaged, or older than the run's status."""
     try:
         content = parse_json(read_text(run.path / "analysis" / "summary.json"))
         row = content["row"]
-        # Version 1 had cross entropies in final.*_loss also of runs that were trained on another loss.
+        # In version 1, final.*_loss held cross entropies even if a run was trained on another loss.
         readable = (_VERSION,) if run.config.loss != "cross_entropy" else (1, _VERSION)
-        current = content["version"] in readable and content["status"] == _stamp(run)
-        whole = {"status", "outcome", "step"} <= set(row)
-        plain = len(row) <= _MOST_COLUMNS and all(_is_plain(name, value) for name, value in row.items())
+        current = content["version"] in readable and content["status"] == _fingerprint(run)
+        complete = {"status", "outcome", "step"} <= set(row)
+        valid = len(row) <= _MAX_COLUMNS and all(_is_valid(name, value) for name, value in row.items())
     except (RunError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    return row if current and whole and plain else None
+    return row if current and complete and valid else None
 
 
-def _is_plain(name: str, value: Any) -> bool:
-    """Whether a value can stand in its column of the table."""
+def _is_valid(name: str, value: Any) -> bool:
+    """Whether a value has the type of its column in the table."""
     if is_number(name):
         return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300)
     return value is None or isinstance(value, str)
 
 
 def is_number(column: str) -> bool:
-    """Whether a column of the table holds numbers, NaN where they are not known."""
+    """Whether a column of the table holds numbers, with NaN for unknown values."""
     return column == "step" or column.startswith(("T_", "delay_", "weight_", "final."))
 
 
-def _stamp(run: Run) -> str:
-    """What changes whenever a run does."""
+def _fingerprint(run: Run) -> str:
+    """A hash that changes whenever the run does."""
     status = run.path / "status.json"
     return hashlib.sha256(read_bytes(status)).hexdigest() if exists(status) else ""
 
 
 def _row(run: Run) -> Row:
-    """What status and metrics say."""
+    """The columns that follow from status.json and the metrics."""
     metrics, status = run.metrics, run.status
     schedule = run.config.schedule
     transition = find_transition(
@@ -118,10 +119,10 @@ def _row(run: Run) -> Row:
         metrics=metrics,
         cross_entropy=run.config.loss == "cross_entropy",
         memorization_budget=schedule.memorization_budget if schedule else None,
-        status=str(status.get("status", "running")),
+        status=str(status.get("status", RunStatus.RUNNING)),
     )
     row: Row = {
-        "status": status.get("status", "running"),
+        "status": status.get("status", RunStatus.RUNNING.value),
         "outcome": transition.outcome,
         "step": int(status.get("step", 0)),
     }
@@ -148,7 +149,7 @@ def _difference(later: Event, earlier: Event) -> int | None:
 
 def _at(metrics: pd.DataFrame, name: str, step: int | None) -> float | None:
     series = known_values(metrics, name)
-    return None if series is None or step is None or step not in series.index else _number(series.loc[step])
+    return None if step is None or step not in series.index else _number(series.loc[step])
 
 
 def _number(value: Any) -> float | None:
@@ -156,17 +157,17 @@ def _number(value: Any) -> float | None:
 
 
 def _final_measures(run: Run) -> dict[str, float | None]:
-    """Every measure that is a number, at the last checkpoint, with that checkpoint's own key frequencies."""
+    """Every scalar measure at the last checkpoint, with the key frequencies of that checkpoint."""
     if not run.steps or not isinstance(run.task, Task):  # a regression has no snapshot
         return {}
     snapshot = run.snapshot(run.steps[-1])
     keys = key_frequencies(snapshot).values if run.task.group is not None else ()
-    cells = [evaluate(measure_job(name, keys), snapshot) for name in registered()]
-    return {name: _number(value) for cell in cells for name, value in cell.scalars.items()}
+    values = [evaluate(measure_call(name, keys), snapshot) for name in registered()]
+    return {name: _number(scalar) for value in values for name, scalar in value.scalars.items()}
 
 
 def config_columns(config: RunConfig) -> Row:
-    """A configuration as columns of the table, lists as JSON."""
+    """The columns of a configuration; lists become JSON strings."""
     return {
         name: json.dumps(value) if isinstance(value, (list, dict)) else value
         for name, value in flat_config(config).items()

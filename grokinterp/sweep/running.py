@@ -1,4 +1,4 @@
-"""sweep: brings every run of a sweep to its end, on whatever executor, and survives being killed itself."""
+"""train_sweep: trains every run of a sweep on an executor; an interrupted or killed sweep can be continued."""
 
 import contextlib
 import shlex
@@ -14,31 +14,33 @@ from grokinterp.runs.environment import cores
 from grokinterp.runs.locks import hold
 from grokinterp.runs.metrics import last_line
 from grokinterp.runs.writer import RunWriter
-from grokinterp.sweep.executors import Executor, LocalExecutor, PutBack, Started
+from grokinterp.sweep.executors import Event, Executor, LocalExecutor, Requeued, Started
 from grokinterp.sweep.folder import Sweep
 from grokinterp.sweep.grid import Point, expand
-from grokinterp.sweep.jobs import Ended, Failure, Order, carry_out
+from grokinterp.sweep.jobs import Ended, Failure, Job, run_job
+from grokinterp.sweep.rows import stored_summary
 from grokinterp.training.ensemble import shape_of
 from grokinterp.training.preparation import choose_device
 from grokinterp.training.trainer import interrupts
 
-_MOST_TOGETHER = 32  # runs of one ensemble, all of which are in memory at once
-_COLLECT_EVERY = 30.0  # seconds after which sweep.parquet is written anew while runs go on
+_MAX_ENSEMBLE = 32  # runs per ensemble, which are in memory at the same time
+_MAX_WORKERS = 1000
+_COLLECT_INTERVAL = 30.0  # seconds between two updates of sweep.parquet
 
 Ensembles = Literal["auto", "always", "never"]
 
 
 @dataclass
 class Progress:
-    """How a sweep is getting on.
+    """Progress of a sweep.
 
     Attributes:
         total: number of runs.
-        done: finished, also before this call.
-        failed: names of those that failed, with the reason.
-        running: steps made and to make of each that is under way.
-        seconds_left: a guess from what was done since the call began; None before there is anything to go by.
-        interrupted: somebody wants all to stop.
+        done: number of finished runs, including those that finished before this call.
+        failed: failures by name of the run.
+        running: completed and total steps of each run in training.
+        seconds_left: estimated time left, from the steps made since this call began; None before the first of them.
+        interrupted: True after an interrupt (Ctrl-C).
     """
 
     total: int
@@ -50,7 +52,7 @@ class Progress:
 
     @property
     def waiting(self) -> int:
-        """How many have not begun."""
+        """Number of runs that wait for a worker."""
         return self.total - self.done - len(self.failed) - len(self.running)
 
 
@@ -67,54 +69,53 @@ def train_sweep(
     ensembles: Ensembles = "auto",
     watch: Callable[[Progress], None] | None = None,
 ) -> Sweep:
-    """Trains every run of a sweep that has not finished, each in a folder of its own below `path`.
+    """Train every unfinished run of a sweep, each in its own folder below `path`.
 
-    A sweep may be interrupted or killed at any instant: the same call goes on with it. Finished runs are left alone,
-    stopped ones resumed, failed ones tried again unless they diverged. One run's failure does not stop the others.
+        >>> grid = {"optimizer.weight_decay": [0.5, 1, 2], "model_seed": range(3)}
+        >>> sweep = train_sweep("checkpoints/decay", gi.preset("psi"), grid=grid)  # doctest: +SKIP
+        >>> sweep.table[["run", "outcome", "T_grok_0.95"]]  # doctest: +SKIP
+
+    A sweep may be interrupted or killed at any time; the same call continues it. Finished runs are left unchanged,
+    stopped runs are resumed, and failed runs are tried again unless they diverged. Failed runs do not stop others.
 
     Args:
-        path: the sweep's folder: new, or one to go on with.
-        base: what the runs have in common; by default what the folder says, together with its points.
-        grid: values by dotted config field, every combination of which is a run.
-        zipped: values by dotted config field, taken together: the first of each, the second of each, ...
-        points: runs one by one, each as values by dotted config field. With zipped and grid, all combinations.
-        executor: who trains; by default processes of this machine.
-        workers: how many of these; by default one a core, or one where there is a GPU.
+        path: the sweep's folder: new, or one to continue.
+        base: configuration that all runs share (default: the folder's, together with its points).
+        grid: values by dotted config field; every combination is a run.
+        zipped: values by dotted config field, used in parallel: the first value of each field, then the second, ...
+        points: single runs, each as values by dotted config field; combined with every `zipped` and `grid` value.
+        executor: trains the runs (default: processes on this machine).
+        workers: number of these processes (default: one per core, or one if a GPU is used).
         device: as in `train`.
-        ensembles: train runs of one shape together (`train_many`): `auto` does on a GPU.
-        watch: called about once a second, and when a run ends.
+        ensembles: whether to train runs of one shape together (`train_many`); `auto` does so on a GPU.
+        watch: called about once per second, and whenever a run ends.
 
     Returns:
-        The sweep, whose sweep.parquet has been written.
+        The sweep, with an up-to-date sweep.parquet.
 
     Raises:
-        ConfigError: an unknown field, or the folder holds another sweep.
-        RunError: the folder cannot be written to, or another process is at work in it.
+        ConfigError: a field is unknown, or the folder holds a different sweep.
+        RunError: the folder cannot be written to, or another process is using it.
     """
-    found = plan(path, base, grid=grid, zipped=zipped, points=points)
-    elsewhere = executor is not None and not isinstance(executor, LocalExecutor)
-    gpu = bool(getattr(executor, "gpus", 0)) if elsewhere else choose_device(device).startswith("cuda")
+    sweep = plan(path, base, grid=grid, zipped=zipped, points=points)
+    remote = executor is not None and not isinstance(executor, LocalExecutor)
+    gpu = bool(getattr(executor, "gpus", 0)) if remote else choose_device(device).startswith("cuda")
     executor = executor or LocalExecutor(_worker_count(workers, gpu))
-    with hold(found.path), interrupts() as interrupted:
-        found.write()
-        found.tidy()
-        orders, progress = _open(found, device, ensembles == "always" or (ensembles == "auto" and gpu))
-        tell = _Teller(found, progress, watch)
-        with contextlib.closing(executor.carry_out(orders)) as events:
+    with hold(sweep.path), interrupts() as interrupted:
+        sweep.write()
+        sweep.remove_leftovers()
+        jobs, progress = _prepare(sweep, device, ensembles == "always" or (ensembles == "auto" and gpu))
+        reporter = _ProgressReporter(sweep, progress, watch)
+        with contextlib.closing(executor.execute(jobs)) as events:
             for event in events:
-                if isinstance(event, Started):
-                    tell.started(event.names)
-                elif isinstance(event, PutBack):
-                    tell.put_back(event.names)
-                elif isinstance(event, Ended):
-                    tell.ended(event)
-                tell.now()
+                reporter.handle(event)
+                reporter.report()
                 if interrupted.is_set():
                     progress.interrupted = True
                     break
-        found.collect()
-        tell.now()
-    return found
+        sweep.collect()
+        reporter.report()
+    return sweep
 
 
 def plan(
@@ -125,158 +126,157 @@ def plan(
     zipped: Mapping[str, Iterable[Any]] | None = None,
     points: Iterable[Mapping[str, Any]] | None = None,
 ) -> Sweep:
-    """The sweep that `sweep` would train, nothing written: as described, or else as the folder says.
+    """The sweep that `train_sweep` would train with the same arguments. Nothing is written.
 
     Raises:
-        ConfigError: see `sweep`.
-        RunError: neither a description nor a sweep in the folder.
+        ConfigError: as `train_sweep`.
+        RunError: `base` is None, and the folder holds no sweep.
     """
     if base is None:
         if grid or zipped or points:
-            raise ConfigError("a sweep needs a base configuration beside what it varies: give one")
+            raise ConfigError("a sweep needs a base configuration together with grid, zipped or points: pass base")
         return Sweep.open(path)
     return Sweep(Path(path), base, expand(base, grid=grid, zipped=zipped, points=points))
 
 
-def train_point(found: Sweep, name: str, device: str = "auto") -> Ended:
-    """Trains one run of a sweep in this process, as one element of a job array does.
+def train_point(sweep: Sweep, name: str, device: str = "auto") -> Ended:
+    """Train one run of a sweep in this process, as an element of a job array does.
 
     Raises:
         ConfigError: the sweep has no run of that name.
         RunError: the folder cannot be written to.
     """
-    point = found.point(name)
+    point = sweep.point(name)
     try:
-        order = Order(str(found.path), {name: point.config(found.base).to_json()}, device)
+        job = Job(str(sweep.path), {name: point.config(sweep.base).to_json()}, device)
     except ConfigError as error:
         ended = Ended(name, Failure("invalid", str(error)))
     else:
-        (ended,) = carry_out(order)
+        (ended,) = run_job(job)
     if not ended.stopped:
-        found.note(name, ended.failure)
+        sweep.record_failure(name, ended.failure)
     return ended
 
 
-def commands(found: Sweep, device: str = "auto") -> list[str]:
-    """One command a run that has not come to its end, for a scheduler's job array."""
+def commands(sweep: Sweep, device: str = "auto") -> list[str]:
+    """One shell command per unfinished run, for the job array of a scheduler."""
     options = [] if device == "auto" else ["--device", device]
-    words = [
-        ["grokinterp", "sweep", str(found.path), "--only", point.name, *options]
-        for point in found.points
-        if not _is_over(found, point)
+    return [
+        shlex.join(["grokinterp", "sweep", str(sweep.path), "--only", point.name, *options])
+        for point in sweep.points
+        if not _has_ended(sweep, point)
     ]
-    return [shlex.join(command) for command in words]
 
 
-def _is_over(found: Sweep, point: Point) -> bool:
+def _has_ended(sweep: Sweep, point: Point) -> bool:
     try:
-        return found.state(point, point.config(found.base)) in ("ended", "summarized")
-    except GrokinterpError:  # it will say so when it is tried
+        return sweep.ended_run(point, point.config(sweep.base)) is not None
+    except GrokinterpError:  # its own command will report the error
         return False
 
 
 def _worker_count(workers: int | None, gpu: bool) -> int:
     if workers is None:
         return 1 if gpu else cores()
-    if not 1 <= workers <= 1000:
-        raise ConfigError(f"workers must lie in 1 .. 1000, but is {workers}")
+    if not 1 <= workers <= _MAX_WORKERS:
+        raise ConfigError(f"workers must lie in 1 .. {_MAX_WORKERS}, but is {workers}")
     return workers
 
 
-def _open(found: Sweep, device: str, together: bool) -> tuple[list[Order], Progress]:
-    """What is to be done, and how far it is."""
-    progress = Progress(len(found.points))
+def _prepare(sweep: Sweep, device: str, together: bool) -> tuple[list[Job], Progress]:
+    """The jobs that are left, and the progress so far."""
+    progress = Progress(len(sweep.points))
     configs: dict[str, RunConfig] = {}
-    for point in found.points:
+    for point in sweep.points:
         try:
-            config = point.config(found.base)
-            if found.state(point, config) == "summarized":
-                found.note(point.name, None)  # of an earlier try
-                failure = found.failure_of(point)
-                if failure is None:
-                    progress.done += 1
-                else:
-                    progress.failed[point.name] = failure
+            config = point.config(sweep.base)
+            run = sweep.ended_run(point, config)
+            if run is None or stored_summary(run) is None:
+                configs[point.name] = config
                 continue
-            configs[point.name] = config
+            sweep.record_failure(point.name, None)  # of an earlier attempt
+            failure = sweep.failure_of(point)
         except GrokinterpError as error:
-            kind = "invalid" if isinstance(error, ConfigError) else "error"
-            progress.failed[point.name] = Failure(kind, str(error))
-            found.note(point.name, progress.failed[point.name])
-    groups = _by_shape(found, configs) if together else [[name] for name in configs]
-    orders = [Order(str(found.path), {name: configs[name].to_json() for name in names}, device) for names in groups]
-    return orders, progress
+            failure = Failure("invalid" if isinstance(error, ConfigError) else "error", str(error))
+            sweep.record_failure(point.name, failure)
+        if failure is None:
+            progress.done += 1
+        else:
+            progress.failed[point.name] = failure
+    groups = _group_by_shape(sweep, configs) if together else [[name] for name in configs]
+    jobs = [Job(str(sweep.path), {name: configs[name].to_json() for name in names}, device) for names in groups]
+    return jobs, progress
 
 
-def _by_shape(found: Sweep, configs: Mapping[str, RunConfig]) -> list[list[str]]:
-    """Runs that `train_many` takes together: of one shape, and at one step."""
+def _group_by_shape(sweep: Sweep, configs: Mapping[str, RunConfig]) -> list[list[str]]:
+    """Groups of runs that `train_many` can train together: they have one shape and are at one step."""
     groups: dict[tuple[str, int | None], list[str]] = {}
     for name, config in configs.items():
-        path = found.path / name
-        begun = (path / "config.json").is_file()
+        path = sweep.path / name
         try:
-            at = RunWriter(path, config).read_resume_point() if begun else None
-            group = shape_of(config), (at[0] if at else 0) if begun else None
-        except GrokinterpError:  # it will say so when it is trained, alone
-            group = name, None
-        groups.setdefault(group, []).append(name)
-    chunks = [(names, i) for names in groups.values() for i in range(0, len(names), _MOST_TOGETHER)]
-    return [names[i : i + _MOST_TOGETHER] for names, i in chunks]
+            key = shape_of(config), _resume_step(path, config)
+        except GrokinterpError:  # trained alone, the run reports its own error
+            key = name, None
+        groups.setdefault(key, []).append(name)
+    return [names[i : i + _MAX_ENSEMBLE] for names in groups.values() for i in range(0, len(names), _MAX_ENSEMBLE)]
 
 
-class _Teller:
-    """Keeps `Progress` true, tells it, and writes the table now and then."""
+def _resume_step(path: Path, config: RunConfig) -> int | None:
+    """The step from which a run would resume; None if the run has not started."""
+    if not (path / "config.json").is_file():
+        return None
+    resume_point = RunWriter(path, config).read_resume_point()
+    return resume_point[0] if resume_point else 0
 
-    def __init__(self, found: Sweep, progress: Progress, watch: Callable[[Progress], None] | None):
-        self.found, self.progress, self.watch = found, progress, watch
-        self.began = self.collected = time.monotonic()
-        self.given = self.share()  # what was done before, in runs
 
-    def started(self, names: Iterable[str]) -> None:
-        for name in names:
-            schedule = self.found.point(name).config(self.found.base).schedule
-            steps = schedule.steps if schedule else 1
-            self.progress.running[name] = (self.step_of(name), steps)
-            self.given += self.step_of(name) / steps
+class _ProgressReporter:
+    """Keeps `Progress` up to date, passes it to `watch`, and writes the table from time to time."""
 
-    def put_back(self, names: Iterable[str]) -> None:
-        for name in names:
-            step, steps = self.progress.running.pop(name, (0, 1))
-            self.given -= step / steps  # it counts again when it is started again
+    def __init__(self, sweep: Sweep, progress: Progress, watch: Callable[[Progress], None] | None):
+        self.sweep, self.progress, self.watch = sweep, progress, watch
+        self.start_time = self.collect_time = time.monotonic()
+        self.earlier_work = self.completed_work()  # in runs, as of the start
 
-    def ended(self, event: Ended) -> None:
-        self.progress.running.pop(event.name, None)
-        self.found.note(event.name, event.failure)
-        if event.failure is not None:
-            self.progress.failed[event.name] = event.failure
-        elif not event.stopped:
-            self.progress.done += 1
+    def handle(self, event: Event) -> None:
+        progress = self.progress
+        if isinstance(event, Started):
+            for name in event.names:
+                schedule = self.sweep.point(name).config(self.sweep.base).schedule
+                step, steps = self.last_step(name), schedule.steps if schedule else 1
+                progress.running[name] = step, steps
+                self.earlier_work += step / steps
+        elif isinstance(event, Requeued):
+            for name in event.names:
+                step, steps = progress.running.pop(name, (0, 1))
+                self.earlier_work -= step / steps  # added again at the next start
+        elif isinstance(event, Ended):
+            progress.running.pop(event.name, None)
+            self.sweep.record_failure(event.name, event.failure)
+            if event.failure is not None:
+                progress.failed[event.name] = event.failure
+            elif not event.stopped:
+                progress.done += 1
 
-    def share(self) -> float:
-        """How much of all work is done, in runs."""
-        parts = sum(step / steps for step, steps in self.progress.running.values())
-        return self.progress.done + len(self.progress.failed) + parts
+    def completed_work(self) -> float:
+        """The completed part of the sweep, in runs."""
+        partial = sum(step / steps for step, steps in self.progress.running.values())
+        return self.progress.done + len(self.progress.failed) + partial
 
-    def now(self) -> None:
-        progress, time_now = self.progress, time.monotonic()
+    def report(self) -> None:
+        progress, now = self.progress, time.monotonic()
         for name, (_, steps) in progress.running.items():
-            progress.running[name] = (self.step_of(name), steps)
-        made = self.share() - self.given
-        seconds = time_now - self.began
-        progress.seconds_left = seconds * (progress.total - self.share()) / made if made > 0 else None
-        if time_now - self.collected > _COLLECT_EVERY:
-            self.found.collect()
-            self.collected = time.monotonic()
+            progress.running[name] = (self.last_step(name), steps)
+        work = self.completed_work() - self.earlier_work
+        work_left = progress.total - self.completed_work()
+        progress.seconds_left = (now - self.start_time) * work_left / work if work > 0 else None
+        if now - self.collect_time > _COLLECT_INTERVAL:
+            self.sweep.collect()
+            self.collect_time = time.monotonic()
         if self.watch is not None:
             self.watch(progress)
 
-    def step_of(self, name: str) -> int:
-        return _last_step(self.found.path / name / "metrics.jsonl")
-
-
-def _last_step(metrics: Path) -> int:
-    """The last step in the metrics of a run that is under way."""
-    with contextlib.suppress(RunError):  # it will say so itself
-        last = last_line(metrics)
-        return 0 if last is None else last.step
-    return 0
+    def last_step(self, name: str) -> int:
+        with contextlib.suppress(RunError):  # the run's own process reports damaged metrics
+            last = last_line(self.sweep.path / name / "metrics.jsonl")
+            return 0 if last is None else last.step
+        return 0
