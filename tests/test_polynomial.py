@@ -115,7 +115,7 @@ def test_what_makes_no_sense_is_refused(problem):
     with pytest.raises(ConfigError, match="width must be positive"):
         polynomial_problem(width=0)
     for until in (-0.1, 1.0, float("nan")):
-        with pytest.raises(ConfigError, match=r"until, a share of the first test loss, must lie in \[0, 1\), but is"):
+        with pytest.raises(ConfigError, match=r"until, a fraction of the first test loss, must lie in \[0, 1\), but is"):
             train_polynomial(problem, max_steps=1, until=until)
     with pytest.raises(ConfigError, match="diverges by step"):
         train_polynomial(problem, 1e-3, 50.0, max_steps=2000)

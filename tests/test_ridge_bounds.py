@@ -279,8 +279,8 @@ def test_a_sweep_is_one_row_a_setting_and_seed(table):
     ("grid", "seeds", "said"),
     [
         ({"wieght_decay": [1.0]}, [0], "did you mean 'weight_decay'"),
-        ({"lr": []}, [0], "no value is given for lr"),
-        ({"lr": [1.0]}, [], "no seed"),
+        ({"lr": []}, [0], "the grid has no values for lr"),
+        ({"lr": [1.0]}, [], "at least one seed"),
     ],
 )
 def test_a_sweep_of_nothing_is_refused(grid, seeds, said):
@@ -292,5 +292,5 @@ def test_theorems_about_linear_teachers_refuse_others():
     features = solve(random_feature_problem(5, 30, 4), 1e-3, 0.1)
     with pytest.raises(ConfigError, match="not linear in the features"):
         bounds(features)
-    with pytest.raises(ConfigError, match="about the zero teacher"):
+    with pytest.raises(ConfigError, match="holds for the zero teacher"):
         stages(solve(gaussian_problem(5, 30), 1e-3, 0.1), [0])

@@ -1,8 +1,8 @@
-"""Theory: models of grokking in which training is understood, next to what has been proved of them.
+"""Models of grokking whose training can be computed exactly or cheaply, and the theorems about them.
 
 >>> from grokinterp.theory import bounds, gaussian_problem, grokking_times, solve
 >>> solution = solve(gaussian_problem(n=100, m=1000), weight_decay=1e-4, lr=1.0)
->>> times = grokking_times(solution)     # exact, without a single step of training
+>>> times = grokking_times(solution)  # exact, without taking a single training step
 >>> times.t1 < 500, 20_000 < times.t2 < 25_000
 (True, True)
 >>> times.t1 <= bounds(solution).t1.value, times.t2 >= bounds(solution).t2.value

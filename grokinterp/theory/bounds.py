@@ -1,4 +1,4 @@
-"""What Xu et al. 2026 prove: bounds on the times t1 and t2, envelopes of the losses, and what they assume."""
+"""Theorems of Xu et al. 2026: bounds on the times t1 and t2, envelopes of the losses, and their assumptions."""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +11,20 @@ from grokinterp.errors import ConfigError
 from grokinterp.theory.population import LinearTeacher
 from grokinterp.theory.ridge import RidgeSolution, as_steps, require
 
-# Both sides of an inequality that holds with equality somewhere are computed with this relative error, or less.
+# Tolerance for comparing the two sides of an inequality that can hold with equality: their relative rounding error.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Something that a theorem assumes: `value` is to be below `limit`."""
+    """An assumption of a theorem: `value` must be at most `limit`.
+
+    Attributes:
+        name: short name.
+        statement: the assumption as a formula.
+        value: its left side on this problem.
+        limit: its right side on this problem.
+    """
 
     name: str
     statement: str
@@ -26,19 +33,20 @@ class Condition:
 
     @property
     def holds(self) -> bool:
+        """Whether the value is at most the limit."""
         return self.value <= self.limit
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound on t1 from above, or on t2 from below, in steps.
+    """An upper bound on t1, or a lower bound on t2, in steps.
 
     Attributes:
-        name: what the columns of a sweep call it.
-        source: where it is stated.
-        value: in steps; NaN where the formula has no value, and negative where it says nothing.
-        upper: whether it bounds from above.
-        conditions: what it assumes, as far as it can be checked on this problem.
+        name: name of its columns in a sweep.
+        source: where Xu et al. 2026 state it.
+        value: in steps; NaN if the formula is undefined on this problem; a negative lower bound is vacuous.
+        upper: True for an upper bound.
+        conditions: its assumptions, as far as they can be checked on this problem.
     """
 
     name: str
@@ -49,11 +57,11 @@ class Bound:
 
     @property
     def applies(self) -> bool:
-        """Whether the formula has a value and every condition holds."""
+        """Whether the formula is defined and every condition holds."""
         return not math.isnan(self.value) and all(condition.holds for condition in self.conditions)
 
     def admits(self, when: float) -> bool | None:
-        """Whether a time, `Crossing.when`, keeps to the bound; None where the formula has no value."""
+        """Whether a time (`Crossing.when`) satisfies the bound; None if the formula is undefined."""
         if math.isnan(self.value):
             return None
         return when <= self.value if self.upper else when >= self.value
@@ -61,16 +69,17 @@ class Bound:
 
 @dataclass(frozen=True)
 class Bounds:
-    """The bounds on t1 and t2 of Xu et al. 2026.
+    """The bounds of Xu et al. 2026 on t1 and t2.
 
     Attributes:
-        t1: (6) of Theorem 4.2.
-        t2: (7) of Theorem 4.2.
-        t1_gaussian: (8), for Gaussian features.
-        t2_gaussian: (8), for Gaussian features.
-        t1_sharp: the logarithm that (6) simplifies.
-        t2_sharp: the logarithm that (7) simplifies.
-        probability: with which, at least, the start is such that the bounds on t2 hold (Theorem 4.1).
+        t1: upper bound, Equation 6 (Theorem 4.2).
+        t2: lower bound, Equation 7 (Theorem 4.2).
+        t1_gaussian: upper bound for Gaussian features, Equation 8.
+        t2_gaussian: lower bound for Gaussian features, Equation 8.
+        t1_sharp: upper bound of Theorem 4.4, which Equation 6 simplifies.
+        t2_sharp: lower bound of Theorem 4.5, which Equation 7 simplifies.
+        probability: lower bound on the probability that the random start satisfies the assumption of the bounds on t2
+            (Theorem 4.1).
     """
 
     t1: Bound
@@ -83,19 +92,28 @@ class Bounds:
 
     @property
     def all(self) -> tuple[Bound, ...]:
+        """The six bounds."""
         return (self.t1, self.t2, self.t1_gaussian, self.t2_gaussian, self.t1_sharp, self.t2_sharp)
 
 
 def bounds(solution: RidgeSolution, *, eps: float = 0.01, c: float = 0.01) -> Bounds:
     """The bounds (6), (7) and (8) of Xu et al. 2026, and the sharper forms of Theorems 4.4 and 4.5.
 
-    b² is the largest ‖φ(x_i)‖² of the training set, which is what the proof of (6) uses of it. (8) is stated for
-    c = ε and φ ~ N(0, I_m / m); on other features its value is reported, and its conditions say that it does not apply.
+    >>> from grokinterp.theory import gaussian_problem, grokking_times, solve
+    >>> solution = solve(gaussian_problem(n=100, m=1000))
+    >>> grokking_times(solution).t1 <= bounds(solution).t1.value
+    True
+
+    In these bounds b² is the largest ‖φ(x_i)‖² of the training set, as in the proof of (6). Equation 8 is stated for
+    c = ε and φ ~ N(0, I_m / m); on other features its value is reported and its conditions say that it does not apply.
 
     Args:
         solution: a trajectory with targets <θ*, φ(x)>.
-        eps: ε, of t1.
-        c: of t2.
+        eps: ε, the threshold of the train loss that defines t1.
+        c: the threshold of the population loss that defines t2.
+
+    Returns:
+        Each bound in steps, with its conditions.
 
     Raises:
         ConfigError: the targets are not linear in the features, or a threshold is not positive.
@@ -105,23 +123,24 @@ def bounds(solution: RidgeSolution, *, eps: float = 0.01, c: float = 0.01) -> Bo
     problem, decay, lr = solution.problem, solution.weight_decay, solution.lr
     n, m, nu2 = problem.n, problem.m, problem.init_variance
     start, norm = problem.start.square().sum().item(), teacher.teacher.norm().item()
-    slowest, least = problem.spectrum.smallest / n, teacher.smallest_eigenvalue
+    slowest, smallest = problem.spectrum.smallest / n, teacher.smallest_eigenvalue
     mean_square = problem.features.square().sum().item() / n
     b2 = problem.features.square().sum(dim=1).max().item()
     distance = (problem.start - solution.minimizer).square().sum().item()
-    size = _smallest_step_left(solution)
+    # η (λ_max/n + λ_min/n + 2 λ): at most 2 if no coordinate shrinks more slowly than that of λ⁺_min.
+    size = lr * ((problem.spectrum.largest + problem.spectrum.smallest) / n + 2 * decay)
 
     step_size = Condition("step size", "η (λ_max/n + λ_min/n + 2 λ) <= 2", size, 2.0)
     weak = Condition("weak decay", "λ ‖θ*‖² <= 2 ε", decay * norm**2, 2 * eps)
     far = Condition("start outweighs the teacher", "‖θ(0) - θ*_λ‖² <= 3 ‖θ(0)‖²", distance, 3 * start)
-    over = Condition("over-parameterized", "n < m", n + 1, m)
+    overparameterized = Condition("over-parameterized", "n < m", n + 1, m)
     typical = Condition(
         "typical start",
         "(m - n) ν² / 2 <= ‖unseen part of θ(0)‖²",
         (m - n) * nu2 / 2,
         problem.unseen.square().sum().item(),
     )
-    gaussian = Condition("isotropic features", "m λ_min(Σ) = 1", abs(m * least - 1), 1e-9)
+    gaussian = Condition("isotropic features", "m λ_min(Σ) = 1", abs(m * smallest - 1), 1e-9)
     short = Condition("features of typical length", "b² <= 3/2", b2, 1.5)
     small = Condition("start of typical length", "9 ‖θ(0)‖² <= 14 m ν²", 9 * start, 14 * m * nu2)
     above = Condition("threshold above the teacher's", "‖θ*‖² / m < c", norm**2 / m, math.nextafter(c, 0))
@@ -129,56 +148,39 @@ def bounds(solution: RidgeSolution, *, eps: float = 0.01, c: float = 0.01) -> Bo
     gentle = Condition("gentle decay", "η λ <= 0.01", lr * decay, 0.01)
     half = Condition("gentle decay", "η λ <= 1/2", lr * decay, 0.5)
 
-    reach = math.sqrt(c / least) + norm if least > 0 else math.nan
-    left = (m - n) * nu2 / 2 / reach**2 if m > n else math.nan  # (7)'s logarithm is of this
+    radius = math.sqrt(c / smallest) + norm if smallest > 0 else math.nan
+    shrinkage = (m - n) * nu2 / 2 / radius**2 if m > n else math.nan  # argument of the logarithm in (7)
     gap = lr * slowest + lr * decay
-    fit, unseen = (step_size, weak, far), (over, typical)
+    fit, unseen = (step_size, weak, far), (overparameterized, typical)
+    t1 = math.log(6 * b2 * start / eps) / (2 * lr * slowest)
+    t2 = math.log(shrinkage) / (4 * lr * decay)
+    t1_gaussian = math.log(14 * m * nu2 / eps) / (2 * lr * slowest)
+    t2_gaussian = math.log((m - n) * nu2 / (8 * m * eps)) / (2.02 * lr * decay) if m > n else math.nan
+    t1_sharp = math.log(eps / (6 * mean_square * start)) / (2 * math.log1p(-gap)) if gap < 1 else math.nan
+    t2_sharp = math.log(shrinkage) / (-2 * math.log1p(-lr * decay)) if lr * decay < 1 else math.nan
+    gaussian_t1, gaussian_t2 = (*fit, gaussian, short, small, equal, above), (*unseen, gaussian, equal, above, gentle)
     return Bounds(
-        t1=Bound(
-            "t1_bound",
-            "Theorem 4.2, (6)",
-            math.log(6 * b2 * start / eps) / (2 * lr * slowest),
-            True,
-            fit,
-        ),
-        t2=Bound("t2_bound", "Theorem 4.2, (7)", math.log(left) / (4 * lr * decay), False, (*unseen, half)),
-        t1_gaussian=Bound(
-            "t1_bound_gaussian",
-            "Remark A.14, (8)",
-            math.log(14 * m * nu2 / eps) / (2 * lr * slowest),
-            True,
-            (*fit, gaussian, short, small, equal, above),
-        ),
-        t2_gaussian=Bound(
-            "t2_bound_gaussian",
-            "Remark A.14, (8)",
-            math.log((m - n) * nu2 / (8 * m * eps)) / (2.02 * lr * decay) if m > n else math.nan,
-            False,
-            (*unseen, gaussian, equal, above, gentle),
-        ),
-        t1_sharp=Bound(
-            "t1_bound_sharp",
-            "Theorem 4.4",
-            math.log(eps / (6 * mean_square * start)) / (2 * math.log1p(-gap)) if gap < 1 else math.nan,
-            True,
-            fit,
-        ),
-        t2_sharp=Bound(
-            "t2_bound_sharp",
-            "Theorem 4.5",
-            math.log(left) / (-2 * math.log1p(-lr * decay)) if lr * decay < 1 else math.nan,
-            False,
-            unseen,
-        ),
+        t1=Bound("t1_bound", "Theorem 4.2, (6)", t1, True, fit),
+        t2=Bound("t2_bound", "Theorem 4.2, (7)", t2, False, (*unseen, half)),
+        t1_gaussian=Bound("t1_bound_gaussian", "Remark A.14, (8)", t1_gaussian, True, gaussian_t1),
+        t2_gaussian=Bound("t2_bound_gaussian", "Remark A.14, (8)", t2_gaussian, False, gaussian_t2),
+        t1_sharp=Bound("t1_bound_sharp", "Theorem 4.4", t1_sharp, True, fit),
+        t2_sharp=Bound("t2_bound_sharp", "Theorem 4.5", t2_sharp, False, unseen),
         probability=start_probability(n, m),
     )
 
 
 def step_sizes(solution: RidgeSolution) -> tuple[Condition, ...]:
-    """What has been asked of the step size η, from the widest to the narrowest that matters here.
+    """Conditions on the step size η, from the least to the most restrictive.
 
-    `convergence`: training does not diverge. `monotone`: no coordinate overshoots. `theorem 4.1` and `theorem 4.2` are
-    the papers' sufficient conditions; they are conservative, and η = 1 in its Figure 2 does not meet the latter.
+    `convergence`: training does not diverge. `monotone`: no coordinate overshoots. `theorem 4.1` and `theorem 4.2`: the
+    sufficient conditions of Xu et al. 2026. These are conservative: η = 1 in their Figure 2 violates the last one.
+
+    Args:
+        solution: a trajectory.
+
+    Returns:
+        Four conditions, each with the limit on η as `limit`.
     """
     problem, decay, lr = solution.problem, solution.weight_decay, solution.lr
     largest = problem.spectrum.largest / problem.n
@@ -197,15 +199,15 @@ class Stages:
     """The three inequalities of Theorem 4.1, for the zero teacher, along a trajectory.
 
     Attributes:
-        steps: where they were looked at.
-        train_loss: L_n at each step, and `train_envelope`, which it is at most.
+        steps: the steps at which they are evaluated.
+        train_loss: L_n at each step; the theorem bounds it above by `train_envelope`.
         train_envelope: (L/2) (1 - η λ⁺_min/n - η λ)^(2t) ‖θ(0)‖².
-        population_loss: L at each step, and `population_envelope`, which it is at least.
+        population_loss: L at each step; the theorem bounds it below by `population_envelope`.
         population_envelope: λ_min(Σ) (1 - η λ)^(2t) (m - n) ν² / 2.
-        weight_norm: ‖θ(t)‖, and `norm_envelope`, which it is at most.
+        weight_norm: ‖θ(t)‖; the theorem bounds it above by `norm_envelope`.
         norm_envelope: (1 - η λ)^t ‖θ(0)‖.
-        probability: with which, at least, the start is such that the second inequality holds.
-        step_size: what the theorem asks of η.
+        probability: lower bound on the probability that the random start satisfies the second inequality.
+        step_size: the condition of the theorem on η.
     """
 
     steps: Float[Tensor, " t"]
@@ -220,29 +222,41 @@ class Stages:
 
     @property
     def overfits(self) -> bool:
-        """Whether the train loss keeps below its envelope."""
+        """Whether the train loss is at most its envelope at every step."""
         return bool(_below(self.train_loss, self.train_envelope).all())
 
     @property
     def generalizes_late(self) -> bool:
-        """Whether the population loss keeps above its envelope."""
+        """Whether the population loss is at least its envelope at every step."""
         return bool(_below(self.population_envelope, self.population_loss).all())
 
     @property
     def generalizes(self) -> bool:
-        """Whether the norm, and the population loss with it, falls as fast as its envelope."""
+        """Whether the weight norm is at most its envelope at every step, so the population loss vanishes with it."""
         return bool(_below(self.weight_norm, self.norm_envelope).all())
 
 
 def stages(solution: RidgeSolution, steps: Sequence[int]) -> Stages:
-    """Theorem 4.1 of Xu et al. 2026 along a trajectory of the zero teacher.
+    """Evaluates Theorem 4.1 of Xu et al. 2026 along a trajectory with the zero teacher.
+
+    >>> from grokinterp.theory import gaussian_problem, solve
+    >>> trajectory = stages(solve(gaussian_problem(n=20, m=200, teacher_norm=0)), steps=range(0, 1000, 10))
+    >>> trajectory.overfits, trajectory.generalizes_late, trajectory.generalizes
+    (True, True, True)
+
+    Args:
+        solution: a trajectory on a problem with teacher θ* = 0.
+        steps: the steps to evaluate, >= 0.
+
+    Returns:
+        Both sides of the three inequalities at each step.
 
     Raises:
         ConfigError: the teacher is not zero.
     """
     teacher = linear_teacher(solution)
     if bool(teacher.teacher.any()):
-        raise ConfigError("Theorem 4.1 is about the zero teacher: give gaussian_problem(teacher_norm=0)")
+        raise ConfigError("Theorem 4.1 holds for the zero teacher: use gaussian_problem(teacher_norm=0)")
     problem, t = solution.problem, as_steps(steps)
     norm = problem.start.norm()
     mean_square = problem.features.square().sum() / problem.n
@@ -262,26 +276,20 @@ def stages(solution: RidgeSolution, steps: Sequence[int]) -> Stages:
 
 
 def start_probability(n: int, m: int) -> float:
-    """1 - 2 exp(-(m - n)/32): how likely, at least, the unseen part of θ(0) has squared norm >= (m - n) ν² / 2."""
+    """1 - 2 exp(-(m - n)/32), a lower bound on P(‖unseen part of θ(0)‖² >= (m - n) ν² / 2); 0 if m <= n."""
     return max(0.0, 1 - 2 * math.exp(-(m - n) / 32)) if m > n else 0.0
 
 
 def linear_teacher(solution: RidgeSolution) -> LinearTeacher:
-    """The teacher of a problem whose targets are linear in the features.
+    """The teacher of a problem with targets that are linear in the features.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: the targets are not linear in the features.
     """
     population = solution.problem.population
     if not isinstance(population, LinearTeacher):
-        raise ConfigError("the theorems are about targets <θ*, φ(x)>, and these targets are not linear in the features")
+        raise ConfigError("the theorems assume targets <θ*, φ(x)>, but these targets are not linear in the features")
     return population
-
-
-def _smallest_step_left(solution: RidgeSolution) -> float:
-    """η (λ_max/n + λ_min/n + 2 λ): at most 2 where no coordinate shrinks more slowly than that of λ⁺_min."""
-    spectrum, n = solution.problem.spectrum, solution.problem.n
-    return solution.lr * ((spectrum.largest + spectrum.smallest) / n + 2 * solution.weight_decay)
 
 
 def _below(lower: Float[Tensor, " t"], upper: Float[Tensor, " t"]) -> Bool[Tensor, " t"]:

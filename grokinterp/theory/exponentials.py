@@ -1,4 +1,4 @@
-"""Losses of gradient descent on a quadratic, as functions of the step: sums of exponentials, searched exactly."""
+"""Sums of exponentials, which the losses of gradient descent on a quadratic are, searched exactly for crossings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Into how many parts a range of steps is cut at each look, evenly in log(step).
+# Number of parts that each search cuts a range of steps into, evenly in log(step).
 _CUTS = 64
-# Bounds are widened by this share of the terms they are made of, for the rounding of their sums.
+# Bounds are widened by this fraction of the sum of their terms, to allow for rounding.
 _ROUNDING = 1e-12
 
 
@@ -20,8 +20,8 @@ class ExponentialSum:
     """f(t) = Σ_ij gram[i, j] (rates[i] rates[j])^t at whole steps t >= 0.
 
     Attributes:
-        rates: [k] what each mode is multiplied by in a step, in (-1, 1]; only the last is 1: it stands for what stays.
-        gram: [k, k] symmetric.
+        rates: `[k]`, the factor of each mode per step, in (-1, 1]; only the last is 1, for the constant mode.
+        gram: `[k, k]`, symmetric.
     """
 
     rates: Float[Tensor, " k"]
@@ -29,57 +29,57 @@ class ExponentialSum:
 
     @property
     def limit(self) -> float:
-        """What f tends to."""
+        """The limit of f as t grows."""
         return self.gram[-1, -1].item()
 
     def at(self, steps: Float[Tensor, " t"]) -> Float[Tensor, " t"]:
-        """f at steps, which are whole numbers >= 0 in float64."""
+        """f at steps, given as whole numbers >= 0 in float64."""
         powers = self.rates ** steps[:, None]  # [t, k]
         return ((powers @ self.gram) * powers).sum(dim=1)
 
     def first_at_most(self, threshold: float) -> int | None:
-        """The first step with f <= threshold; None where there is none.
+        """The first step with f <= threshold; None if there is none.
 
-        No monotonicity is assumed. With rates >= 0, f = P - N, a positive part minus a negative one, and both fall; so
-        on the steps from a to b, f lies between P(b) - N(a) and P(a) - N(b). Parts in which these rule out a crossing
-        are dropped, the others cut again, down to single steps. Where rates are negative, even and odd steps, on each
-        of which they are not, are searched apart.
+        f need not be monotone. With rates >= 0, f = P - N is the difference of two positive sums that both fall, so on
+        the steps from a to b it lies between P(b) - N(a) and P(a) - N(b). The search drops ranges in which these bounds
+        rule out a crossing and cuts the remaining ones again, down to single steps. If some rates are negative, it
+        searches even and odd steps separately, since the rates over two steps are positive.
         """
-        found = [
-            2 * step + parity if halved else step
-            for half, parity, halved in self._halves()
-            if (step := half._search(0, half._end_of_first(threshold), lambda low, _: low <= threshold)) is not None
+        steps = [
+            stride * step + offset
+            for part, offset, stride in self._nonnegative()
+            if (step := part._search(0, part._end_of_first(threshold), lambda low, _: low <= threshold)) is not None
         ]
-        return min(found, default=None)
+        return min(steps, default=None)
 
     def last_at_least(self, threshold: float) -> int | None:
-        """The last step with f >= threshold; None where f is below at every step. Searched as `first_at_most`.
+        """The last step with f >= threshold; None if f is below at every step. The search is as in `first_at_most`.
 
         Raises:
-            ArithmeticError: the limit of f is not below the threshold, so that there need be no last step.
+            ArithmeticError: the limit of f is not below the threshold, so there may be no last step.
         """
         if self.limit >= threshold:
             raise ArithmeticError(f"the limit {self.limit:.4g} is not below {threshold:.4g}")
-        found = []
-        for half, parity, halved in self._halves():
-            end = _doubled(lambda t, half=half: half._parts(_steps(t))[0].item() < threshold)
-            step = half._search(0, end, lambda _, high: high >= threshold, backwards=True)
+        steps = []
+        for part, offset, stride in self._nonnegative():
+            end = _first_power_of_two(lambda t, part=part: part._parts(_steps(t))[0].item() < threshold)
+            step = part._search(0, end, lambda _, high: high >= threshold, backwards=True)
             if step is not None:
-                found.append(2 * step + parity if halved else step)
-        return max(found, default=None)
+                steps.append(stride * step + offset)
+        return max(steps, default=None)
 
     def _end_of_first(self, threshold: float) -> int:
-        """A step after which nothing can be the first at most the threshold."""
+        """A step after which f cannot reach the threshold for the first time."""
         if self.limit < threshold:  # f <= P
-            return _doubled(lambda t: self._parts(_steps(t))[0].item() <= threshold)
-        return _doubled(lambda t: self.limit - self._parts(_steps(t))[1].item() >= threshold)
+            return _first_power_of_two(lambda t: self._parts(_steps(t))[0].item() <= threshold)
+        return _first_power_of_two(lambda t: self.limit - self._parts(_steps(t))[1].item() >= threshold)
 
-    def _halves(self) -> list[tuple["ExponentialSum", int, bool]]:
-        """Sums with rates >= 0 only: this one, or one over its even and one over its odd steps."""
+    def _nonnegative(self) -> list[tuple["ExponentialSum", int, int]]:
+        """Sums with rates >= 0, offset and stride of their steps: this sum, or its even steps and its odd steps."""
         if bool((self.rates >= 0).all()):
-            return [(self, 0, False)]
+            return [(self, 0, 1)]
         squared, odd = self.rates.square(), self.gram * self.rates[:, None] * self.rates
-        return [(ExponentialSum(squared, self.gram), 0, True), (ExponentialSum(squared, odd), 1, True)]
+        return [(ExponentialSum(squared, self.gram), 0, 2), (ExponentialSum(squared, odd), 1, 2)]
 
     @cached_property
     def _signed(self) -> tuple[Float[Tensor, "k k"], Float[Tensor, "k k"]]:
@@ -94,7 +94,11 @@ class ExponentialSum:
     def _search(
         self, low: int, high: int, admits: Callable[[float, float], bool], *, backwards: bool = False
     ) -> int | None:
-        """The first (or last) step from low to high, both included, whose value `admits` takes as both its bounds."""
+        """The first (or last) step in low .. high that is admitted; None if there is none.
+
+        `admits(lower, upper)` says whether a value between two bounds can qualify; for a single step both bounds are
+        the value.
+        """
         cuts = np.geomspace(low + 1, high + 1, _CUTS + 1).astype(np.int64) - 1
         starts = sorted({low, *(cut for cut in cuts.tolist() if low < cut <= high)})
         ends = [start - 1 for start in starts[1:]] + [high]
@@ -113,9 +117,9 @@ class ExponentialSum:
                 continue
             if starts[i] == ends[i]:
                 return starts[i]
-            found = self._search(starts[i], ends[i], admits, backwards=backwards)
-            if found is not None:
-                return found
+            step = self._search(starts[i], ends[i], admits, backwards=backwards)
+            if step is not None:
+                return step
         return None
 
 
@@ -123,8 +127,8 @@ def _steps(*steps: int) -> Float[Tensor, " t"]:
     return torch.tensor(steps, dtype=torch.float64)
 
 
-def _doubled(holds: Callable[[int], bool]) -> int:
-    """A step at which something holds that, once it holds, holds for good."""
+def _first_power_of_two(holds: Callable[[int], bool]) -> int:
+    """The smallest power of two that satisfies a condition which stays true once it is true."""
     step = 1
     while not holds(step):
         step *= 2

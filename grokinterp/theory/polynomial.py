@@ -1,6 +1,6 @@
-"""Polynomial regression by a two-layer network: grokking without weight decay, as the network turns from lazy to rich.
+"""Polynomial regression with a two-layer network: grokking without weight decay, from lazy to rich training.
 
-Kumar, Bordelon, Gershman and Pehlevan 2023, arXiv:2310.06110.
+Kumar, Bordelon, Gershman and Pehlevan 2023 (arXiv:2310.06110), section 5.
 
     >>> from grokinterp.theory import polynomial_problem, train_polynomial
     >>> run = train_polynomial(polynomial_problem(d=20, n_train=60, width=50), curvature=0.5, max_steps=200)
@@ -24,13 +24,13 @@ _DIVERGED = 1e12
 
 @dataclass(frozen=True)
 class PolynomialProblem:
-    """Targets (β·x)²/2 on inputs x ~ N(0, I/d), and the weights of a network at the start; float64.
+    """Targets (β·x)²/2 on inputs x ~ N(0, I/d), and the initial weights of a network, all in float64.
 
     Attributes:
-        teacher: β, [d], each number from N(0, 1).
-        train_inputs: [n, d].
-        test_inputs: [q, d].
-        weights: w_i at the start, [m, d], each number from N(0, 1).
+        teacher: β, `[d]`, with entries from N(0, 1).
+        train_inputs: `[n, d]`.
+        test_inputs: `[q, d]`.
+        weights: initial w_i, `[m, d]`, with entries from N(0, 1).
     """
 
     teacher: Float[Tensor, " d"]
@@ -39,31 +39,30 @@ class PolynomialProblem:
     weights: Float[Tensor, "m d"]
 
     def targets(self, inputs: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
-        """(β·x)²/2 of each input."""
+        """`[k]`, the target (β·x)²/2 of each input."""
         return (inputs @ self.teacher).square() / 2
 
 
 @dataclass(frozen=True)
 class PolynomialRun:
-    """What became of a training.
-
-    Every quantity is at `steps`, as a tensor of that length.
+    """The result of `train_polynomial`.
 
     Attributes:
-        problem: what was trained on.
-        scale: α, of the output.
+        problem: the problem that was trained on.
+        scale: α, the scale of the output.
         curvature: ε, of the activation h + ε/2 h².
-        steps: where the network was looked at.
-        train_loss: mean over the training inputs of (f - f_0 - y)².
-        test_loss: the same over the test inputs.
-        population_loss: its expectation over x ~ N(0, I/d), exactly.
-        weight_norm: ‖W‖, of all weights.
-        alignment: yᵀKy / (‖K‖_F ‖y‖²) of the neural tangent kernel on the test inputs with their targets.
-        teacher_share: β̂ᵀMβ̂ / tr M, the share of the squared weights along the teacher; near 1/d at the start.
-        train_falls: first step looked at with train loss at most the share asked for of its first value.
-        test_falls: the same of the test loss.
-        mean: w̄, the mean weight vector, at the last step.
-        second_moment: M = Σ_i w_i w_iᵀ / m, at the last step.
+        steps: the s evaluated steps.
+        train_loss: `[s]`, mean over the training inputs of (f - f_0 - y)².
+        test_loss: `[s]`, the same over the test inputs.
+        population_loss: `[s]`, its exact expectation over x ~ N(0, I/d).
+        weight_norm: `[s]`, ‖W‖, the norm of all weights.
+        alignment: `[s]`, yᵀKy / (‖K‖_F ‖y‖²), the alignment of the neural tangent kernel K on the test inputs with
+            their targets y.
+        teacher_share: `[s]`, β̂ᵀMβ̂ / tr M, the fraction of the squared weights along the teacher; near 1/d initially.
+        train_falls: first evaluated step at which the train loss is at most the requested fraction of its first value.
+        test_falls: the same for the test loss.
+        mean: `[d]`, w̄, the mean weight vector at the last step.
+        second_moment: `[d, d]`, M = Σ_i w_i w_iᵀ / m at the last step.
     """
 
     problem: PolynomialProblem
@@ -83,7 +82,7 @@ class PolynomialRun:
 
     @property
     def delay(self) -> int | None:
-        """Steps from the fall of the train loss to that of the test loss; None where either does not fall."""
+        """Steps from the fall of the train loss to the fall of the test loss; None if either does not fall."""
         train, test = self.train_falls.step, self.test_falls.step
         return None if train is None or test is None else test - train
 
@@ -91,19 +90,25 @@ class PolynomialRun:
 def polynomial_problem(
     d: int = 100, n_train: int = 550, width: int = 500, *, n_test: int = 1000, seed: int = 0
 ) -> PolynomialProblem:
-    """The setting of section 3 of Kumar et al. 2023.
+    """The polynomial regression problem of Kumar et al. 2023.
 
-    Problems that differ in `width` or `n_test` alone share teacher and training inputs.
+    Problems that differ only in `width` or `n_test` share the teacher and the training inputs.
 
     Args:
-        d: numbers in an input (D in the paper).
-        n_train: training inputs (P).
-        width: weight vectors (N).
-        n_test: test inputs.
-        seed: of all that is drawn.
+        d: input dimension (D in the paper).
+        n_train: number of training inputs (P in the paper).
+        width: number of weight vectors (N in the paper).
+        n_test: number of test inputs.
+        seed: seed of all random draws.
+
+    Returns:
+        The problem in float64, for `train_polynomial`.
 
     Raises:
-        ConfigError: a size below 1.
+        ConfigError: a size is below 1.
+
+    Source:
+        Kumar et al. 2023, section 5.
     """
     require(d=d, n_train=n_train, width=width, n_test=n_test)
     generator = torch.Generator().manual_seed(seed)
@@ -126,37 +131,43 @@ def train_polynomial(
 ) -> PolynomialRun:
     """Full-batch gradient descent, without weight decay, on the mean of (f(x) - f_0(x) - y)².
 
-    f(x) = (α/m) Σ_i φ(w_i·x) with φ(h) = h + (ε/2) h², the readouts fixed at 1, f_0 what f is at the start, and the
-    step size m/α² (Kumar et al. 2023, section 3). An update is the same affine map for every weight vector,
+    f(x) = (α/m) Σ_i φ(w_i·x) with φ(h) = h + (ε/2) h², readouts fixed at 1, f_0 the initial f, and step size m/α².
+    An update is the same affine map for every weight vector,
 
         w_i ← B w_i + c g,   B = I + cε X^T diag(r) X,   g = X^T r,   c = 2/(αn),   r = y - f + f_0,
 
-    so that w̄ and M = Σ_i w_i w_i^T / m, on which f depends alone, are updated by themselves: the width costs nothing.
+    and f depends only on w̄ and M = Σ_i w_i w_i^T / m. These two are updated directly, so the width costs nothing.
 
     Args:
         problem: inputs, teacher and initial weights.
-        scale: α: large is lazy.
-        curvature: ε: small is a kernel that is badly aligned with the targets.
-        max_steps: updates to make at most.
-        look_every: updates between two looks at the network.
-        share: of `train_falls` and `test_falls`.
-        until: training ends where the test loss is at most this share of its first value, in [0, 1).
+        scale: α; a large scale makes training lazy.
+        curvature: ε; a small curvature makes the initial kernel badly aligned with the targets.
+        max_steps: maximum number of updates.
+        look_every: number of updates between evaluations.
+        share: the fraction of the initial loss that defines `train_falls` and `test_falls`.
+        until: training stops when the test loss is at most this fraction of its first value, in [0, 1).
+
+    Returns:
+        Losses, norm and alignment at the evaluated steps, and the final mean and second moment of the weights.
 
     Raises:
-        ConfigError: a number that is not positive, an `until` out of range, or training diverges.
+        ConfigError: a number is not positive, `until` is out of range, or training diverges.
+
+    Source:
+        Kumar et al. 2023, section 5.
     """
     require(scale=scale, curvature=curvature, max_steps=max_steps, look_every=look_every, share=share)
     if not 0 <= until < 1:
-        raise ConfigError(f"until, a share of the first test loss, must lie in [0, 1), but is {until}")
+        raise ConfigError(f"until, a fraction of the first test loss, must lie in [0, 1), but is {until}")
     network = _Network(problem, scale, curvature)
-    rows = [network.look()]
+    rows = [network.evaluate()]
     steps = [0]
     while steps[-1] < max_steps and rows[-1][1] > until * rows[0][1]:
         count = min(look_every, max_steps - steps[-1])
         for _ in range(count):
             network.update()
         steps.append(steps[-1] + count)
-        rows.append(network.look())
+        rows.append(network.evaluate())
         if not rows[-1][0] < _DIVERGED:
             raise ConfigError(f"training diverges by step {steps[-1]} with scale {scale:g} and curvature {curvature:g}")
     columns = torch.tensor(rows, dtype=torch.float64).T
@@ -173,17 +184,17 @@ def train_polynomial(
     )
 
 
-def _falls(steps: list[int], losses: Float[Tensor, " s"], share: float, which: str) -> Crossing:
+def _falls(steps: list[int], losses: Float[Tensor, " s"], share: float, name: str) -> Crossing:
     threshold = share * losses[0].item()
     for step, loss in zip(steps, losses.tolist(), strict=True):
         if loss <= threshold:
             return Crossing(step, threshold)
-    said = f"the {which} loss is still {losses[-1]:.4g} at step {steps[-1]}, above {share:g} of its first value"
-    return Crossing(math.inf, threshold, said)
+    reason = f"the {name} loss is still {losses[-1]:.4g} at step {steps[-1]}, above {share:g} of its first value"
+    return Crossing(math.inf, threshold, reason)
 
 
 class _Network:
-    """The mean and the second moment of the weights, and what follows from them."""
+    """The network, represented by the mean and the second moment of its weights."""
 
     def __init__(self, problem: PolynomialProblem, scale: float, curvature: float):
         self.problem, self.scale, self.curvature = problem, scale, curvature
@@ -196,7 +207,7 @@ class _Network:
         self.test_products = problem.test_inputs @ problem.test_inputs.T
 
     def change(self, inputs: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
-        """f - f_0 of each input."""
+        """`[k]`, f - f_0 of each input."""
         linear = inputs @ (self.mean - self.first_mean)
         quadratic = ((inputs @ (self.moment - self.first_moment)) * inputs).sum(dim=1)
         return self.scale * (linear + self.curvature / 2 * quadratic)
@@ -210,13 +221,13 @@ class _Network:
         # B is symmetric; the second moment of B w + s is B M B + (B w̄) sᵀ + s (B w̄)ᵀ + s sᵀ.
         through = torch.eye(len(shift), dtype=torch.float64)
         through += (rate * self.curvature) * (inputs.T @ (residual[:, None] * inputs))
-        carried = through @ self.mean
-        cross = torch.outer(carried + shift / 2, shift)
+        mapped = through @ self.mean
+        cross = torch.outer(mapped + shift / 2, shift)
         self.moment = through @ self.moment @ through + cross + cross.T
-        self.mean = carried + shift
+        self.mean = mapped + shift
 
-    def look(self) -> tuple[float, ...]:
-        """What `PolynomialRun` keeps of a step, in its order."""
+    def evaluate(self) -> tuple[float, ...]:
+        """The six numbers per step of `PolynomialRun`, in the order of its fields."""
         problem = self.problem
         train = (self.change(problem.train_inputs) - self.train_targets).square().mean()
         test = (self.change(problem.test_inputs) - self.test_targets).square().mean()
@@ -234,7 +245,7 @@ class _Network:
         return v.square().sum() / d + (q.trace() ** 2 + 2 * q.square().sum()) / d**2
 
     def _alignment(self) -> Float[Tensor, ""]:
-        """Of K_pq = x_p·x_q (1 + ε w̄·(x_p + x_q) + ε² x_pᵀMx_q), up to a factor that cancels."""
+        """Alignment of K_pq = x_p·x_q (1 + ε w̄·(x_p + x_q) + ε² x_pᵀMx_q); its scale cancels."""
         inputs, targets, curvature = self.problem.test_inputs, self.test_targets, self.curvature
         slopes = curvature * (inputs @ self.mean)
         inner = 1 + slopes[:, None] + slopes + curvature**2 * (inputs @ self.moment @ inputs.T)

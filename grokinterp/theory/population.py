@@ -1,4 +1,4 @@
-"""Population losses: E over fresh inputs of the squared error, in closed form."""
+"""Population losses: the expected squared error over fresh inputs, in closed form."""
 
 import math
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Rows of the kernel that are in memory at once.
+# Number of rows of the kernel held in memory at a time.
 _ROWS = 512
 
 
 @runtime_checkable
 class Population(Protocol):
-    """The distribution of inputs, as far as a loss that is quadratic in the weights needs it."""
+    """A distribution of inputs and targets, described by the second moments that a quadratic loss depends on."""
 
     def moments(self, weights: Float[Tensor, "m k"]) -> Float[Tensor, "k1 k1"]:
-        """Second moments of k functions <weights[:, j], φ(x)> and, last, of the target: [k + 1, k + 1]."""
+        """`[k + 1, k + 1]`, second moments of the k functions <weights[:, j], φ(x)> and, last, of the target."""
         ...
 
 
@@ -26,8 +26,8 @@ class LinearTeacher:
     """Targets <θ*, φ(x)> with features of covariance E[φ φᵀ] = Σ.
 
     Attributes:
-        teacher: θ*, [m].
-        covariance: Σ, [m, m]; or s, for Σ = s times the identity.
+        teacher: θ*, `[m]`.
+        covariance: Σ, `[m, m]`; or a number s, for Σ = s I.
     """
 
     teacher: Float[Tensor, " m"]
@@ -53,15 +53,15 @@ class ReLUTeacher:
     """Features relu(<w_j, x>) and a target relu(<w*, x>), both of x ~ N(0, I_d).
 
     Attributes:
-        hidden: w_j, [m, d].
-        teacher: w*, [d].
+        hidden: w_j, `[m, d]`.
+        teacher: w*, `[d]`.
     """
 
     hidden: Float[Tensor, "m d"]
     teacher: Float[Tensor, " d"]
 
     def moments(self, weights: Float[Tensor, "m k"]) -> Float[Tensor, "k1 k1"]:
-        """See `Population`; exact, by the arc-cosine kernel."""
+        """See `Population`; exact, through the arc-cosine kernel."""
         hidden = torch.cat([self.hidden, self.teacher[None]])
         m, k = weights.shape
         functions = weights.new_zeros(m + 1, k + 1)
@@ -71,11 +71,11 @@ class ReLUTeacher:
 
 
 def relu_second_moments(hidden: Float[Tensor, "m d"], weights: Float[Tensor, "m k"]) -> Float[Tensor, "k k"]:
-    """E[g gᵀ] of the k functions g_j(x) = Σ_i weights[i, j] relu(<hidden[i], x>) with x ~ N(0, I_d), exactly."""
+    """`[k, k]`, exact E[g gᵀ] of the functions g_j(x) = Σ_i weights[i, j] relu(<hidden[i], x>) with x ~ N(0, I_d)."""
     moments = weights.new_zeros(weights.shape[1], weights.shape[1])
     for start in range(0, len(hidden), _ROWS):
         rows = slice(start, start + _ROWS)
-        # The kernel is symmetric: blocks right of the diagonal count twice.
+        # The kernel is symmetric, so blocks right of the diagonal count twice.
         moments += weights[rows].T @ (relu_kernel(hidden[rows], hidden[rows]) @ weights[rows])
         rest = slice(start + _ROWS, None)
         if len(hidden[rest]):
@@ -85,10 +85,15 @@ def relu_second_moments(hidden: Float[Tensor, "m d"], weights: Float[Tensor, "m 
 
 
 def relu_kernel(left: Float[Tensor, "a d"], right: Float[Tensor, "b d"]) -> Float[Tensor, "a b"]:
-    """E[relu(<u, x>) relu(<v, x>)] for x ~ N(0, I_d), of each row u of `left` with each row v of `right`.
+    """E[relu(<u, x>) relu(<v, x>)] for x ~ N(0, I_d), for each row u of `left` and each row v of `right`.
 
-    |u| |v| (sin α + (π - α) cos α) / 2π with α the angle between u and v: half the arc-cosine kernel of degree one
-    (Cho and Saul 2009, Equation 6).
+    It is |u| |v| (sin α + (π - α) cos α) / 2π, where α is the angle between u and v.
+
+    >>> relu_kernel(torch.eye(2), torch.eye(2)).diagonal().tolist()  # E[relu(x)²] = 1/2
+    [0.5, 0.5]
+
+    Source:
+        Half the arc-cosine kernel of degree one (Cho and Saul 2009, Equation 6).
     """
     lengths = left.norm(dim=1)[:, None] * right.norm(dim=1)
     cosine = (left @ right.T).div_(lengths.clamp(min=torch.finfo(left.dtype).tiny)).clamp_(-1, 1)

@@ -1,4 +1,4 @@
-"""A ReLU network of which only the last layer is trained: ridge regression on random features."""
+"""A ReLU network with only its last layer trained: ridge regression on random features."""
 
 import math
 
@@ -16,21 +16,27 @@ def random_feature_problem(
     init_variance: float = 1.0,
     seed: int = 0,
 ) -> RidgeProblem:
-    """Σ_j a_j relu(<w_j, x>) with a trained and w fixed, taught by relu(<w*, x>), ‖w*‖ = 1 (Xu et al. 2026, Figure 3).
+    """A student Σ_j a_j relu(<w_j, x>) with a trained and w fixed, and a teacher relu(<w*, x>) with ‖w*‖ = 1.
 
-    a_j(0) ~ N(0, 1) and w_j ~ N(0, ν²/(d m) I_d). Inputs are x ~ N(0, I_d), which the paper does not state; the loss
-    at the start is then close to 1, as in its figure. The teacher is not in the span of the features, so the population
-    loss, which is exact here, does not fall to 0 however long training lasts.
+    a_j(0) ~ N(0, 1) and w_j ~ N(0, ν²/(d m) I_d). Inputs are x ~ N(0, I_d), which the paper does not state; with them
+    the initial loss is close to 1, as in its figure. The teacher is not in the span of the features, so the population
+    loss, which is computed exactly, does not fall to 0 however long training lasts.
 
     Args:
-        n: training examples.
-        m: hidden neurons.
-        d: inputs.
-        init_variance: ν², of the hidden layer.
-        seed: of everything drawn.
+        n: number of training examples.
+        m: number of hidden neurons.
+        d: input dimension.
+        init_variance: ν², the variance scale of the hidden layer.
+        seed: seed of all random draws.
+
+    Returns:
+        The problem in float64, for `solve`.
 
     Raises:
-        ConfigError: a size below 1, or a variance that is not positive.
+        ConfigError: a size is below 1, or the variance is not positive.
+
+    Source:
+        Xu et al. 2026, Figure 3.
     """
     require(n=n, m=m, d=d, init_variance=init_variance)
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Sweeps over the settings of a ridge regression: a table with one row for each setting and seed."""
+"""Sweeps over the settings of a ridge regression, as a table with one row for each setting and seed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,14 +15,14 @@ from grokinterp.theory.times import grokking_times
 
 @dataclass(frozen=True)
 class RidgeSetting:
-    """One setting, with the defaults of Figure 2 of Xu et al. 2026.
+    """One setting of a ridge regression, with the defaults of Figure 2 of Xu et al. 2026.
 
     Attributes:
         weight_decay: λ.
-        lr: η.
-        n: training examples.
-        m: features.
-        init_variance: ν².
+        lr: η, the step size.
+        n: number of training examples.
+        m: number of features.
+        init_variance: ν², the variance of the initial weights.
         teacher_norm: ‖θ*‖.
     """
 
@@ -34,7 +34,7 @@ class RidgeSetting:
     teacher_norm: float = 1.0
 
 
-# The panels of Figure 2, and η beside them. The paper does not print its grids.
+# The panels of Figure 2, and η besides. The paper does not print its grids.
 FIGURE_2: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "weight_decay": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 1e-2),
@@ -55,40 +55,44 @@ def ridge_sweep(
     c: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Varies one number at a time about a base setting, with several seeds, and compares every run with the bounds.
+    """Varies one setting at a time around a base setting, with several seeds, and compares every run with the bounds.
 
-    Settings that differ in λ, η or ν² alone share their random draws, seed by seed.
+    >>> table = ridge_sweep({"weight_decay": (1e-3, 1e-2)}, seeds=[0], base=RidgeSetting(n=20, m=100))
+    >>> bool((table["t2"] >= table["t2_bound"]).all()), bool(table["t2"].is_monotonic_decreasing)
+    (True, True)
+
+    Settings that differ only in λ, η or ν² share their random draws, seed by seed.
 
     Args:
-        grid: fields of `RidgeSetting`, each with the values it takes while the others keep those of `base`.
-        seeds: of the random draws.
-        base: the setting that is varied about.
-        eps: ε, of t1.
-        c: of t2.
-        progress: called with the number of rows done and to do.
+        grid: fields of `RidgeSetting`, each with the values that it takes while the other fields are those of `base`.
+        seeds: seeds of the random draws.
+        base: the setting around which fields vary.
+        eps: ε, the threshold of the train loss that defines t1.
+        c: the threshold of the population loss that defines t2.
+        progress: function called with the number of finished rows and the total.
 
     Returns:
-        One row for each value of each field and each seed. `varied` names the field; then the setting, and
+        One row for each field, value and seed. `varied` names the field; then come the setting and
 
-        - `t1`, `t2`, `delay`, `t2_halfway`: in steps, NaN where there is none, and `t1_reason`, `t2_reason`;
+        - `t1`, `t2`, `delay`, `t2_halfway`: in steps, NaN if there is none, and `t1_reason`, `t2_reason`;
         - `plateau`, `limit`: of the population loss;
-        - each bound of `grokinterp.theory.bounds` by its name, with `…_holds` (None where it has no value) and
-          `…_applies` (whether its conditions are met), and `probability` of the starts for which those on t2 hold;
+        - each bound of `grokinterp.theory.bounds` by its name, with `…_holds` (None if it is undefined) and
+          `…_applies` (whether its conditions hold), and `probability` of the starts for which the bounds on t2 hold;
         - `stage_overfits`, `stage_generalizes_late`, `stage_generalizes`: the inequalities of Theorem 4.1 along the
           trajectory of the same start with the zero teacher, at `stage_steps` steps;
         - `lr_…`: each step size of `step_sizes`, and `lr_…_holds`; `weakest_gap`: η (λ⁺_min/n + λ).
 
     Raises:
-        ConfigError: a field that is not there, no value, or no seed.
+        ConfigError: an unknown field, or no values or seeds.
     """
-    known = list(asdict(base))
+    fields = list(asdict(base))
     for name, values in grid.items():
-        if name not in known:
-            raise ConfigError(f"no setting {name!r} of a ridge regression: {nearest(name, known)}")
+        if name not in fields:
+            raise ConfigError(f"a ridge regression has no setting {name!r}: {nearest(name, fields)}")
         if not len(values):
-            raise ConfigError(f"no value is given for {name}")
+            raise ConfigError(f"the grid has no values for {name}")
     if not len(seeds):
-        raise ConfigError("no seed is given")
+        raise ConfigError("the sweep needs at least one seed")
     plan = [
         (name, replace(base, **{name: int(value) if name in ("n", "m") else float(value)}), seed)
         for name, values in grid.items()
@@ -97,9 +101,9 @@ def ridge_sweep(
     ]
     rows = []
     problems: dict[tuple[float, ...], tuple[RidgeProblem, RidgeProblem]] = {}
-    for done, (varied, setting, seed) in enumerate(plan):
+    for i, (varied, setting, seed) in enumerate(plan):
         if progress is not None:
-            progress(done, len(plan))
+            progress(i, len(plan))
         key = (setting.n, setting.m, setting.init_variance, setting.teacher_norm, seed)
         if key not in problems:
             problems[key] = _problems(setting, seed)
@@ -110,12 +114,12 @@ def ridge_sweep(
 
 
 def _problems(setting: RidgeSetting, seed: int) -> tuple[RidgeProblem, RidgeProblem]:
-    """The problem, and that of the same features and start with the zero teacher."""
+    """The problem, and the problem with the same features and start but the zero teacher."""
     with_teacher, without = (
         gaussian_problem(setting.n, setting.m, init_variance=setting.init_variance, teacher_norm=norm, seed=seed)
         for norm in (setting.teacher_norm, 0.0)
     )
-    # The features are the same, and so is what takes time to compute of them.
+    # The features are the same, so share their decomposition, which takes time to compute.
     without.__dict__["spectrum"] = with_teacher.spectrum
     return with_teacher, without
 
@@ -125,10 +129,10 @@ def _row(problems: tuple[RidgeProblem, RidgeProblem], setting: RidgeSetting, eps
     times = grokking_times(solution, eps=eps, c=c)
     proved = bounds(solution, eps=eps, c=c)
     row: dict[str, object] = {
-        "t1": _number(times.t1),
-        "t2": _number(times.t2),
-        "delay": _number(times.delay),
-        "t2_halfway": _number(times.halfway.step),
+        "t1": _or_nan(times.t1),
+        "t2": _or_nan(times.t2),
+        "delay": _or_nan(times.delay),
+        "t2_halfway": _or_nan(times.halfway.step),
         "t1_reason": times.overfit.reason,
         "t2_reason": times.generalize.reason,
         "plateau": times.plateau,
@@ -140,25 +144,25 @@ def _row(problems: tuple[RidgeProblem, RidgeProblem], setting: RidgeSetting, eps
         row[f"{bound.name}_applies"] = bound.applies
     row["probability"] = proved.probability
     steps = stage_steps(2 * int(times.t2 or 1 / (setting.lr * setting.weight_decay)))
-    seen = stages(zero, steps)
+    trajectory = stages(zero, steps)
     row |= {
-        "stage_overfits": seen.overfits,
-        "stage_generalizes_late": seen.generalizes_late,
-        "stage_generalizes": seen.generalizes,
+        "stage_overfits": trajectory.overfits,
+        "stage_generalizes_late": trajectory.generalizes_late,
+        "stage_generalizes": trajectory.generalizes,
         "stage_steps": len(steps),
     }
-    for asked in step_sizes(solution):
-        name = asked.name.replace(" ", "_").replace(".", "_")
-        row[f"lr_{name}"], row[f"lr_{name}_holds"] = asked.limit, asked.holds
+    for condition in step_sizes(solution):
+        name = condition.name.replace(" ", "_").replace(".", "_")
+        row[f"lr_{name}"], row[f"lr_{name}_holds"] = condition.limit, condition.holds
     row["weakest_gap"] = setting.lr * (problems[0].spectrum.smallest / setting.n + setting.weight_decay)
     return row
 
 
 def stage_steps(last: int) -> list[int]:
-    """Steps 0 to 200, and beyond them 200 more up to the last, evenly in log(step)."""
-    spread = np.geomspace(1, max(last, 1), 200).round().astype(int)
-    return sorted({*range(min(last, 200) + 1), *spread.tolist()})
+    """Every step from 0 to 200, and 200 steps from 1 to the last, evenly in log(step)."""
+    logarithmic = np.geomspace(1, max(last, 1), 200).round().astype(int)
+    return sorted({*range(min(last, 200) + 1), *logarithmic.tolist()})
 
 
-def _number(step: int | None) -> float:
+def _or_nan(step: int | None) -> float:
     return float("nan") if step is None else float(step)

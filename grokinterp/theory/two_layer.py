@@ -12,19 +12,19 @@ from grokinterp.theory.population import relu_second_moments
 from grokinterp.theory.ridge import require
 from grokinterp.theory.times import Crossing
 
-# The population loss costs as much as twenty updates: it is looked at on these strides, each inside the last's.
+# The population loss costs as much as twenty updates, so it is evaluated on successively finer strides.
 _STRIDES = (256, 16, 1)
 _DIVERGED = 1e12
 
 
 @dataclass(frozen=True)
 class TwoLayerProblem:
-    """Σ_j a_j relu(<w_j, x>) on inputs x ~ N(0, I_d) whose targets are all 0; float64.
+    """A network Σ_j a_j relu(<w_j, x>) with inputs x ~ N(0, I_d) and targets 0, in float64.
 
     Attributes:
-        inputs: [n, d].
-        hidden: w_j at the start, [m, d].
-        output: a at the start, [m].
+        inputs: `[n, d]`.
+        hidden: initial w_j, `[m, d]`.
+        output: initial a, `[m]`.
     """
 
     inputs: Float[Tensor, "n d"]
@@ -34,18 +34,18 @@ class TwoLayerProblem:
 
 @dataclass(frozen=True)
 class TwoLayerRun:
-    """What became of a training.
+    """The result of `train_two_layer`.
 
     Attributes:
-        problem: what was trained.
+        problem: the problem that was trained on.
         weight_decay: λ.
         lr: η.
-        overfit: t1, the last step with train loss >= ε among those made.
-        generalize: t2, the first step with population loss <= c: every 256th step was looked at, then every 16th of the
-            interval in which the loss came down to c, then every step of the 16.
-        train_loss: L_n = (1/2n) Σ N(x_i)² at steps 0, 1, …
-        population_steps: where the population loss was looked at.
-        population_loss: E[N(x)²] there, exactly.
+        overfit: t1, the last trained step with train loss >= ε.
+        generalize: t2, the first step with population loss <= c. The search evaluates every 256th step, then every 16th
+            step of the interval in which the loss falls to c, then every step of the last 16.
+        train_loss: `[t]`, L_n = (1/2n) Σ N(x_i)² at steps 0, 1, …
+        population_steps: the p steps at which the population loss was evaluated.
+        population_loss: `[p]`, exact E[N(x)²] at these steps.
     """
 
     problem: TwoLayerProblem
@@ -59,22 +59,37 @@ class TwoLayerRun:
 
     @property
     def t1(self) -> int | None:
+        """t1 in steps; None if there is none."""
         return self.overfit.step
 
     @property
     def t2(self) -> int | None:
+        """t2 in steps; None if there is none."""
         return self.generalize.step
 
 
 def two_layer_problem(
     n: int = 50, m: int = 1000, d: int = 50, *, init_variance: float = 1.0, seed: int = 0
 ) -> TwoLayerProblem:
-    """The setting of Figure 4 of Xu et al. 2026: a_j ~ N(0, 1/m), w_j ~ N(0, ν²/d I_d), zero teacher.
+    """A two-layer network with a_j ~ N(0, 1/m) and w_j ~ N(0, ν²/d I_d), and the zero teacher.
 
-    Settings that differ in `init_variance` alone share their random draws.
+    Settings that differ only in `init_variance` share their random draws.
+
+    Args:
+        n: number of training examples.
+        m: number of hidden neurons.
+        d: input dimension.
+        init_variance: ν², the variance scale of the hidden layer.
+        seed: seed of all random draws.
+
+    Returns:
+        The problem in float64, for `train_two_layer`.
 
     Raises:
-        ConfigError: a size below 1, or a variance that is not positive.
+        ConfigError: a size is below 1, or the variance is not positive.
+
+    Source:
+        The setting of Figure 4 of Xu et al. 2026.
     """
     require(n=n, m=m, d=d, init_variance=init_variance)
     generator = torch.Generator().manual_seed(seed)
@@ -95,53 +110,59 @@ def train_two_layer(
 ) -> TwoLayerRun:
     """Gradient descent on (1/2n) Σ N(x_i)² + (λ/2) (‖W‖² + ‖a‖²) until the population loss is at most c.
 
-    Both layers decay, and the decay is part of the gradient (coupled). The paper's η is 1e-4; with 1e-3 the curves are
-    the same in units of η t, in a tenth of the steps.
+    Both layers decay, and the decay is part of the gradient (coupled). Xu et al. 2026 use η = 1e-4; with 1e-3 the
+    curves are the same in units of η t and take a tenth of the steps.
 
     Args:
-        problem: the network at its start, and its inputs.
+        problem: the initial network and its inputs.
         weight_decay: λ.
-        lr: η.
-        eps: ε, of t1.
-        c: of t2.
-        max_steps: where to give up.
+        lr: η, the step size.
+        eps: ε, the threshold of the train loss that defines t1.
+        c: the threshold of the population loss that defines t2.
+        max_steps: maximum number of updates.
+
+    Returns:
+        The times t1 and t2, the train loss at every step, and the population loss at the evaluated steps.
 
     Raises:
-        ConfigError: a number that is not positive, or training diverges.
+        ConfigError: a number is not positive, or training diverges.
     """
     require(weight_decay=weight_decay, lr=lr, eps=eps, c=c, max_steps=max_steps)
     start = _Network(problem.hidden.clone(), problem.output.clone(), 0)
-    seen = {0: start.population_loss()}
+    population_losses = {0: start.population_loss()}
     losses: list[float] = []
 
-    def advance(network: _Network, stride: int, keep: list[float]) -> tuple[_Network, _Network]:
-        """On until the population loss is at most c: where that was first seen, and where it was looked at before."""
+    def advance(network: _Network, stride: int, train_losses: list[float]) -> tuple[_Network, _Network]:
+        """Trains until the population loss is at most c; returns the network at the last two evaluations."""
         before = network
-        while seen[network.step] > c and network.step < max_steps:
+        while population_losses[network.step] > c and network.step < max_steps:
             before, network = network, network.copy()
             for _ in range(min(stride, max_steps - network.step)):
-                keep.append(network.update(problem.inputs, weight_decay, lr))
-            if not keep[-1] < _DIVERGED:
-                raise ConfigError(f"training diverges by step {network.step} with lr {lr:g}: give a smaller one")
-            seen[network.step] = network.population_loss()
+                train_losses.append(network.update(problem.inputs, weight_decay, lr))
+            if not train_losses[-1] < _DIVERGED:
+                raise ConfigError(f"training diverges by step {network.step} with lr {lr:g}: use a smaller lr")
+            population_losses[network.step] = network.population_loss()
         return before, network
 
     before, network = advance(start, _STRIDES[0], losses)
     losses.append(network.train_loss(problem.inputs))
-    fell = seen[network.step] <= c
-    for stride in _STRIDES[1:] if fell else ():
-        before, network = advance(before, stride, [])
+    last_loss = population_losses[network.step]
+    unreached = f"the population loss is still {last_loss:.4g} at step {network.step}"
+    generalize = Crossing(math.inf, c, unreached)
+    if last_loss <= c:
+        for stride in _STRIDES[1:]:
+            before, network = advance(before, stride, [])
+        generalize = Crossing(network.step, c)
+    steps = tuple(sorted(population_losses))
     return TwoLayerRun(
         problem,
         weight_decay,
         lr,
         _overfit(losses, eps),
-        Crossing(network.step, c)
-        if fell
-        else Crossing(math.inf, c, f"the population loss is still {seen[network.step]:.4g} at step {network.step}"),
+        generalize,
         torch.tensor(losses, dtype=torch.float64),
-        tuple(sorted(seen)),
-        torch.tensor([seen[step] for step in sorted(seen)], dtype=torch.float64),
+        steps,
+        torch.tensor([population_losses[step] for step in steps], dtype=torch.float64),
     )
 
 
@@ -175,9 +196,9 @@ class _Network:
         outputs = active @ self.output
         scaled = outputs * (lr / len(inputs))
         output_change = scaled @ active
-        # d/dW, with the derivative of relu at 0 taken as 0; the output weights are still those before the step.
-        through = (active > 0) * scaled[:, None]
-        self.hidden.mul_(1 - lr * weight_decay).addcmul_(through.T @ inputs, self.output[:, None], value=-1)
+        # d/dW, with relu'(0) = 0; the output weights must still be those before the step.
+        backward = (active > 0) * scaled[:, None]
+        self.hidden.mul_(1 - lr * weight_decay).addcmul_(backward.T @ inputs, self.output[:, None], value=-1)
         self.output.mul_(1 - lr * weight_decay).sub_(output_change)
         self.step += 1
         return outputs.square().mean().item() / 2
