@@ -6,6 +6,7 @@ tests/data/README.md says what made them. Beside each run lies what that package
 import hashlib
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import torch
 from grokinterp.analysis.timeline import analyze
 from grokinterp.config import RegressionConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.experiments.pages import write_document
+from grokinterp.experiments.pages import write_markdown
 from grokinterp.experiments.results import results_in
 from grokinterp.report import write_report, write_sweep_report
 from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep, train_sweep
-from grokinterp.sweep.rows import kept_summary
+from grokinterp.sweep.rows import stored_summary
 from grokinterp.training import train
 
 DATA = Path(__file__).parent / "data"
@@ -138,7 +139,7 @@ def test_an_old_sweep_has_its_table_and_goes_on(name, copy, tmp_path):
     found = Sweep.open(copy(name))
     kept = [Run.open(found.path / point.name) for point in found.points if (found.path / point.name).exists()]
     assert len(kept) == 2
-    assert all(kept_summary(run) is not None for run in kept)
+    assert all(stored_summary(run) is not None for run in kept)
     assert list(found.axes) == then["axes"]
     table = pd.read_parquet(found.path / "sweep.parquet")
     for rows in (table, found.table):
@@ -155,11 +156,11 @@ def test_an_old_sweep_has_its_table_and_goes_on(name, copy, tmp_path):
 def test_old_results_of_a_reproduction_are_read(name, tmp_path):
     found = results_in(DATA / name)
     assert found is not None
-    assert (found["recipe"], found["quick"], found["lost"]) == ("ridge", True, 0)
+    assert (found.recipe, found.quick, found.lost) == ("ridge", True, 0)
     stored = json.loads((DATA / name / "results.json").read_text())
-    assert [{**claim, "number": claim.get("number")} for claim in stored["claims"]] == found["claims"]
+    assert [{"number": None, **claim} for claim in stored["claims"]] == [asdict(claim) for claim in found.claims]
     shutil.copytree(DATA / name, tmp_path / "results" / "ridge-quick")
-    page = write_document(tmp_path / "results", tmp_path / "page.md").read_text()
+    page = write_markdown(tmp_path / "results", tmp_path / "page.md").read_text()
     assert all(claim["measured"].replace("|", "\\|") in page for claim in stored["claims"])
 
 
@@ -196,9 +197,9 @@ class TestTheFuture:
 
     def test_a_summary_is_made_again(self, copy):
         run = Run.open(copy("recipes/sweep") / "weight_decay=0,n_heads=2")
-        assert kept_summary(run) is not None
+        assert stored_summary(run) is not None
         self.rewrite(run.path / "analysis" / "summary.json", version=3)
-        assert kept_summary(run) is None
+        assert stored_summary(run) is None
 
     def test_an_analysis_is_made_again(self, copy):
         folder = copy("recipes/analyzed")

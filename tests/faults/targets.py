@@ -18,7 +18,7 @@ from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
 from grokinterp.sweep import Sweep, running, train_sweep
 from grokinterp.sweep.executors import Event
-from grokinterp.sweep.jobs import Order, carry_out
+from grokinterp.sweep.jobs import Job, run_job
 from grokinterp.tasks import Task
 from grokinterp.training import train
 from grokinterp.training.recorder import Recorder
@@ -86,11 +86,11 @@ def interrupted() -> Iterator[None]:
 
 
 class Here:
-    """An executor that does every order in this process."""
+    """An executor that runs every job in this process."""
 
-    def carry_out(self, orders: Sequence[Order]) -> Generator[Event]:
-        for order in orders:
-            yield from carry_out(order)
+    def execute(self, jobs: Sequence[Job]) -> Generator[Event]:
+        for job in jobs:
+            yield from run_job(job)
 
 
 def read_run(folder: Path) -> None:
