@@ -1,19 +1,20 @@
-"""Figures: each function takes one analysis, or several, and returns a plotly Figure.
+"""Figures: each function takes one analysis or a list of them and returns a plotly Figure.
 
-Of one run, phases are light bands and T_train and T_grok vertical lines; of several, each run has a colour and the
-legend its folder's name. What cannot be drawn is said in the figure, with the reason, and in
-`figure.layout.meta["notes"]`. Axes over training switch between linear and logarithmic steps by the buttons above them.
+A figure of one run shows the phases as light bands, and T_train and T_grok as vertical lines. In a figure of several
+runs, each run has a color, and the legend shows the name of its folder. If something cannot be drawn, the figure and
+`figure.layout.meta["notes"]` give the reason. Buttons above a figure over training switch between linear and
+logarithmic steps.
 
     >>> import grokinterp as gi
     >>> analysis = gi.analyze("checkpoints/run42")
-    >>> figure = gi.figures.progress_measures(analysis)      # figure.show() opens it, figure.write_html keeps it
+    >>> figure = gi.figures.progress_measures(analysis)      # figure.show() opens it, figure.write_html saves it
     >>> figure.layout.yaxis.title.text
     'cross entropy (nats)'
     >>> both = gi.figures.accuracy_curves([analysis, analysis])
 
 Figures of a sweep (`phase_diagram`, `outcome_counts`, `delay_against`, `norm_at_grok`, `learning_curves`,
-`slingshot_curves`) take its table instead, a pandas DataFrame with one row a run, and the names of the axes.
-The functions in `ridge` draw what `grokinterp.theory` returns instead.
+`slingshot_curves`) take the sweep's table, a pandas DataFrame with one row per run, and the names of the axes.
+The functions in `ridge` and `polynomial` draw results of `grokinterp.theory`.
 """
 
 from grokinterp.figures import polynomial as polynomial
@@ -24,6 +25,7 @@ from grokinterp.figures.curves import (
     gini,
     logit_margins,
     loss_curves,
+    overview,
     progress_measures,
     weight_norms,
 )
@@ -56,6 +58,7 @@ __all__ = [
     "neuron_logit_spectrum",
     "norm_at_grok",
     "outcome_counts",
+    "overview",
     "pair_curves",
     "phase_diagram",
     "progress_measures",

@@ -1,4 +1,4 @@
-"""Canvas: a figure under construction. It knows the step axis, the phases, and how to say what is missing."""
+"""Canvas: builds a figure over training, with its step axis, its phases, and the reasons for missing data."""
 
 import math
 import textwrap
@@ -15,27 +15,27 @@ from plotly.subplots import make_subplots
 from grokinterp.analysis.result import Analysis
 from grokinterp.errors import ConfigError
 from grokinterp.figures.phases import STRIP, phase_shapes
-from grokinterp.figures.style import GREY, TEMPLATE
+from grokinterp.figures.style import GRAY, TEMPLATE
 from grokinterp.figures.thinning import moments_of, thinned_curve
 
-# Below this many points a line alone could be overlooked, or, with one point, is none.
+# Curves of at most this many points also get markers: a line alone could be overlooked, and one point has no line.
 _FEW_POINTS = 25
 
 
 def as_list(analysis: Analysis | Sequence[Analysis]) -> list[Analysis]:
-    """One analysis or several, as a list.
+    """Return one or several analyses as a list.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: the list is empty.
     """
     analyses = [analysis] if isinstance(analysis, Analysis) else list(analysis)
     if not analyses:
-        raise ConfigError("no analysis was given: give one, or a list of them")
+        raise ConfigError("no analysis to draw: pass an Analysis or a list of them")
     return analyses
 
 
 def labels(analyses: Sequence[Analysis]) -> list[str]:
-    """A legend name for each run: its folder's, with what tells it from another of that name, and p where p differs."""
+    """Return a legend name for each run: its folder's name, made unique, with p if the runs differ in p."""
     names = [analysis.name for analysis in analyses]
     if len(set(names)) < len(names):
         names = [f"{analysis.run.path.parent.name}/{analysis.name}" for analysis in analyses]
@@ -48,8 +48,8 @@ def labels(analyses: Sequence[Analysis]) -> list[str]:
 
 
 @dataclass
-class _Drawn:
-    """A trace, the steps it is drawn against (None where x is something else), and its panel."""
+class _Plotted:
+    """A trace, its x values if they are steps (else None), and its panel."""
 
     trace: Any
     steps: np.ndarray | None
@@ -58,23 +58,23 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class _Missing:
-    """What is not drawn, of which run, why, and in which panel."""
+    """A quantity that is not drawn, its run, the reason, and the panel."""
 
-    what: str
+    quantity: str
     run: str
     reason: str
     row: int
 
 
 class Canvas:
-    """Collects traces against the training step, and finishes them into a figure that can switch its step axis.
+    """Collects traces over training steps and builds a figure whose step axis can be linear or logarithmic.
 
-    On the logarithmic axis step 0 stands at the left edge, labelled 0: it has no place on such an axis of its own.
+    A logarithmic axis has no place for step 0, which is therefore drawn at the left edge and labeled 0.
 
     Attributes:
-        figure: what has been drawn so far.
-        notes: what a reader should know of missing or thinned data; also in `figure.layout.meta["notes"]`.
-        meta: what the finished figure says of itself to a report, its `layout.meta`.
+        figure: the figure so far.
+        notes: remarks on missing or thinned data; also in `figure.layout.meta["notes"]`.
+        meta: the finished figure's `layout.meta`, which a report reads.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Canvas:
         x_title: str | None = None,
         row_titles: Sequence[str] | None = None,
     ):
-        """Starts a figure with one panel for each title in `y_titles`; `x_title` is given where x is not the step."""
+        """Start a figure with one panel per title in `y_titles`. Set `x_title` only if x is not the step."""
         self.title, self.analyses, self.x_title = title, analyses, x_title
         self.names = labels(analyses)
         self.rows = len(y_titles)
@@ -99,7 +99,7 @@ class Canvas:
         self.notes: list[str] = []
         self.meta: dict[str, Any] = {}
         self.missing: list[_Missing] = []
-        self.traces: list[_Drawn] = []
+        self.traces: list[_Plotted] = []
         self.lines: list[dict[str, Any]] = []
         self.log_rows = {row for row, is_log in enumerate(log_y, start=1) if is_log}
         for row, y_title in enumerate(y_titles, start=1):
@@ -111,114 +111,117 @@ class Canvas:
         return len(self.analyses) == 1
 
     def name_of(self, analysis: Analysis) -> str:
-        """What the legend calls a run."""
-        return next(name for one, name in zip(self.analyses, self.names, strict=True) if one is analysis)
+        """Return a run's legend name."""
+        return next(name for run, name in zip(self.analyses, self.names, strict=True) if run is analysis)
 
     def add(self, trace: Any, steps: np.ndarray | None = None, row: int = 1) -> None:
-        """Adds a trace; `steps` are its x values where x is the step."""
-        self.traces.append(_Drawn(trace, steps, row))
+        """Add a trace; pass its x values as `steps` if they are steps."""
+        self.traces.append(_Plotted(trace, steps, row))
 
     def line(
         self,
         series: pd.Series,
         name: str,
         *,
-        colour: str,
+        color: str,
         hover: str = "",
         dash: str = "solid",
         width: float = 2.0,
         row: int = 1,
-        **more: Any,
+        **scatter: Any,
     ) -> None:
-        """Draws a series, indexed by step, as a line; of very many points those that show."""
-        shown = thinned_curve(series, moments_of(self.analyses))
-        if len(shown) < len(series):
+        """Draw a series, indexed by step, as a line; a long one is thinned."""
+        curve = thinned_curve(series, moments_of(self.analyses))
+        if len(curve) < len(series):
             self.note(f"of {len(series):,} points of a curve, the smallest and largest of each stretch are drawn")
-        steps, values = np.asarray(shown.index), shown.to_numpy(dtype=float)
+        steps, values = np.asarray(curve.index), curve.to_numpy(dtype=float)
         if row in self.log_rows and (zeros := int((series <= 0).sum())):
-            self.note(f"{name}: {zeros} values of 0 or less have no place on a logarithmic axis")
+            self.note(f"{name}: a logarithmic axis cannot show {zeros} values of 0 or less")
         trace = go.Scatter(
             x=steps,
             y=values,
             customdata=steps,
             name=name,
             mode="lines+markers" if len(values) <= _FEW_POINTS else "lines",
-            line={"color": colour, "dash": dash, "width": width},
-            marker={"size": 5, "color": colour},
+            line={"color": color, "dash": dash, "width": width},
+            marker={"size": 5, "color": color},
             hovertemplate=f"<b>{hover or name}</b><br>step %{{customdata:,}}<br>%{{y:.4g}}<extra></extra>",
-            **more,
+            **scatter,
         )
         self.add(trace, steps, row)
 
     def key(self, name: str, *, dash: str, row: int = 1) -> None:
-        """An entry in the legend for what a dash means, when colours stand for runs."""
-        style = {"color": GREY, "dash": dash, "width": 2}
+        """Add a legend entry that explains a dash style, for figures whose colors stand for runs."""
+        style = {"color": GRAY, "dash": dash, "width": 2}
         self.add(go.Scatter(x=[None], y=[None], mode="lines", line=style, name=name, hoverinfo="skip"), None, row)
 
+    def marker_key(self, name: str, marker: dict[str, Any]) -> None:
+        """Add a legend entry that explains a marker."""
+        self.add(go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, hoverinfo="skip"))
+
     def level(self, y: float, name: str = "", row: int = 1) -> None:
-        """A horizontal line at a height that means something."""
+        """Draw a horizontal reference line."""
         axis = "" if row == 1 else str(row)
         shape = {"type": "line", "xref": f"x{axis} domain", "x0": 0, "x1": 1, "yref": f"y{axis}", "y0": y, "y1": y}
-        shape |= {"line": {"color": GREY, "width": 1, "dash": "dot"}, "layer": "below"}
+        shape |= {"line": {"color": GRAY, "width": 1, "dash": "dot"}, "layer": "below"}
         self.lines.append(shape | ({"name": name, "showlegend": True} if name else {}))
 
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
-    def lacks(self, what: str, analysis: Analysis, column: str, row: int = 1, reason: str = "") -> None:
-        """Keeps why something is not drawn: for the notes, and for the panel itself if nothing else is in it."""
+    def lacks(self, quantity: str, analysis: Analysis, column: str, row: int = 1, reason: str = "") -> None:
+        """Record why a run's quantity is not drawn, for the notes and for the panel if it stays empty."""
         reason = reason or analysis.why_missing(column) or "it was not measured"
-        self.missing.append(_Missing(what, self.name_of(analysis), escape(reason), row))
+        self.missing.append(_Missing(quantity, self.name_of(analysis), escape(reason), row))
 
-    def absent(self, what: str, reason: str, row: int = 1) -> None:
-        """The same where what is missing is not one run's."""
-        self.missing.append(_Missing(escape(what), "", escape(reason), row))
+    def absent(self, quantity: str, reason: str, row: int = 1) -> None:
+        """Record why a quantity is not drawn for any run."""
+        self.missing.append(_Missing(escape(quantity), "", escape(reason), row))
 
-    def runs(self, colours: Sequence[str]) -> None:
-        """An entry in the legend for each run that was drawn; a click on it hides or shows all of the run."""
-        drawn = {str(d.trace.legendgroup) for d in self.traces}
-        for name, colour in zip(self.names, colours, strict=True):
-            if name in drawn:
-                style = {"color": colour, "width": 3}
+    def runs(self, colors: Sequence[str]) -> None:
+        """Add a legend entry for each run with a trace; clicking it hides or shows all traces of the run."""
+        groups = {str(plotted.trace.legendgroup) for plotted in self.traces}
+        for name, color in zip(self.names, colors, strict=True):
+            if name in groups:
+                style = {"color": color, "width": 3}
                 self.add(go.Scatter(x=[None], y=[None], mode="lines", line=style, name=name, legendgroup=name))
 
     def finish(self, *, log_step: bool = False, bands: bool = True) -> go.Figure:
-        """The figure, with phases and events (of a single run), the step axis's two scales, and reasons."""
+        """Return the figure, with both step scales, reasons for missing data, and a single run's phases."""
         figure = self.figure
         figure.update_layout(template=TEMPLATE, title={"text": self.title})
-        drawn = self._explain()
+        has_data = self._explain()
         if self.rows > 1:
             figure.update_layout(height=200 + 210 * self.rows)
         if self.x_title is not None:
             figure.update_xaxes(title_text=self.x_title, row=self.rows, col=1)
             figure.update_layout({"shapes": self.lines})
-            figure.update_layout(margin_t=64)  # no buttons to make room for
-        elif drawn:
+            figure.update_layout(margin_t=64)  # room for buttons is not needed
+        elif has_data:
             self._step_axis(log_step, bands)
-        for drawing in self.traces:
-            figure.add_trace(drawing.trace, row=drawing.row, col=1)
+        for plotted in self.traces:
+            figure.add_trace(plotted.trace, row=plotted.row, col=1)
         for row in self.log_rows:
             figure.update_yaxes(**self._log_ticks(row), row=row, col=1)
-        self.meta = {"notes": self.notes, "panels": self.rows, "empty": not drawn}
+        self.meta = {"notes": self.notes, "panels": self.rows, "empty": not has_data}
         figure.update_layout(meta=self.meta)
-        if self.notes and drawn:
+        if self.notes and has_data:
             text = "<br>".join(line for note in self.notes for line in textwrap.wrap(note, 110))
-            figure.update_layout(title_subtitle={"text": text, "font": {"size": 11, "color": GREY}})
+            figure.update_layout(title_subtitle={"text": text, "font": {"size": 11, "color": GRAY}})
             figure.update_layout(margin_t=(82 if self.x_title else 118) + 15 * text.count("<br>"))
         return figure
 
     def _explain(self) -> bool:
-        """Says in each panel without data why it has none, and in the notes; whether any panel has data."""
-        filled = {drawing.row for drawing in self.traces if _has_data(drawing.trace)}
-        said = self._reasons(self.missing)
-        self.notes[:0] = said
+        """Write the reasons for missing data into the notes and into each empty panel; return True if any has data."""
+        filled = {plotted.row for plotted in self.traces if _has_data(plotted.trace)}
+        self.notes[:0] = self._reasons(self.missing)
         for row in range(1, self.rows + 1):
             if row in filled:
                 continue
-            # An axis without a trace would not be drawn at all, nor the steps below the lowest panel.
+            # plotly draws no axes for a panel without a trace.
             self.add(go.Scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip"), None, row)
-            reasons = self._reasons([m for m in self.missing if m.row == row]) or ["there is nothing to show"]
+            reasons = self._reasons([m for m in self.missing if m.row == row]) or ["no data"]
             axis: Any = self.figure.layout["yaxis" if row == 1 else f"yaxis{row}"]
             low, high = axis.domain or (0, 1)
             self.figure.add_annotation(
@@ -228,7 +231,7 @@ class Canvas:
                 x=0.5,
                 y=(low + high) / 2,
                 showarrow=False,
-                font={"color": GREY, "size": 13},
+                font={"color": GRAY, "size": 13},
             )
             self.figure.update_yaxes(showticklabels=False, ticks="", showgrid=False, row=row, col=1)
             if not filled:
@@ -236,21 +239,21 @@ class Canvas:
         return bool(filled)
 
     def _reasons(self, missing: Sequence[_Missing]) -> list[str]:
-        """One sentence for each reason, with all that it keeps from being drawn, and of which runs."""
+        """Return one sentence per reason, with the quantities and runs that are missing for it."""
         by_run: dict[tuple[str, str], list[str]] = {}
         for m in missing:
-            whats = by_run.setdefault((m.reason, m.run), [])
-            whats += [m.what] if m.what not in whats else []
-        by_whats: dict[tuple[str, str], list[str]] = {}
-        for (reason, run), whats in by_run.items():
-            by_whats.setdefault((reason, ", ".join(whats)), []).append(run)
+            quantities = by_run.setdefault((m.reason, m.run), [])
+            quantities += [m.quantity] if m.quantity not in quantities else []
+        by_quantities: dict[tuple[str, str], list[str]] = {}
+        for (reason, run), quantities in by_run.items():
+            by_quantities.setdefault((reason, ", ".join(quantities)), []).append(run)
         return [
-            f"not drawn: {whats}" + ("" if self.single or runs == [""] else f" of {', '.join(runs)}") + f" ({reason})"
-            for (reason, whats), runs in by_whats.items()
+            f"not drawn: {names}" + ("" if self.single or runs == [""] else f" of {', '.join(runs)}") + f" ({reason})"
+            for (reason, names), runs in by_quantities.items()
         ]
 
     def _log_ticks(self, row: int) -> dict[str, Any]:
-        """Ticks at powers of ten, which are easier to read than 0.0000001, 100n, or a bare 2 and 5."""
+        """Return ticks at powers of ten, which are easier to read than 0.0000001, 100n, or a bare 2 and 5."""
         ys = [np.asarray(d.trace.y, dtype=float) for d in self.traces if d.row == row and d.trace.visible is not False]
         y = np.concatenate(ys) if ys else np.empty(0)
         y = y[np.isfinite(y) & (y > 0)]
@@ -262,34 +265,34 @@ class Canvas:
         return phase_shapes(self.analyses[0], self.rows, edge, last, bands) if self.single else []
 
     def _step_axis(self, log_step: bool, bands: bool) -> None:
-        xs = [drawing.steps for drawing in self.traces]
-        given = [steps for steps in xs if steps is not None and len(steps)]
-        # All of the run is shown, also where a curve begins late, so that figures can be compared at a glance.
-        every = np.concatenate([*given, *(analysis.timeline.index for analysis in self.analyses)])
-        positive = every[every > 0]
-        last = float(every.max())
+        xs = [plotted.steps for plotted in self.traces]
+        nonempty = [steps for steps in xs if steps is not None and len(steps)]
+        # The axis covers the whole run even if a curve begins late, so that figures can be compared at a glance.
+        all_steps = np.concatenate([*nonempty, *(analysis.timeline.index for analysis in self.analyses)])
+        positive = all_steps[all_steps > 0]
+        last = float(all_steps.max())
         axes = ["xaxis" if row == 1 else f"xaxis{row}" for row in range(1, self.rows + 1)]
         bottom = axes[-1]
         linear: dict[str, Any] = {"shapes": self.lines + self._phases(None, last, bands)}
-        alone = bool((every == last).all())  # a single checkpoint
-        span = [last - 0.6, last + 0.6] if alone else [-0.01 * last, 1.01 * last]
+        single_step = bool((all_steps == last).all())
+        span = [last - 0.6, last + 0.6] if single_step else [-0.01 * last, 1.01 * last]
         for axis in axes:
             linear |= {f"{axis}.type": "linear", f"{axis}.range": span}
-            # 2k is shorter than 2000, but 200m is no way to write 0.2 steps.
+            # 2k is shorter than 2000, but ~s would write 0.2 as 200m.
             linear |= {f"{axis}.tickmode": "auto", f"{axis}.tickformat": "~s" if last >= 1000 else "d"}
-            if alone:
+            if single_step:
                 linear |= {f"{axis}.tickmode": "array", f"{axis}.tickvals": [last]}
             elif last < 10:
                 linear |= {f"{axis}.tickmode": "linear", f"{axis}.dtick": 1}
         linear[f"{bottom}.title.text"] = "step"
-        if not len(positive) or positive.min() == last:  # nothing that a logarithm could spread
+        if not len(positive) or positive.min() == last:  # a logarithmic axis would show nothing more
             self.figure.update_layout(_nested(linear))
             return
 
         first = float(positive.min())
         decades = math.log10(last / first)
-        edge = first / 10 ** max(0.1 * decades, 0.1)  # where step 0 is drawn
-        has_zero = bool((every == 0).any())
+        edge = first / 10 ** max(0.1 * decades, 0.1)  # position of step 0
+        has_zero = bool((all_steps == 0).any())
         low = math.log10(edge if has_zero else first)
         ticks = log_ticks(first, last)
         logarithmic: dict[str, Any] = {"shapes": self.lines + self._phases(edge if has_zero else first, last, bands)}
@@ -297,19 +300,19 @@ class Canvas:
             logarithmic |= {f"{axis}.type": "log", f"{axis}.tickmode": "array"}
             logarithmic |= {f"{axis}.range": [low - 0.02 * decades, math.log10(last) + 0.02 * decades]}
             logarithmic |= {f"{axis}.tickvals": [edge, *ticks] if has_zero else ticks}
-            logarithmic |= {f"{axis}.ticktext": ["0"] * has_zero + [tick_label(tick) for tick in ticks]}
+            logarithmic |= {f"{axis}.ticktext": [*(["0"] if has_zero else []), *map(tick_label, ticks)]}
         logarithmic[f"{bottom}.title.text"] = "step (log scale)"
 
         moved = [None if steps is None else np.where(steps == 0, edge, steps) for steps in xs]
         x_linear = [[None] if steps is None else steps.tolist() for steps in xs]
         x_log = [[None] if steps is None else _plain(steps) for steps in moved]
-        if all(x == x_linear[0] for x in x_linear):  # one array serves every trace
+        if all(x == x_linear[0] for x in x_linear):  # plotly repeats one array for all traces
             x_linear, x_log = x_linear[:1], x_log[:1]
         self.figure.update_layout(_nested(logarithmic if log_step else linear))
         if log_step:
-            for drawing, steps in zip(self.traces, moved, strict=True):
+            for plotted, steps in zip(self.traces, moved, strict=True):
                 if steps is not None:
-                    drawing.trace.x = steps
+                    plotted.trace.x = steps
         self.figure.update_layout(
             updatemenus=[
                 {
@@ -338,7 +341,7 @@ def _has_data(trace: Any) -> bool:
 
 
 def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """`{"xaxis.type": "log"}` as plotly's Python takes it: `{"xaxis_type": "log"}`."""
+    """Convert `{"xaxis.type": "log"}` to the form that plotly's Python takes: `{"xaxis_type": "log"}`."""
     return {name.replace(".", "_"): value for name, value in flat.items()}
 
 
@@ -347,14 +350,15 @@ def _plain(steps: np.ndarray) -> list[float]:
 
 
 def log_ticks(first: float, last: float) -> list[float]:
-    """Powers of ten, or 1-2-5 where those would be too few."""
+    """Return ticks at powers of ten, or at 1, 2 and 5 times powers of ten if those are too few."""
     decades = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
-    few = math.log10(last / first) < 2.5
-    ticks = [mantissa * 10.0**n for n in decades for mantissa in ((1, 2, 5) if few else (1,))]
+    mantissas = (1, 2, 5) if math.log10(last / first) < 2.5 else (1,)
+    ticks = [mantissa * 10.0**n for n in decades for mantissa in mantissas]
     return [tick for tick in ticks if first <= tick <= last * 1.0001]
 
 
 def tick_label(tick: float) -> str:
+    """Format a tick with k for thousands and M for millions."""
     if tick >= 1e6:
         return f"{tick / 1e6:g}M"
     return f"{tick / 1e3:g}k" if tick >= 1e3 else f"{tick:g}"

@@ -1,8 +1,8 @@
-"""Figures of numbers over training: one value a step and quantity."""
+"""Figures of scalar quantities over training."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import numpy as np
@@ -11,28 +11,38 @@ from plotly.graph_objects import Figure
 
 from grokinterp.analysis.result import Analysis
 from grokinterp.figures.canvas import Canvas, as_list
-from grokinterp.figures.style import DASHES, QUANTITY_COLOURS, part_colour, run_colours
+from grokinterp.figures.style import DASHES, QUANTITY_COLORS, part_color, run_colors
+from grokinterp.statistics.formatting import number
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A column to draw: what to call it, how, and whether it is drawn at first and with several runs."""
+    """A column to draw.
+
+    Attributes:
+        column: name of the column in the timeline or the metrics.
+        label: name in the legend.
+        color: color of the line in a figure of one run.
+        dash: dash style of the line in a figure of one run.
+        hidden: True to draw it only after a click on its legend entry.
+        overlay: False to omit it from figures of several runs.
+    """
 
     column: str
     label: str
-    colour: str
+    color: str
     dash: str = "solid"
     hidden: bool = False
     overlay: bool = True
 
 
-def _quantity(column: str, label: str, colour: str, dash: str = "solid", *, extra: bool = False) -> Quantity:
-    """With `extra`, one that the legend offers in a figure of one run, and that figures of several leave out."""
-    return Quantity(column, label, QUANTITY_COLOURS[colour], dash, extra, not extra)
+def _quantity(column: str, label: str, color: str, dash: str = "solid", *, extra: bool = False) -> Quantity:
+    """Return a Quantity in the color of `color`; an extra one is hidden at first and only drawn for a single run."""
+    return Quantity(column, label, QUANTITY_COLORS[color], dash, hidden=extra, overlay=not extra)
 
 
 def values(analysis: Analysis, column: str, *, fine: bool = False) -> pd.Series:
-    """The finite values of a column by step; with `fine`, where training logged it, on training's own grid."""
+    """Return the finite values of a column by step; with `fine`, on the grid of the metrics if they have the column."""
     if fine:
         series = analysis.curves(column)
     elif column in analysis.timeline:
@@ -42,10 +52,20 @@ def values(analysis: Analysis, column: str, *, fine: bool = False) -> pd.Series:
     return pd.Series(series[np.isfinite(series.to_numpy(dtype=float))], dtype=float)
 
 
-def with_union(analysis: Analysis, column: str) -> str:
-    """The column that counts keys which died after grokking too, where a run has such keys."""
-    union = f"{column}_union"
-    return union if analysis.reference.lost and union in analysis.timeline else column
+def _by_keys(analysis: Analysis, q: Quantity) -> list[Quantity]:
+    """Return the variants of a quantity: with all keys since T_grok, and with those of the reference step.
+
+    A quantity that does not depend on keys, or whose run lost no keys, has only one variant.
+    """
+    union = f"{q.column}_union"
+    if not analysis.reference.lost or union not in analysis.timeline:
+        return [q]
+    reference = f"{q.label}, keys of step {number(analysis.reference.frequencies.step)}"
+    dash = "dot" if q.dash == "solid" else "dashdot"
+    return [
+        replace(q, column=union, label=f"{q.label}, all keys since T<sub>grok</sub>"),
+        replace(q, label=reference, dash=dash),
+    ]
 
 
 def draw(
@@ -56,17 +76,18 @@ def draw(
     fine: bool = False,
     row: int = 1,
 ) -> None:
-    """Draws quantities: of one run each in its own colour, of several each run in its own and each quantity dashed.
+    """Draw quantities over training.
 
-    `fallback` is drawn for a run of which nothing else can be.
+    For a single run each quantity has its color; for several runs each run has a color and each quantity a dash style.
+    A run without any of the quantities shows those of `fallback`.
     """
     if canvas.single:
         analysis = canvas.analyses[0]
-        for q in _drawable(canvas, analysis, quantities, fallback, fine, row):
+        for _, q in _drawable(canvas, analysis, quantities, fallback, fine, row):
             canvas.line(
-                values(analysis, with_union(analysis, q.column), fine=fine),
+                values(analysis, q.column, fine=fine),
                 q.label,
-                colour=q.colour,
+                color=q.color,
                 dash=q.dash,
                 row=row,
                 visible="legendonly" if q.hidden else True,
@@ -75,24 +96,24 @@ def draw(
         return
     overlaid = [q for q in quantities if q.overlay]
     dashes = {q.label: dash for q, dash in zip([*overlaid, *fallback], DASHES * 2, strict=False)}
-    used: list[str] = []
-    colours = run_colours(len(canvas.analyses))
-    for analysis, name, colour in zip(canvas.analyses, canvas.names, colours, strict=True):
-        for q in _drawable(canvas, analysis, overlaid, fallback, fine, row):
-            used += [q.label] if q.label not in used else []
+    labels: list[str] = []
+    colors = run_colors(len(canvas.analyses))
+    for analysis, name, color in zip(canvas.analyses, canvas.names, colors, strict=True):
+        for label, q in _drawable(canvas, analysis, overlaid, fallback, fine, row):
+            labels += [label] if label not in labels else []
             canvas.line(
-                values(analysis, with_union(analysis, q.column), fine=fine),
+                values(analysis, q.column, fine=fine),
                 name,
                 hover=f"{name}</b><br>{q.label}<b>",
-                colour=colour,
-                dash=dashes[q.label],
+                color=color,
+                dash=dashes[label],
                 row=row,
                 legendgroup=name,
                 showlegend=False,
             )
     if row == 1:
-        canvas.runs(colours)
-    for label in used if len(used) > 1 else []:
+        canvas.runs(colors)
+    for label in labels if len(labels) > 1 else []:
         canvas.key(label, dash=dashes[label], row=row)
 
 
@@ -103,45 +124,51 @@ def _drawable(
     fallback: Sequence[Quantity],
     fine: bool,
     row: int,
-) -> list[Quantity]:
-    found = []
+) -> list[tuple[str, Quantity]]:
+    """Return the quantities to draw for a run, each with the label it has without regard to keys."""
+    pairs = []
     for q in quantities:
-        column = with_union(analysis, q.column)
-        if values(analysis, column, fine=fine).empty:
+        variants = _by_keys(analysis, q)
+        if values(analysis, variants[0].column, fine=fine).empty:
             if not q.hidden:
-                canvas.lacks(q.label, analysis, column, row)
+                canvas.lacks(q.label, analysis, variants[0].column, row)
             continue
-        found.append(q)
-        if column != q.column:
-            canvas.note(f"every key since T_grok is counted, those that died since too: {_list(analysis)}")
-    return found or [q for q in fallback if not values(analysis, q.column, fine=fine).empty]
-
-
-def _list(analysis: Analysis) -> str:
-    return ", ".join(str(k) for k in analysis.reference.lost)
+        pairs += [(q.label, variant) for variant in (variants if canvas.single else variants[:1])]
+        if len(variants) > 1:
+            whose = "" if canvas.single else f" of {canvas.name_of(analysis)}"
+            lost = ", ".join(map(str, analysis.reference.lost))
+            drawn = "" if canvas.single else "; its curves use all keys since T<sub>grok</sub>"
+            canvas.note(f"key frequencies{whose} that died after T<sub>grok</sub>: {lost}{drawn}")
+    return pairs or [(q.label, q) for q in fallback if not values(analysis, q.column, fine=fine).empty]
 
 
 def chance(canvas: Canvas, row: int = 1) -> None:
-    """The cross entropy of a uniform guess; it differs between runs whose numbers of classes differ."""
+    """Draw the cross entropy of a uniform guess, one line per number of classes."""
     for c in sorted({analysis.run.classification.n_classes for analysis in canvas.analyses}):
         canvas.level(math.log(c), f"uniform guess, ln {c}", row)
 
 
 _ALL_LOSS = _quantity("loss", "loss, all inputs", "all")
 _ALL_ACCURACY = _quantity("accuracy", "all inputs", "all")
+_ACCURACIES = (_quantity("test_accuracy", "test", "test"), _quantity("train_accuracy", "train", "train"))
+_PROGRESS = (
+    _quantity("restricted_loss", "restricted", "restricted"),
+    _quantity("excluded_loss", "excluded (train)", "excluded"),
+)
 
 
 def accuracy_curves(analysis: Analysis | Sequence[Analysis]) -> Figure:
-    """Accuracy on training and test inputs over training: grokking as Power et al. 2022 (Figure 1) showed it.
+    """Accuracy on training and test inputs over training, the curves that define grokking.
 
-    Test pairs whose mirror (b, a) was trained on and novel ones, of which neither was, are drawn apart: a network
-    that is symmetric in its inputs answers mirrored pairs without having generalized.
+    Mirrored test pairs, whose mirror (b, a) is a training pair, are drawn apart from novel ones, whose mirror is not: a
+    network that is symmetric in its inputs gets mirrored pairs right without generalizing.
+
+    Source: Power et al. 2022, Figure 1.
     """
     canvas = Canvas("Accuracy", as_list(analysis), y_titles=["accuracy"])
     quantities = [
-        _quantity("test_accuracy", "test", "test"),
-        _quantity("train_accuracy", "train", "train"),
-        Quantity("novel_accuracy", "test, novel pairs", QUANTITY_COLOURS["novel"], "dash", False, False),
+        *_ACCURACIES,
+        Quantity("novel_accuracy", "test, novel pairs", QUANTITY_COLORS["novel"], "dash", False, False),
         _quantity("mirror_accuracy", "test, mirrored pairs", "mirror", "dash", extra=True),
     ]
     commute = [q for q in quantities if q.overlay or _commutes(canvas.analyses)]
@@ -155,9 +182,9 @@ def _commutes(analyses: Sequence[Analysis]) -> bool:
 
 
 def loss_curves(analysis: Analysis | Sequence[Analysis]) -> Figure:
-    """Loss on training and test inputs, as it was logged while training, on a logarithmic scale.
+    """Training and test loss as logged during training, on a logarithmic scale.
 
-    The dotted line is the loss of a uniform guess over the classes, ln p.
+    The dotted horizontal line is the loss of a uniform guess over the classes.
     """
     analyses = as_list(analysis)
     squared = [a.run.config.loss == "mse" for a in analyses]
@@ -166,27 +193,30 @@ def loss_curves(analysis: Analysis | Sequence[Analysis]) -> Figure:
     quantities = [_quantity("test_loss", "test", "test"), _quantity("train_loss", "train", "train")]
     draw(canvas, quantities, fallback=[_ALL_LOSS], fine=True)
     if any(squared) and not all(squared):
-        trained = [name for name, is_squared in zip(canvas.names, squared, strict=True) if is_squared]
-        canvas.note(f"trained on the squared error, and drawn in it: {', '.join(trained)}")
-    stable = [name for name, a in zip(canvas.names, analyses, strict=True) if a.run.config.loss == "stablemax"]
-    if stable:
-        canvas.note(f"cross entropy with StableMax for softmax, as trained on: {', '.join(stable)}")
+        names = [name for name, is_squared in zip(canvas.names, squared, strict=True) if is_squared]
+        canvas.note(f"trained with squared error, which is drawn here: {', '.join(names)}")
+    stablemax = [name for name, a in zip(canvas.names, analyses, strict=True) if a.run.config.loss == "stablemax"]
+    if stablemax:
+        canvas.note(f"trained with StableMax cross entropy, which is drawn here: {', '.join(stablemax)}")
     if not any(squared):
         chance(canvas)
     return canvas.finish(log_step=True)
 
 
 def progress_measures(analysis: Analysis | Sequence[Analysis]) -> Figure:
-    """Restricted and excluded loss beside train and test loss (Nanda et al. 2023, Figure 7), in nats, at checkpoints.
+    """Restricted and excluded loss at each checkpoint, beside train and test loss.
 
-    Restricted loss keeps only the key frequencies and falls as the generalizing circuit forms, before test loss does;
-    excluded loss (on training pairs) leaves them out and rises as the network comes to rely on them. The legend
-    offers the cross-fitted forms, whose projection comes from pairs that were not trained on.
+    Restricted loss keeps only the key frequencies of the logits. It falls as the generalizing circuit forms, before
+    test loss does. Excluded loss, on training pairs, removes the key frequencies. It rises as the network comes to rely
+    on them. If some keys died after T_grok, each loss has two curves: one with all keys since T_grok, and one with the
+    keys of the reference step (the columns `restricted_loss` and `excluded_loss`). The legend also offers cross-fit
+    losses, whose projection is estimated on pairs outside the training set.
+
+    Source: Nanda et al. 2023, Figure 7.
     """
     canvas = Canvas("Progress measures", as_list(analysis), y_titles=["cross entropy (nats)"], log_y=[True])
     quantities = [
-        _quantity("restricted_loss", "restricted", "restricted"),
-        _quantity("excluded_loss", "excluded (train)", "excluded"),
+        *_PROGRESS,
         _quantity("test_loss", "test", "test"),
         _quantity("train_loss", "train", "train"),
         _quantity("restricted_loss_novel", "restricted, cross-fit", "restricted", "dash", extra=True),
@@ -198,10 +228,11 @@ def progress_measures(analysis: Analysis | Sequence[Analysis]) -> Figure:
 
 
 def weight_norms(analysis: Analysis | Sequence[Analysis]) -> Figure:
-    """L2 norm of the trained parameters, of one run also of each part of the model.
+    """L2 norm of the trained parameters and, for a single run, of each part of the model.
 
-    Weight decay makes the norm fall while the circuit forms and most of all in cleanup (Nanda et al. 2023, Figure 7;
-    Liu et al. 2022, Omnigrok). Frozen parameters are left out.
+    Weight decay reduces the norm as the circuit forms and most of all during cleanup. Frozen parameters do not count.
+
+    Source: Nanda et al. 2023, Figure 7; Liu et al. 2022 (Omnigrok).
     """
     canvas = Canvas("Weight norms", as_list(analysis), y_titles=["L2 norm"])
     draw(canvas, [_quantity("weight_norm", "all parameters", "total")], fine=True)
@@ -211,7 +242,7 @@ def weight_norms(analysis: Analysis | Sequence[Analysis]) -> Figure:
         draw(
             canvas,
             [
-                Quantity(column, escape(part), part_colour(part, i))
+                Quantity(column, escape(part), part_color(part, i))
                 for i, column in enumerate(parts)
                 for part in [column.removeprefix("group_norm.")]
             ],
@@ -221,51 +252,50 @@ def weight_norms(analysis: Analysis | Sequence[Analysis]) -> Figure:
 
 
 def circuit_efficiency(analysis: Analysis | Sequence[Analysis]) -> Figure:
-    """Ratio of the generalizing to the memorizing circuit's efficiency, and the generalized share of the margin.
+    """Margin ratio of the generalizing to the memorizing circuit, and the generalized share of the margin.
 
-    Varma et al. 2023 call the logit a circuit gives per parameter norm its efficiency, and explain grokking by the
-    generalizing circuit's being the more efficient. Inside one network both share one norm, so their ratio is one of
-    margins: what a training pair's margin would be had it never been seen, over the rest. At 1 (share 1/2) the
-    generalizing circuit takes over.
+    The margin ratio is o_gen / o_mem: the margin on held-out pairs over the extra margin that only training pairs have.
+    At 1 (share 1/2) the generalizing circuit takes over. Varma et al. 2023 call the logit that a circuit gives per
+    parameter norm its circuit efficiency, and explain grokking by the higher efficiency of the generalizing circuit.
+    Inside one network both circuits share one norm, so the ratio is a ratio of margins at the common norm.
     """
     canvas = Canvas(
-        "Circuit efficiency",
-        as_list(analysis),
-        y_titles=["efficiency ratio", "share of margin"],
-        log_y=[True, False],
+        "Margin ratio", as_list(analysis), y_titles=["margin ratio", "share of margin"], log_y=[True, False]
     )
-    keys = _quantity("ratio_from_keys", "ratio, from keys", "restricted", "dash", extra=True)
-    draw(canvas, [_quantity("circuit_efficiency_ratio", "efficiency ratio", "total"), keys])
+    keys = _quantity("ratio_from_keys", "margin ratio, from keys", "restricted", "dash", extra=True)
+    draw(canvas, [_quantity("circuit_efficiency_ratio", "margin ratio", "total"), keys])
     draw(canvas, [_quantity("generalized_margin_share", "generalized share", "test")], row=2)
-    canvas.level(1.0, "equal circuits")
+    canvas.level(1.0, "equal margins")
     canvas.level(0.5, row=2)
-    for one in canvas.analyses:
-        for column, label in (("circuit_efficiency_ratio", "ratio"), ("generalized_margin_share", "share")):
-            _note_gaps(canvas, one, column, label)
+    for run_analysis in canvas.analyses:
+        for column, label in (("circuit_efficiency_ratio", "margin ratio"), ("generalized_margin_share", "share")):
+            _note_gaps(canvas, run_analysis, column, label)
     return canvas.finish()
 
 
 def _note_gaps(canvas: Canvas, analysis: Analysis, column: str, label: str) -> None:
-    """Says at which checkpoints a column that is otherwise known has no value, and why."""
+    """Note the checkpoints at which a column with values elsewhere is undefined, and the reason."""
     if values(analysis, column).empty:
         return
     whose = "" if canvas.single else f" of {canvas.name_of(analysis)}"
     for reason, steps in analysis.reasons.get(column, {}).items():
-        where = f"step {steps[0]:,}" if len(steps) == 1 else f"{len(steps)} steps from {min(steps):,} to {max(steps):,}"
-        canvas.note(f"{label}{whose} undefined at {where}: {escape(reason)}")
+        place = f"step {steps[0]:,}" if len(steps) == 1 else f"{len(steps)} steps from {min(steps):,} to {max(steps):,}"
+        canvas.note(f"{label}{whose} undefined at {place}: {escape(reason)}")
 
 
 def logit_margins(analysis: Analysis | Sequence[Analysis]) -> Figure:
-    """Mean margin, the correct logit minus the mean of the others, on training and test pairs.
+    """Mean margin on training and test pairs: the correct logit minus the mean of the other logits.
 
-    A memorizing network has a margin on training pairs alone; the two curves meet as the generalizing circuit takes
-    over (Varma et al. 2023). Novel pairs are those of which the mirror was not trained on either.
+    A network that memorizes has a margin on training pairs only. The two curves meet as the generalizing circuit takes
+    over. Novel pairs are test pairs whose mirror is not a training pair either.
+
+    Source: Varma et al. 2023.
     """
     canvas = Canvas("Logit margins", as_list(analysis), y_titles=["margin (logits)"])
     quantities = [
         _quantity("test_margin", "test", "test"),
         _quantity("train_margin", "train", "train"),
-        Quantity("novel_margin", "test, novel pairs", QUANTITY_COLOURS["novel"], "dash", False, False),
+        Quantity("novel_margin", "test, novel pairs", QUANTITY_COLORS["novel"], "dash", False, False),
         _quantity("mirror_margin", "test, mirrored pairs", "mirror", "dash", extra=True),
     ]
     commute = [q for q in quantities if q.overlay or _commutes(canvas.analyses)]
@@ -276,8 +306,9 @@ def logit_margins(analysis: Analysis | Sequence[Analysis]) -> Figure:
 def gini(analysis: Analysis | Sequence[Analysis]) -> Figure:
     """Gini coefficient of the Fourier spectra of the embedding and of the neuron-logit map.
 
-    0 is a flat spectrum, 1 one single component; it rises while the circuit forms (Nanda et al. 2023, Figure 7;
-    Hurley and Rickard 2009).
+    It is 0 for a flat spectrum and 1 for a single component, and rises as the circuit forms.
+
+    Source: Nanda et al. 2023, Figure 7; Hurley and Rickard 2009.
     """
     canvas = Canvas("Sparsity of the Fourier spectra", as_list(analysis), y_titles=["Gini coefficient"])
     quantities = [
@@ -286,4 +317,21 @@ def gini(analysis: Analysis | Sequence[Analysis]) -> Figure:
     ]
     draw(canvas, quantities)
     canvas.figure.update_yaxes(range=[0, 1])
+    return canvas.finish()
+
+
+def overview(analysis: Analysis | Sequence[Analysis]) -> Figure:
+    """A run at a glance: accuracy, restricted and excluded loss, and weight norm, with the phases.
+
+    The losses and phases are explained at `progress_measures` and `grokinterp.analysis.transition`.
+    """
+    panels = ["accuracy", "cross entropy (nats)", "L2 norm"]
+    canvas = Canvas("Overview", as_list(analysis), y_titles=panels, log_y=[False, True, False])
+    if canvas.single:
+        canvas.title = f"{canvas.names[0]}: {escape(canvas.analyses[0].run.classification.config.title)}"
+    draw(canvas, _ACCURACIES, fallback=[_ALL_ACCURACY], fine=True)
+    draw(canvas, _PROGRESS, fallback=[_ALL_LOSS], row=2)
+    draw(canvas, [_quantity("weight_norm", "weight norm", "total")], fine=True, row=3)
+    canvas.figure.update_yaxes(range=[-0.03, 1.03], row=1, col=1)
+    canvas.figure.update_yaxes(rangemode="tozero", row=3, col=1)
     return canvas.finish()

@@ -1,65 +1,64 @@
-"""Learning curves of the runs of a sweep: accuracies and weight norm, a colour a setting."""
+"""Learning curves of the runs of a sweep: accuracies and weight norm, with one color per setting."""
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import pandas as pd
 from plotly.graph_objects import Figure
 
 from grokinterp.errors import ConfigError
 from grokinterp.figures.canvas import Canvas
-from grokinterp.figures.style import GREY, QUANTITY_COLOURS, run_colours
+from grokinterp.figures.style import GRAY, QUANTITY_COLORS, run_colors
 from grokinterp.figures.sweeps import setting_name
+from grokinterp.figures.thinning import thinned_curve
 from grokinterp.statistics import remaining_axes, settings
 
 _PANELS = {
     "accuracy": (("train_accuracy", "train", "dot"), ("test_accuracy", "test", "solid")),
     "L2 norm of the weights": (("weight_norm", "L2 norm", "solid"),),
 }
-_MOST_POINTS = 400  # of a curve; more are no sharper at a figure's width
+_MOST_POINTS = 400  # per curve; at a figure's width, more look no sharper
 
 
 def learning_curves(table: pd.DataFrame, metrics: Sequence[pd.DataFrame], title: str = "Learning curves") -> Figure:
-    """Accuracy on the test set (solid) and the training set (dotted), and the L2 norm of all trained weights.
+    """Test accuracy (solid), train accuracy (dotted), and the L2 norm of all trained weights.
 
-    Runs that differ in their seeds alone have one colour.
+    Runs that differ only in their seeds share a color.
 
     Args:
         table: rows of a sweep's table.
-        metrics: of the same runs, in the same order: what was evaluated, by step.
-        title: of the figure.
+        metrics: the evaluated metrics of the same runs, in the same order, each indexed by step.
+        title: the figure's title.
 
     Raises:
-        ConfigError: the two are not of one length.
+        ConfigError: `table` and `metrics` differ in length.
     """
     if len(table) != len(metrics):
-        raise ConfigError(f"{len(table)} rows and the metrics of {len(metrics)} runs were given: give one each")
+        raise ConfigError(f"table has {len(table)} rows but metrics has {len(metrics)} entries: pass one per run")
     canvas = Canvas(escape(title), [], y_titles=list(_PANELS))
     axes = remaining_axes(table, [])
     names = [setting_name(axes, row) for _, row in table.iterrows()]
     groups = [setting_name(axes, setting) for setting, runs in settings(table, axes) if len(runs)]
-    colours = dict(zip(groups, run_colours(len(groups)), strict=True))
-    named: set[str] = set()
+    colors = dict(zip(groups, run_colors(len(groups)), strict=True))
+    in_legend = {""}
     for name, metric in zip(names, metrics, strict=True):
         for row, lines in enumerate(_PANELS.values(), start=1):
-            for column, what, dash in lines:
+            for column, label, dash in lines:
                 if column not in metric:
-                    canvas.absent(what, "it was not measured", row)
+                    canvas.absent(label, "it was not measured", row)
                     continue
-                show = bool(name) and name not in named and dash == "solid"
-                named |= {name} if show else set()
                 canvas.line(
-                    _thinned(metric[column]),
+                    _curve(metric, column),
                     name,
-                    colour=colours[name],
+                    color=colors[name],
                     dash=dash,
                     width=1.4,
-                    hover=f"{name}, {what}" if name else what,
+                    hover=f"{name}, {label}" if name else label,
                     row=row,
                     legendgroup=name,
-                    showlegend=show,
+                    showlegend=dash == "solid" and name not in in_legend,
                 )
+                in_legend |= {name} if dash == "solid" else set()
     canvas.key("test", dash="solid")
     canvas.key("train", dash="dot")
     return canvas.finish()
@@ -68,32 +67,36 @@ def learning_curves(table: pd.DataFrame, metrics: Sequence[pd.DataFrame], title:
 def pair_curves(
     metrics: Sequence[pd.DataFrame], title: str = "Mirrored and novel test pairs", *, log_step: bool = True
 ) -> Figure:
-    """Accuracy on training pairs, test pairs, and the two kinds of these, with the RMS of the weights.
+    """Accuracy on training pairs, on test pairs, and on mirrored and novel test pairs, with the RMS of the weights.
 
-    A test pair is mirrored where (b, a) was trained on, and novel where it was not.
+    A test pair (a, b) is mirrored if (b, a) is a training pair, and novel if it is not.
 
     Args:
-        metrics: of each run, by step; every run is a line of each colour.
-        title: of the figure.
-        log_step: begin with a logarithmic axis of steps.
+        metrics: the metrics of each run, indexed by step. Each run adds one line of each color.
+        title: the figure's title.
+        log_step: start with a logarithmic step axis.
     """
     canvas = Canvas(escape(title), [], y_titles=["accuracy", "RMS of the weights"])
     for i, metric in enumerate(metrics):
-        for name in ("train", "mirror", "test", "novel"):
-            column, colour = f"{name}_accuracy", QUANTITY_COLOURS[name]
-            called = {"mirror": "mirrored"}.get(name, name)
+        for name, label in (("train", "train"), ("mirror", "mirrored"), ("test", "test"), ("novel", "novel")):
+            column = f"{name}_accuracy"
             if column not in metric:
-                canvas.absent(f"accuracy on {called} pairs", "it was not measured")
+                canvas.absent(f"accuracy on {label} pairs", "it was not measured")
                 continue
-            shared = {"legendgroup": name, "showlegend": i == 0, "dash": "dot" if name == "train" else "solid"}
-            canvas.line(_thinned(metric[column]), f"{called} pairs", colour=colour, width=1.6, **shared)
-        canvas.line(_thinned(metric["weight_rms"]), "RMS", colour=GREY, width=1.6, row=2, showlegend=False)
+            canvas.line(
+                _curve(metric, column),
+                f"{label} pairs",
+                color=QUANTITY_COLORS[name],
+                width=1.6,
+                dash="dot" if name == "train" else "solid",
+                legendgroup=name,
+                showlegend=i == 0,
+            )
+        canvas.line(_curve(metric, "weight_rms"), "RMS", color=GRAY, width=1.6, row=2, showlegend=False)
     figure = canvas.finish(log_step=log_step)
     figure.update_yaxes(rangemode="tozero")
     return figure
 
 
-def _thinned(column: Any) -> pd.Series:
-    """What is known of a curve, at as many points as a figure can show."""
-    series = pd.Series(column).dropna()
-    return pd.Series(series.iloc[:: max(1, -(-len(series) // _MOST_POINTS))])
+def _curve(metric: pd.DataFrame, column: str) -> pd.Series:
+    return thinned_curve(pd.Series(metric[column]).dropna(), limit=_MOST_POINTS)

@@ -1,20 +1,20 @@
-"""The phases and events of a run, as the shapes that a figure over training draws for them."""
+"""Bands for the phases of a run and lines for its events."""
 
 import math
 from typing import Any
 
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.transition import Event
-from grokinterp.figures.style import PHASE_COLOURS, QUANTITY_COLOURS
+from grokinterp.figures.style import PHASE_COLORS, QUANTITY_COLORS
 
-# Height of the strip with the phases' names, and the narrowest plot in which they are to fit, in pixels.
+# In pixels: the height of the strip with the phases' names, and the narrowest plot in which the names must fit.
 STRIP, _NARROW = 18, 310
 
 
 def phase_spans(analysis: Analysis) -> list[tuple[str, int, int]]:
-    """The phases that have an end, with the steps they last from and to.
+    """Return the name, first step and last step of each phase that has an end.
 
-    Where memorization has no end of its own, all that comes before the circuit has formed is one span.
+    If memorization has no end, everything before the end of circuit formation is one span.
     """
     transition = analysis.transition
     spans, start = [], 0
@@ -27,14 +27,14 @@ def phase_spans(analysis: Analysis) -> list[tuple[str, int, int]]:
 
 
 def phase_shapes(analysis: Analysis, panels: int, edge: float | None, last: float, bands: bool) -> list[dict[str, Any]]:
-    """Bands for the phases and lines for T_train and T_grok in every panel, and the legend's entries for them.
+    """Return bands for the phases and lines for T_train and T_grok in every panel, with their legend entries.
 
     Args:
         analysis: the run.
-        panels: how many there are, one below another.
-        edge: where a logarithmic step axis begins; None on a linear one.
+        panels: number of panels, stacked vertically.
+        edge: the step at which a logarithmic step axis begins; None for a linear axis.
         last: the last step drawn.
-        bands: whether to draw the phases; on a heatmap they would change its colours.
+        bands: False to omit the phases, whose bands would change the colors of a heatmap.
     """
 
     def place(step: float) -> float:
@@ -48,40 +48,40 @@ def phase_shapes(analysis: Analysis, panels: int, edge: float | None, last: floa
     shapes: list[dict[str, Any]] = []
     spans = phase_spans(analysis) if bands else []
     for name, start, end in spans:
-        # A strip above the panels carries the names, where no curve can run through them.
+        # The names stand in a strip above the panels, where no curve crosses them.
         strip: dict[str, Any] = {"type": "rect", "xref": "x", "x0": place(start), "x1": place(end)}
         strip |= {"yref": "paper", "ysizemode": "pixel", "yanchor": 1, "y0": 1, "y1": STRIP, "line": {"width": 0}}
-        strip |= {"fillcolor": PHASE_COLOURS[name], "legendgroup": name, "showlegend": False}
+        strip |= {"fillcolor": PHASE_COLORS[name], "legendgroup": name, "showlegend": False}
         if share(start, end) * _NARROW > 6 * len(name):
             strip["label"] = {"text": name, "font": {"size": 11, "color": "#444444"}, "padding": 0}
         shapes.append(strip)
-    early = "train" if bands else "mirror"  # dark blue is lost on a heatmap
+    early = "train" if bands else "mirror"  # dark blue is invisible on a heatmap
     events = (
-        ("T<sub>train</sub>", analysis.transition.T_train, QUANTITY_COLOURS[early]),
-        ("T<sub>grok</sub>", analysis.transition.T_grok, QUANTITY_COLOURS["test"]),
+        ("T<sub>train</sub>", analysis.transition.T_train, QUANTITY_COLORS[early]),
+        ("T<sub>grok</sub>", analysis.transition.T_grok, QUANTITY_COLORS["test"]),
     )
     for panel in range(1, panels + 1):
         axis = "" if panel == 1 else str(panel)
-        where = {"xref": f"x{axis}", "yref": f"y{axis} domain", "y0": 0, "y1": 1}
+        panel_axes = {"xref": f"x{axis}", "yref": f"y{axis} domain", "y0": 0, "y1": 1}
         for name, start, end in spans:
             band = {"type": "rect", "x0": place(start), "x1": place(end), "layer": "below", "line": {"width": 0}}
-            band |= {"fillcolor": PHASE_COLOURS[name], "name": name, "showlegend": panel == 1, "legendgroup": name}
-            shapes.append(where | band)
-        for name, by_threshold, colour in events:
-            lines = _event_lines(name, by_threshold, colour, panel == 1)
-            shapes += [where | line | {"x0": place(line["x0"]), "x1": place(line["x0"])} for line in lines]
+            band |= {"fillcolor": PHASE_COLORS[name], "name": name, "showlegend": panel == 1, "legendgroup": name}
+            shapes.append(panel_axes | band)
+        for name, by_threshold, color in events:
+            lines = _event_lines(name, by_threshold, color, panel == 1)
+            shapes += [panel_axes | line | {"x0": place(line["x0"]), "x1": place(line["x0"])} for line in lines]
     return shapes
 
 
-def _event_lines(name: str, events: dict[float, Event], colour: str, legend: bool) -> list[dict[str, Any]]:
-    """A vertical line for each threshold that was reached, 0.95 dotted and 0.99 dashed; equal ones share one."""
+def _event_lines(name: str, events: dict[float, Event], color: str, legend: bool) -> list[dict[str, Any]]:
+    """Return a vertical line per threshold reached (0.95 dotted, 0.99 dashed); equal steps share a line."""
     reached = sorted({event.step for event in events.values() if event.step is not None})
-    said = " / ".join("–" if event.step is None else f"{event.step:,}" for event in events.values())
+    label = " / ".join("–" if event.step is None else f"{event.step:,}" for event in events.values())
     shapes: list[dict[str, Any]] = []
     for step in reached:
         dash = "dot" if step == events[min(events)].step else "dash"
-        line = {"color": colour, "width": 1.2, "dash": dash}
+        line = {"color": color, "width": 1.2, "dash": dash}
         shapes.append({"type": "line", "x0": step, "line": line, "legendgroup": name, "layer": "above"})
     if shapes and legend:
-        shapes[0] |= {"showlegend": True, "name": f"{name} {said}"}
+        shapes[0] |= {"showlegend": True, "name": f"{name} {label}"}
     return shapes

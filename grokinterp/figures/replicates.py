@@ -1,6 +1,7 @@
-"""Figures of a sweep in which every seed is a point: times against an axis with their power law, norms at T_grok."""
+"""Figures of a sweep in which every run is a point: times with their power law, and weight norms at T_grok."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
@@ -13,62 +14,64 @@ from plotly.graph_objects import Figure
 
 from grokinterp.errors import ConfigError, nearest
 from grokinterp.figures.canvas import Canvas, log_ticks
-from grokinterp.figures.style import FATE_NAMES, GREY, run_colours
-from grokinterp.figures.sweeps import quantity_name, said, short
+from grokinterp.figures.style import GRAY, OUTCOME_LABELS, run_colors
+from grokinterp.figures.sweeps import counts_text, quantity_name, value_label
 from grokinterp.statistics import Observed, PowerLaw, observe, power_law, remaining_axes, settings, summarize, values_of
+from grokinterp.statistics.formatting import short
+from grokinterp.statistics.outcomes import Outcome
 
-# Beyond this many combinations of the other axes, lines and names would bury the points.
+# With more combinations of the other axes, lines and names would hide the points.
 MAX_GROUPS = 10
 _MAX_TICKS = 14
 
-# Runs that did not get there, by fate; those not named are drawn like the last.
-_SYMBOLS = {
-    "DNF_test": "triangle-up-open",
-    "DNF_train": "triangle-down-open",
-    "semi_grokked": "diamond-open",
-    "undetermined": "circle-open",
+# Symbols of runs that did not reach the event; outcomes without an entry are drawn like undetermined ones.
+_SYMBOLS: dict[str, str] = {
+    Outcome.DNF_TEST: "triangle-up-open",
+    Outcome.DNF_TRAIN: "triangle-down-open",
+    Outcome.SEMI_GROKKED: "diamond-open",
+    Outcome.UNDETERMINED: "circle-open",
 }
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where each value of an axis stands: at its logarithm where all are numbers, else one beside the other."""
+    """Positions of the values of an axis: logarithms if all values are numbers, otherwise 0, 1, 2 and so on."""
 
-    at: dict[Any, float]
+    positions: dict[Any, float]
     numeric: bool
     title: str
     gap: float
 
     @classmethod
-    def of(cls, table: pd.DataFrame, axis: str) -> "_Places":
+    def from_table(cls, table: pd.DataFrame, axis: str) -> "_Places":
         values = values_of(table, axis)
         if not values or not all(_is_number(value) and value >= 0 for value in values) or not any(values):
             return cls({value: float(i) for i, value in enumerate(values)}, False, escape(axis), 1.0)
-        at = {value: math.log10(value) for value in values if value > 0}
-        gaps = np.diff(sorted(at.values()))
+        positions = {value: math.log10(value) for value in values if value > 0}
+        gaps = np.diff(sorted(positions.values()))
         gap = float(gaps.min()) if len(gaps) else 1.0
         if 0 in values:
-            at[0] = min(at.values()) - max(gap, 0.3)  # 0 has no logarithm: it stands at the left
-        return cls(at, True, f"{escape(axis)} (log scale)", gap)
+            positions[0] = min(positions.values()) - max(gap, 0.3)  # 0 has no logarithm: it goes to the left edge
+        return cls(positions, True, f"{escape(axis)} (log scale)", gap)
 
     def ticks(self) -> dict[str, Any]:
-        ordered = sorted(self.at, key=lambda value: self.at[value])
-        kept = ordered[:: math.ceil(len(ordered) / _MAX_TICKS)]
-        places = list(self.at.values())
-        margin = 0.06 * (max(places) - min(places)) + 0.4 * self.gap
+        values = sorted(self.positions, key=lambda value: self.positions[value])
+        ticks = values[:: math.ceil(len(values) / _MAX_TICKS)]
+        low, high = self.positions[values[0]], self.positions[values[-1]]
+        margin = 0.06 * (high - low) + 0.4 * self.gap
         return {
-            "tickvals": [self.at[value] for value in kept],
-            "ticktext": [said(value) for value in kept],
-            "range": [min(places) - margin, max(places) + margin],
+            "tickvals": [self.positions[value] for value in ticks],
+            "ticktext": [value_label(value) for value in ticks],
+            "range": [low - margin, high + margin],
         }
 
 
 @dataclass(frozen=True)
 class _Group:
-    """The runs of one combination of the other axes: their name, colour and place beside the others."""
+    """The runs of one combination of the other axes, with their name, color, and horizontal shift."""
 
     name: str
-    colour: str
+    color: str
     runs: pd.DataFrame
     shift: float
     width: float
@@ -77,32 +80,32 @@ class _Group:
 def delay_against(table: pd.DataFrame, axis: str, quantity: str = "delay_0.95_0.99") -> Figure:
     """A time of every run against an axis of the sweep, with medians and a power law.
 
-    Open symbols are runs that had not got there by their last step, where they stand: upward triangles memorized (DNF
-    test), downward ones never did (DNF train) and have no part in the fit. The line joins Kaplan-Meier medians; the
-    dashed one is the power law with the 95 % band of the line, fitted by a likelihood that counts censored runs. Each
-    combination of the other axes has a colour.
+    Open symbols are runs that had not reached the event by their last step, at which they are drawn. Upward triangles
+    are runs that memorized (DNF test); downward triangles are runs that did not (DNF train), which the fit excludes.
+    The solid line joins Kaplan-Meier medians. The dashed line is a power law with its 95 % band, fitted by maximum
+    likelihood with right-censored runs. Each combination of the other axes has a color.
 
     Args:
-        table: a sweep's table, one row a run.
-        axis: what stands across.
-        quantity: a `T_` or `delay_` column; by default T_grok(0.95) - T_train(0.99).
+        table: a sweep's table, one row per run.
+        axis: the horizontal axis.
+        quantity: a `T_` or `delay_` column (default: T_grok(0.95) - T_train(0.99)).
 
     Returns:
-        The figure; `figure.layout.meta["fits"]` has the fitted numbers, a dict for each combination.
+        The figure. `figure.layout.meta["fits"]` has a dict of fitted numbers for each combination.
 
     Raises:
         ConfigError: the table lacks a column.
     """
-    places, name = _Places.of(table, axis), quantity_name(quantity)
+    places, name = _Places.from_table(table, axis), quantity_name(quantity)
     canvas = Canvas(f"{name} against {escape(axis)}", [], y_titles=["steps"], x_title=places.title)
-    seen = observe(table, quantity)
-    drawn = seen.values[np.isfinite(seen.values)]
-    if not len(drawn):
-        canvas.absent(quantity, "no run has it, nor was followed towards it")
-    positive = bool((drawn > 0).all())
+    observed = observe(table, quantity)
+    finite = observed.values[np.isfinite(observed.values)]
+    if not len(finite):
+        canvas.absent(quantity, "no run reached it or was trained towards it")
+    positive = bool((finite > 0).all())
     if not positive:
         canvas.note("some values are 0 or less: the scale is linear, and no power law is fitted")
-    if positive and len(drawn):
+    if positive and len(finite):
         canvas.log_rows.add(1)
         canvas.figure.update_yaxes(type="log")
     groups = _groups(canvas, table, axis, places)
@@ -115,13 +118,13 @@ def delay_against(table: pd.DataFrame, axis: str, quantity: str = "delay_0.95_0.
             if fit is not None:
                 _power_law_line(canvas, group, axis, quantity, fit)
                 fits.append(_numbers(group.name, fit))
-    _keys(canvas, seen, places, lines=len(groups) <= MAX_GROUPS, fitted=bool(fits))
-    _left_out(canvas, seen)
+    _keys(canvas, observed, places, lines=len(groups) <= MAX_GROUPS, fitted=bool(fits))
+    _note_undrawn(canvas, observed)
     figure = canvas.finish()
-    if places.at:
+    if places.positions:
         figure.update_xaxes(**places.ticks())
-    if positive and len(drawn):
-        low, high = float(drawn.min()) / 1.6, 3 * float(drawn.max())  # a wide band may end anywhere
+    if positive and len(finite):
+        low, high = float(finite.min()) / 1.6, 3 * float(finite.max())  # independent of the band, which may be wide
         ticks = log_ticks(low, high)
         figure.update_yaxes(range=np.log10([low, high]).tolist(), tickvals=ticks, ticktext=[short(t) for t in ticks])
     figure.update_layout(height=440 + 34 * len(fits), meta=canvas.meta | {"fits": fits})
@@ -131,47 +134,48 @@ def delay_against(table: pd.DataFrame, axis: str, quantity: str = "delay_0.95_0.
 def norm_at_grok(
     table: pd.DataFrame, axis: str, unit: Literal["both", "L2", "RMS"] = "both", theta: float = 0.95
 ) -> Figure:
-    """The weight norm of every run at T_grok: L2 over all parameters, and RMS, L2 over the root of their number.
+    """Weight norm of every run at T_grok: L2 over all parameters, and RMS (L2 over the root of their number).
 
-    A norm at which networks grok whatever their size would be flat in one of the two, and only in one: RMS falls with
-    the number of parameters where L2 does not. The line joins medians; runs that did not grok have no such norm.
+    If networks of every size grokked at the same norm, the points would be flat in one of the two units only, because
+    at the same L2 norm the RMS falls with the number of parameters. The line joins medians. Runs that did not grok have
+    no such norm.
 
     Args:
-        table: a sweep's table, one row a run.
-        axis: what stands across.
+        table: a sweep's table, one row per run.
+        axis: the horizontal axis.
         unit: `L2`, `RMS`, or `both` in two panels.
         theta: threshold of T_grok, 0.95 or 0.99.
 
     Raises:
-        ConfigError: the table lacks a column, or there is no such unit.
+        ConfigError: the table lacks a column, or the unit is unknown.
     """
     columns = {"L2": f"weight_norm_at_T_grok_{theta:g}", "RMS": f"weight_rms_at_T_grok_{theta:g}"}
     if unit != "both" and unit not in columns:
         raise ConfigError(f"unknown unit {unit!r}: {nearest(unit, ['both', *columns])}")
     units = list(columns) if unit == "both" else [unit]
-    places = _Places.of(table, axis)
+    places = _Places.from_table(table, axis)
     title = f"Weight norm at T<sub>grok</sub>({theta:g}) against {escape(axis)}"
     canvas = Canvas(title, [], y_titles=[f"{unit} norm" for unit in units], x_title=places.title)
     for row, unit_name in enumerate(units, start=1):
-        seen = observe(table, columns[unit_name])
-        known = seen.values[seen.reached]
-        if not len(known):
+        observed = observe(table, columns[unit_name])
+        norms = observed.values[observed.reached]
+        if not len(norms):
             canvas.absent(f"{unit_name} norm", "no run grokked, or no norm was recorded", row)
         groups = _groups(canvas, table, axis, places)
         for group in groups:
             _points(canvas, group, axis, columns[unit_name], places, row=row)
             if len(groups) <= MAX_GROUPS:
                 _median_line(canvas, group, axis, columns[unit_name], places, row=row, name=group.name)
-        if len(known) > 1:
-            spread = float(known.std(ddof=1) / known.mean())
+        if len(norms) > 1:
+            spread = float(norms.std(ddof=1) / norms.mean())
             canvas.note(
-                f"{unit_name} over all {len(known)} runs: mean {known.mean():.3g}, std (ddof 1) {spread:.0%} of it"
+                f"{unit_name} over all {len(norms)} runs: mean {norms.mean():.3g}, std (ddof 1) {spread:.0%} of it"
             )
-    without = int((~observe(table, columns[units[0]]).reached).sum())
-    if without and without < len(table):
-        canvas.note(f"{without} of {len(table)} runs have no norm at T<sub>grok</sub>")
+    n_missing = int((~observe(table, columns[units[0]]).reached).sum())
+    if n_missing and n_missing < len(table):
+        canvas.note(f"{n_missing} of {len(table)} runs have no norm at T<sub>grok</sub>")
     figure = canvas.finish()
-    if places.at:
+    if places.positions:
         figure.update_xaxes(**places.ticks())
     figure.update_yaxes(rangemode="tozero")
     return figure
@@ -182,47 +186,49 @@ def _is_number(value: Any) -> bool:
 
 
 def _groups(canvas: Canvas, table: pd.DataFrame, axis: str, places: _Places) -> list[_Group]:
-    others = remaining_axes(table, [axis])
-    parts = settings(table, others) if len(table) else []
+    axes = remaining_axes(table, [axis])
+    parts = settings(table, axes) if len(table) else []
     if len(parts) > MAX_GROUPS:
         canvas.note(
-            f"{len(parts)} combinations of {', '.join(map(escape, others))}: colours without names, lines or fits; "
-            "take a part of the table to see them"
+            f"{len(parts)} combinations of {', '.join(map(escape, axes))} are too many for names, lines and fits: "
+            "select fewer rows of the table to see them"
         )
     width = 0.5 * places.gap / max(len(parts), 1)
     return [
         _Group(
-            " · ".join(f"{escape(other.rsplit('.', 1)[-1])} {said(value)}" for other, value in setting.items()),
-            colour,
+            " · ".join(f"{escape(name.rsplit('.', 1)[-1])} {value_label(value)}" for name, value in setting.items()),
+            color,
             runs,
             shift=(i - (len(parts) - 1) / 2) * width,
             width=0.5 * width,
         )
-        for i, ((setting, runs), colour) in enumerate(zip(parts, run_colours(len(parts)), strict=True))
+        for i, ((setting, runs), color) in enumerate(zip(parts, run_colors(len(parts)), strict=True))
     ]
 
 
 def _points(canvas: Canvas, group: _Group, axis: str, quantity: str, places: _Places, *, row: int = 1) -> None:
-    """Every run a point, those of one setting a little apart; reached ones filled, the others open."""
-    seen, x = observe(group.runs, quantity), np.array(_spread(group, axis, places))
+    """Draw every run as a point, filled if it reached the quantity and open if not."""
+    observed, x = observe(group.runs, quantity), np.array(_spread(group, axis, places))
     names = [escape(str(run)) for run in group.runs["run"].tolist()]
-    symbols = ["circle" if r else _symbol(f) for r, f in zip(seen.reached, seen.fates, strict=True)]
-    for symbol in sorted(set(symbols)):
-        chosen = [i for i, other in enumerate(symbols) if other == symbol and math.isfinite(seen.values[i])]
-        if not chosen:
+    symbols = np.array(
+        ["circle" if r else _symbol(o) for r, o in zip(observed.reached, observed.outcomes, strict=True)]
+    )
+    for symbol in sorted(set(symbols.tolist())):
+        selection = np.flatnonzero((symbols == symbol) & np.isfinite(observed.values))
+        if not len(selection):
             continue
         canvas.add(
             go.Scatter(
-                x=x[chosen],
-                y=seen.values[chosen],
+                x=x[selection],
+                y=observed.values[selection],
                 mode="markers",
                 marker={
-                    "color": group.colour,
+                    "color": group.color,
                     "symbol": symbol,
                     "size": 7 if symbol == "circle" else 10,
                     "opacity": 0.85,
                 },
-                customdata=[[names[i], FATE_NAMES[seen.fates[i]]] for i in chosen],
+                customdata=[[names[i], OUTCOME_LABELS[observed.outcomes[i]]] for i in selection],
                 hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>%{y:,.4~g}<extra></extra>",
                 legendgroup=group.name,
                 showlegend=False,
@@ -231,38 +237,36 @@ def _points(canvas: Canvas, group: _Group, axis: str, quantity: str, places: _Pl
         )
 
 
-def _symbol(fate: str) -> str:
-    return _SYMBOLS.get(fate, "circle-open")
+def _symbol(outcome: str) -> str:
+    return _SYMBOLS.get(outcome, "circle-open")
 
 
 def _spread(group: _Group, axis: str, places: _Places) -> list[float]:
-    """Where each run stands: at its setting, and a little beside it, so that equal seeds do not hide each other."""
+    """Return the position of each run: that of its setting, with the runs of a setting side by side."""
     values = [_plain(value) for value in group.runs[axis].tolist()]
-    counts = {value: values.count(value) for value in set(values)}
-    met: dict[Any, int] = {}
-    found = []
+    counts, ranks, positions = Counter(values), Counter(), []
     for value in values:
-        i = met[value] = met.get(value, -1) + 1
-        aside = 0.0 if counts[value] == 1 else (i / (counts[value] - 1) - 0.5) * group.width
-        found.append(places.at[value] + group.shift + aside)
-    return found
+        offset = 0.0 if counts[value] == 1 else (ranks[value] / (counts[value] - 1) - 0.5) * group.width
+        positions.append(places.positions[value] + group.shift + offset)
+        ranks[value] += 1
+    return positions
 
 
 def _median_line(
     canvas: Canvas, group: _Group, axis: str, quantity: str, places: _Places, *, row: int = 1, name: str = ""
 ) -> None:
-    """Joins the medians of numbers; those of words, between which nothing lies, are dashes of their own."""
+    """Join the medians by a line on a numeric axis, and draw each as a dash on an axis of names."""
     summary = summarize(group.runs, [axis], quantity).to_dict("records")
-    known = sorted((places.at[_plain(r[axis])] + group.shift, r["median"]) for r in summary)
-    if not any(math.isfinite(median) for _, median in known) and not name:
+    medians = sorted((places.positions[_plain(r[axis])] + group.shift, r["median"]) for r in summary)
+    if not any(math.isfinite(median) for _, median in medians) and not name:
         return
-    style: dict[str, Any] = {"mode": "lines", "line": {"color": group.colour, "width": 1.6}}
+    style: dict[str, Any] = {"mode": "lines", "line": {"color": group.color, "width": 1.6}}
     if not places.numeric:
-        style = {"mode": "markers", "marker": _dash(group.colour)}
+        style = {"mode": "markers", "marker": _dash(group.color)}
     canvas.add(
         go.Scatter(
-            x=[x for x, _ in known],
-            y=[median if math.isfinite(median) else None for _, median in known],
+            x=[x for x, _ in medians],
+            y=[median if math.isfinite(median) else None for _, median in medians],
             hoverinfo="skip",
             legendgroup=group.name,
             name=name,
@@ -273,8 +277,8 @@ def _median_line(
     )
 
 
-def _dash(colour: str) -> dict[str, Any]:
-    return {"symbol": "line-ew-open", "size": 26, "color": colour, "line": {"width": 2.5}}
+def _dash(color: str) -> dict[str, Any]:
+    return {"symbol": "line-ew-open", "size": 26, "color": color, "line": {"width": 2.5}}
 
 
 def _plain(value: Any) -> Any:
@@ -282,7 +286,7 @@ def _plain(value: Any) -> Any:
 
 
 def _fit(canvas: Canvas, group: _Group, axis: str, quantity: str) -> PowerLaw | None:
-    """The power law of a group, or a note that says why it has none."""
+    """Return the power law of a group; if none can be fitted, note the reason and return None."""
     runs = pd.DataFrame(group.runs[group.runs[axis].to_numpy(dtype=float) > 0])
     if len(runs) < len(group.runs):
         canvas.note(f"{escape(axis)} = 0 is not part of the fit: it has no logarithm")
@@ -296,12 +300,12 @@ def _fit(canvas: Canvas, group: _Group, axis: str, quantity: str) -> PowerLaw | 
 
 
 def _power_law_line(canvas: Canvas, group: _Group, axis: str, quantity: str, fit: PowerLaw) -> None:
-    """The line over the settings whose runs it was fitted to."""
-    used = group.runs[axis].to_numpy(dtype=float)[observe(group.runs, quantity).followed]
-    x = np.linspace(np.log10(used[used > 0].min()), np.log10(used.max()), 60)
+    """Draw a power law over the settings of the runs it was fitted to."""
+    fitted = group.runs[axis].to_numpy(dtype=float)[observe(group.runs, quantity).followed]
+    x = np.linspace(np.log10(fitted[fitted > 0].min()), np.log10(fitted.max()), 60)
     band = fit.at(10**x)
-    ends_known = math.isfinite(fit.interval.low) or math.isfinite(fit.interval.high)
-    if ends_known and bool(np.isfinite(band["high"].to_numpy(dtype=float)).all()):
+    has_interval = math.isfinite(fit.interval.low) or math.isfinite(fit.interval.high)
+    if has_interval and bool(np.isfinite(band["high"].to_numpy(dtype=float)).all()):
         canvas.add(
             go.Scatter(
                 x=np.concatenate([x, x[::-1]]),
@@ -309,13 +313,13 @@ def _power_law_line(canvas: Canvas, group: _Group, axis: str, quantity: str, fit
                 fill="toself",
                 mode="lines",
                 line={"width": 0},
-                fillcolor=_faint(group.colour),
+                fillcolor=_faint(group.color),
                 hoverinfo="skip",
                 legendgroup=group.name,
                 showlegend=False,
             )
         )
-    interval = f"[{_signed(fit.interval.low)}, {_signed(fit.interval.high)}], " if ends_known else ""
+    interval = f"[{_signed(fit.interval.low)}, {_signed(fit.interval.high)}], " if has_interval else ""
     runs = f"{fit.n} runs" + (f", {fit.n_censored} censored" if fit.n_censored else "")
     prefix = f"{group.name}: " if group.name else ""
     canvas.add(
@@ -323,8 +327,8 @@ def _power_law_line(canvas: Canvas, group: _Group, axis: str, quantity: str, fit
             x=x,
             y=band["y"],
             mode="lines",
-            line={"color": group.colour, "width": 2, "dash": "dash"},
-            name=f"{prefix}exponent {_signed(fit.exponent)}<br>{interval}{runs}",  # two lines fit a narrow window
+            line={"color": group.color, "width": 2, "dash": "dash"},
+            name=f"{prefix}exponent {_signed(fit.exponent)}<br>{interval}{runs}",  # two lines, to fit a narrow window
             hoverinfo="skip",
             legendgroup=group.name,
         )
@@ -335,8 +339,8 @@ def _signed(x: float) -> str:
     return f"{x:.2f}".replace("-", "−")
 
 
-def _faint(colour: str) -> str:
-    red, green, blue = colors.hex_to_rgb(colour) if colour.startswith("#") else colors.unlabel_rgb(colour)
+def _faint(color: str) -> str:
+    red, green, blue = colors.hex_to_rgb(color) if color.startswith("#") else colors.unlabel_rgb(color)
     return f"rgba({red:.0f}, {green:.0f}, {blue:.0f}, 0.13)"
 
 
@@ -353,27 +357,25 @@ def _numbers(name: str, fit: PowerLaw) -> dict[str, Any]:
     }
 
 
-def _keys(canvas: Canvas, seen: Observed, places: _Places, *, lines: bool, fitted: bool) -> None:
-    """What symbols and dashes mean, in grey."""
+def _keys(canvas: Canvas, observed: Observed, places: _Places, *, lines: bool, fitted: bool) -> None:
+    """Add legend entries, in gray, that explain symbols and dash styles."""
     if lines and places.numeric:
         canvas.key("median", dash="solid")
     elif lines:
-        canvas.add(go.Scatter(x=[None], y=[None], mode="markers", marker=_dash(GREY), name="median", hoverinfo="skip"))
+        canvas.marker_key("median", _dash(GRAY))
     if fitted:
         canvas.key("power law, 95 % band", dash="dash")
-    not_there = {
-        fate
-        for fate, value, reached in zip(seen.fates, seen.values, seen.reached, strict=True)
+    unreached = {
+        outcome
+        for outcome, value, reached in zip(observed.outcomes, observed.values, observed.reached, strict=True)
         if value == value and not reached
     }
-    for fate in [fate for fate in FATE_NAMES if fate in not_there]:
-        marker = {"symbol": _symbol(fate), "size": 10, "color": GREY}
-        name = f"{FATE_NAMES[fate] if fate in _SYMBOLS else 'not there'}, at its last step"
-        canvas.add(go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, hoverinfo="skip"))
+    for outcome in [outcome for outcome in OUTCOME_LABELS if outcome in unreached]:
+        label = OUTCOME_LABELS[outcome] if outcome in _SYMBOLS else "not reached"
+        canvas.marker_key(f"{label}, at its last step", {"symbol": _symbol(outcome), "size": 10, "color": GRAY})
 
 
-def _left_out(canvas: Canvas, seen: Observed) -> None:
-    without = [fate for fate, value in zip(seen.fates, seen.values, strict=True) if value != value]
-    if without and len(without) < len(seen.fates):
-        counts = ", ".join(f"{without.count(fate)} {FATE_NAMES[fate]}" for fate in FATE_NAMES if fate in without)
-        canvas.note(f"not drawn, without a number: {counts}")
+def _note_undrawn(canvas: Canvas, observed: Observed) -> None:
+    undrawn = Counter(o for o, value in zip(observed.outcomes, observed.values, strict=True) if value != value)
+    if 0 < undrawn.total() < len(observed.outcomes):
+        canvas.note(f"not drawn, because they have no number: {counts_text(undrawn)}")

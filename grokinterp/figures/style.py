@@ -1,10 +1,12 @@
-"""How every figure looks: one template, and one colour for one quantity wherever it is drawn.
+"""The look of every figure: one template, and one color per quantity in all figures.
 
-The palette is Okabe and Ito's (2008), which readers with any common colour blindness can tell apart.
+The palette is that of Okabe and Ito (2008), whose colors readers with any common color blindness can tell apart.
 """
 
-from plotly import colors
+from plotly import colors as plotly_colors
 from plotly import graph_objects as go
+
+from grokinterp.statistics.outcomes import Outcome
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#000000",
@@ -16,13 +18,13 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
     "#D55E00",
     "#CC79A7",
 )
-GREY, FAINT = "#767676", "#E6E6E6"
+GRAY, FAINT = "#767676", "#E6E6E6"
 
-# Yellow is left out: as a thin line on white it cannot be seen.
+# Without yellow, which is invisible as a thin line on white.
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("solid", "dot", "dash", "dashdot", "longdash")
 
-QUANTITY_COLOURS = {
+QUANTITY_COLORS = {
     "train": BLUE,
     "test": VERMILLION,
     "all": BLACK,
@@ -35,37 +37,36 @@ QUANTITY_COLOURS = {
     "unembed": PURPLE,
     "attn": ORANGE,
     "mlp": SKY,
-    "pos_embed": GREY,
+    "pos_embed": GRAY,
 }
-PHASE_COLOURS = {
+PHASE_COLORS = {
     "memorization": "rgba(0, 114, 178, 0.09)",
     "until circuit formed": "rgba(240, 228, 66, 0.17)",
     "circuit formation": "rgba(240, 228, 66, 0.17)",
     "cleanup": "rgba(0, 158, 115, 0.10)",
 }
 
-# What became of a run of a sweep; the order is that of legends and stacked bars.
-FATE_COLOURS = {
-    "grokked": GREEN,
-    "generalized_without_delay": SKY,
-    "semi_grokked": YELLOW,
-    "DNF_test": ORANGE,
-    "DNF_train": VERMILLION,
-    "diverged": PURPLE,
-    "undetermined": "#B4B4B4",
-    "failed": "#4D4D4D",
-    "missing": "#EFEFEF",
+OUTCOME_COLORS: dict[str, str] = {
+    Outcome.GROKKED: GREEN,
+    Outcome.GENERALIZED_WITHOUT_DELAY: SKY,
+    Outcome.SEMI_GROKKED: YELLOW,
+    Outcome.DNF_TEST: ORANGE,
+    Outcome.DNF_TRAIN: VERMILLION,
+    Outcome.DIVERGED: PURPLE,
+    Outcome.UNDETERMINED: "#B4B4B4",
+    Outcome.FAILED: "#4D4D4D",
+    Outcome.MISSING: "#EFEFEF",
 }
-FATE_NAMES = {
-    "grokked": "grokked",
-    "generalized_without_delay": "no delay",
-    "semi_grokked": "semi-grokked",
-    "DNF_test": "DNF test",
-    "DNF_train": "DNF train",
-    "diverged": "diverged",
-    "undetermined": "undetermined",
-    "failed": "failed",
-    "missing": "not begun",
+OUTCOME_LABELS: dict[str, str] = {
+    Outcome.GROKKED: "grokked",
+    Outcome.GENERALIZED_WITHOUT_DELAY: "no delay",
+    Outcome.SEMI_GROKKED: "semi-grokked",
+    Outcome.DNF_TEST: "DNF test",
+    Outcome.DNF_TRAIN: "DNF train",
+    Outcome.DIVERGED: "diverged",
+    Outcome.UNDETERMINED: "undetermined",
+    Outcome.FAILED: "failed",
+    Outcome.MISSING: "not begun",
 }
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -108,24 +109,24 @@ TEMPLATE = go.layout.Template(
 )
 
 
-def run_colours(n: int) -> list[str]:
-    """A colour for each of n runs."""
+def run_colors(n: int) -> list[str]:
+    """Return one color for each of n runs."""
     return _spread(n, PALETTE)
 
 
-def key_colours(frequencies: tuple[int, ...]) -> dict[int, str]:
-    """The colour of each key frequency of one run, the same in every figure of it; never that of the train loss."""
-    colours = _spread(len(frequencies), tuple(colour for colour in PALETTE if colour != QUANTITY_COLOURS["train"]))
-    return dict(zip(frequencies, colours, strict=True))
+def key_colors(frequencies: tuple[int, ...]) -> dict[int, str]:
+    """Return the color of each key frequency of a run: the same in all figures, and never that of the train loss."""
+    palette = tuple(color for color in PALETTE if color != QUANTITY_COLORS["train"])
+    return dict(zip(frequencies, _spread(len(frequencies), palette), strict=True))
 
 
 def _spread(n: int, palette: tuple[str, ...]) -> list[str]:
-    """The palette while it lasts; beyond, even steps along one scale, since a repeated colour would mislead."""
+    """Return the first n colors of the palette, or, if it has fewer, n colors evenly spaced on one scale."""
     if n <= len(palette):
         return list(palette[:n])
-    return [str(colour) for colour in colors.sample_colorscale("Viridis", [0.92 * i / (n - 1) for i in range(n)])]
+    return [str(color) for color in plotly_colors.sample_colorscale("Viridis", [0.92 * i / (n - 1) for i in range(n)])]
 
 
-def part_colour(part: str, position: int) -> str:
-    """The colour of a part of the model, by the last word of its name."""
-    return QUANTITY_COLOURS.get(part.split(".")[-1], PALETTE[position % len(PALETTE)])
+def part_color(part: str, position: int) -> str:
+    """Return the color of a part of the model, chosen by the last component of its name."""
+    return QUANTITY_COLORS.get(part.split(".")[-1], PALETTE[position % len(PALETTE)])

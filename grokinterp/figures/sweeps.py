@@ -1,4 +1,4 @@
-"""Figures of a whole sweep: which setting had which outcome. They take its table, one row a run, and names of axes."""
+"""Figures of a whole sweep: the outcome of each setting. They take the sweep's table and the names of its axes."""
 
 import math
 from collections import Counter
@@ -13,37 +13,31 @@ from plotly.graph_objects import Figure
 
 from grokinterp.errors import ConfigError
 from grokinterp.figures.canvas import Canvas, log_ticks
-from grokinterp.figures.style import FATE_COLOURS, FATE_NAMES, GREY
-from grokinterp.statistics import FATES, SEEDS, observe, remaining_axes, settings, summarize, values_of
+from grokinterp.figures.style import GRAY, OUTCOME_COLORS, OUTCOME_LABELS
+from grokinterp.statistics import SEEDS, observe, remaining_axes, settings, summarize, values_of
+from grokinterp.statistics.formatting import setting as format_setting
+from grokinterp.statistics.formatting import short
+from grokinterp.statistics.outcomes import Outcome
 
-# More bars than this no reader compares.
-MAX_SETTINGS = 60
-_LISTED = 12  # runs named when the pointer rests on a cell
-_IN_CELLS = FATE_NAMES | {"semi_grokked": "semi", "undetermined": "open"}  # short enough for a grid of 8 x 10
-_THERE = ("grokked", "generalized_without_delay")
+MAX_SETTINGS = 60  # bars of a figure
+_MAX_RUNS = 12  # runs listed in the hover text of a cell
+_CELL_LABELS = OUTCOME_LABELS | {Outcome.SEMI_GROKKED: "semi", Outcome.UNDETERMINED: "open"}  # fit a grid of 8 x 10
+_GENERALIZED = (Outcome.GROKKED, Outcome.GENERALIZED_WITHOUT_DELAY)
+_CODES: dict[str, int] = {outcome: code for code, outcome in enumerate(OUTCOME_LABELS)}  # values of a heatmap
 
 
-def said(value: Any) -> str:
-    """A value of an axis as a label: as short as it can be and still be told from others."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "none" if value is None else escape(str(value))
+def value_label(value: Any) -> str:
+    """Format a value of an axis as HTML."""
+    return escape(format_setting(value))
 
 
 def setting_name(axes: Sequence[str], row: Any) -> str:
-    """The values of a run's axes as a label: `weight_decay = 1`."""
-    return ", ".join(f"{escape(axis.rsplit('.', 1)[-1])} = {said(row[axis])}" for axis in axes)
-
-
-def short(x: float) -> str:
-    """A number in a cell: three digits, thousands as k."""
-    if abs(x) >= 1e6:
-        return f"{x / 1e6:.3g}M"
-    return f"{x / 1e3:.3g}k" if abs(x) >= 1e4 else f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
+    """Format the values of a run's axes as a label, such as `weight_decay = 1`."""
+    return ", ".join(f"{escape(axis.rsplit('.', 1)[-1])} = {value_label(row[axis])}" for axis in axes)
 
 
 def quantity_name(quantity: str) -> str:
-    """A column of the table in words: `T_grok_0.95` is T_grok(0.95)."""
+    """Return the title of a column of the table as HTML: T_grok(0.95) for `T_grok_0.95`."""
     name, _, thresholds = quantity.partition("_0.")
     thetas = [f"0.{part}" for part in thresholds.split("_0.")] if thresholds else []
     if name == "delay" and thetas:
@@ -55,23 +49,23 @@ def quantity_name(quantity: str) -> str:
 
 
 def phase_diagram(table: pd.DataFrame, x: str, y: str, value: str = "outcome") -> Figure:
-    """What became of each setting on two axes: its outcome, or the median of a quantity over its seeds.
+    """The outcome of each setting on two axes, or the median of a quantity over its seeds.
 
-    A cell has the colour of its most frequent outcome, and says how many of its runs had it where they disagree. Of a
-    quantity that takes time, the median (Kaplan and Meier's) counts runs that never got there; k/n says how many did. A
-    cell without a median names the kind of DNF that most of its runs ended in.
+    A cell has the color of its most frequent outcome. If its runs disagree, it shows how many had that outcome. The
+    median of a time is the Kaplan-Meier median, which counts runs that never reached the event; k/n is the number of
+    runs that did. A cell without a median shows the most frequent outcome among the runs that did not generalize.
 
     Args:
-        table: a sweep's table, one row a run.
-        x: the axis across.
-        y: the axis upwards.
-        value: `outcome`, or a column with numbers such as `T_grok_0.95`.
+        table: a sweep's table, one row per run.
+        x: the horizontal axis.
+        y: the vertical axis.
+        value: `outcome`, or a numeric column such as `T_grok_0.95`.
 
     Raises:
         ConfigError: the table lacks a column, or x and y are the same.
     """
     if x == y:
-        raise ConfigError(f"a phase diagram needs two axes, and was given {x} twice")
+        raise ConfigError(f"a phase diagram needs two different axes, but x and y are both {x}")
     name = "Outcome" if value == "outcome" else quantity_name(value)
     canvas = Canvas(f"{name} by setting", [], y_titles=[escape(y)], x_title=escape(x))
     xs, ys = values_of(table, x), values_of(table, y)
@@ -79,29 +73,29 @@ def phase_diagram(table: pd.DataFrame, x: str, y: str, value: str = "outcome") -
     codes, medians = np.full(shape, np.nan), np.full(shape, np.nan)
     texts, hovers = np.full(shape, "", dtype=object), np.full(shape, "", dtype=object)
     for setting, runs in settings(table, [x, y]):
-        at = ys.index(setting[y]), xs.index(setting[x])
-        fates = Counter(observe(runs, "T_grok_0.95" if value == "outcome" else value).fates)
-        hovers[at] = _hover(setting, runs, fates)
+        cell = ys.index(setting[y]), xs.index(setting[x])
+        outcomes = Counter(observe(runs, "T_grok_0.95" if value == "outcome" else value).outcomes)
+        hovers[cell] = _hover(setting, runs, outcomes)
         row = None if value == "outcome" else summarize(runs, [x, y], value).to_dict("records")[0]
         if row is not None and math.isfinite(row["median"]):
-            medians[at] = row["median"]
-            texts[at] = short(row["median"]) + (f"<br>{row['k']}/{row['n']}" if row["k"] < row["n"] else "")
+            medians[cell] = row["median"]
+            texts[cell] = short(row["median"]) + (f"<br>{row['k']}/{row['n']}" if row["k"] < row["n"] else "")
             continue
-        fate, count, n = _most(fates, besides=() if row is None else _THERE)
-        codes[at] = FATES.index(fate)
-        texts[at] = _IN_CELLS[fate] + (f"<br>{count}/{n}" if count < n else "")
-    labels = {"x": [said(value) for value in xs], "y": [said(value) for value in ys]}
+        outcome, count, n = _most_frequent(outcomes, excluded=() if row is None else _GENERALIZED)
+        codes[cell] = _CODES[outcome]
+        texts[cell] = _CELL_LABELS[outcome] + (f"<br>{count}/{n}" if count < n else "")
+    labels = {"x": [value_label(value) for value in xs], "y": [value_label(value) for value in ys]}
     if np.isfinite(medians).any():
         canvas.add(_measured(medians, texts, hovers, labels, name))
     if np.isfinite(codes).any():
         canvas.add(_coded(codes, texts, hovers, labels))
-    for fate in FATES:
-        if (codes == FATES.index(fate)).any():
-            marker = {"symbol": "square", "size": 12, "color": FATE_COLOURS[fate], "line": {"color": GREY, "width": 1}}
-            key = go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=FATE_NAMES[fate], hoverinfo="skip")
-            canvas.add(key)
-    if others := remaining_axes(table, [x, y]):
-        canvas.note(f"each cell takes all values of {', '.join(map(escape, others))} together")
+    for outcome, code in _CODES.items():
+        if (codes == code).any():
+            line = {"color": GRAY, "width": 1}
+            marker = {"symbol": "square", "size": 12, "color": OUTCOME_COLORS[outcome], "line": line}
+            canvas.marker_key(OUTCOME_LABELS[outcome], marker)
+    if merged := remaining_axes(table, [x, y]):
+        canvas.note(f"each cell combines all values of {', '.join(map(escape, merged))}")
     figure = canvas.finish()
     category = {"type": "category", "categoryorder": "array", "showgrid": False, "ticks": ""}
     figure.update_xaxes(**category, categoryarray=labels["x"])
@@ -110,25 +104,25 @@ def phase_diagram(table: pd.DataFrame, x: str, y: str, value: str = "outcome") -
 
 
 def _sized(canvas: Canvas, figure: Figure, content: int) -> Figure:
-    """Gives a figure the height its content needs, and tells a report so, which sets heights by itself."""
+    """Set the height that a figure needs, also in its meta, from which a report computes heights."""
     figure.update_layout(height=content + 130, meta=canvas.meta | {"height": content})
     return figure
 
 
-def _most(fates: Counter[str], besides: Sequence[str] = ()) -> tuple[str, int, int]:
-    """The most frequent fate, of equally frequent ones the first of `FATES`; its count; and of how many runs.
+def _most_frequent(outcomes: Counter[str], excluded: Sequence[str] = ()) -> tuple[str, int, int]:
+    """Return the most frequent outcome, its count, and the number of runs; a tie goes to the first of `Outcome`.
 
-    Runs that failed or were not begun count only where there are no others; `besides` are not asked for.
+    Runs that failed or have not begun count only if all runs did; `excluded` outcomes only if no run has another.
     """
-    begun = {fate: count for fate, count in fates.items() if fate not in ("failed", "missing")} or dict(fates)
-    asked = {fate: count for fate, count in begun.items() if fate not in besides} or begun
-    fate = max(asked, key=lambda fate: (asked[fate], -FATES.index(fate)))
-    return fate, asked[fate], sum(begun.values())
+    begun = {o: n for o, n in outcomes.items() if o not in (Outcome.FAILED, Outcome.MISSING)} or dict(outcomes)
+    candidates = {o: n for o, n in begun.items() if o not in excluded} or begun
+    outcome = max(candidates, key=lambda o: (candidates[o], -_CODES[o]))
+    return outcome, candidates[outcome], sum(begun.values())
 
 
 def _coded(codes: np.ndarray, texts: np.ndarray, hovers: np.ndarray, labels: dict[str, list[str]]) -> go.Heatmap:
-    n = len(FATES)
-    scale = [[(i + end) / n, FATE_COLOURS[fate]] for i, fate in enumerate(FATES) for end in (0, 1)]
+    n = len(_CODES)
+    scale = [[(code + end) / n, OUTCOME_COLORS[outcome]] for outcome, code in _CODES.items() for end in (0, 1)]
     return go.Heatmap(
         z=codes,
         zmin=-0.5,
@@ -143,12 +137,12 @@ def _coded(codes: np.ndarray, texts: np.ndarray, hovers: np.ndarray, labels: dic
 def _measured(
     values: np.ndarray, texts: np.ndarray, hovers: np.ndarray, labels: dict[str, list[str]], name: str
 ) -> go.Heatmap:
-    known = values[np.isfinite(values)]
-    logarithmic = bool((known > 0).all())
+    finite = values[np.isfinite(values)]
+    logarithmic = bool((finite > 0).all())
     z = np.log10(values) if logarithmic else values
     bar: dict[str, Any] = {"title": {"text": name, "side": "right"}, "thickness": 14, "outlinewidth": 0}
     if logarithmic:
-        ticks = log_ticks(float(known.min()), float(known.max())) or [float(known[0])]
+        ticks = log_ticks(float(finite.min()), float(finite.max())) or [float(finite[0])]
         bar |= {"tickvals": np.log10(ticks).tolist(), "ticktext": [short(tick) for tick in ticks]}
     return go.Heatmap(
         z=z,
@@ -162,7 +156,7 @@ def _measured(
 
 def _cells(filled: np.ndarray, texts: np.ndarray, hovers: np.ndarray) -> dict[str, Any]:
     return {
-        # A blank where there is nothing to say: plotly sizes text by the distance between cells that have some.
+        # Empty cells get a blank, because plotly sizes text by the distance between cells that have text.
         "text": np.where(filled, texts, " "),
         "texttemplate": "%{text}",
         "hovertext": hovers,
@@ -173,63 +167,67 @@ def _cells(filled: np.ndarray, texts: np.ndarray, hovers: np.ndarray) -> dict[st
     }
 
 
-def _hover(setting: dict[str, Any], runs: pd.DataFrame, fates: Counter[str]) -> str:
-    """All numbers of a cell's runs."""
-    lines = [f"<b>{escape(axis)} = {said(value)}</b>" for axis, value in setting.items()]
-    lines.append(", ".join(f"{fates[fate]} {FATE_NAMES[fate]}" for fate in FATES if fate in fates))
+def counts_text(outcomes: Counter[str]) -> str:
+    """Format counts of outcomes, such as `3 grokked, 1 DNF test`."""
+    return ", ".join(f"{outcomes[o]:,} {label}" for o, label in OUTCOME_LABELS.items() if outcomes[o])
+
+
+def _hover(setting: dict[str, Any], runs: pd.DataFrame, outcomes: Counter[str]) -> str:
+    """Return the hover text of a cell, with the numbers of its runs."""
+    lines = [f"<b>{escape(axis)} = {value_label(value)}</b>" for axis, value in setting.items()]
+    lines.append(counts_text(outcomes))
     seeds = [seed for seed in SEEDS if seed in runs and len(values_of(runs, seed)) > 1]
     columns = [c for c in ("T_train_0.99", "T_grok_0.95", "T_grok_0.99") if c in runs]
-    named = zip(
-        observe(runs, "T_grok_0.95").fates, pd.DataFrame(runs[[*seeds, *columns]]).to_dict("records"), strict=True
-    )
-    for fate, run in list(named)[:_LISTED]:
-        who = ", ".join(f"{seed.rsplit('.', 1)[-1]} {run[seed]:g}" for seed in seeds)
+    by_run = observe(runs, "T_grok_0.95").outcomes
+    records = pd.DataFrame(runs[[*seeds, *columns]]).to_dict("records")
+    for outcome, run in zip(by_run[:_MAX_RUNS], records[:_MAX_RUNS], strict=True):
+        seed_values = ", ".join(f"{seed.rsplit('.', 1)[-1]} {run[seed]:g}" for seed in seeds)
         times = [f"{quantity_name(c)} {run[c]:,.0f}" for c in columns if run[c] == run[c]]
-        lines.append(" · ".join([*filter(None, [who]), FATE_NAMES[fate], *times]))
-    if len(runs) > _LISTED:
-        lines.append(f"and {len(runs) - _LISTED} more runs")
+        lines.append(" · ".join([*filter(None, [seed_values]), OUTCOME_LABELS[outcome], *times]))
+    if len(runs) > _MAX_RUNS:
+        lines.append(f"and {len(runs) - _MAX_RUNS} more runs")
     return "<br>".join(lines)
 
 
 def outcome_counts(table: pd.DataFrame, axes: Sequence[str] | None = None) -> Figure:
-    """How many runs of each setting had which outcome, and k of n that generalized.
+    """Number of runs with each outcome per setting, and k/n: how many of n runs generalized.
 
-    Runs that did not finish because they never memorized (DNF train) and those that memorized and did not generalize
-    (DNF test) are counted apart; failed runs and those not begun are no part of n.
+    Runs that never memorized (DNF train) are counted apart from runs that memorized but did not generalize (DNF test).
+    n excludes runs that failed or have not begun.
 
     Args:
-        table: a sweep's table, one row a run.
-        axes: what makes a setting; by default every field that varies, but the seeds.
+        table: a sweep's table, one row per run.
+        axes: the fields that define a setting (default: every field that varies, except the seeds).
 
     Raises:
         ConfigError: the table lacks an axis.
     """
-    chosen = [axis for axis in (remaining_axes(table, []) if axes is None else axes) if axis not in SEEDS]
-    summary = summarize(table, chosen) if len(table) else pd.DataFrame({"n": []})
-    canvas = Canvas("Outcomes", [], y_titles=[" · ".join(map(escape, chosen))], x_title="runs")
+    axes = [axis for axis in (remaining_axes(table, []) if axes is None else axes) if axis not in SEEDS]
+    summary = summarize(table, axes) if len(table) else pd.DataFrame({"n": []})
+    canvas = Canvas("Outcomes", [], y_titles=[" · ".join(map(escape, axes))], x_title="runs")
     if summary.empty:
         canvas.absent("outcomes", "the table has no runs")
     if len(summary) > MAX_SETTINGS:
         canvas.note(f"the first {MAX_SETTINGS} of {len(summary)} settings are drawn")
         summary = summary.head(MAX_SETTINGS)
     rows = summary.to_dict("records")
-    ends = [sum(row[fate] for fate in FATES) for row in rows]
-    names = [" · ".join(said(row[axis]) for axis in chosen) or "all runs" for row in rows]
-    for fate in FATES:
-        counts = [row[fate] for row in rows]
+    ends = [sum(row[outcome] for outcome in Outcome) for row in rows]
+    names = [" · ".join(value_label(row[axis]) for axis in axes) or "all runs" for row in rows]
+    for outcome, label in OUTCOME_LABELS.items():
+        counts = [row[outcome] for row in rows]
         if any(counts):
             canvas.add(
                 go.Bar(
                     x=counts,
                     y=names,
                     orientation="h",
-                    name=FATE_NAMES[fate],
-                    marker={"color": FATE_COLOURS[fate], "line": {"color": "#FFFFFF", "width": 1}},
-                    hovertemplate=f"<b>%{{y}}</b><br>%{{x}} {FATE_NAMES[fate]}<extra></extra>",
+                    name=label,
+                    marker={"color": OUTCOME_COLORS[outcome], "line": {"color": "#FFFFFF", "width": 1}},
+                    hovertemplate=f"<b>%{{y}}</b><br>%{{x}} {label}<extra></extra>",
                 )
             )
     if rows:
-        shares = [f" {sum(row[fate] for fate in _THERE)}/{row['n']}" for row in rows]
+        shares = [f" {sum(row[outcome] for outcome in _GENERALIZED)}/{row['n']}" for row in rows]
         canvas.add(
             go.Scatter(
                 x=ends, y=names, text=shares, mode="text", textposition="middle right", showlegend=False,

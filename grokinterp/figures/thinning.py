@@ -1,48 +1,50 @@
-"""Curves of more points than a screen shows, without those that nobody would see missing."""
+"""Thin curves that have more points than a screen shows, without changing how they look."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
 from grokinterp.analysis.result import Analysis
 
-# A browser draws this many points of a curve quickly; more are thinned.
+# A browser draws curves of this many points quickly.
 MOST_POINTS = 2500
-_STRETCHES = 400  # into which the steps are cut, once evenly and once evenly in their logarithm
 
 
-def thinned_curve(curve: pd.Series, moments: Iterable[int]) -> pd.Series:
-    """A curve of at most MOST_POINTS points as it is; of a longer one what shows on either step axis.
+def thinned_curve(curve: pd.Series, moments: Collection[int] = (), limit: int = MOST_POINTS) -> pd.Series:
+    """Reduce a long curve to the points that show on a linear or a logarithmic step axis.
 
-    That is the smallest and the largest point of each stretch of steps, the ends, and the points next to each moment.
+    These are the smallest and the largest value of each stretch of steps, both ends, and the points next to each
+    moment. A curve of at most `limit` points is returned as it is.
 
     Args:
-        curve: values by step, ascending.
-        moments: steps whose neighbourhood is to be kept whole.
+        curve: values by step, in ascending order of steps.
+        moments: steps around which every point is kept.
+        limit: largest number of points (with few moments).
     """
-    if len(curve) <= MOST_POINTS:
+    if len(curve) <= limit:
         return curve
     steps, values = np.asarray(curve.index, dtype=float), curve.to_numpy(dtype=float)
-    lowest, highest = (np.where(np.isnan(values), missing, values) for missing in (np.inf, -np.inf))
-    chosen = {0, len(curve) - 1}
+    lowest, highest = (np.where(np.isnan(values), filler, values) for filler in (np.inf, -np.inf))
+    positions = {0, len(curve) - 1}
+    stretches = 4 * limit // 25  # each gives two points on either scale, which leaves a third of `limit` for moments
     for scale in (steps, np.log1p(steps - min(steps[0], 0.0))):
-        edges = np.linspace(scale[0], scale[-1], _STRETCHES + 1)
+        edges = np.linspace(scale[0], scale[-1], stretches + 1)
         starts = np.unique(np.searchsorted(scale, edges[:-1]))
         for start, stop in zip(starts, [*starts[1:], len(curve)], strict=True):
-            chosen |= {start + int(lowest[start:stop].argmin()), start + int(highest[start:stop].argmax())}
+            positions |= {start + int(lowest[start:stop].argmin()), start + int(highest[start:stop].argmax())}
     for moment in moments:
-        at = int(np.searchsorted(steps, moment))
-        chosen |= set(range(max(0, at - 2), min(len(curve), at + 3)))
-    return pd.Series(curve.iloc[sorted(chosen)])
+        center = int(np.searchsorted(steps, moment))
+        positions |= set(range(max(0, center - 2), min(len(curve), center + 3)))
+    return pd.Series(curve.iloc[sorted(positions)])
 
 
 def moments_of(analyses: Sequence[Analysis]) -> set[int]:
-    """The steps at which runs memorized and generalized, and at which their phases end."""
-    found: set[int | None] = set()
-    for transition in (one.transition for one in analyses):
+    """Return the steps at which runs memorize and generalize and at which their phases end."""
+    steps: set[int | None] = set()
+    for transition in (analysis.transition for analysis in analyses):
         events = (transition.T_train, transition.T_grok, transition.T_grok_novel)
-        found |= {event.step for by_threshold in events for event in by_threshold.values()}
+        steps |= {event.step for by_threshold in events for event in by_threshold.values()}
         ends = (transition.memorization_end, transition.circuit_formation_end, transition.cleanup_end)
-        found |= {end.step for end in ends}
-    return {step for step in found if step is not None}
+        steps |= {end.step for end in ends}
+    return {step for step in steps if step is not None}
