@@ -37,18 +37,18 @@ def toy(name: str, *claims: Claim, gpu: bool = False) -> Recipe:
 
 @pytest.fixture(autouse=True)
 def three_recipes(monkeypatch, tmp_path):
-    found = {one.name: one for one in (toy("toy-bad", GOOD, BAD), toy("toy-good", GOOD))}
+    recipes = {recipe.name: recipe for recipe in (toy("toy-bad", GOOD, BAD), toy("toy-good", GOOD))}
     for place in (reproducing, shelf):
-        monkeypatch.setattr(place, "catalog", lambda: found)
-    monkeypatch.setattr("grokinterp.experiments.catalog", lambda: found)
+        monkeypatch.setattr(place, "catalog", lambda: recipes)
+    monkeypatch.setattr("grokinterp.experiments.catalog", lambda: recipes)
     monkeypatch.chdir(tmp_path)
-    return found
+    return recipes
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
     code = main(["reproduce", *arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    output = capsys.readouterr()
+    return code, output.out, output.err
 
 
 def test_published_stands_beside_measured(capsys, tmp_path):
@@ -73,7 +73,7 @@ def test_all_goes_on_where_it_stopped(capsys, tmp_path):
     before = results.stat().st_mtime_ns
     (tmp_path / "reproductions" / "toy-good-quick" / "results.json").unlink()
     code, out, _ = run(capsys, "--all", "--quick")
-    assert code == 1  # what does not hold still does not
+    assert code == 1  # the claim of the stored result fails again
     assert "toy-bad: results are in reproductions/toy-bad-quick" in out
     assert out.count("report: ") == 1
     assert results.stat().st_mtime_ns == before
@@ -84,7 +84,7 @@ def test_all_passes_over_what_cannot_be_run_here(capsys, three_recipes, monkeypa
     monkeypatch.setattr("grokinterp.experiments.reproduction.choose_device", lambda _: "cpu")
     code, out, _ = run(capsys, "--all")
     assert code == 1
-    assert "toy-bad: toy-bad wants a GPU (60 h)" in out
+    assert "toy-bad: toy-bad needs a GPU (60 h)" in out
     assert "report: reproductions/toy-good/report.html" in out
 
 

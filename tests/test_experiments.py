@@ -1,4 +1,4 @@
-"""Recipes: declared, trained as sweeps that resume, decided, compared with print, written."""
+"""Recipes: declaration, training as resumable sweeps, claims, comparisons, written results."""
 
 import json
 from dataclasses import replace
@@ -78,9 +78,9 @@ def test_a_recipe_trains_its_arms_as_sweeps(trained):
 
 def test_published_numbers_stand_beside_medians_and_ranges(trained):
     done, _ = trained
-    found = {one.quantity: (one.printed, one.measured, one.n, one.comparable) for one in done.outcome.comparisons}
-    outcomes = found.pop("outcomes")
-    assert found == {
+    rows = {row.quantity: (row.printed, row.measured, row.n, row.comparable) for row in done.outcome.comparisons}
+    outcomes = rows.pop("outcomes")
+    assert rows == {
         "step, λ = 1": ("60", "60 (60 to 60)", 2, True),
         "T_grok(0.95), λ = 0": ("none", "none of 2", 2, True),
     }
@@ -88,7 +88,7 @@ def test_published_numbers_stand_beside_medians_and_ranges(trained):
     assert reproducing._median_and_range(pd.Series([1.0, None, 40_000.0, 2.5])) == "2.5 (1 to 40,000), 3 of 4"
 
 
-def test_results_say_what_was_run_and_found(trained):
+def test_results_json_holds_settings_and_claims(trained):
     done, _ = trained
     results = json.loads((done.folder / "results.json").read_text())
     assert (results["recipe"], results["quick"], results["source"]) == ("toy-decay", False, "Nobody 2026")
@@ -116,7 +116,7 @@ def test_a_folder_keeps_to_one_form_of_one_recipe(trained, shelf):
         reproduce("toy-decay", done.folder, quick=True)
 
 
-def test_an_interrupted_recipe_is_gone_on_with(tmp_path, shelf, monkeypatch):
+def test_an_interrupted_recipe_resumes(tmp_path, shelf, monkeypatch):
     real = reproducing.train_sweep
 
     def interrupted(path, base, *, watch, **more):
@@ -132,7 +132,7 @@ def test_an_interrupted_recipe_is_gone_on_with(tmp_path, shelf, monkeypatch):
     assert reproduce("toy-decay", tmp_path).claims[0].verdict == "supported"
 
 
-def test_runs_that_fail_are_told(tmp_path, monkeypatch):
+def test_failed_runs_are_reported(tmp_path, monkeypatch):
     arm = Arm("fractions", TINY, {"task.train_fraction": (0.6, 0.001)})
     recipe = replace(TOY, full=Form((arm,), "a second"), decide=lambda _: (), published=())
     monkeypatch.setattr(reproducing, "catalog", lambda: {"toy-decay": recipe})
@@ -141,7 +141,7 @@ def test_runs_that_fail_are_told(tmp_path, monkeypatch):
 
 
 def test_a_crashed_run_is_no_evidence(trained, shelf):
-    """It has metrics, and so an outcome of some kind; its sweep says that it failed."""
+    """It has metrics and therefore an outcome, but its sweep reports that it failed."""
     done, _ = trained
     sweep = Sweep.open(done.folder / "runs" / "decays")
     evidence = Evidence({"decays": sweep}, quick=False)
@@ -155,17 +155,17 @@ def test_a_crashed_run_is_no_evidence(trained, shelf):
     assert len(evidence.diverged) == 1
 
 
-def test_what_wants_a_gpu_is_refused_without_one(tmp_path, monkeypatch):
+def test_a_form_that_needs_a_gpu_is_refused_without_one(tmp_path, monkeypatch):
     recipe = replace(TOY, full=replace(TOY.full, cost="60 hours", gpu=True))
     monkeypatch.setattr(reproducing, "catalog", lambda: {"toy-decay": recipe})
     monkeypatch.setattr(reproducing, "choose_device", lambda _: "cpu")
-    with pytest.raises(ConfigError, match=r"toy-decay wants a GPU \(60 hours\), and there is none: give --quick"):
+    with pytest.raises(ConfigError, match=r"toy-decay needs a GPU \(60 hours\), and this machine has none: use --quick"):
         reproduce("toy-decay", tmp_path)
     assert reproduce("toy-decay", tmp_path / "a", anyway=True).claims
     assert reproduce("toy-decay", tmp_path / "q", quick=True).quick
 
 
-def test_evidence_is_asked_by_arm_and_value(trained):
+def test_evidence_is_selected_by_arm_and_value(trained):
     done, _ = trained
     evidence = Evidence({"decays": Sweep.open(done.folder / "runs" / "decays")}, quick=False)
     runs = evidence.runs("decays", {"optimizer.weight_decay": 1})
@@ -194,11 +194,11 @@ def test_every_recipe_is_well_declared():
                 points = arm.expanded()
                 assert len({point.name for point in points}) == len(points)
                 for point in points:
-                    point.config(arm.base)  # or it raises
+                    point.config(arm.base)  # raises if the values do not fit
         arms = {arm.name: arm for arm in recipe.full.arms}
-        for one in recipe.published:
-            configs = [point.config(arms[one.arm].base) for point in arms[one.arm].expanded()]
-            assert any(_has(config, one.where) for config in configs), one
+        for number in recipe.published:
+            configs = [point.config(arms[number.arm].base) for point in arms[number.arm].expanded()]
+            assert any(_has(config, number.where) for config in configs), number
 
 
 def _has(config: RunConfig, where) -> bool:
@@ -214,7 +214,7 @@ def test_an_unknown_recipe_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_claim_that_should_hold_and_does_not_is_a_failure(tmp_path, monkeypatch):
+def test_a_claim_that_should_hold_but_does_not_is_a_failure(tmp_path, monkeypatch):
     claims = (
         Claim("a", "A <b>.", "1", "2", 3, "=", "not supported"),
         Claim("b", "B.", "1", "2", 3, "=", "not supported", should_hold=False),
@@ -226,7 +226,7 @@ def test_a_claim_that_should_hold_and_does_not_is_a_failure(tmp_path, monkeypatc
     done = reproduce("toy-decay", tmp_path / "new" / "folder")
     assert [claim.name for claim in done.failed] == ["a"]
     page = done.report.read_text()
-    assert "<li><b>a</b>: A &lt;b&gt;. It should at this scale, and does not.</li>" in page
+    assert "<li><b>a</b>: A &lt;b&gt;. This should hold at this scale, but does not.</li>" in page
     assert "4 claims: 1 supported, 2 not supported, 1 inconclusive" in page
     blocked = tmp_path / "file"
     blocked.touch()
@@ -241,6 +241,6 @@ def test_damaged_results_are_named(tmp_path):
 
 
 def test_contradictions_belong_to_recipes():
-    assert all(any(recipe.startswith(one.recipes) for recipe in catalog()) for one in CONTRADICTIONS)
-    assert {one.topic for one in contradictions_of("ridge")} >= {"over-parameterization in ridge regression"}
+    assert all(any(recipe.startswith(entry.recipes) for recipe in catalog()) for entry in CONTRADICTIONS)
+    assert {entry.topic for entry in contradictions_of("ridge")} >= {"over-parameterization in ridge regression"}
     assert contradictions_of("nothing") == ()

@@ -1,12 +1,17 @@
-"""The page on all results, and what the parts of an assertion say together."""
+"""The Markdown page on all results, and how the verdicts on the parts of an assertion combine."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from grokinterp.errors import RunError
-from grokinterp.experiments.literature import ASSERTIONS, by_assertion, decide
-from grokinterp.experiments.pages import write_document
+from grokinterp.experiments.literature import ASSERTIONS, claims_by_assertion, combine_verdicts
+from grokinterp.experiments.pages import write_markdown
+from grokinterp.experiments.results import results_in
+
+ROOT = Path(__file__).parents[1]
 
 
 def claim(name="runs", verdict="supported", number=1, measured="5 of 5", should_hold=True):
@@ -33,7 +38,7 @@ def store(folder, name, claims, quick=False, source="Nobody 2026"):
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "found"),
+    ("verdicts", "combined"),
     [
         ([], "inconclusive"),
         (["inconclusive"], "inconclusive"),
@@ -42,29 +47,32 @@ def store(folder, name, claims, quick=False, source="Nobody 2026"):
         (["supported", "not supported"], "mixed"),
     ],
 )
-def test_what_parts_say_together(verdicts, found):
-    assert decide(verdicts) == found
+def test_verdicts_on_the_parts_of_an_assertion_combine(verdicts, combined):
+    assert combine_verdicts(verdicts) == combined
 
 
 def test_there_are_twenty_two_assertions():
     assert list(ASSERTIONS) == list(range(1, 23))
-    found = by_assertion([{"recipe": "a", "claims": [claim(number=3), claim(number=None)]}])
-    assert [number for number, claims in found.items() if claims] == [3]
+
+def test_claims_are_grouped_by_assertion(tmp_path):
+    store(tmp_path, "toy", [claim(number=3), claim(number=None)])
+    groups = claims_by_assertion([results_in(tmp_path / "toy")])
+    assert [number for number, claims in groups.items() if claims] == [3]
 
 
 def test_the_page_has_every_claim_and_number(tmp_path):
     results = tmp_path / "results"
     store(results, "toy-full", [claim(), claim("norm", "not supported", 2, "0.5", should_hold=False)])
     (results / "toy-full" / "figure-1.png").touch()
-    page = write_document(results, tmp_path / "docs" / "page.md").read_text()
+    page = write_markdown(results, tmp_path / "docs" / "page.md").read_text()
     lines = page.splitlines()
-    assert "2 of 22 are decided: 2 by runs of the published size, 0 by smaller ones alone" in page
+    assert "2 of 22 are decided: 2 by runs of the published size and 0 only by smaller runs" in page
     first = next(line for line in lines if line.startswith("| 1 |"))
     assert first.endswith("| **supported** | [toy-full](#toy-full): runs: 5 of 5 (n = 5; supported) |")
     assert next(line for line in lines if line.startswith("| 3 |")).endswith("| **inconclusive** | not run |")
     assert "| T | 33,000 | 30,100 | 2 |" in lines
     assert "| norm | S. | a \\| b | 0.5 | 5 | all | not supported (not expected to hold) |" in lines
-    assert "A toy. Full form, on Abacus, 2 cores, torch 2.0; its runs took 2 min in all, one thread each." in page
+    assert "A toy. Full form, on Abacus, 2 cores, torch 2.0; total run time 2 min, one thread per run." in page
     assert "![A toy](../results/toy-full/figure-1.png)" in page
     assert "- **run x failed**" in page
     assert "## Where sources disagree" in page
@@ -73,35 +81,35 @@ def test_the_page_has_every_claim_and_number(tmp_path):
 def test_the_full_form_is_preferred(tmp_path):
     store(tmp_path, "toy", [claim(measured="of the quick form")], quick=True)
     store(tmp_path, "other", [claim(measured="alone")], quick=True)
-    assert "of the quick form" in write_document(tmp_path, tmp_path / "page.md").read_text()
+    assert "of the quick form" in write_markdown(tmp_path, tmp_path / "page.md").read_text()
     store(tmp_path, "toy", [claim(measured="large")])
-    page = write_document(tmp_path, tmp_path / "page.md").read_text()
+    page = write_markdown(tmp_path, tmp_path / "page.md").read_text()
     assert "of the quick form" not in page
     assert "large" in page
     assert "alone" in page
 
 
-def test_nothing_to_write_about(tmp_path):
+def test_a_folder_without_results_is_refused(tmp_path):
     with pytest.raises(RunError, match="has no results: run grokinterp reproduce NAME first"):
-        write_document(tmp_path, tmp_path / "page.md")
+        write_markdown(tmp_path, tmp_path / "page.md")
     assert not (tmp_path / "page.md").exists()
 
 
 def test_smaller_runs_decide_only_where_larger_ones_do_not(tmp_path):
     store(tmp_path, "large", [claim(), claim(number=2, verdict="inconclusive")])
     store(tmp_path, "small", [claim(verdict="not supported"), claim(number=2)], quick=True)
-    page = write_document(tmp_path, tmp_path / "page.md").read_text()
-    assert "2 of 22 are decided: 1 by runs of the published size, 1 by smaller ones alone" in page
+    page = write_markdown(tmp_path, tmp_path / "page.md").read_text()
+    assert "2 of 22 are decided: 1 by runs of the published size and 1 only by smaller runs" in page
     lines = page.splitlines()
     assert "| **supported** | [large]" in next(line for line in lines if line.startswith("| 1 |"))
     assert "| **supported** (smaller runs) |" in next(line for line in lines if line.startswith("| 2 |"))
 
 
-def test_a_strangers_results_bring_no_html_into_the_page(tmp_path):
-    """Markdown lets HTML through; < as in "< 5" stays as it is."""
+def test_results_cannot_bring_html_into_the_page(tmp_path):
+    """Markdown passes HTML through; the sign in "< 5" stays as it is."""
     results = tmp_path / "results"
     store(results, "toy", [claim(measured="< 5 <script>alert(1)</script> <!-- hidden")], source="<img src=x onerror=y>")
-    page = write_document(results, tmp_path / "page.md").read_text()
+    page = write_markdown(results, tmp_path / "page.md").read_text()
     assert "< 5 &lt;script>alert(1)&lt;/script> &lt;!-- hidden" in page
     assert "## &lt;img src=x onerror=y>" in page
 
@@ -110,4 +118,29 @@ def test_results_of_an_unknown_verdict_are_damaged(tmp_path):
     results = tmp_path / "results"
     store(results, "toy", [claim(verdict="perhaps")])
     with pytest.raises(RunError, match=r"results\.json is damaged \(claims\.0\.verdict: "):
-        write_document(results, tmp_path / "page.md")
+        write_markdown(results, tmp_path / "page.md")
+
+
+@pytest.mark.parametrize("absent", ["verdict", "should_hold", "number"])
+def test_a_claim_needs_every_field(tmp_path, absent):
+    store(tmp_path, "toy", [claim()])
+    file = tmp_path / "toy" / "results.json"
+    result = json.loads(file.read_text()) | {"format_version": 1}
+    del result["claims"][0][absent]
+    file.write_text(json.dumps(result))
+    with pytest.raises(RunError, match=rf"results\.json is damaged \(claims\.0: Field required: {absent}\)"):
+        results_in(tmp_path / "toy")
+
+
+@pytest.mark.parametrize(("field", "value"), [("n", "5"), ("n", 5.0), ("number", "1"), ("should_hold", 1)])
+def test_a_value_of_another_type_is_damage(tmp_path, field, value):
+    store(tmp_path, "toy", [claim() | {field: value}])
+    with pytest.raises(RunError, match=rf"results\.json is damaged \(claims\.0\.{field}: "):
+        results_in(tmp_path / "toy")
+
+
+def test_the_page_in_the_documentation_is_up_to_date(tmp_path, monkeypatch):
+    folder, page = Path("docs/reproductions"), Path("docs/reproductions.md")
+    shutil.copytree(ROOT / folder, tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    assert write_markdown(folder, page).read_text() == (ROOT / page).read_text()

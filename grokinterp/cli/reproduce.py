@@ -12,27 +12,27 @@ from grokinterp.errors import ConfigError, GrokinterpError
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Run a published experiment, and say which of its claims hold here.
+    """Run a published experiment and test its claims.
 
-    Exits with 1 where a claim does not hold that should at this scale.
+    The exit status is 1 if a claim does not hold that should hold at this scale.
     """
 
     name: tyro.conf.Positional[str | None] = None
-    """of the experiment; --list shows them"""
+    """name of the experiment; --list shows the names"""
     folder: Path | None = None
-    """where the report, the numbers and the runs are written; by default reproductions/NAME, or NAME-quick"""
+    """folder for the report, the numbers and the runs (default: reproductions/NAME, or NAME-quick with --quick)"""
     quick: bool = False
-    """a smaller form that keeps to what matters, at most 90 s on two cores"""
+    """run a smaller form with the same essentials, at most 90 s on two cores"""
     all: bool = False
-    """every experiment, one after another; those whose results are there already are left alone"""
+    """run every experiment, one after another; skip those that already have results"""
     anyway: bool = False
-    """run a form that wants a GPU on the CPU all the same"""
+    """run on the CPU even if the experiment needs a GPU"""
     images: bool = False
-    """write every figure as PNG too, which needs grokinterp[images]"""
+    """also write every figure as PNG; needs grokinterp[images]"""
     list: bool = False
-    """show the experiments there are"""
+    """list the experiments"""
     document: Path | None = None
-    """write a Markdown page on all results below --folder (by default reproductions) to this file"""
+    """write a Markdown page about all results in --folder (default: reproductions) to this file"""
 
 
 def run_reproduce(arguments: Sequence[str]) -> int:
@@ -40,20 +40,22 @@ def run_reproduce(arguments: Sequence[str]) -> int:
     from grokinterp.cli.console import show_recipes
     from grokinterp.experiments import catalog
 
-    chosen = [options.name is not None, options.all, options.list, options.document is not None]
-    if sum(chosen) != 1:
-        raise ConfigError("reproduce: give the name of an experiment, --all, --list or --document FILE, one of them")
+    modes = [options.name is not None, options.all, options.list, options.document is not None]
+    if sum(modes) != 1:
+        raise ConfigError(
+            "reproduce: give the name of an experiment, --all, --list or --document FILE, only one of them"
+        )
     if options.list:
         show_recipes(list(catalog().values()))
         return 0
     if options.document is not None:
-        from grokinterp.experiments.pages import write_document
+        from grokinterp.experiments.pages import write_markdown
 
-        print(f"written: {write_document(options.folder or _FOLDER, options.document)}")
+        print(f"written: {write_markdown(options.folder or _FOLDER, options.document)}")
         return 0
     if options.name is not None:
-        return _one(options.name, options.folder or _default(options.name, options.quick), options)
-    return _every(options)
+        return _reproduce(options.name, options.folder or _default(options.name, options.quick), options)
+    return _reproduce_all(options)
 
 
 _FOLDER = Path("reproductions")
@@ -63,8 +65,8 @@ def _default(name: str, quick: bool, below: Path = _FOLDER) -> Path:
     return below / f"{name}{'-quick' if quick else ''}"
 
 
-def _every(options: Reproduce) -> int:
-    """All experiments that have no results yet; those that cannot be run here are passed over."""
+def _reproduce_all(options: Reproduce) -> int:
+    """Runs every experiment without results; prints an error for each that cannot be run here."""
     from grokinterp.experiments import catalog
     from grokinterp.experiments.results import results_in
 
@@ -72,13 +74,13 @@ def _every(options: Reproduce) -> int:
     for name in catalog():
         folder = _default(name, options.quick, options.folder or _FOLDER)
         try:
-            known = results_in(folder)
-            if known is None or known["lost"]:
-                codes.append(_one(name, folder, options))
+            results = results_in(folder)
+            if results is None or results.lost:
+                codes.append(_reproduce(name, folder, options))
                 if codes[-1] == 130:
                     return 130
                 continue
-            broken = [one for one in known["claims"] if one["should_hold"] and one["verdict"] == "not supported"]
+            broken = any(claim.failed for claim in results.claims)
             print(f"{name}: results are in {folder}")
             codes.append(1 if broken else 0)
         except GrokinterpError as error:
@@ -87,17 +89,17 @@ def _every(options: Reproduce) -> int:
     return max(codes, default=0)
 
 
-def _one(name: str, folder: Path, options: Reproduce) -> int:
+def _reproduce(name: str, folder: Path, options: Reproduce) -> int:
     from grokinterp.cli.console import show_reproduction
     from grokinterp.cli.options import progress_bar
     from grokinterp.experiments import reproduce
 
     try:
         bar = progress_bar("part")
-        done = reproduce(name, folder, options.quick, bar, anyway=options.anyway, images=options.images)
+        reproduction = reproduce(name, folder, options.quick, bar, anyway=options.anyway, images=options.images)
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on, with what runs there are in {folder}")
+        print(f"Interrupted. Run the same command again to continue from {folder}.")
         return 130
-    show_reproduction(done)
-    print(f"report: {done.report}")
-    return 1 if done.failed or done.outcome.lost else 0
+    show_reproduction(reproduction)
+    print(f"report: {reproduction.report}")
+    return 1 if reproduction.failed or reproduction.outcome.lost else 0

@@ -1,10 +1,10 @@
-"""Experiments: published studies of grokking as recipes that run them, and decide their claims.
+"""Experiments: published studies of grokking as recipes that rerun them and test their claims.
 
     >>> from grokinterp.experiments import catalog
     >>> catalog()["ridge"].source
     'Xu, Vardi and Safran 2026, arXiv:2601.19791'
 
-`reproduce("ridge", "results/ridge")` runs one and writes what it found into a folder.
+`reproduce("ridge", "results/ridge")` runs a recipe and writes its results into a folder.
 """
 
 from grokinterp.experiments.evidence import Evidence

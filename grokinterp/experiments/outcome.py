@@ -1,4 +1,4 @@
-"""What an experiment comes to: claims with their verdicts, published numbers beside measured ones, tables, figures."""
+"""The outcome of an experiment: claims with verdicts, published and measured numbers, tables and figures."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ Figures = Mapping[str, tuple[tuple[Figure, str], ...]]
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement, and what became of it.
+    """A published statement and its verdict.
 
     Attributes:
-        name: short, one word where it can be.
-        statement: what is claimed, as a sentence.
-        published: what the source says or prints.
-        measured: what was found here.
-        n: how many runs it rests on.
-        threshold: what had to be found for "supported".
-        verdict: "inconclusive" where nothing was found that could decide it.
-        should_hold: whether we expect it to hold at the scale of the recipe. Some claims are here because they are
-            repeated elsewhere and do not hold.
-        number: of the assertion in `grokinterp.experiments.literature` that it decides, alone or with others.
+        name: a short name, one word where possible.
+        statement: the claim as a sentence.
+        published: what the source states or prints.
+        measured: the result of this reproduction.
+        n: the number of runs behind the result.
+        threshold: the criterion for "supported".
+        verdict: "inconclusive" if the results cannot decide the claim.
+        should_hold: whether we expect the claim to hold at the scale of the recipe. Some claims are included because
+            they are often repeated although they do not hold.
+        number: the assertion in `grokinterp.experiments.literature` that this claim decides, alone or with others.
     """
 
     name: str
@@ -43,20 +43,20 @@ class Claim:
 
     @property
     def failed(self) -> bool:
-        """It should hold at this scale, and does not."""
+        """Whether the claim should hold at this scale but does not."""
         return self.should_hold and self.verdict == "not supported"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published number, and what was measured in its place.
+    """A published number and its measured counterpart.
 
     Attributes:
-        quantity: what it is of.
-        printed: as the source has it.
-        measured: the median, the range where there are several runs, and how many of them have it.
-        n: runs of that setting.
-        comparable: whether the runs are of the published size.
+        quantity: the name of the number.
+        printed: the number as the source prints it.
+        measured: the median, the range over several runs, and how many of the runs have a value.
+        n: the number of runs with that setting.
+        comparable: whether the runs have the published size.
     """
 
     quantity: str
@@ -68,17 +68,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recipe found.
+    """The outcome of a recipe.
 
     Attributes:
-        claims: each with its verdict.
-        tables: the numbers behind them, by the name of the file they go to.
-        figures: by the section of the report they stand in; each with its caption.
+        claims: the claims with their verdicts.
+        tables: the numbers behind the claims, by the name of the file that stores them.
+        figures: the figures with their captions, by section of the report.
         settings: what was run, by name.
-        comparisons: published numbers beside measured ones.
-        warnings: what to know before believing any of it, for instance runs that failed.
-        lost: how many runs failed or did not come to their end.
-        seconds: that the runs took, each on its own, added up; None where there are none.
+        comparisons: published and measured numbers.
+        warnings: caveats about the results, for instance runs that failed.
+        lost: the number of runs that failed or did not finish.
+        seconds: the summed training time of the runs; None if there are no runs.
     """
 
     claims: tuple[Claim, ...]

@@ -1,4 +1,4 @@
-"""How a published experiment is declared: Arm, Form, Published, Recipe."""
+"""The declaration of a published experiment: Arm, Form, Published, Recipe."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,19 +9,19 @@ from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim, Figures, Outcome, Progress
 from grokinterp.sweep import Point, expand
 
-# In quick forms: a run ends as soon as it is known to have reached 99 %.
+# In quick forms, a run stops soon after it reaches 99 %.
 UNTIL_GROKKED = {"schedule.stop_when_grokked": True, "schedule.stop_factor": 1.05}
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs of one kind: a configuration, and what varies on top of it.
+    """Runs of one kind: a base configuration and the fields that vary.
 
     Attributes:
-        name: of its sweep's folder, and its key in the evidence.
-        base: what its runs have in common.
+        name: the folder of its sweep, and its key in the evidence.
+        base: the configuration that its runs share.
         grid: values by dotted config field; every combination is a run.
-        points: runs one by one, each as values by dotted config field; with a grid, all combinations.
+        points: single runs, each as values by dotted config field; combined with a grid if there is one.
     """
 
     name: str
@@ -30,23 +30,23 @@ class Arm:
     points: tuple[Mapping[str, Any], ...] = ()
 
     def expanded(self) -> tuple[Point, ...]:
-        """Every run, by name.
+        """Lists every run with its name.
 
         Raises:
-            ConfigError: an unknown field.
+            ConfigError: a field does not exist.
         """
         return expand(self.base, grid=self.grid or None, points=self.points or None)
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a recipe runs.
+    """The full or the quick version of a recipe.
 
     Attributes:
         arms: its runs.
         cost: how long it takes on two CPU cores, or what else it needs.
-        note: how it differs from what was published.
-        gpu: without a GPU it takes days.
+        note: how it differs from the publication.
+        gpu: whether it would take days without a GPU.
     """
 
     arms: tuple[Arm, ...]
@@ -57,14 +57,14 @@ class Form:
 
 @dataclass(frozen=True)
 class Published:
-    """A published number, and where its counterpart is found.
+    """A published number and the runs that reproduce it.
 
     Attributes:
-        quantity: what it is of, for instance "T_grok(0.95), λ = 2".
-        printed: as the source has it, for instance "45,600 ± 5,550 (5 of 5)".
-        arm: in which runs.
-        where: which of them, as values by dotted config field.
-        column: of the sweep's table; "outcome" counts outcomes.
+        quantity: the name of the number, for instance "T_grok(0.95), λ = 2".
+        printed: the number as the source prints it, for instance "45,600 ± 5,550 (5 of 5)".
+        arm: the arm with the runs.
+        where: selects runs of the arm, as values by dotted config field.
+        column: the column of the sweep's table; "outcome" counts outcomes.
     """
 
     quantity: str
@@ -77,9 +77,10 @@ class Published:
 def printed(
     quantity: str, arm: str, axis: str, column: str, values: Mapping[Any, float | str | None]
 ) -> tuple[Published, ...]:
-    """What a source prints of one quantity along an axis, by value of the axis; None is "never".
+    """Lists the published numbers of one quantity along an axis, given by value of the axis; None stands for "never".
 
-    >>> [one.quantity for one in printed("T_grok(0.95)", "decay", "optimizer.weight_decay", "T_grok_0.95", {0.5: 4000})]
+    >>> times = printed("T_grok(0.95)", "decay", "optimizer.weight_decay", "T_grok_0.95", {0.5: 4000})
+    >>> [number.quantity for number in times]
     ['T_grok(0.95), weight decay 0.5']
     """
     name = axis.rsplit(".", 1)[-1].replace("_", " ")
@@ -97,15 +98,16 @@ class Recipe:
     """A published experiment that can be run.
 
     Attributes:
-        name: what `reproduce` calls it; it begins with its source.
-        title: what it is about.
+        name: the name that `reproduce` takes; it begins with its source.
+        title: its subject.
         source: the publication.
-        full: at the published size.
-        quick: smaller but faithful, at most 90 s on two cores.
-        decide: its claims, from the evidence.
+        full: the form at the published size.
+        quick: a smaller but faithful form that takes at most 90 s on two cores.
+        decide: derives the claims from the evidence.
         published: numbers that the source prints.
-        figures: from the evidence; by default the learning curves of every arm.
-        run: instead of arms, where an experiment is not of runs: from whether it is the quick form, and a callback.
+        figures: draws figures from the evidence; the default is the learning curves of every arm.
+        run: replaces arms and `decide` for experiments that do not train runs. It takes whether this is the quick form
+            and a progress callback.
     """
 
     name: str
@@ -124,10 +126,10 @@ class Recipe:
 
 
 def changed(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
-    """A configuration with other values, by dotted field.
+    """Returns a copy of a configuration with other values, given by dotted field.
 
     Raises:
-        ConfigError: an unknown field, or a value that makes no sense.
+        ConfigError: a field does not exist, or a value makes no sense.
     """
     (point,) = expand(config, points=[values])
     return point.config(config)

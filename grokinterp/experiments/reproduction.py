@@ -1,4 +1,4 @@
-"""reproduce: runs a recipe, and writes what it found."""
+"""reproduce: runs a recipe and writes its results."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from grokinterp.errors import ConfigError, nearest
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.literature import Contradiction, contradictions_of
 from grokinterp.experiments.outcome import Claim, Comparison, Figures, Outcome, Progress
-from grokinterp.experiments.pages import report_page
+from grokinterp.experiments.pages import html_report
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 from grokinterp.experiments.recipes import catalog
 from grokinterp.experiments.results import RESULTS, RESULTS_VERSION, results_in
@@ -26,23 +26,24 @@ from grokinterp.figures import learning_curves
 from grokinterp.report.plots import Figure, write_images
 from grokinterp.runs.environment import cores, processor
 from grokinterp.runs.files import make_folder, write_atomically
-from grokinterp.statistics import FATES
+from grokinterp.statistics.formatting import step_or_ratio
+from grokinterp.statistics.outcomes import Outcome as RunOutcome
 from grokinterp.sweep import Sweep, train_sweep
 from grokinterp.sweep.running import Progress as SweepProgress
 from grokinterp.training.preparation import choose_device
 
-_PARTS = 100  # of a run, for the progress bar
+_PARTS = 100  # progress steps per run
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A recipe that was run.
+    """A finished reproduction.
 
     Attributes:
-        recipe: which.
-        quick: whether in its quick form.
+        recipe: the recipe.
+        quick: whether this is its quick form.
         folder: holds results.json, the tables as parquet, report.html, and the runs.
-        outcome: what was found.
+        outcome: its claims, tables and figures.
     """
 
     recipe: Recipe
@@ -56,12 +57,12 @@ class Reproduction:
 
     @property
     def failed(self) -> tuple[Claim, ...]:
-        """Claims that should hold at this scale, and do not."""
+        """Claims that should hold at this scale but do not."""
         return tuple(claim for claim in self.claims if claim.failed)
 
     @property
     def contradictions(self) -> tuple[Contradiction, ...]:
-        """Where publications disagree about this experiment."""
+        """Disagreements between publications about this experiment."""
         return contradictions_of(self.recipe.name)
 
     @property
@@ -69,15 +70,15 @@ class Reproduction:
         return self.folder / "report.html"
 
     def rows(self) -> pd.DataFrame:
-        """One row a claim, its fields as columns."""
+        """The claims as a table: one row per claim, one column per field."""
         return pd.DataFrame([asdict(claim) for claim in self.claims])
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe of that name.
+    """Looks up a recipe.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no recipe of that name.
     """
     if name not in catalog():
         raise ConfigError(f"no recipe {name!r}: {nearest(name, catalog())}")
@@ -95,62 +96,61 @@ def reproduce(
 ) -> Reproduction:
     """Runs a recipe and writes results.json, its tables as parquet, and report.html into a folder.
 
-    Runs that an earlier call finished there are used; one that was interrupted is gone on with. What was found from
-    them before is replaced.
+    Reuses runs that an earlier call finished in the folder and resumes interrupted ones. Replaces earlier results.
 
     Args:
-        name: of the recipe; `catalog()` lists them.
-        folder: where to write; made where it is not there.
-        quick: the smaller form.
-        progress: called with the parts done and to do.
-        anyway: run a form that wants a GPU where there is none.
-        images: write every figure as figure-1.png, figure-2.png, ... too, for a page of `write_document`.
+        name: the name of the recipe; `catalog()` lists them.
+        folder: the output folder, created if needed.
+        quick: run the smaller form.
+        progress: called with the completed and the total number of parts.
+        anyway: run a form that needs a GPU without one.
+        images: also write every figure as figure-1.png, figure-2.png, ..., for a page of `write_markdown`.
 
     Raises:
-        ConfigError: there is no such recipe, it wants a GPU, the folder holds another form of it, or images cannot be
-            made here.
+        ConfigError: there is no such recipe, it needs a GPU, the folder holds another recipe or form, or this machine
+            cannot write images.
         RunError: the folder cannot be written to.
     """
     recipe, folder = recipe_of(name), Path(folder)
     form = "quick" if quick else "full"
     earlier = results_in(folder)
-    if earlier is not None and (earlier["recipe"], earlier["quick"]) != (name, quick):
-        theirs = "quick" if earlier["quick"] else "full"
+    if earlier is not None and (earlier.recipe, earlier.quick) != (name, quick):
+        earlier_form = "quick" if earlier.quick else "full"
         raise ConfigError(
-            f"{folder} holds the {theirs} form of {earlier['recipe']}, not the {form} form of {name}: choose another "
-            "folder"
+            f"{folder} holds the {earlier_form} form of {earlier.recipe}, not the {form} form of {name}: choose "
+            "another folder"
         )
-    done = Reproduction(recipe, quick, folder, conduct(recipe, quick, folder, progress, anyway=anyway))
+    result = Reproduction(recipe, quick, folder, run_recipe(recipe, quick, folder, progress, anyway=anyway))
     make_folder(folder)
-    for table_name, content in done.outcome.tables.items():
+    for table_name, content in result.outcome.tables.items():
         buffer = io.BytesIO()
         content.to_parquet(buffer)
         write_atomically(folder / f"{table_name}.parquet", buffer.getvalue())
-    drawn = [figure for section in done.outcome.figures.values() for figure, _ in section]
-    stills = [Figure(figure) for figure in drawn] if images else []  # the report takes their titles away
-    write_atomically(done.report, report_page(recipe, quick, done.outcome, done.contradictions))
-    write_atomically(folder / RESULTS, json.dumps(_results(done), indent=2, ensure_ascii=False) + "\n")
+    figures = [figure for section in result.outcome.figures.values() for figure, _ in section]
+    stills = [Figure(figure) for figure in figures] if images else []  # copies: the report removes the titles
+    write_atomically(result.report, html_report(recipe, quick, result.outcome, result.contradictions))
+    write_atomically(folder / RESULTS, json.dumps(_results(result), indent=2, ensure_ascii=False) + "\n")
     for stale in folder.glob("figure-*.png"):
         stale.unlink()
     write_images({folder / f"figure-{i}.png": figure for i, figure in enumerate(stills, start=1)})
-    return done
+    return result
 
 
-def _results(done: Reproduction) -> dict[str, Any]:
-    outcome = done.outcome
+def _results(result: Reproduction) -> dict[str, Any]:
+    outcome = result.outcome
     return {
-        "recipe": done.recipe.name,
-        "title": done.recipe.title,
-        "source": done.recipe.source,
+        "recipe": result.recipe.name,
+        "title": result.recipe.title,
+        "source": result.recipe.source,
         "format_version": RESULTS_VERSION,
         "version": grokinterp.__version__,
-        "quick": done.quick,
+        "quick": result.quick,
         "machine": machine(),
         "seconds": outcome.seconds,
         "settings": dict(outcome.settings),
         "claims": [asdict(claim) for claim in outcome.claims],
         "comparisons": [asdict(comparison) for comparison in outcome.comparisons],
-        "contradictions": [asdict(contradiction) for contradiction in done.contradictions],
+        "contradictions": [contradiction.to_dict() for contradiction in result.contradictions],
         "warnings": list(outcome.warnings),
         "lost": outcome.lost,
         "tables": [f"{name}.parquet" for name in outcome.tables],
@@ -158,7 +158,7 @@ def _results(done: Reproduction) -> dict[str, Any]:
 
 
 def machine() -> Mapping[str, Any]:
-    """What the numbers were made on: processor, cores that may be used, GPU, and versions."""
+    """Describes this machine: processor, usable cores, GPU, and versions."""
     return {
         "processor": processor(),
         "cores": cores(),
@@ -168,35 +168,35 @@ def machine() -> Mapping[str, Any]:
     }
 
 
-def conduct(recipe: Recipe, quick: bool, folder: Path, progress: Progress | None, *, anyway: bool = False) -> Outcome:
-    """Runs a recipe, or goes on with it: finished runs are left alone, stopped ones resumed.
+def run_recipe(
+    recipe: Recipe, quick: bool, folder: Path, progress: Progress | None, *, anyway: bool = False
+) -> Outcome:
+    """Runs a recipe or continues it: skips finished runs and resumes interrupted ones.
 
     Args:
-        recipe: what to run.
-        quick: its quick form.
-        folder: the runs go below `runs` in it.
-        progress: called with the parts done and to do.
-        anyway: run a form that wants a GPU where there is none.
+        recipe: the recipe.
+        quick: run its quick form.
+        folder: the runs go into its subfolder `runs`.
+        progress: called with the completed and the total number of parts.
+        anyway: run a form that needs a GPU without one.
 
     Raises:
-        ConfigError: the form wants a GPU and there is none.
-        KeyboardInterrupt: somebody wants it to stop; the runs are kept.
+        ConfigError: the form needs a GPU and there is none.
+        KeyboardInterrupt: the user interrupted the run. Finished and interrupted runs stay in the folder.
     """
     form = recipe.form(quick)
     if form.gpu and not anyway and not choose_device("auto").startswith("cuda"):
         raise ConfigError(
-            f"{recipe.name} wants a GPU ({form.cost}), and there is none: give --quick for the smaller form, or "
-            "--anyway to run it all the same"
+            f"{recipe.name} needs a GPU ({form.cost}), and this machine has none: use --quick for the smaller form, or "
+            "--anyway to run it on the CPU"
         )
     if recipe.run is not None:
         return recipe.run(quick, progress)
-    assert recipe.decide is not None
     evidence = Evidence(_train(form, folder / "runs", progress), quick)
-    figures = recipe.figures(evidence) if recipe.figures is not None else curves_of_arms(evidence)
     return Outcome(
-        claims=recipe.decide(evidence),
+        claims=recipe.decide(evidence) if recipe.decide else (),
         tables=evidence.tables,
-        figures=figures,
+        figures=recipe.figures(evidence) if recipe.figures else curves_of_arms(evidence),
         settings=_settings(form),
         comparisons=tuple(compare(evidence, recipe.published)),
         warnings=(*evidence.lost, *evidence.diverged),
@@ -207,17 +207,16 @@ def conduct(recipe: Recipe, quick: bool, folder: Path, progress: Progress | None
 
 def _train(form: Form, folder: Path, progress: Progress | None) -> dict[str, Sweep]:
     sizes = {arm.name: len(arm.expanded()) for arm in form.arms}
-    total, before, sweeps = _PARTS * sum(sizes.values()), 0, {}
+    total, before, interrupted, sweeps = _PARTS * sum(sizes.values()), 0, False, {}
+
+    def watch(state: SweepProgress) -> None:
+        nonlocal interrupted
+        interrupted = state.interrupted
+        if progress is not None:
+            partial = sum(step / steps for step, steps in state.running.values())
+            progress(before + int(_PARTS * (state.done + len(state.failed) + partial)), total)
+
     for arm in form.arms:
-        interrupted = False
-
-        def watch(now: SweepProgress, before: int = before) -> None:
-            nonlocal interrupted
-            interrupted = now.interrupted
-            if progress is not None:
-                under_way = sum(step / steps for step, steps in now.running.values())
-                progress(before + int(_PARTS * (now.done + len(now.failed) + under_way)), total)
-
         sweeps[arm.name] = train_sweep(
             folder / arm.name, arm.base, grid=arm.grid or None, points=arm.points or None, watch=watch
         )
@@ -230,62 +229,54 @@ def _train(form: Form, folder: Path, progress: Progress | None) -> dict[str, Swe
 
 
 def compare(evidence: Evidence, published: tuple[Published, ...]) -> Iterator[Comparison]:
-    """Published numbers beside the median and range of what was measured.
+    """Compares published numbers with the median and range of the measured ones.
 
-    A number whose runs are not among those of this form (the quick one, mostly) is left out.
+    Skips numbers whose runs are not part of this form, which happens mostly in the quick form.
     """
-    for one in published:
-        if one.arm not in evidence.sweeps:
+    for number in published:
+        if number.arm not in evidence.sweeps:
             continue
-        table = evidence.table(one.arm, one.where)
+        table = evidence.table(number.arm, number.where)
         if len(table):
-            measured = _counts(table) if one.column == "outcome" else _median_and_range(table[one.column])
-            yield Comparison(one.quantity, one.printed, measured, len(table), comparable=not evidence.quick)
+            measured = _counts(table) if number.column == "outcome" else _median_and_range(table[number.column])
+            yield Comparison(number.quantity, number.printed, measured, len(table), comparable=not evidence.quick)
 
 
 def _counts(table: pd.DataFrame) -> str:
-    counts = Counter(str(outcome) for outcome in table["outcome"])
-    order = [fate for fate in FATES if fate in counts]
-    return ", ".join(f"{counts[fate]} {fate}" for fate in order)
+    counts = Counter(table["outcome"])
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in RunOutcome if outcome in counts)
 
 
-def _median_and_range(column: Any) -> str:
-    """Of a column of numbers, of which some may be unknown."""
-    known = np.asarray(column.dropna(), dtype=float)
-    if not len(known):
+def _median_and_range(column: pd.Series) -> str:
+    """Formats the median and range of the values in a column; missing values are counted."""
+    values = np.asarray(column.dropna(), dtype=float)
+    if not len(values):
         return f"none of {len(column)}"
-    middle = _said(float(np.median(known)))
-    spread = f" ({_said(known.min())} to {_said(known.max())})" if len(known) > 1 else ""
-    return f"{middle}{spread}" + (f", {len(known)} of {len(column)}" if len(known) < len(column) else "")
-
-
-def _said(x: float) -> str:
-    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
+    text = step_or_ratio(float(np.median(values)))
+    if len(values) > 1:
+        text += f" ({step_or_ratio(values.min())} to {step_or_ratio(values.max())})"
+    return text if len(values) == len(column) else f"{text}, {len(values)} of {len(column)}"
 
 
 def _settings(form: Form) -> dict[str, Any]:
-    return (
-        {"cost": form.cost}
-        | ({"note": form.note} if form.note else {})
-        | {arm.name: _said_of(arm) for arm in form.arms}
-    )
+    note = {"note": form.note} if form.note else {}
+    return {"cost": form.cost} | note | {arm.name: _describe_arm(arm) for arm in form.arms}
 
 
-def _said_of(arm: Arm) -> str:
-    points = arm.expanded()
-    varied: Mapping[str, Any] = dict(arm.grid)
-    listed = "; ".join(f"{name} = {', '.join(map(str, values))}" for name, values in varied.items())
-    return f"{len(points)} runs of {arm.base.task.title}" + (f": {listed}" if listed else "")
+def _describe_arm(arm: Arm) -> str:
+    text = f"{len(arm.expanded())} runs of {arm.base.task.title}"
+    axes = "; ".join(f"{name} = {', '.join(map(str, values))}" for name, values in arm.grid.items())
+    return f"{text}: {axes}" if axes else text
 
 
 def curves_of_arms(evidence: Evidence) -> Figures:
-    """Accuracies and weight norm of every run, an arm a figure; runs that differ in seeds alone share a colour."""
+    """Draws the accuracies and weight norm of every run: one figure per arm, one color per setting."""
     return {
         "Learning curves": tuple(
             (
                 learning_curves(evidence.table(arm), evidence.metrics(arm), title=arm),
                 "Accuracy on the test set (solid) and the training set (dotted), and L2 norm of all trained weights. "
-                "Runs of one colour differ in their seeds.",
+                "Runs that differ only in their seeds share a color.",
             )
             for arm in evidence.sweeps
             if len(evidence.table(arm))

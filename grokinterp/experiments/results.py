@@ -1,104 +1,99 @@
-"""results.json: what a reproduction found, as it is read again."""
+"""Reading results.json, the file in which a reproduction stores its results."""
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from grokinterp.errors import RunError
-from grokinterp.experiments.outcome import Verdict
+from grokinterp.experiments.outcome import Claim, Comparison
 from grokinterp.runs.files import exists, parse_json, read_text
 
 RESULTS = "results.json"
 RESULTS_VERSION = 1
 
-
-class _Claim(TypedDict):
-    name: str
-    statement: str
-    published: str
-    measured: str
-    n: int
-    threshold: str
-    verdict: Verdict
-    should_hold: bool
-    number: int | None
+# Fields that results without a format version may lack.
+_DEFAULTS = {"title": "", "seconds": None, "machine": None, "comparisons": [], "warnings": [], "lost": 0}
 
 
-class _Comparison(TypedDict):
-    quantity: str
-    printed: str
-    measured: str
-    n: int
+def _require_every_field(claim: Any) -> Any:
+    """Refuses a claim without one of its fields, even one that has a default in `Claim`."""
+    for field in fields(Claim):
+        if isinstance(claim, dict) and field.name not in claim:
+            raise PydanticCustomError("missing", "Field required: {name}", {"name": field.name})
+    return claim
 
 
-class _Machine(TypedDict):
+@dataclass(frozen=True)
+class Machine:
+    """The machine that produced the results."""
+
     processor: str
     cores: int
     gpu: str | None
     torch: str
 
 
-class Results(TypedDict):
+@dataclass(frozen=True)
+class Results:
     """The fields of results.json that are read again; see `Reproduction`."""
-
-    __pydantic_config__ = ConfigDict(strict=True)  # pyright: ignore[reportGeneralTypeIssues]
 
     recipe: str
     title: str
     source: str
     quick: bool
     seconds: float | None
-    machine: _Machine | None
-    settings: dict[str, Any]
-    claims: list[_Claim]
-    comparisons: list[_Comparison]
-    warnings: list[str]
+    machine: Machine | None
+    settings: Mapping[str, Any]
+    claims: tuple[Annotated[Claim, BeforeValidator(_require_every_field)], ...]
+    comparisons: tuple[Comparison, ...]
+    warnings: tuple[str, ...]
     lost: int
 
 
-# What results that were written before there was a version do not say.
-_LATER = {"title": "", "seconds": None, "machine": None, "comparisons": [], "warnings": [], "lost": 0}
-
-
 def results_in(folder: Path) -> Results | None:
-    """What results.json in a folder says; None where there is none.
+    """Reads results.json in a folder; None if there is no such file.
 
     Raises:
-        RunError: it is damaged, or of another format version.
+        RunError: the file is damaged, or has another format version.
     """
     file = folder / RESULTS
     if not exists(file):
         return None
     text = read_text(file)
     try:
-        found = parse_json(text)
+        content = parse_json(text)
     except ValueError as error:
         raise _damaged(file, str(error)) from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise _damaged(file, "it holds no JSON object")
-    version = found.get("format_version")
+    version = content.get("format_version")
     if version is not None and version != RESULTS_VERSION:
         raise RunError(
             f"{file} has format version {version!r}, and this grokinterp reads version {RESULTS_VERSION}: install the "
             "release that wrote it"
         )
-    if version is None and isinstance(found.get("claims"), list):
-        claims = [{"number": None, **claim} if isinstance(claim, dict) else claim for claim in found["claims"]]
-        found = {**_LATER, **found, "claims": claims}
+    if version is None and isinstance(content.get("claims"), list):
+        claims = [{"number": None, **claim} if isinstance(claim, dict) else claim for claim in content["claims"]]
+        content = {**_DEFAULTS, **content, "claims": claims}
     try:
-        return _adapter().validate_python(found)
+        return _adapter().validate_json(json.dumps(content), strict=True)
+    except RecursionError:
+        raise _damaged(file, "it is nested too deeply") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise _damaged(file, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 @cache
-def _adapter() -> Any:
+def _adapter() -> TypeAdapter[Results]:
     return TypeAdapter(Results)
 
 
-def _damaged(file: Path, why: str) -> RunError:
-    return RunError(f"{file} is damaged ({why}): remove it, and reproduce again")
+def _damaged(file: Path, reason: str) -> RunError:
+    return RunError(f"{file} is damaged ({reason}): remove it and run the reproduction again")
