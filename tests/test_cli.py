@@ -164,7 +164,7 @@ class TestFromTheShell:
         assert [row["run"] for row in json.loads(listed.out)] == ["first"]
 
     def test_a_mistake_is_one_line(self, tmp_path):
-        line = "grokinterp: nothing does not exist: `grokinterp list` shows the runs there are\n"
+        line = "grokinterp: nothing does not exist: `grokinterp list` shows the existing runs\n"
         assert command("analyze", "nothing", cwd=tmp_path) == Outcome(2, "", line)
         assert contents(tmp_path) == {}
 
@@ -354,7 +354,7 @@ class TestList:
 
     def test_no_runs(self, here, shell):
         (here / "empty").mkdir()
-        assert shell("list", "empty") == Outcome(0, "no runs in empty: `grokinterp demo` makes one\n", "")
+        assert shell("list", "empty") == Outcome(0, "no runs in empty: `grokinterp demo` creates one\n", "")
 
 
 MISTAKES = {
@@ -365,7 +365,7 @@ MISTAKES = {
     "no folder": (["train"], "train: "),
     "two folders": (["train", "new", "newer"], "newer"),
     "no value": (["train", "new", "--config"], "--config"),
-    "preset": (["train", "new", "--preset", "demoo"], "preset 'demoo' is not known: did you mean 'demo'?"),
+    "preset": (["train", "new", "--preset", "demoo"], "unknown preset 'demoo': did you mean 'demo'?"),
     "preset and configuration": (
         ["train", "new", "--preset", "demo", "--config", "run/config.json"],
         "--preset and --config exclude each other: give one",
@@ -386,15 +386,15 @@ MISTAKES = {
     "no split": (["train", "new", "--task.split", "unknown", "--task.train-fraction", "None"], "split"),
     "heads": (["train", "new", "--model.d-model", "10", "--model.n-heads", "4"], "not a multiple of n_heads"),
     "schedule": (["train", "new", "--schedule.checkpoints", "often"], "cannot read"),
-    "device": (["train", "new", *TINY, "--device", "tpu"], "device 'tpu' is not known: auto, cpu, cuda or mps"),
-    "tracker": (["train", "new", *TINY, "--track", "mlflow"], "tracker 'mlflow' is not known"),
+    "device": (["train", "new", *TINY, "--device", "tpu"], "unknown device 'tpu': use auto, cpu, cuda or mps"),
+    "tracker": (["train", "new", *TINY, "--track", "mlflow"], "unknown tracker 'mlflow'"),
     "occupied folder": (["train", "run", *TINY], "run already holds a run: resume it (--resume), or choose another"),
     "folder with other things": (["train", "notes", *TINY], "notes exists and is not an empty folder: choose another"),
     "folder below a file": (["train", "file/new", *TINY], "cannot create the folder"),
-    "start from nothing": (["train", "new", *TINY, "--from", "run"], "is not of the form RUN@STEP"),
-    "start from a step not kept": (["train", "new", *TINY, "--from", "run@7"], "kept no weights at step 7"),
+    "start from nothing": (["train", "new", *TINY, "--from", "run"], "does not have the form RUN@STEP"),
+    "start from a step not kept": (["train", "new", *TINY, "--from", "run@7"], "has no weights of step 7"),
     "start from another shape": (["train", "new", *TINY, "--from", "run@5"], "do not fit this model"),
-    "resuming nothing": (["train", "new", "--resume"], "nothing to resume in new: it holds no run"),
+    "resuming nothing": (["train", "new", "--resume"], "nothing to resume in new: it contains no run"),
     "resuming no folder": (["train", "--resume"], "nothing to resume in no folder"),
     "resuming with fewer steps": (["train", "run", "--resume", "--schedule.steps", "10"], "may only grow"),
     "resuming with another option": (
@@ -402,24 +402,24 @@ MISTAKES = {
         "only schedule.steps may change when resuming",
     ),
     "no run": (["analyze", "nothing", "--no-report"], "nothing does not exist"),
-    "not a run": (["analyze", "notes", "--no-report"], "notes is not a run: it holds no config.json"),
+    "not a run": (["analyze", "notes", "--no-report"], "notes is not a run: it has no config.json"),
     "run of another version": (["analyze", "future", "--no-report"], "this grokinterp reads version 1"),
     "measure": (["analyze", "run", "--measures", "los"], "measure 'los' is not known: did you mean 'loss'?"),
     "measure of no module": (["analyze", "run", "--measures", "nowhere.at:all"], "cannot be imported"),
     "rule": (["analyze", "run", "--rule", "cube_cosin"], "rule 'cube_cosin' is not known: did you mean 'cube_cosine'?"),
     "steps": (["analyze", "run", "--steps", "a:b"], "steps 'a:b': give A:B:C"),
-    "steps not kept": (["analyze", "run", "--steps", "6:9"], "no checkpoint was kept at steps '6:9'"),
-    "frequencies": (["analyze", "run", "--frequencies", "one"], "give whole numbers separated by commas"),
+    "steps not kept": (["analyze", "run", "--steps", "6:9"], "no checkpoint at steps '6:9'"),
+    "frequencies": (["analyze", "run", "--frequencies", "one"], "give integers separated by commas"),
     "frequencies out of range": (["analyze", "run", "--frequencies", "9"], "frequencies of Z_7 lie in 1 .. 3"),
     "frequencies and rule": (
         ["analyze", "run", "--rule", "embedding_norm", "--frequencies", "1"],
         "--rule and --frequencies exclude each other: give one",
     ),
-    "reference step": (["analyze", "run", "--reference-step", "7"], "no checkpoint was kept at the reference step 7"),
+    "reference step": (["analyze", "run", "--reference-step", "7"], "no checkpoint at the reference step 7"),
     "report of nothing": (["report"], "report: "),
     "report of no run": (["report", "nothing"], "nothing does not exist"),
-    "list of no folder": (["list", "nothing"], "nothing is not a folder: give the one that holds the runs"),
-    "demo in another run": (["demo", "--run", "run"], "run holds another run than the demo"),
+    "list of no folder": (["list", "nothing"], "nothing is not a folder: give the folder that contains the runs"),
+    "demo in another run": (["demo", "--run", "run"], "run contains a run other than the demo"),
 }
 
 

@@ -62,7 +62,7 @@ def test_published_stands_beside_measured(capsys, tmp_path):
 def test_a_claim_that_should_hold_and_does_not_exits_with_1(capsys):
     code, out, _ = run(capsys, "toy-bad", "--quick")
     assert code == 1
-    assert "does not hold: B. (asked for: one)" in out
+    assert "does not hold: B. (criterion: one)" in out
 
 
 def test_all_goes_on_where_it_stopped(capsys, tmp_path):
@@ -102,7 +102,7 @@ def test_an_interruption_says_how_to_go_on(capsys, three_recipes):
     three_recipes["toy-good"] = replace(three_recipes["toy-good"], run=interrupted)
     code, out, _ = run(capsys, "toy-good")
     assert code == 130
-    assert "the same command goes on, with what runs there are in reproductions/toy-good" in out
+    assert "Run the same command again to continue from reproductions/toy-good." in out
 
 
 def test_an_interruption_ends_all_of_them(capsys, three_recipes):

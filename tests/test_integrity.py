@@ -160,7 +160,7 @@ class TestKilled:
 
     def test_what_it_kept_of_other_weights_does_not_count(self, run, monkeypatch, evaluated):
         killed_before_saving(run, monkeypatch)
-        RunWriter(run.path, run.config).keep(20, run.weights(10))
+        RunWriter(run.path, run.config).save_checkpoint(20, run.weights(10))
         evaluated.clear()
         found = analyze(run, frequencies=KEYS, workers=0)
         assert steps_of(evaluated) == {20}
@@ -239,7 +239,7 @@ def sha256(run: Run, step: int) -> str:
 
 
 def overwrite(run: Run, step: int, weights: dict[str, Any]) -> None:
-    RunWriter(run.path, run.config).keep(step, weights)
+    RunWriter(run.path, run.config).save_checkpoint(step, weights)
 
 
 class TestChecksums:
@@ -261,11 +261,11 @@ class TestChecksums:
         before = run.checksum(0)
         assert run.snapshot(0).checksum == before
         assert run.recorded_checksums() == {0: before}
-        RunWriter(run.path, run.config).keep(0, {"embed.W_E": torch.randn(5, 4)})
+        RunWriter(run.path, run.config).save_checkpoint(0, {"embed.W_E": torch.randn(5, 4)})
         assert run.checksum(0) != before == run.recorded_checksums()[0]
 
     def test_where_nothing_is_kept_there_is_none(self, run):
-        with pytest.raises(RunError, match="kept no weights at step 15"):
+        with pytest.raises(RunError, match="has no weights of step 15"):
             run.checksum(15)
 
 
@@ -275,10 +275,10 @@ class TestChangedWeights:
         for step in (10, 20):
             overwrite(run, step, run.weights(0))
         (said, recorded), rest = (found := analyze(run, frequencies=KEYS)).warnings[:2], found.warnings[2:]
-        assert said == "the weights at steps 10, 20 are not those of the last analysis: computed anew"
+        assert said == "the weights at steps 10, 20 changed since the last analysis: recomputed"
         assert recorded == (
-            "the weights at steps 10, 20 are not those whose checksums status.json records: "
-            f"`grokinterp verify {run.path}` looks into it"
+            "the weights at steps 10, 20 do not match the checksums in status.json: check them with "
+            f"`grokinterp verify {run.path}`"
         )
         assert not any("the weights at" in warning for warning in rest)
         again = analyze(run, frequencies=KEYS).warnings
@@ -291,7 +291,7 @@ class TestChangedWeights:
         overwrite(run, 20, run.weights(0))
         monkeypatch.setattr(evaluator_module, "measure_key", lambda measure, frequencies: f"new {measure.name}")
         said = analyze(run, frequencies=KEYS).warnings[0]
-        assert said == "the weights at step 20 are not those of the last analysis: computed anew"
+        assert said == "the weights at step 20 changed since the last analysis: recomputed"
 
     def test_of_many_the_first_are_named(self, tmp_path):
         schedule = ScheduleConfig(steps=15, evaluate_every=15, checkpoints=1, resume_every=15)
@@ -299,7 +299,7 @@ class TestChangedWeights:
         for step in range(1, 15):
             overwrite(run, step, run.weights(0))
         said = analyze(run, frequencies=KEYS, measures=[]).warnings[0]
-        assert "at steps 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 4 more up to 14 are not those whose" in said
+        assert "at steps 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 4 more up to 14 do not match the checksums" in said
 
     def test_an_untouched_run_has_no_such_warning(self, expected):
         assert not any("the weights at" in warning for warning in expected.warnings)
@@ -317,7 +317,7 @@ class TestChangedWeights:
         found = analyze(
             run, frequencies=KEYS, measures=["loss", "weight_norm", meddling], steps="0:40", workers=workers
         )
-        assert "the weights at step 20 changed while they were analyzed: computed anew" in found.warnings
+        assert "the weights at step 20 changed during the analysis: recomputed" in found.warnings
         assert found.checksums[20] == sha256(run, 20)
         pd.testing.assert_series_equal(found.timeline.loc[20], found.timeline.loc[40], check_names=False, rtol=1e-6)
 
@@ -344,7 +344,7 @@ class TestChangedWeights:
         again = analyze(run, frequencies=KEYS, measures=["loss"], workers=0)
         assert steps_of(evaluated) == {20}
         assert again.timeline["loss"][20] == again.timeline["loss"][40] != found.timeline["loss"][20]
-        assert "the weights at step 20 are not those of the last analysis: computed anew" in again.warnings
+        assert "the weights at step 20 changed since the last analysis: recomputed" in again.warnings
 
     def test_those_that_the_key_frequencies_are_from(self, run):
         def meddling(snapshot):
@@ -352,7 +352,9 @@ class TestChangedWeights:
                 overwrite(run, 50, run.weights(10))
             return 0.0
 
-        with pytest.raises(RunError, match="the weights at step 50, whose key frequencies all measures use, changed"):
+        with pytest.raises(
+            RunError, match="the weights at step 50, whose key frequencies all measures use, changed during"
+        ):
             analyze(run, measures=[meddling], workers=1)
 
 
@@ -372,7 +374,7 @@ class TestVanishing:
         monkeypatch.setattr(Run, "snapshot", removing)
         found = analyze(run, frequencies=KEYS, workers=workers)
         assert found.timeline.index.tolist() == [0, 10, 20, 50]
-        assert "the weights at steps 30, 40 were removed while the run was analyzed: left out" in found.warnings
+        assert "the weights at steps 30, 40 were removed during the analysis: skipped" in found.warnings
         pd.testing.assert_frame_equal(
             found.timeline, expected.timeline.drop([30, 40]), check_like=True, rtol=1e-5, atol=1e-9
         )
@@ -405,5 +407,5 @@ class TestVanishing:
             return found
 
         monkeypatch.setattr(Run, "snapshot", removing)
-        with pytest.raises(RunError, match="every checkpoint was removed while it was analyzed"):
+        with pytest.raises(RunError, match="every checkpoint was removed during the analysis"):
             analyze(run, frequencies=KEYS, steps="0:40", workers=0)

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grokinterp.analysis.measure_calls import evaluate as evaluate_job
-from grokinterp.analysis.measure_calls import measure_job
+from grokinterp.analysis.measure_calls import evaluate as evaluate_call
+from grokinterp.analysis.measure_calls import measure_call
 from grokinterp.config import (
     MLPConfig,
     OptimizerConfig,
@@ -334,8 +334,8 @@ def test_measures_of_a_run(step):
     )
     bound, compared = BOUNDS["test_measures_of_a_run"], 0
     for name in registered():
-        job = replace(measure_job(name, ()), frequencies=(8, 14, 21))
-        found, true = evaluate_job(job, ours), evaluate_job(job, exact)
+        call = replace(measure_call(name, ()), frequencies=(8, 14, 21))
+        found, true = evaluate_call(call, ours), evaluate_call(call, exact)
         for column, value in true.scalars.items():
             assert found.scalars[column] == pytest.approx(value, rel=bound, abs=0, nan_ok=True), column
             compared += 1

@@ -244,7 +244,7 @@ class TestCache:
     def test_only_new_checkpoints_are_computed(self, run, count):
         analyze(run, frequencies=[1])
         count.clear()
-        RunWriter(run.path, run.config).keep(50, run.weights(40))
+        RunWriter(run.path, run.config).save_checkpoint(50, run.weights(40))
         found = analyze(Run.open(run.path), frequencies=[1])
         assert count.steps == {50}
         assert found.timeline.index.tolist() == [*STEPS, 50]
@@ -283,7 +283,7 @@ class TestCache:
     def test_a_changed_weights_file_is_noticed(self, run, count):
         before = analyze(run, frequencies=[1])
         count.clear()
-        RunWriter(run.path, run.config).keep(20, run.weights(0))
+        RunWriter(run.path, run.config).save_checkpoint(20, run.weights(0))
         after = analyze(run, frequencies=[1])
         assert count.steps == {20}
         assert after.timeline["loss"][20] == before.timeline["loss"][0] != before.timeline["loss"][20]
@@ -408,11 +408,11 @@ class TestSteps:
 
     @pytest.mark.parametrize("steps", ["1:9", "50:", "30:20", "15", []])
     def test_a_selection_of_nothing(self, steps):
-        with pytest.raises(RunError, match=r"no checkpoint was kept at steps .*kept: 0 to 40, 5 in all"):
+        with pytest.raises(RunError, match=r"no checkpoint at steps .*available: 0 to 40, 5 in all"):
             select_steps(STEPS, steps)
 
     def test_a_list_with_a_step_that_was_not_kept(self):
-        with pytest.raises(RunError, match=r"no checkpoint was kept at \[15\]; kept: 0 to 40"):
+        with pytest.raises(RunError, match=r"no checkpoint at \[15\]; available: 0 to 40"):
             select_steps(STEPS, [10, 15])
 
     def test_the_table_has_the_rows_asked_for(self, run):
@@ -424,7 +424,7 @@ class TestSteps:
 
     def test_a_run_that_kept_nothing(self, run):
         shutil.rmtree(run.path / "weights")
-        with pytest.raises(RunError, match="kept no checkpoint yet: there is nothing to analyze"):
+        with pytest.raises(RunError, match="has no checkpoint yet: there is nothing to analyze"):
             analyze(run)
 
 
@@ -451,7 +451,7 @@ class TestReference:
         [
             ({"frequencies": [4]}, ConfigError, r"frequencies of Z_7 lie in 1 .. 3; given: \[4\]"),
             ({"frequencies": [0]}, ConfigError, r"given: \[0\]"),
-            ({"reference_step": 15}, RunError, "no checkpoint was kept at the reference step 15; kept: 0 to 40"),
+            ({"reference_step": 15}, RunError, "no checkpoint at the reference step 15; available: 0 to 40"),
             ({"measures": ["restricted_los"]}, ConfigError, "did you mean 'restricted_loss'"),
             ({"measures": ["grokinterp.nothing:x"]}, ConfigError, "cannot be imported"),
             ({"measures": ["json:nothing"]}, ConfigError, "give package.module:function"),
@@ -551,14 +551,14 @@ class TestUserMeasures:
         assert found.why_missing("infinite") == "the value is not finite"
 
     def test_what_is_no_number_is_refused(self, run):
-        with pytest.raises(ConfigError, match="measure 'text' gave str: a measure gives a number"):
+        with pytest.raises(ConfigError, match="measure 'text' returned str: a measure returns a number"):
             analyze(run, measures=[text])
 
     def test_grokinterps_own_names_are_taken(self, run):
         def loss(snapshot: Snapshot) -> float:
             return -1.0
 
-        with pytest.raises(ConfigError, match=r"'loss' is a measure of grokinterp's own"):
+        with pytest.raises(ConfigError, match=r"'loss' is reserved for a built-in measure"):
             analyze(run, measures=[loss])
         assert analyze(run).timeline["loss"][0] == gm.loss(run.snapshot(0))
 
@@ -765,7 +765,7 @@ class TestWhatIsMissing:
         found = analyze(recorder.run)
         assert found.reference.frequencies.values == (3,)
         assert found.reference.generalizes is False
-        assert any("keys of a model that does not generalize" in warning for warning in found.warnings)
+        assert any("the model does not generalize at" in warning for warning in found.warnings)
         assert found.timeline["restricted_loss"].notna().all()
 
     def test_no_weights(self, dying_key):
@@ -786,7 +786,7 @@ class TestWhatIsMissing:
         assert found.timeline["accuracy"].tolist() == [1.0, 1.0]
         for column in ("train_loss", "test_accuracy", "excluded_loss", "circuit_efficiency_ratio"):
             assert found.timeline[column].isna().all()
-            assert found.why_missing(column) == "which inputs were trained on is not known"
+            assert found.why_missing(column) == "the train/test split is unknown"
         assert found.reference.frequencies.values == (4,)
         assert found.reference.generalizes is True
         json.dumps(found.summary(), allow_nan=False)

@@ -338,7 +338,7 @@ class TestMemorizationEnd:
     def test_no_checkpoint_before_the_circuit_formed(self):
         coarse = grokking().loc[[7000, 8000, 9000, 10_000]]
         found = find_transition(coarse, n_classes=P, metrics=grokking(excluded_loss_novel=None))
-        assert found.memorization_end == Boundary(None, reason="no checkpoint was kept before the circuit had formed")
+        assert found.memorization_end == Boundary(None, reason="no checkpoint was saved before the circuit had formed")
 
     def test_without_excluded_loss_it_is_the_peak_of_the_test_loss(self):
         found = find_transition(grokking(excluded_loss_novel=None), n_classes=P).memorization_end

@@ -146,24 +146,24 @@ class TestDamage:
         data = bytearray(file.read_bytes())
         data[-1] ^= 1
         file.write_bytes(data)
-        assert "step_000010.safetensors: it is not what was written" in verify(run).problems[0]
-        assert any("analysis.json: it is of other weights at step 10" in line for line in verify(run).problems)
+        assert "step_000010.safetensors: its checksum differs" in verify(run).problems[0]
+        assert any("analysis.json: it was computed from other weights at step 10" in line for line in verify(run).problems)
         assert len(verify(run).problems) == 2
 
     def test_weights_that_are_gone(self, run):
         (run / "weights" / "step_000010.safetensors").unlink()
-        assert "weights/step_000010.safetensors: it is missing, and was written" in problem(run)
+        assert "weights/step_000010.safetensors: the file is missing, although it was written" in problem(run)
 
     def test_weights_that_were_never_kept(self, run):
         (run / "weights" / "step_000010.safetensors").unlink()
         unrecorded(run, "weights/step_000010.safetensors")
-        assert "weights: nothing was kept at step 10, where the schedule says so" in problem(run)
+        assert "weights: there is no checkpoint at step 10, which is scheduled" in problem(run)
 
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            (lambda w: w | {"unembed.W_U": w["unembed.W_U"][:4].contiguous()}, "has shape [4, 7] and not [8, 7]"),
-            (lambda w: w | {"unembed.W_U": w["unembed.W_U"].double()}, "unembed.W_U is float64 and not float32"),
+            (lambda w: w | {"unembed.W_U": w["unembed.W_U"][:4].contiguous()}, "has shape [4, 7] instead of [8, 7]"),
+            (lambda w: w | {"unembed.W_U": w["unembed.W_U"].double()}, "unembed.W_U is float64 instead of float32"),
             (lambda w: {name: t for name, t in w.items() if name != "unembed.W_U"}, "missing unembed.W_U"),
             (lambda w: w | {"layers.9.W": torch.zeros(2)}, "unexpected layers.9.W"),
             (lambda w: w | {"unembed.b_U": torch.full((7,), torch.nan)}, "unembed.b_U: not finite"),
@@ -182,33 +182,33 @@ class TestDamage:
         shutil.rmtree(run / "analysis")
         shutil.copy(run / "weights" / "step_000020.safetensors", run / "weights" / "step_000010.safetensors")
         unrecorded(run, "weights/step_000010.safetensors")
-        assert any("they say that they are of step 20" in line for line in verify(run).problems)
+        assert any("the file is from step 20" in line for line in verify(run).problems)
 
     def test_a_checkpoint_later_than_the_run(self, run):
         weights = load_file(run / "weights" / "step_000030.safetensors")
         save_file(weights, run / "weights" / "step_000040.safetensors", metadata={"step": "40"})
-        assert any("weights: step 40: the run finished before, at step 30" in line for line in verify(run).problems)
+        assert any("weights: step 40: the run finished earlier, at step 30" in line for line in verify(run).problems)
 
     def test_a_digit_of_the_metrics(self, run):
         text = (run / "metrics.jsonl").read_text()
         (run / "metrics.jsonl").write_text(text.replace("1", "2", 1))
-        assert "metrics.jsonl: it is not what was written" in verify(run).problems[-1]
+        assert "metrics.jsonl: its checksum differs" in verify(run).problems[-1]
 
     def test_a_digit_of_the_configuration(self, run):
         config = json.loads((run / "config.json").read_text())
         config["optimizer"]["lr"] = 0.004
         (run / "config.json").write_text(json.dumps(config))
-        assert "config.json: it is not what was written" in problem(run)
+        assert "config.json: its checksum differs" in problem(run)
 
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            (lambda lines: lines[:3] + lines[4:], "no line for step 15, which were to be evaluated"),
-            (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], "its steps do not ascend: step 10"),
-            (lambda lines: [*lines[:3], lines[2], *lines[3:]], "its steps do not ascend: step 10"),
-            (lambda lines: [*lines[:6], '{"step": 30, "loss": 1.0}\n'], "other columns than in its first line at step"),
+            (lambda lines: lines[:3] + lines[4:], "there is no line for step 15, although the run evaluates there"),
+            (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], "its steps do not increase: step 10"),
+            (lambda lines: [*lines[:3], lines[2], *lines[3:]], "its steps do not increase: step 10"),
+            (lambda lines: [*lines[:6], '{"step": 30, "loss": 1.0}\n'], "the columns differ from those of the first line at step"),
             (lambda lines: [*lines[:3], "?\n", *lines[4:]], "line 4 is damaged"),
-            (lambda lines: [*lines, lines[-1].replace("30", "35", 1)], "it goes on to step 35"),
+            (lambda lines: [*lines, lines[-1].replace("30", "35", 1)], "it continues to step 35"),
         ],
         ids=["missing", "swapped", "twice", "columns", "damaged", "late"],
     )
@@ -223,24 +223,24 @@ class TestDamage:
         data = bytearray(file.read_bytes())
         data[-40] ^= 1
         file.write_bytes(data)
-        assert "resume.safetensors is damaged (its content is not what was written)" in problem(run)
+        assert "resume.safetensors is damaged (its checksum does not match its content)" in problem(run)
 
     def test_another_runs_resume_point(self, run, tmp_path):
         other = train(replace(CONFIG, model_seed=1), tmp_path / "other")
         shutil.copy(other.path / "resume.safetensors", run / "resume.safetensors")
-        assert "its weights are not those that were kept at step 30" in problem(run)
+        assert "its weights differ from those of the checkpoint at step 30" in problem(run)
 
     def test_the_resume_point_is_gone(self, run):
         (run / "resume.safetensors").unlink()
-        assert "resume.safetensors: it is missing" in problem(run)
+        assert "resume.safetensors: the file is missing" in problem(run)
 
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
-            ({"status": "tired"}, "the status 'tired' is none of running, finished, stopped, diverged"),
-            ({"step": 31}, "step 31 is beyond the 30 of config.json"),
+            ({"status": "tired"}, "the status 'tired' is not one of running, finished, stopped, diverged"),
+            ({"step": 31}, "step 31 is beyond the 30 steps of config.json"),
             ({"step": -1}, "is damaged"),
-            ({"step": 20}, "resume.safetensors: it is of step 30, and status.json of step 20"),
+            ({"step": 20}, "resume.safetensors: it is from step 30, but status.json from step 20"),
         ],
     )
     def test_a_status_that_makes_no_sense(self, changes, said, run):
@@ -251,7 +251,7 @@ class TestDamage:
     @pytest.mark.parametrize("name", ["status.json", "environment.json"])
     def test_a_file_that_is_gone(self, name, run):
         (run / name).unlink()
-        assert f"{name}: it is missing" in problem(run)
+        assert f"{name}: the file is missing" in problem(run)
 
     def test_a_damaged_configuration(self, run):
         (run / "config.json").write_text("{")
@@ -275,7 +275,7 @@ class TestDamage:
 class TestCommand:
     def test_a_whole_run(self, run, capsys):
         assert main(["verify", str(run)]) == 0
-        assert capsys.readouterr().out == f"{run}: whole, with 4 kept files and 7 evaluations\n"
+        assert capsys.readouterr().out == f"{run}: intact, with 4 checkpoint files and 7 evaluations\n"
 
     def test_one_line_a_problem(self, run, capsys):
         (run / "weights" / "step_000010.safetensors").unlink()
@@ -292,7 +292,7 @@ class TestCommand:
     def test_a_sweep(self, tmp_path, capsys):
         sweep = train_sweep(tmp_path / "sweep", CONFIG, grid={"model_seed": [0, 1]}, workers=1)
         assert main(["verify", str(sweep.path)]) == 0
-        assert capsys.readouterr().out.splitlines()[-1] == f"{sweep.path}: 2 of 2 runs are whole"
+        assert capsys.readouterr().out.splitlines()[-1] == f"{sweep.path}: 2 of 2 runs are intact"
         (sweep.path / sweep.points[1].name / "status.json").unlink()
         assert main(["verify", str(sweep.path)]) == 1
-        assert capsys.readouterr().out.splitlines()[-1] == f"{sweep.path}: 1 of 2 runs are whole"
+        assert capsys.readouterr().out.splitlines()[-1] == f"{sweep.path}: 1 of 2 runs are intact"

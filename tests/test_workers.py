@@ -13,7 +13,7 @@ import pytest
 
 import grokinterp.measures as gm
 from grokinterp.analysis import workers as workers_module
-from grokinterp.analysis.measure_calls import evaluate, job_from, keys_job, measure_job, union_job
+from grokinterp.analysis.measure_calls import call_from, evaluate, key_frequencies_call, measure_call, union_call
 from grokinterp.analysis.timeline import analyze
 from grokinterp.analysis.workers import evaluate_in_workers, worker_count
 from grokinterp.cli import main
@@ -73,12 +73,12 @@ def test_a_worker_that_dies_leaves_its_work_to_others(run, alone, monkeypatch, c
     asked: list[int] = []
     ask = workers_module._Worker.ask
 
-    def killed_at_the_second(worker, step, jobs):
+    def killed_at_the_second(worker, step, calls):
         asked.append(step)
         if len(asked) == 2:
             os.kill(worker.process.pid, signal.SIGKILL)
             worker.process.wait()
-        return ask(worker, step, jobs)
+        return ask(worker, step, calls)
 
     monkeypatch.setattr(workers_module._Worker, "ask", killed_at_the_second)
     assert_same(analyze(run, steps=SOME, workers=1), alone)
@@ -111,8 +111,8 @@ def test_a_measure_that_fails_says_so_here(run):
 
 
 def test_no_worker_outlives_an_analysis_that_is_given_up(run):
-    jobs = [measure_job("loss", ())]
-    answers = evaluate_in_workers(run, dict.fromkeys(run.steps, jobs), 1)
+    calls = [measure_call("loss", ())]
+    answers = evaluate_in_workers(run, dict.fromkeys(run.steps, calls), 1)
     next(answers)
     processes = subprocess.run(
         ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "args"], capture_output=True, text=True, check=True
@@ -128,16 +128,16 @@ def test_no_worker_outlives_an_analysis_that_is_given_up(run):
 def test_every_job_is_found_again_by_its_source(run):
     keys = (8, 14, 21)
     snapshot = run.snapshot(1000)
-    own = [measure_job(name, keys) for name in ("loss", "excluded_loss", "circuit_efficiency")]
-    for job in [*own, keys_job("cube_cosine"), union_job(own[1], keys)]:
-        assert job.source is not None
-        again = job_from(job.source, job.frequencies)
-        assert again.measure.name == job.measure.name
-        assert repr(evaluate(again, snapshot)) == repr(evaluate(job, snapshot))  # NaN equals NaN by its name
+    own = [measure_call(name, keys) for name in ("loss", "excluded_loss", "circuit_efficiency")]
+    for call in [*own, key_frequencies_call("cube_cosine"), union_call(own[1], keys)]:
+        assert call.source is not None
+        again = call_from(call.source, call.frequencies)
+        assert again.measure.name == call.measure.name
+        assert repr(evaluate(again, snapshot)) == repr(evaluate(call, snapshot))  # NaN equals NaN by its name
 
 
 def test_every_measure_of_the_package_can_go_to_a_worker():
-    assert all(measure_job(name, ()).source for name in registered())
+    assert all(measure_call(name, ()).source for name in registered())
 
 
 def test_a_script_without_a_main_guard_can_use_workers(run, tmp_path):

@@ -1,6 +1,7 @@
-"""What `analyze` has already computed for a run: tables that a changed rule or weight never serves stale, nor a kill.
+"""The cache of `analyze` in a run's `analysis/` folder, which never serves stale values and survives interruptions.
 
-Cells go to a journal as they come; at the end tables and their index replace the older ones, and the journal goes.
+Values are appended to a journal as they are computed. At the end, the tables and their index replace the older ones,
+and the journal is removed.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from typing import Any
 import pandas as pd
 
 import grokinterp
-from grokinterp.analysis.measure_calls import Cell
-from grokinterp.analysis.table import Cells
+from grokinterp.analysis.measure_calls import Value
+from grokinterp.analysis.table import ValueTable
 from grokinterp.errors import RunError
 from grokinterp.measures import Measure
 from grokinterp.runs.files import (
+    access_error,
     append,
-    cannot,
     exists,
     make_subfolder,
     parse_json,
@@ -41,12 +42,14 @@ log = logging.getLogger(__name__)
 _SOURCES = ("measures", "models", "tasks", "config", "runs/run.py", "analysis/measure_calls.py")
 _TABLES = ("timeline.parquet", "frequencies.parquet")
 _LARGEST = 1 << 31  # bytes of a table
-_ATTEMPTS = 5  # to read what another process is about to replace
+_ATTEMPTS = 5  # to read files that another process is replacing
+
+StepValues = list[tuple[str, str, Value]]  # measure, its key, its value
 
 
 @cache
 def _package_digest() -> str:
-    """Changes with any line that could change a number."""
+    """A digest that changes with any source line that could change a number."""
     root = Path(grokinterp.__file__).parent
     digest = hashlib.sha256()
     for source in _SOURCES:
@@ -56,18 +59,16 @@ def _package_digest() -> str:
 
 
 def measure_key(measure: Measure, frequencies: tuple[int, ...]) -> str:
-    """Identifies what a measure computes: its name, version, source, options, and the reference it is given."""
+    """Identifies what a measure computes: its name, version, source and options, and the key frequencies it uses."""
     function = inspect.unwrap(measure.function)
-    own = ""
-    if not function.__module__.startswith("grokinterp."):
-        own = _source(function)
+    source = "" if function.__module__.startswith("grokinterp.") else _source(function)
     options = [(column.name, sorted(column.options.items())) for column in measure.columns]
-    parts = (measure.name, measure.version, own, options, frequencies if measure.uses_reference else ())
+    parts = (measure.name, measure.version, source, options, frequencies if measure.uses_reference else ())
     return hashlib.sha256((repr(parts) + _package_digest()).encode()).hexdigest()
 
 
 def _source(function: Any) -> str:
-    """A user's function with what it may call or read: the rest of its module, defaults, what it closes over."""
+    """A user's function with whatever it may call or read: the rest of its module, its defaults and its closure."""
     try:
         text = inspect.getsource(inspect.getmodule(function) or function)
     except (OSError, TypeError):
@@ -75,48 +76,39 @@ def _source(function: Any) -> str:
             text = inspect.getsource(function)
         except (OSError, TypeError):
             text = repr(function.__code__.co_code) if hasattr(function, "__code__") else repr(function)
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    around = (getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None), cells)
-    return text + function.__qualname__ + repr(around)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What was computed of one checkpoint: cells by measure and key, of weights with that checksum."""
-
-    step: int
-    checksum: str
-    cells: list[tuple[str, str, Cell]]
+    closure = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    environment = (getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None), closure)
+    return text + function.__qualname__ + repr(environment)
 
 
 class Journal:
-    """A file that entries are added to. What a kill cuts short is a line that does not count."""
+    """A file of computed values, one line per checkpoint. A line cut short by an interruption is ignored."""
 
     def __init__(self, path: Path):
         self.path = path
         self._begun = False
 
-    def append(self, entry: Entry) -> None:
-        """Adds an entry; it is in the hands of the system when this returns, and outlives this process.
+    def append(self, step: int, checksum: str, values: StepValues) -> None:
+        """Appends the values of a checkpoint. They are passed to the operating system and outlive this process.
 
         Raises:
-            RunError: the disk is full, or cannot be written to.
+            RunError: the disk is full or not writable.
         """
-        cells = [[measure, key, asdict(cell)] for measure, key, cell in entry.cells]
-        line = json.dumps({"step": entry.step, "checksum": entry.checksum, "cells": cells}) + "\n"
-        # What a kill has cut short before is ended first.
+        cells = [[measure, key, asdict(value)] for measure, key, value in values]
+        line = json.dumps({"step": step, "checksum": checksum, "cells": cells}) + "\n"
+        # The first line starts with a newline: it ends a line that an earlier interruption cut short.
         append(self.path, line if self._begun else "\n" + line)
         self._begun = True
 
-    def entries(self) -> Iterator[Entry]:
-        """What was added, oldest first; damaged lines are left out."""
-        with contextlib.suppress(RunError):  # there is none
+    def entries(self) -> Iterator[tuple[int, str, StepValues]]:
+        """The step, the checksum of its weights and its values, oldest first; damaged lines are skipped."""
+        with contextlib.suppress(RunError):  # there is no journal
             for line in read_lines(self.path):
                 with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                     yield _parsed_entry(line)
 
     def remove(self) -> None:
-        """Removes the file: what it holds is kept elsewhere now.
+        """Removes the file once its values are in the tables.
 
         Raises:
             RunError: it cannot be removed.
@@ -125,102 +117,102 @@ class Journal:
         self._begun = False
 
 
-def _parsed_entry(line: bytes) -> Entry:
+def _parsed_entry(line: bytes) -> tuple[int, str, StepValues]:
     content = parse_json(line)
-    cells = [(str(measure), str(key), _restored_cell(**parts)) for measure, key, parts in content["cells"]]
-    return Entry(int(content["step"]), str(content["checksum"]), cells)
+    values = [(str(measure), str(key), _parsed_value(**parts)) for measure, key, parts in content["cells"]]
+    return int(content["step"]), str(content["checksum"]), values
 
 
-def _restored_cell(scalars: dict[str, float], arrays: dict[str, Iterable[float]], reasons: dict[str, str]) -> Cell:
-    return Cell(
-        {str(name): float(value) for name, value in scalars.items()},
-        {str(name): [float(value) for value in values] for name, values in arrays.items()},
+def _parsed_value(scalars: dict[str, float], arrays: dict[str, Iterable[float]], reasons: dict[str, str]) -> Value:
+    return Value(
+        {str(name): float(scalar) for name, scalar in scalars.items()},
+        {str(name): [float(x) for x in array] for name, array in arrays.items()},
         {str(name): str(reason) for name, reason in reasons.items()},
     )
 
 
 class AnalysisCache:
-    """What a run's `analysis/` keeps, read when it is entered; and, of what is put there meanwhile, kept at once.
+    """Context manager for a run's `analysis/` folder: loads cached values on entry and saves new ones as they arrive.
 
-    One analysis at a time keeps what it computes: it holds the folder until it is left. Another one computes for
-    itself, since to wait for hours for the end of other measures would be worse; it reads what is kept as it begins.
+    The first analysis locks the folder and writes to it until it exits. A second one does not wait, since the first
+    may take hours: it reads what the folder holds when it starts, and caches nothing.
 
     Attributes:
-        cells: what is known.
+        values: the cached and the new values.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.cells = Cells()
+        self.values = ValueTable()
         self._journal = Journal(folder / "unfinished.jsonl")
-        self._holding = contextlib.ExitStack()
-        self._refused: RunError | None = None
-        self._said = False
+        self._lock = contextlib.ExitStack()
+        self._failure: RunError | None = None
+        self._warned = False
         self._changed = False
         self._summary: Any = None
 
     def __enter__(self) -> "AnalysisCache":
         try:
             make_subfolder(self.folder.parent, self.folder.name)
-            self._holding.enter_context(hold(self.folder))
-        except RunError as error:  # another analysis is at work, or the disk is read-only: the run can still be read
-            self._refused = error
+            self._lock.enter_context(hold(self.folder))
+        except RunError as error:  # another analysis holds the lock, or the disk is read-only
+            self._failure = error
         try:
             self._read()
         except BaseException:
-            self._holding.close()
+            self._lock.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._holding.close()
+        self._lock.close()
 
-    def put(self, step: int, checksum: str, cells: list[tuple[str, str, Cell]]) -> None:
-        """Keeps what was computed of a checkpoint: cells by measure and key, of weights with that checksum."""
-        for measure, key, cell in cells:
-            self.cells.put(measure, key, step, checksum, cell)
+    def put(self, step: int, checksum: str, values: StepValues) -> None:
+        """Caches the values of a checkpoint whose weights have that checksum."""
+        for measure, key, value in values:
+            self.values.put(measure, key, step, checksum, value)
         self._changed = True
-        if self._may_keep():
+        if self._may_write():
             try:
-                self._journal.append(Entry(step, checksum, cells))
+                self._journal.append(step, checksum, values)
             except RunError as error:
-                self._refused = error
-                self._may_keep()
+                self._failure = error
+                self._may_write()
 
     def save(self, summary: dict[str, Any]) -> None:
-        """Writes the tables and `analysis.json`, where anything in them is new."""
-        summary = json.loads(json.dumps(summary))  # lists for tuples, as it is read back
-        if (not self._changed and summary == self._summary) or not self._may_keep():
+        """Writes the tables and `analysis.json` if anything in them is new."""
+        summary = json.loads(json.dumps(summary))  # tuples become lists, as when it is read back
+        if (not self._changed and summary == self._summary) or not self._may_write():
             return
         try:
             self._write(summary)
         except RunError as error:
-            self._refused = error
-            self._may_keep()
+            self._failure = error
+            self._may_write()
 
-    def _may_keep(self) -> bool:
-        """Whether this analysis is the one that keeps what it computes; if not, that is said once."""
-        if self._refused is not None and not self._said:
-            self._said = True
-            log.warning("the analysis was not cached: %s", self._refused)
-        return self._refused is None
+    def _may_write(self) -> bool:
+        """Whether this analysis may write to the cache; if not, it logs one warning."""
+        if self._failure is not None and not self._warned:
+            self._warned = True
+            log.warning("the analysis was not cached: %s", self._failure)
+        return self._failure is None
 
     def _write(self, summary: Any) -> None:
-        for file in _TABLES:  # what a kill left the last time
+        for file in _TABLES:  # left over from an interrupted save
             self._settle(file, self._digests().get(file))
-        timeline, frequencies = self.cells.tables(sorted(self.cells.keys), sorted(self.cells.checksums))
+        timeline, frequencies = self.values.tables(sorted(self.values.keys), sorted(self.values.checksums))
         tables = {file: _parquet(table) for file, table in zip(_TABLES, (timeline, frequencies), strict=True)}
         content = {
             "format_version": _VERSION,
             "summary": summary,
-            # Tables are renamed after the index that describes them is written: by these a reader knows them.
+            # The tables get their final names after this index is written; a reader matches them by these digests.
             "tables": {file: _digest(data) for file, data in tables.items()},
-            "measures": self.cells.index(),
-            "checksums": {str(step): checksum for step, checksum in sorted(self.cells.checksums.items())},
+            "measures": self.values.index(),
+            "checksums": {str(step): checksum for step, checksum in sorted(self.values.checksums.items())},
         }
         for file, data in tables.items():
             write_atomically(self.folder / _pending(file), data)
-        # One line an entry: a list of five thousand steps is one that nobody reads.
+        # One line per entry: indented lists of thousands of steps would be unreadable.
         lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(part)}" for name, part in content.items())
         write_atomically(self.folder / "analysis.json", f"{{\n{lines}\n}}\n")
         for file, digest in content["tables"].items():
@@ -229,7 +221,7 @@ class AnalysisCache:
         self._changed, self._summary = False, summary
 
     def _settle(self, file: str, digest: str | None) -> None:
-        """Gives a table that was written beside the old one its name, if the index means it; else it goes."""
+        """Renames a pending table to its final name if the index refers to it; removes it otherwise."""
         pending = self.folder / _pending(file)
         if not exists(pending):
             return
@@ -239,7 +231,7 @@ class AnalysisCache:
         try:
             pending.replace(self.folder / file)
         except OSError as error:
-            raise cannot("write", self.folder / file, error) from None
+            raise access_error("write", self.folder / file, error) from None
 
     def _digests(self) -> dict[str, Any]:
         try:
@@ -248,19 +240,19 @@ class AnalysisCache:
             return {}
 
     def _read(self) -> None:
-        """Takes over tables and journal; where another process saves meanwhile, once more."""
+        """Loads the tables and the journal; starts again if another process saves in the meantime."""
         for _ in range(_ATTEMPTS):
             before = self._bytes("analysis.json")
-            self.cells, self._summary = Cells(), None
+            self.values, self._summary = ValueTable(), None
             try:
                 if before:
                     self._restore(before)
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                log.debug("%s is damaged or foreign (%s): computed anew", self.folder, error)
-                self.cells, self._summary = Cells(), None
-            for entry in self._journal.entries():
-                for measure, key, cell in entry.cells:
-                    self.cells.put(measure, key, entry.step, entry.checksum, cell)
+                log.debug("%s is damaged or of another version (%s): recomputing", self.folder, error)
+                self.values, self._summary = ValueTable(), None
+            for step, checksum, values in self._journal.entries():
+                for measure, key, value in values:
+                    self.values.put(measure, key, step, checksum, value)
                 self._changed = True
             if self._bytes("analysis.json") == before:
                 return
@@ -268,22 +260,22 @@ class AnalysisCache:
     def _restore(self, index: bytes) -> None:
         content = parse_json(index)
         if content.get("format_version") != _VERSION:
-            raise ValueError("it is of another format")
+            raise ValueError("another format version")
         tables = [self._table(file, content["tables"][file]) for file in _TABLES]
         checksums = {int(step): str(value) for step, value in content["checksums"].items()}
-        self.cells.restore(content["measures"], checksums, *tables)
+        self.values.restore(content["measures"], checksums, *tables)
         self._summary = content["summary"]
 
     def _table(self, file: str, digest: str) -> pd.DataFrame:
         for data in map(self._bytes, (file, _pending(file))):
             if _digest(data) == digest:
                 return pd.read_parquet(io.BytesIO(data))
-        raise ValueError(f"{file} is of another analysis")
+        raise ValueError(f"{file} does not belong to this analysis.json")
 
     def _bytes(self, file: str) -> bytes:
-        """What a file here holds; nothing where it cannot be read."""
+        """The content of a file in the folder; empty if it cannot be read."""
         try:
-            return read_bytes(self.folder / file, most=_LARGEST)
+            return read_bytes(self.folder / file, limit=_LARGEST)
         except RunError:
             return b""
 

@@ -1,10 +1,11 @@
-"""Evaluator: computes what the cache lacks, here or in workers, all of the weights as they are now."""
+"""Evaluator: computes the values that the cache lacks, in this process or in workers."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from grokinterp.analysis.cache import AnalysisCache, measure_key
-from grokinterp.analysis.measure_calls import Cell, Job, evaluate
+from grokinterp.analysis.measure_calls import MeasureCall, Value, evaluate
 from grokinterp.analysis.workers import evaluate_in_workers, worker_count
 from grokinterp.errors import RunError
 from grokinterp.measures import Snapshot
@@ -13,19 +14,21 @@ from grokinterp.runs.run import Run
 
 log = logging.getLogger(__name__)
 
-_MOST_SAID = 10  # steps that a warning names
+_NAMED_STEPS = 10  # steps that a warning lists
+
+_Result = TypeVar("_Result")
 
 
 class Evaluator:
-    """Evaluates jobs that the cache does not hold; one checkpoint is in memory at a time.
+    """Evaluates the measure calls that the cache lacks; one checkpoint is in memory at a time.
 
-    A cell is kept with the checksum of the very bytes it was computed from. All cells of a step are of the same bytes:
-    where the file changes while it is analyzed, what was computed before is computed anew.
+    Each value is stored with the checksum of the bytes from which it was computed. All values of a step come from the
+    same bytes: if the file changes during the analysis, all of them are recomputed.
 
     Attributes:
-        changed: steps whose weights were others when they were analyzed the last time.
-        changed_meanwhile: steps whose weights changed since this analysis began.
-        vanished: steps whose weights are there no longer.
+        changed: steps whose weights differ from those of the last analysis.
+        changed_meanwhile: steps whose weights changed during this analysis.
+        vanished: steps whose weights were removed.
     """
 
     def __init__(
@@ -39,138 +42,135 @@ class Evaluator:
         self.changed: list[int] = []
         self.changed_meanwhile: set[int] = set()
         self.vanished: set[int] = set()
-        self._seen: set[int] = set()  # steps whose cells are of the weights as this analysis found them
-        self._plans: list[Mapping[int, Sequence[Job]]] = []
+        self._verified: set[int] = set()  # steps whose values belong to the weights that this analysis read
+        self._plans: list[Mapping[int, Sequence[MeasureCall]]] = []
         self._keys: dict[tuple[str, tuple[int, ...]], str] = {}
         self._current: Snapshot | None = None
 
-    def fill(self, plan: Mapping[int, Sequence[Job]]) -> None:
-        """Computes the jobs of each step, where the cache does not hold them; steps that vanish are left out."""
+    def fill(self, plan: Mapping[int, Sequence[MeasureCall]]) -> None:
+        """Computes the calls of each step that the cache lacks; skips steps that vanish."""
         self._plans.append(plan)
-        missing = {step: self._missing(step, jobs) for step, jobs in plan.items()}
-        todo = {step: jobs for step, jobs in missing.items() if jobs and step not in self.vanished}
-        done = len(plan) - len(todo)
-        self._tell(done, len(plan))
-        count = worker_count(self.run, len(todo)) if self.workers is None else self.workers
-        elsewhere = {step: [job for job in jobs if job.source is not None] for step, jobs in todo.items()}
-        if count and any(elsewhere.values()):
+        missing = {step: self._missing(step, calls) for step, calls in plan.items()}
+        missing = {step: calls for step, calls in missing.items() if calls and step not in self.vanished}
+        n_done = len(plan) - len(missing)
+        self._report_progress(n_done, len(plan))
+        count = worker_count(self.run, len(missing)) if self.workers is None else self.workers
+        portable = {step: [call for call in calls if call.source is not None] for step, calls in missing.items()}
+        if count and any(portable.values()):
             self._current = None
             release_freed_memory()
-            for step, cells, checksum in evaluate_in_workers(self.run, elsewhere, count):
-                self._keep(step, elsewhere[step], cells, checksum)
-                done += 1
-                self._tell(done, len(plan))
-        for step, jobs in todo.items():
-            left = [job for job in jobs if not self._has(job, step)]
-            if left:
-                self._evaluate(step, left)
-            done += 1
-            self._tell(min(done, len(plan)), len(plan))
+            for step, values, checksum in evaluate_in_workers(self.run, portable, count):
+                self._store(step, portable[step], values, checksum)
+                n_done += 1
+                self._report_progress(n_done, len(plan))
+        for step, calls in missing.items():
+            self._evaluate(step, [call for call in calls if not self._has(call, step)])
+            n_done += 1
+            self._report_progress(min(n_done, len(plan)), len(plan))
 
     def snapshot(self, step: int) -> Snapshot:
-        """A checkpoint; the last one asked for is kept in memory."""
+        """A checkpoint; the most recent one stays in memory."""
         if self._current is None or self._current.step != step:
             self._current = None  # freed before the next is made
             self._current = self.run.snapshot(step)
         return self._current
 
     def require_unchanged(self, step: int, checksum: str) -> None:
-        """Refuses a step whose cells are not of the weights with that checksum.
+        """Checks that a step's values were computed from weights with that checksum.
 
         Raises:
-            RunError: they changed since these were read.
+            RunError: the weights changed after they were read.
         """
-        if step in self._seen and self.cache.cells.checksums.get(step, checksum) != checksum:
+        if step in self._verified and self.cache.values.checksums.get(step, checksum) != checksum:
             raise RunError(
-                f"{self.run.path}: the weights at step {step}, whose key frequencies all measures use, changed while "
-                "they were analyzed: analyze again when nobody writes there"
+                f"{self.run.path}: the weights at step {step}, whose key frequencies all measures use, changed during "
+                "the analysis. Analyze the run again once nothing writes to it."
             )
 
     def warnings(self) -> list[str]:
-        """What is to be said of weights that are not, or do not stay, what they were."""
-        said = []
+        """Warnings about weights that changed, vanished, or do not match their recorded checksums."""
+        warnings = []
         if self.changed:
-            said.append(f"the weights at {_steps(self.changed)} are not those of the last analysis: computed anew")
+            warnings.append(f"the weights at {_steps(self.changed)} changed since the last analysis: recomputed")
         if self.changed_meanwhile:
             steps = _steps(sorted(self.changed_meanwhile))
-            said.append(f"the weights at {steps} changed while they were analyzed: computed anew")
+            warnings.append(f"the weights at {steps} changed during the analysis: recomputed")
         if self.vanished:
             steps = _steps(sorted(self.vanished))
-            said.append(f"the weights at {steps} were removed while the run was analyzed: left out")
+            warnings.append(f"the weights at {steps} were removed during the analysis: skipped")
         recorded = self.run.recorded_checksums()
-        others = [s for s, checksum in self.cache.cells.checksums.items() if recorded.get(s, checksum) != checksum]
-        others = sorted(set(others) & self._seen)
-        if others:
-            said.append(
-                f"the weights at {_steps(others)} are not those whose checksums status.json records: "
-                f"`grokinterp verify {self.run.path}` looks into it"
+        mismatched = [s for s, checksum in self.cache.values.checksums.items() if recorded.get(s, checksum) != checksum]
+        mismatched = sorted(set(mismatched) & self._verified)
+        if mismatched:
+            warnings.append(
+                f"the weights at {_steps(mismatched)} do not match the checksums in status.json: check them with "
+                f"`grokinterp verify {self.run.path}`"
             )
-        return said
+        return warnings
 
-    def _missing(self, step: int, jobs: Sequence[Job]) -> list[Job]:
-        """The jobs of a step that the cache does not hold, of the weights as they are."""
-        missing = [job for job in jobs if not self._has(job, step)]
-        if len(missing) == len(jobs) or step in self._seen:
+    def _missing(self, step: int, calls: Sequence[MeasureCall]) -> list[MeasureCall]:
+        """The calls of a step that the cache lacks for the current weights."""
+        missing = [call for call in calls if not self._has(call, step)]
+        if len(missing) == len(calls) or step in self._verified:
             return missing
-        try:
-            checksum = self.run.checksum(step)
-        except RunError:
-            self._leave_out(step)
+        checksum = self._read(step, self.run.checksum)
+        if checksum is None:
             return []
-        if checksum == self.cache.cells.checksums[step]:
-            self._seen.add(step)
+        if checksum == self.cache.values.checksums[step]:
+            self._verified.add(step)
             return missing
         self.changed.append(step)
-        self.cache.cells.forget(step)
-        return list(jobs)
+        self.cache.values.forget(step)
+        return list(calls)
 
-    def _evaluate(self, step: int, jobs: Sequence[Job]) -> None:
-        """Computes some jobs of a step in this process."""
-        try:
-            snapshot = self.snapshot(step)
-        except RunError:
-            self._leave_out(step)
-            return
-        self._keep(step, jobs, [evaluate(job, snapshot) for job in jobs], snapshot.checksum)
+    def _evaluate(self, step: int, calls: Sequence[MeasureCall]) -> None:
+        """Computes some calls of a step in this process."""
+        snapshot = self._read(step, self.snapshot) if calls else None
+        if snapshot is not None:
+            self._store(step, calls, [evaluate(call, snapshot) for call in calls], snapshot.checksum)
 
-    def _keep(self, step: int, jobs: Sequence[Job], cells: Sequence[Cell], checksum: str) -> None:
-        known = self.cache.cells.checksums.get(step, checksum)
-        if known != checksum and step not in self._seen:
+    def _store(self, step: int, calls: Sequence[MeasureCall], values: Sequence[Value], checksum: str) -> None:
+        cached_checksum = self.cache.values.checksums.get(step, checksum)
+        if cached_checksum != checksum and step not in self._verified:
             self.changed.append(step)
-        elif known != checksum:
-            # Cells of other bytes are dropped as these are put: all of the step's are computed once more, of one file.
+        elif cached_checksum != checksum:
+            # Storing these drops the values of the older bytes: all of the step's are recomputed from one file.
             self.changed_meanwhile.add(step)
             self._current = None
             snapshot = self.snapshot(step)
-            jobs = list({job.measure.name: job for plan in self._plans for job in plan.get(step, ())}.values())
-            cells, checksum = [evaluate(job, snapshot) for job in jobs], snapshot.checksum
-        self._seen.add(step)
-        named = [(job.measure.name, self._key(job), cell) for job, cell in zip(jobs, cells, strict=True)]
-        self.cache.put(step, checksum, named)
+            calls = list({call.measure.name: call for plan in self._plans for call in plan.get(step, ())}.values())
+            values, checksum = [evaluate(call, snapshot) for call in calls], snapshot.checksum
+        self._verified.add(step)
+        entries = [(call.measure.name, self._key(call), value) for call, value in zip(calls, values, strict=True)]
+        self.cache.put(step, checksum, entries)
 
-    def _leave_out(self, step: int) -> None:
-        """Called where a step cannot be read: if it was removed it is left out, else what is wrong is raised again."""
-        if step in self.run.steps:
-            raise
-        self.vanished.add(step)
-        self.cache.cells.forget(step)
+    def _read(self, step: int, read: Callable[[int], _Result]) -> _Result | None:
+        """The result of `read` for a step; None, and the step is dropped, if its weights were removed."""
+        try:
+            return read(step)
+        except RunError:
+            if step in self.run.steps:
+                raise
+            self.vanished.add(step)
+            self.cache.values.forget(step)
+            return None
 
-    def _has(self, job: Job, step: int) -> bool:
-        return self.cache.cells.has(job.measure.name, self._key(job), step)
+    def _has(self, call: MeasureCall, step: int) -> bool:
+        return self.cache.values.has(call.measure.name, self._key(call), step)
 
-    def _key(self, job: Job) -> str:
-        which = (job.measure.name, job.frequencies)
-        if which not in self._keys:
-            self._keys[which] = measure_key(job.measure, job.frequencies)
-        return self._keys[which]
+    def _key(self, call: MeasureCall) -> str:
+        arguments = (call.measure.name, call.frequencies)
+        if arguments not in self._keys:
+            self._keys[arguments] = measure_key(call.measure, call.frequencies)
+        return self._keys[arguments]
 
-    def _tell(self, done: int, total: int) -> None:
+    def _report_progress(self, n_done: int, total: int) -> None:
         if self.progress is not None:
-            self.progress(done, total)
+            self.progress(n_done, total)
 
 
 def _steps(steps: Sequence[int]) -> str:
-    named = ", ".join(map(str, steps[:_MOST_SAID]))
-    if len(steps) == 1:
-        return f"step {named}"
-    return f"steps {named}" + (f" and {len(steps) - _MOST_SAID} more up to {steps[-1]}" * (len(steps) > _MOST_SAID))
+    text = ", ".join(map(str, steps[:_NAMED_STEPS]))
+    if len(steps) > _NAMED_STEPS:
+        text += f" and {len(steps) - _NAMED_STEPS} more up to {steps[-1]}"
+    return f"step {text}" if len(steps) == 1 else f"steps {text}"

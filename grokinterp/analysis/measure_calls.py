@@ -1,4 +1,4 @@
-"""What is computed at a checkpoint: a job is a measure with the key frequencies it is given; a cell is what it gave."""
+"""A measure with its arguments (`MeasureCall`), and what one call returns at one checkpoint (`Value`)."""
 
 import math
 from collections.abc import Callable
@@ -10,11 +10,18 @@ import torch
 from grokinterp.errors import ConfigError, MissingNeedError
 from grokinterp.measures import Column, Measure, Snapshot, find_measure, key_frequencies
 from grokinterp.measures.base import Rule
+from grokinterp.measures.fourier import n_frequencies
 
 
 @dataclass
-class Cell:
-    """What one measure gave at one checkpoint."""
+class Value:
+    """What one measure call returns at one checkpoint.
+
+    Attributes:
+        scalars: a number per column; NaN where it is undefined.
+        arrays: numbers over frequencies k = 1, 2, ... per column.
+        reasons: per column, why a number is missing or not finite.
+    """
 
     scalars: dict[str, float] = field(default_factory=dict)
     arrays: dict[str, list[float]] = field(default_factory=dict)
@@ -22,13 +29,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A measure and what it is given.
+class MeasureCall:
+    """A measure with its arguments.
 
     Attributes:
         measure: the measure.
-        frequencies: the key frequencies, for those that use them.
-        source: what `job_from` finds it by in another process; None where it exists in this one only.
+        frequencies: the key frequencies, used only by measures that need a reference.
+        source: the text from which `call_from` rebuilds this call in another process; None if the measure exists only
+            in this process.
     """
 
     measure: Measure
@@ -36,82 +44,84 @@ class Job:
     source: str | None = None
 
 
-def measure_job(what: str | Callable[..., Any], frequencies: tuple[int, ...]) -> Job:
-    """The job of a measure by name, by `package.module:function`, or by the function itself."""
-    measure = find_measure(what)
-    own = measure.function.__module__.startswith("grokinterp.")
-    source = what if isinstance(what, str) and ":" in what else measure.name if own else None
-    return Job(measure, frequencies, source)
+def measure_call(measure: str | Callable[..., Any], frequencies: tuple[int, ...]) -> MeasureCall:
+    """The call of a measure given by name, by `package.module:function`, or as a function."""
+    registered = find_measure(measure)
+    if isinstance(measure, str) and ":" in measure:
+        return MeasureCall(registered, frequencies, measure)
+    built_in = registered.function.__module__.startswith("grokinterp.")
+    return MeasureCall(registered, frequencies, registered.name if built_in else None)
 
 
-def keys_job(rule: Rule) -> Job:
-    """Whether each frequency is a key at a checkpoint, by a rule: what lost keys are found by."""
+def key_frequencies_call(rule: Rule) -> MeasureCall:
+    """A call that finds the key frequencies of a checkpoint; `ValueTable.key_frequencies` reads its result."""
 
     def is_key(snapshot: Snapshot, *, rule: Rule) -> torch.Tensor:
         group = snapshot.task.group
-        found = key_frequencies(snapshot, rule).values  # raises where there is no group
-        assert group is not None
-        return torch.tensor([float(k in found) for k in range(1, group.order // 2 + 1)])
+        if group is None:
+            raise MissingNeedError("key_frequencies", "grid", snapshot.task.why_no_group)
+        keys = key_frequencies(snapshot, rule).values
+        return torch.tensor([float(k in keys) for k in range(1, n_frequencies(group.order) + 1)])
 
     column = Column("is_key", f"1 where frequency k is a key by the rule {rule}, else 0", {"rule": rule}, True)
-    return Job(Measure("key_frequencies", is_key, ("grid",), 1, (column,)), (), f"keys {rule}")
+    return MeasureCall(Measure("key_frequencies", is_key, ("grid",), 1, (column,)), (), f"keys {rule}")
 
 
-def union_job(job: Job, frequencies: tuple[int, ...]) -> Job:
-    """The first column of a job's measure a second time, with every key since T_grok."""
-    measure, first = job.measure, job.measure.columns[0]
-    definition = f"{first.definition}, with every key since T_grok(0.95)"
+def union_call(call: MeasureCall, frequencies: tuple[int, ...]) -> MeasureCall:
+    """The first column of a measure once more, as `..._union`, with every key frequency since T_grok(0.95)."""
+    measure, first = call.measure, call.measure.columns[0]
+    definition = f"{first.definition}; here with every key since T_grok(0.95)"
     column = Column(f"{first.name}_union", definition, first.options)
     union = Measure(f"{measure.name}_union", measure.function, measure.needs, measure.version, (column,))
-    return Job(union, frequencies, None if job.source is None else f"union {job.source}")
+    return MeasureCall(union, frequencies, None if call.source is None else f"union {call.source}")
 
 
-def job_from(source: str, frequencies: tuple[int, ...]) -> Job:
-    """The job that `source` names."""
+def call_from(source: str, frequencies: tuple[int, ...]) -> MeasureCall:
+    """Rebuilds a call from its `source`."""
     kind, _, name = source.rpartition(" ")
     if kind == "keys":
-        return keys_job(name)  # pyright: ignore[reportArgumentType]
-    job = measure_job(name, frequencies)
-    return union_job(job, frequencies) if kind == "union" else job
+        return key_frequencies_call(name)  # pyright: ignore[reportArgumentType]
+    call = measure_call(name, frequencies)
+    return union_call(call, frequencies) if kind == "union" else call
 
 
-def evaluate(job: Job, snapshot: Snapshot) -> Cell:
-    """All columns of a job's measure at one checkpoint; what it cannot compute becomes NaN with the reason kept."""
-    cell, measure = Cell(), job.measure
-    given: tuple[Any, ...] = (job.frequencies,) if measure.uses_reference else ()
+def evaluate(call: MeasureCall, snapshot: Snapshot) -> Value:
+    """Computes every column of a call's measure at one checkpoint; what it cannot compute is NaN with a reason."""
+    value, measure = Value(), call.measure
+    arguments: tuple[Any, ...] = (call.frequencies,) if measure.uses_reference else ()
     for column in measure.columns:
-        if len(measure.columns) > 1 and column.name in cell.scalars:
-            continue  # one call gave several columns (a dataclass of numbers)
+        if len(measure.columns) > 1 and column.name in value.scalars:
+            continue  # an earlier call returned several columns (a dataclass of numbers)
         try:
-            value = measure.function(snapshot, *given, **column.options)
+            result = measure.function(snapshot, *arguments, **column.options)
         except MissingNeedError as error:
             if not column.per_frequency:
-                cell.scalars[column.name] = math.nan
-            cell.reasons[column.name] = error.reason
+                value.scalars[column.name] = math.nan
+            value.reasons[column.name] = error.reason
             continue
-        _store(cell, measure, column.name, value)
-    return cell
+        _store(value, measure, column.name, result)
+    return value
 
 
-def _store(cell: Cell, measure: Measure, name: str, value: Any) -> None:
-    if isinstance(value, torch.Tensor) and value.ndim == 1:
-        cell.arrays[name] = value.double().tolist()
-        if not torch.isfinite(value).all():
-            cell.reasons[name] = "the value is not finite"
+def _store(value: Value, measure: Measure, name: str, result: Any) -> None:
+    if isinstance(result, torch.Tensor) and result.ndim == 1:
+        value.arrays[name] = result.double().tolist()
+        if not torch.isfinite(result).all():
+            value.reasons[name] = "the value is not finite"
         return
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: getattr(value, f.name) for f in fields(value)}
+    if is_dataclass(result) and not isinstance(result, type):
+        parts = {f.name: getattr(result, f.name) for f in fields(result)}
         numbers = {column.name: parts[column.name] for column in measure.columns if column.name in parts}
-    elif isinstance(value, dict):
-        numbers = {f"{name}.{key}": part for key, part in value.items()}
+    elif isinstance(result, dict):
+        numbers = {f"{name}.{key}": part for key, part in result.items()}
     else:
-        numbers = {name: value}
+        numbers = {name: result}
     for key, number in numbers.items():
         if not isinstance(number, (int, float, torch.Tensor)):
             raise ConfigError(
-                f"measure {measure.name!r} gave {type(number).__name__}: a measure gives a number, a tensor over "
+                f"measure {measure.name!r} returned {type(number).__name__}: a measure returns a number, a tensor over "
                 "frequencies, a dict of numbers, or a dataclass of numbers"
             )
-        cell.scalars[key] = float(number)
-        if not math.isfinite(cell.scalars[key]):
-            cell.reasons[key] = getattr(number, "reason", "") or "the value is not finite"
+        value.scalars[key] = float(number)
+        if not math.isfinite(value.scalars[key]):
+            value.reasons[key] = getattr(number, "reason", "") or "the value is not finite"

@@ -1,4 +1,4 @@
-"""cautions: what a reader should know before believing an analysis, a line each that names its steps."""
+"""notices: the warnings of an analysis, one line each, which name the steps they concern."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,22 +10,23 @@ from grokinterp.config import PLAIN, RecordedConfig
 from grokinterp.measures import Reference
 from grokinterp.runs.findings import findings_in
 from grokinterp.runs.run import Run
+from grokinterp.statistics.outcomes import Outcome
 
-# An event lies between two evaluated steps. The delay is the difference of two events: where either interval is longer
-# than a quarter of it, the delay is not known to better than that.
+# An event lies between two evaluated steps, and the delay is the difference of two events. If either interval is longer
+# than a quarter of the delay, the delay is not known any better than that.
 _COARSE = 0.25
 _PHASES = ("memorization_end", "circuit_formation_end", "cleanup_end")
 _ABSORBED = 2.0**-24  # half of the distance from 1 to the next float32
 
 
-def cautions(
+def notices(
     run: Run,
     reference: Reference,
     transition: Transition,
     timeline: pd.DataFrame,
     reasons: Mapping[str, Mapping[str, Sequence[int]]],
 ) -> list[str]:
-    """Everything about a run, or about what was computed of it, that makes a number mean less than it seems to.
+    """Warnings about anything in a run or its analysis that makes a number mean less than it seems to.
 
     Args:
         run: the run.
@@ -34,26 +35,27 @@ def cautions(
         timeline: its measures, indexed by step.
         reasons: column -> reason -> steps, for what could not be computed.
     """
-    found = [finding.message for finding in findings_in(run.status)]
-    found += _of_checkpoints(timeline, reasons)
-    found += _of_a_training_that_nobody_watched(run)
-    found += _of_the_grid(transition)
-    found += _of_the_keys(reference)
-    found += _of_the_ratios(timeline)
-    return found
+    return [
+        *(finding.message for finding in findings_in(run.status)),
+        *_checkpoint_notices(timeline, reasons),
+        *_collapse_notices(run),
+        *_grid_notices(transition),
+        *_key_notices(reference),
+        *_ratio_notices(timeline),
+    ]
 
 
-def _of_checkpoints(timeline: pd.DataFrame, reasons: Mapping[str, Mapping[str, Sequence[int]]]) -> Iterator[str]:
-    for what, column, reason in (
+def _checkpoint_notices(timeline: pd.DataFrame, reasons: Mapping[str, Mapping[str, Sequence[int]]]) -> Iterator[str]:
+    for quantity, column, reason in (
         ("weights", "weight_norm", "the value is not finite"),
         ("logits", "accuracy", "the logits are not finite"),
     ):
         steps = reasons.get(column, {}).get(reason)
         if steps:
-            yield f"{what} are not finite at {_checkpoints(steps)}: nothing is computed from them there"
+            yield f"{quantity} are not finite at {_checkpoints(steps)}: nothing is computed from them there"
     for column, subset in (("train_loss", "training"), ("test_loss", "test")):
         series = known_values(timeline, column)
-        steps = [] if series is None else series.index.to_numpy()[series.to_numpy() == 0].tolist()
+        steps = series.index.to_numpy()[series.to_numpy() == 0].tolist()
         if steps:
             yield (
                 f"the {subset} loss is exactly 0 in float64 at {_checkpoints(steps)}: every margin there is above 745, "
@@ -62,29 +64,33 @@ def _of_checkpoints(timeline: pd.DataFrame, reasons: Mapping[str, Mapping[str, S
 
 
 def _checkpoints(steps: Sequence[int]) -> str:
-    return f"{len(steps)} checkpoint{'s' * (len(steps) > 1)}, the first at step {min(steps)}"
+    noun = "checkpoint" if len(steps) == 1 else "checkpoints"
+    return f"{len(steps)} {noun}, the first at step {min(steps)}"
 
 
-def _of_a_training_that_nobody_watched(run: Run) -> Iterator[str]:
-    """Softmax collapse, from the loss alone: of somebody else's loop, or of a run older than `training.numerics`."""
+def _collapse_notices(run: Run) -> Iterator[str]:
+    """Softmax collapse, inferred from the loss: for a recorded loop, or a run older than `training.numerics`."""
     recorded = isinstance(run.config.model, RecordedConfig)
     older = run.config.loss_dtype == PLAIN and "warnings" not in run.status
     losses = known_values(run.metrics, "train_loss")
-    if not (recorded or older) or losses is None or losses.min() >= _ABSORBED:
+    if not (recorded or older) or losses.empty or losses.min() >= _ABSORBED:
         return
     step = int(losses.index[int((losses.to_numpy() < _ABSORBED).argmax())])
-    trained = "this run was trained" if older else "if this model was trained"
+    explanation = "this run was trained on PyTorch's float32 cross entropy"
+    if recorded:
+        explanation = (
+            "if this model was trained on PyTorch's float32 cross entropy, most of its examples gave their correct "
+            "class no gradient there"
+        )
     yield (
-        f"softmax collapse is to be expected from step {step} on, where the training loss is {losses[step]:.2g}, below "
-        f"what plain float32 can tell from 0 (6e-8): {trained} on PyTorch's float32 cross entropy"
-        + ", most of its examples gave their correct class no gradient there"
-        * recorded
+        f"softmax collapse is likely from step {step} on, where the training loss is {losses[step]:.2g}, which plain "
+        f"float32 cannot distinguish from 0 (limit 6e-8): {explanation}"
     )
 
 
-def _of_the_grid(transition: Transition) -> Iterator[str]:
+def _grid_notices(transition: Transition) -> Iterator[str]:
     intervals: dict[tuple[int, int], list[str]] = {}
-    with_delay = transition.outcome == "grokked"
+    with_delay = transition.outcome == Outcome.GROKKED
 
     def add(name: str, step: int | None, previous: int | None, delay: int | None) -> None:
         if step and transition.T_grok[THRESHOLDS[0]].step is not None:
@@ -99,48 +105,48 @@ def _of_the_grid(transition: Transition) -> Iterator[str]:
         boundary = getattr(transition, name)
         add(name, boundary.step, boundary.previous, transition.delay[THRESHOLDS[0]])
     if intervals:
-        said = "; ".join(f"{' and '.join(names)} in ({a}, {b}]" for (a, b), names in intervals.items())
-        compared = "the delay" if with_delay else "the step itself"
+        events = "; ".join(f"{' and '.join(names)} in ({a}, {b}]" for (a, b), names in intervals.items())
+        scale = "the delay" if with_delay else "the step itself"
         yield (
-            f"coarse grid: {said}: intervals of more than a quarter of {compared}; evaluate, and keep checkpoints, "
-            "more often there"
+            f"coarse grid: {events}: these intervals are longer than a quarter of {scale}; evaluate and save "
+            "checkpoints more often there"
         )
     for name in _PHASES[:2]:
         boundary, formed = getattr(transition, name), transition.circuit_formation_end.step
         if "coarse grid" in boundary.flags:
             yield (
-                f"coarse grid: fewer than 10 steps were looked at before the circuit had formed, at step {formed}, and "
-                f"{name}, step {boundary.step}, rests on them"
+                f"coarse grid: {name}, step {boundary.step}, rests on fewer than 10 evaluated steps before the circuit "
+                f"had formed, at step {formed}"
             )
 
 
-def _of_the_keys(reference: Reference) -> Iterator[str]:
-    found = reference.frequencies
-    if found.values and reference.generalizes is False:
+def _key_notices(reference: Reference) -> Iterator[str]:
+    keys = reference.frequencies
+    if keys.values and reference.generalizes is False:
         yield (
-            f"keys of a model that does not generalize, at the reference step {found.step}: the measures that use them "
-            "describe no circuit"
+            f"the model does not generalize at the reference step {keys.step}: the measures that use its key "
+            "frequencies describe no circuit"
         )
-    if not found.values:
-        yield f"no key frequencies by the rule {found.rule} at step {found.step}: {found.reason}"
+    if not keys.values:
+        yield f"no key frequencies by the rule {keys.rule} at step {keys.step}: {keys.reason}"
     if reference.lost:
         yield (
-            f"keys at T_grok(0.95) that are no longer keys at step {found.step}: {list(reference.lost)}; the columns "
-            "that end in _union use every key since T_grok, and so do the figures"
+            f"keys at T_grok(0.95) that are no longer keys at step {keys.step}: {list(reference.lost)}; the columns "
+            "that end in _union, and the figures, use every key since T_grok"
         )
-    if found.rule != "given" and len(set(reference.by_rule.values())) > 1:
-        said = "; ".join(f"{rule} {list(values)}" for rule, values in reference.by_rule.items())
-        yield f"the rules for key frequencies disagree at step {found.step}: {said}"
+    if keys.rule != "given" and len(set(reference.by_rule.values())) > 1:
+        rules = "; ".join(f"{rule} {list(values)}" for rule, values in reference.by_rule.items())
+        yield f"the rules for key frequencies disagree at step {keys.step}: {rules}"
 
 
-def _of_the_ratios(timeline: pd.DataFrame) -> Iterator[str]:
+def _ratio_notices(timeline: pd.DataFrame) -> Iterator[str]:
     if not {"ratio_from_keys", "circuit_efficiency_ratio"} <= set(timeline):
         return
     factor = timeline["ratio_from_keys"] / timeline["circuit_efficiency_ratio"]
     mixed = timeline["generalized_margin_share"].between(0.2, 0.9)
-    apart = [int(step) for step in timeline.index[mixed & ((factor > 5) | (factor < 0.2))]]
-    if apart:
+    steps = [int(step) for step in timeline.index[mixed & ((factor > 5) | (factor < 0.2))]]
+    if steps:
         yield (
-            f"the circuit efficiency ratio and the one from key frequencies differ by more than a factor 5 at "
-            f"{len(apart)} steps, {apart[0]} to {apart[-1]}: the key frequencies may miss part of the circuit"
+            f"the margin ratio and the one from key frequencies differ by more than a factor of 5 at {len(steps)} "
+            f"steps, {steps[0]} to {steps[-1]}: the key frequencies may miss part of the circuit"
         )

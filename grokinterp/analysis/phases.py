@@ -1,4 +1,4 @@
-"""Where memorization, circuit formation and cleanup end, by rules that look no further than shortly past each end.
+"""Where memorization, circuit formation and cleanup end, by rules that use little beyond each end.
 
 The phases are those of Nanda et al. 2023 (section 5.2), who drew their ends by hand.
 """
@@ -15,12 +15,12 @@ class Boundary:
     """The end of a phase.
 
     Attributes:
-        step: the evaluated step it ends at, or None.
-        low: the step a stricter or looser level of the same rule gives, before or at `step`.
+        step: the evaluated step at which it ends, or None.
+        low: the step by a stricter or looser level of the same rule, at or before `step`.
         high: the same, at or after `step`.
         previous: the evaluated step before `step`.
         reason: why there is no step.
-        flags: `from losses` (a weaker rule, for want of weights or excluded loss), `coarse grid`.
+        flags: `from losses` (a weaker rule, used without weights or excluded loss), `coarse grid`.
     """
 
     step: int | None
@@ -32,34 +32,32 @@ class Boundary:
 
 
 def first_from(holds: Bool[np.ndarray, " n"], *, after: int = -1, sustained: int = 2) -> int | None:
-    """The first position, after `after`, at which and at the next `sustained` ones something holds."""
+    """The first position after `after` at which `holds` is true there and at the next `sustained` positions."""
     for i in range(after + 1, len(holds) - sustained):
         if holds[i : i + sustained + 1].all():
             return i
     return None
 
 
-def known_values(frame: pd.DataFrame, name: str) -> pd.Series | None:
-    """A column without its NaN rows; None where nothing is left."""
-    if name not in frame:
-        return None
-    series = pd.Series(frame[name], dtype=float)
-    series = pd.Series(series[series.notna()])
-    return None if series.empty else series
+def known_values(frame: pd.DataFrame, *names: str) -> pd.Series:
+    """The first of some columns that has values, without its NaN rows; empty if none has."""
+    for name in names:
+        if name in frame and frame[name].notna().any():
+            return pd.Series(frame[name], dtype=float).dropna()
+    return pd.Series(dtype=float)
 
 
 def locate_phases(timeline: pd.DataFrame, curves: pd.DataFrame, chance: float) -> tuple[Boundary, Boundary, Boundary]:
     """The ends of the three phases; `chance` is ln of the number of classes, the loss of a uniform guess."""
     test = known_values(curves, "test_loss")
-    test = test if test is not None else known_values(timeline, "test_loss")
-    if test is None:
+    test = known_values(timeline, "test_loss") if test.empty else test
+    if test.empty:
         unknown = Boundary(None, reason="no test loss was recorded")
         return unknown, unknown, unknown
     formation = _circuit_formation_end(test, chance)
     end = formation.step
-    excluded = known_values(timeline, "excluded_loss_novel")
-    excluded = excluded if excluded is not None else known_values(timeline, "excluded_loss")
-    if excluded is not None:
+    excluded = known_values(timeline, "excluded_loss_novel", "excluded_loss")
+    if not excluded.empty:
         memorization = _memorization_end(excluded, end, chance)
     else:
         peak = int(test.to_numpy().argmax())
@@ -68,7 +66,7 @@ def locate_phases(timeline: pd.DataFrame, curves: pd.DataFrame, chance: float) -
         cleanup = Boundary(None, reason="the circuit has not formed: " + formation.reason)
     else:
         norm = known_values(curves, "weight_norm")
-        cleanup = _cleanup_from_norm(norm, end) if norm is not None else _cleanup_from_losses(curves, end)
+        cleanup = _cleanup_from_losses(curves, end) if norm.empty else _cleanup_from_norm(norm, end)
     return _in_order(memorization, formation, cleanup)
 
 
@@ -84,7 +82,7 @@ def _at(series: pd.Series, i: int, low: int | None, high: int | None, flags: tup
 
 
 def _circuit_formation_end(test: pd.Series, chance: float) -> Boundary:
-    """Better than a uniform guess on unseen pairs, from here on."""
+    """The step from which the loss on unseen pairs stays below that of a uniform guess."""
     values = test.to_numpy()
     peak = int(values.argmax())
     below = [first_from(values < level * chance, after=peak) for level in (1.5, 1.0, 0.67)]
@@ -94,17 +92,17 @@ def _circuit_formation_end(test: pd.Series, chance: float) -> Boundary:
 
 
 def _coarse(series: pd.Series, formation_end: int | None) -> tuple[str, ...]:
-    """The flag of a boundary found from too few steps before the circuit had formed."""
-    few = formation_end is not None and int((series.index.to_numpy() < formation_end).sum()) < 10
-    return ("coarse grid",) if few else ()
+    """The flag of a boundary that rests on too few steps before the circuit had formed."""
+    is_coarse = formation_end is not None and int((series.index.to_numpy() < formation_end).sum()) < 10
+    return ("coarse grid",) if is_coarse else ()
 
 
 def _memorization_end(excluded: pd.Series, formation_end: int | None, chance: float) -> Boundary:
-    """Where what is left without the key frequencies is at its best: from here on the circuit takes over."""
+    """The minimum of the excluded loss: from there on the circuit takes over from memorization."""
     steps, values = excluded.index.to_numpy(), excluded.to_numpy()
     before = steps < formation_end if formation_end is not None else np.ones(len(steps), dtype=bool)
     if not before.any():
-        return Boundary(None, reason="no checkpoint was kept before the circuit had formed")
+        return Boundary(None, reason="no checkpoint was saved before the circuit had formed")
     early = values[before]
     i, smallest = int(early.argmin()), float(early.min())
     if smallest >= chance / 2:
@@ -126,8 +124,7 @@ def norm_fall(norm: pd.Series, width: float = 0.075) -> pd.Series:
     for t in steps:
         near = (steps >= t * (1 - width)) & (steps <= t * (1 + width))
         rho.append(-np.polyfit(x[near], y[near], 1)[0] if near.sum() >= 3 else np.nan)
-    found = pd.Series(rho, index=inside.index, dtype=float)
-    return pd.Series(found[found.notna()])
+    return pd.Series(rho, index=inside.index, dtype=float).dropna()
 
 
 def _cleanup_from_norm(norm: pd.Series, formation_end: int) -> Boundary:
@@ -149,9 +146,9 @@ def _cleanup_from_norm(norm: pd.Series, formation_end: int) -> Boundary:
 
 
 def _cleanup_from_losses(curves: pd.DataFrame, formation_end: int) -> Boundary:
-    """Without weights: test loss within ten times train loss, which may have been logged more sparsely."""
+    """Without weights: the test loss falls to within ten times the train loss, which may be logged more sparsely."""
     train, test = known_values(curves, "train_loss"), known_values(curves, "test_loss")
-    if train is None or test is None:
+    if train.empty or test.empty:
         return Boundary(None, reason="neither weights nor train loss were recorded", flags=("from losses",))
     expected = np.exp(np.interp(test.index, train.index, np.log(train.clip(lower=1e-300))))
     holds = (test.to_numpy() <= 10 * expected) & (test.index.to_numpy() >= formation_end)

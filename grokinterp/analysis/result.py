@@ -1,4 +1,4 @@
-"""Analysis: what `analyze` returns, and the plain object that `--json` prints of it."""
+"""Analysis: the result of `analyze`, and the plain object that `--json` prints."""
 
 import hashlib
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from grokinterp.analysis.phases import Boundary
+from grokinterp.analysis.phases import Boundary, known_values
 from grokinterp.analysis.transition import Event, Transition
 from grokinterp.measures import Reference
 from grokinterp.runs.run import Run
@@ -16,18 +16,18 @@ from grokinterp.runs.run import Run
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """The measures of a run over its checkpoints, and what they say of its transition.
+    """The measures of a run at its checkpoints, and the transition located from them.
 
     Attributes:
         run: the run.
-        timeline: one row a checkpoint (index `step`), one column a number.
-        frequencies: one row a checkpoint and frequency (index `step`, `k`), one column an array over frequencies.
-        reference: the key frequencies used, and how they were found.
+        timeline: one row per checkpoint (index `step`), one column per scalar.
+        frequencies: one row per checkpoint and frequency (index `step`, `k`), one column per array over frequencies.
+        reference: the key frequencies used, with the rule and the step that gave them.
         transition: events, outcome and phases.
-        warnings: what a reader should know before believing the numbers.
+        warnings: problems that make a number mean less than it seems to.
         definitions: what each column of `timeline` and `frequencies` means.
         reasons: column -> reason -> steps, for what could not be computed.
-        checksums: by step, SHA-256 of the weights that it was computed from.
+        checksums: by step, SHA-256 of the weights that were analyzed.
     """
 
     run: Run
@@ -42,31 +42,27 @@ class Analysis:
 
     @property
     def name(self) -> str:
-        """The run's folder name, for legends."""
+        """The name of the run's folder, for legends."""
         return self.run.path.name
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """Losses, accuracies and norms on the grid they were evaluated on while training, as when first asked for."""
+        """Losses, accuracies and norms on the grid of the training, read once on first access."""
         return self.run.metrics
 
     @property
     def weights_sha256(self) -> str:
-        """One checksum of all weights: SHA-256 of the lines `STEP CHECKSUM`, in the order of the steps."""
+        """One checksum of all weights: SHA-256 of the lines `STEP CHECKSUM`, ordered by step."""
         lines = "".join(f"{step} {checksum}\n" for step, checksum in sorted(self.checksums.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def curves(self, column: str) -> pd.Series:
-        """A column on the finest grid there is: the training's own if it was logged there, else the timeline's."""
-        for frame in (self.metrics, self.timeline):
-            if column in frame:
-                series = pd.Series(frame[column], dtype=float)
-                if series.notna().any():
-                    return pd.Series(series[series.notna()])
-        return pd.Series(dtype=float, name=column)
+        """A column without NaN on the finest grid available: the training's if it was logged, else the timeline's."""
+        logged = known_values(self.metrics, column)
+        return known_values(self.timeline, column) if logged.empty else logged
 
     def why_missing(self, column: str, step: int | None = None) -> str:
-        """The reason for a NaN in a column, at a step or wherever it is; empty where there is none."""
+        """The reason for a NaN in a column, at a given step or anywhere; empty if there is no NaN."""
         for reason, steps in self.reasons.get(column, {}).items():
             if step is None or step in steps:
                 return reason
@@ -78,8 +74,8 @@ class Analysis:
 
 
 def _summary(analysis: Analysis) -> dict[str, Any]:
-    """What an analysis says, as the JSON object of `grokinterp analyze --json`; what is unknown is null."""
-    run, transition, found = analysis.run, analysis.transition, analysis.reference.frequencies
+    """The JSON object of `grokinterp analyze --json`; unknown values are null."""
+    run, transition, keys = analysis.run, analysis.transition, analysis.reference.frequencies
     config = run.classification.config
     steps = [int(step) for step in analysis.timeline.index]
 
@@ -98,11 +94,11 @@ def _summary(analysis: Analysis) -> dict[str, Any]:
         "steps": {"first": steps[0], "last": steps[-1], "count": len(steps)},
         "weights_sha256": analysis.weights_sha256,
         "reference": {
-            "rule": found.rule,
-            "step": found.step,
-            "key_frequencies": list(found.values),
-            "reason": found.reason or None,
-            "harmonics": [list(pair) for pair in found.harmonics],
+            "rule": keys.rule,
+            "step": keys.step,
+            "key_frequencies": list(keys.values),
+            "reason": keys.reason or None,
+            "harmonics": [list(pair) for pair in keys.harmonics],
             "generalizes": analysis.reference.generalizes,
             "lost": list(analysis.reference.lost),
             "union": list(analysis.reference.union),

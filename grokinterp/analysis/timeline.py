@@ -1,11 +1,14 @@
 """analyze: every measure at every checkpoint of a run, cached in the run.
 
-The key frequencies of the last checkpoint come first, since measures are given them; then one checkpoint after another
-is evaluated, of which each process holds one in memory; keys that died after grokking cost another pass.
+From measure to DataFrame: a `MeasureCall`, evaluated at a checkpoint, gives a `Value`; a `ValueTable` collects the
+values and makes the DataFrames.
+
+The key frequencies of the reference checkpoint come first, because other measures need them. Then the checkpoints are
+evaluated, one at a time in each process. Key frequencies that were lost after grokking cost another pass.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,9 @@ import pandas as pd
 
 from grokinterp.analysis.cache import AnalysisCache
 from grokinterp.analysis.evaluator import Evaluator
-from grokinterp.analysis.measure_calls import Job, keys_job, measure_job, union_job
-from grokinterp.analysis.notices import cautions
+from grokinterp.analysis.measure_calls import MeasureCall, key_frequencies_call, measure_call, union_call
+from grokinterp.analysis.notices import notices
 from grokinterp.analysis.result import Analysis
-from grokinterp.analysis.table import Cells
 from grokinterp.analysis.transition import find_transition, first_reaching
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
 from grokinterp.measures import (
@@ -32,10 +34,11 @@ from grokinterp.measures.base import Rule, as_frequencies
 from grokinterp.measures.frequencies import require_rule
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.run import Run
+from grokinterp.runs.status import RunStatus
 
 log = logging.getLogger(__name__)
 
-# What the transition is read from: computed whatever else is asked for.
+# The transition is located from these, so they are always computed.
 CORE_MEASURES = (
     "loss",
     "accuracy",
@@ -45,7 +48,7 @@ CORE_MEASURES = (
     "restricted_loss_novel",
     "circuit_efficiency",
 )
-# What keys that died after grokking would distort: given a second time, with all keys since T_grok.
+# Lost key frequencies would distort these: they are computed a second time, with all keys since T_grok.
 _PROGRESS = ("restricted_loss", "restricted_loss_novel", "excluded_loss", "excluded_loss_novel")
 
 
@@ -64,68 +67,70 @@ def analyze(
 
     Args:
         run: the run, or its folder.
-        measures: names, `package.module:function`, or functions; by default all that are registered. What the
-            transition is read from is always among them.
-        steps: `A:B:C`, the step values from A to B (included) in strides of C; or a list of kept steps; by default
-            every checkpoint.
-        rule: how the key frequencies are found; see `grokinterp.measures.key_frequencies`.
-        frequencies: key frequencies to use instead.
-        reference_step: checkpoint whose key frequencies are used; by default the last.
-        workers: processes that evaluate checkpoints; 0 for none but this one; by default one a core where it pays.
-        progress: called with the number of checkpoints done and to do.
+        measures: names, `package.module:function`, or functions (default: all registered measures). The measures from
+            which the transition is located are always included.
+        steps: `A:B:C`, the step values from A to B (inclusive) with stride C, or a list of steps that have a
+            checkpoint (default: every checkpoint).
+        rule: the rule for key frequencies; see `grokinterp.measures.key_frequencies`.
+        frequencies: key frequencies to use instead of a rule.
+        reference_step: the checkpoint whose key frequencies are used (default: the last).
+        workers: number of worker processes that evaluate checkpoints; 0 evaluates them in this process (default: one
+            per core if there is enough work).
+        progress: called with the number of finished checkpoints and their total.
 
     Raises:
-        RunError: no such run, nothing was kept, or not at the steps asked for.
+        RunError: the run does not exist, or has no checkpoint at the selected steps.
         ConfigError: an unknown measure or rule, or a frequency out of range.
     """
     if workers is not None and not 0 <= workers <= 1000:
         raise ConfigError(f"workers must lie in 0 .. 1000, but is {workers}")
     run = Run.open(run) if not isinstance(run, Run) else run
-    kept = run.steps
-    if not kept:
-        raise RunError(f"{run.path} kept no checkpoint yet: there is nothing to analyze")
-    chosen = select_steps(kept, steps)
+    checkpoints = run.steps
+    if not checkpoints:
+        raise RunError(f"{run.path} has no checkpoint yet: there is nothing to analyze")
+    selection = select_steps(checkpoints, steps)
     keep_freed_memory()
-    wanted = _wanted(measures)
+    calls = _measure_calls(measures)
+    reference_step = checkpoints[-1] if reference_step is None else reference_step
+    if reference_step not in checkpoints:
+        raise RunError(f"no checkpoint at the reference step {reference_step}; {_available(checkpoints)}")
     cache = AnalysisCache(run.path / "analysis")
     evaluator = Evaluator(run, cache, workers, progress)
-    reference = _reference(run, kept, evaluator, rule, frequencies, reference_step)
+    reference = _reference(run, evaluator, rule, frequencies, reference_step)
     with cache:
-        analysis = _analysis(run, chosen, kept, wanted, rule, reference, evaluator)
+        analysis = _analysis(run, selection, calls, rule, reference, reference_step, evaluator)
         cache.save(analysis.summary())
     return analysis
 
 
 def _analysis(
     run: Run,
-    chosen: list[int],
-    kept: list[int],
-    wanted: list[Job],
+    steps: list[int],
+    calls: list[MeasureCall],
     rule: Rule,
     reference: Reference,
+    reference_step: int,
     evaluator: Evaluator,
 ) -> Analysis:
-    keys, metrics, cells = keys_job(rule), run.metrics, evaluator.cache.cells
-    of = reference.frequencies.step
-    assert of is not None
-    read = evaluator.snapshot(of).checksum
-    jobs = [keys, *(replace(job, frequencies=reference.frequencies.values) for job in wanted)]
-    since = _since_grokking(run, kept, reference, metrics)
-    selected = set(chosen)
-    evaluator.fill({step: jobs if step in selected else [keys] for step in sorted({*chosen, *since})})
-    since = [step for step in since if step not in evaluator.vanished]
-    reference = _with_union(reference, {step: _keys_at(cells, step) for step in since})
+    keys_call, metrics, values = key_frequencies_call(rule), run.metrics, evaluator.cache.values
+    reference_checksum = evaluator.snapshot(reference_step).checksum
+    calls = [keys_call, *(replace(call, frequencies=reference.frequencies.values) for call in calls)]
+    later_steps = _steps_since_grokking(run, reference, reference_step, metrics)
+    selection = set(steps)
+    evaluator.fill({step: calls if step in selection else [keys_call] for step in sorted({*steps, *later_steps})})
+    later_steps = [step for step in later_steps if step not in evaluator.vanished]
+    reference = _with_union(reference, {step: values.key_frequencies(step) for step in later_steps})
     if reference.lost:
-        unions = [union_job(job, reference.union) for job in jobs if job.measure.name in _PROGRESS]
-        evaluator.fill({step: unions for step in chosen if step not in evaluator.vanished})
-        jobs += unions
-    chosen = [step for step in chosen if step not in evaluator.vanished]
-    evaluator.require_unchanged(of, read)
-    if not chosen:
-        raise RunError(f"{run.path}: every checkpoint was removed while it was analyzed: analyze it again")
+        union_calls = [union_call(call, reference.union) for call in calls if call.measure.name in _PROGRESS]
+        evaluator.fill({step: union_calls for step in steps if step not in evaluator.vanished})
+        calls += union_calls
+    steps = [step for step in steps if step not in evaluator.vanished]
+    evaluator.require_unchanged(reference_step, reference_checksum)
+    if not steps:
+        raise RunError(f"{run.path}: every checkpoint was removed during the analysis. Analyze the run again.")
 
-    names = [job.measure.name for job in jobs]
-    timeline, long = cells.tables(names, chosen)
+    names = [call.measure.name for call in calls]
+    timeline, frequencies = values.tables(names, steps)
     config = run.config
     transition = find_transition(
         timeline,
@@ -133,75 +138,84 @@ def _analysis(
         metrics=metrics,
         cross_entropy=config.loss == "cross_entropy",
         memorization_budget=config.schedule.memorization_budget if config.schedule else None,
-        status=str(run.status.get("status", "running")),
+        status=str(run.status.get("status", RunStatus.RUNNING)),
     )
-    definitions = {column.name: column.definition for job in jobs for column in job.measure.columns}
-    reasons = cells.reasons(names, chosen)
-    warnings = (*evaluator.warnings(), *cautions(run, reference, transition, timeline, reasons))
+    reasons = values.reasons(names, steps)
     return Analysis(
         run,
         timeline,
-        long,
+        frequencies,
         reference,
         transition,
-        warnings,
-        definitions,
+        (*evaluator.warnings(), *notices(run, reference, transition, timeline, reasons)),
+        _definitions(calls, reference),
         reasons,
-        {step: cells.checksums[step] for step in chosen},
+        {step: values.checksums[step] for step in steps},
     )
 
 
-def select_steps(kept: Sequence[int], steps: str | Sequence[int] | None) -> list[int]:
-    """The kept steps that a selection means.
+def _definitions(calls: Iterable[MeasureCall], reference: Reference) -> dict[str, str]:
+    """What each column means. Where keys were lost, a column that does not use them all says so."""
+    definitions = {column.name: column.definition for call in calls for column in call.measure.columns}
+    if reference.lost:
+        for name in _PROGRESS:
+            if f"{name}_union" in definitions:
+                definitions[name] += f", with the keys of step {reference.frequencies.step} alone"
+    return definitions
+
+
+def select_steps(checkpoints: Sequence[int], steps: str | Sequence[int] | None) -> list[int]:
+    """The checkpoints that a selection covers.
+
+    >>> select_steps([0, 10, 20, 30, 40], "10:40:20")
+    [10, 30]
+
+    Args:
+        checkpoints: the steps that have a checkpoint, ascending.
+        steps: `A:B:C`, a list of steps, or None for all; see `analyze`.
 
     Raises:
-        ConfigError: a selection of another form.
-        RunError: nothing was kept there.
+        ConfigError: the selection is malformed.
+        RunError: no checkpoint is selected.
     """
     if steps is None:
-        return list(kept)
+        return list(checkpoints)
     if isinstance(steps, str):
         parts = steps.split(":")
         well_formed = len(parts) <= 3 and all(not part or part.isdecimal() for part in parts)
         if not well_formed or (len(parts) == 3 and parts[2] and int(parts[2]) == 0):
-            raise ConfigError(f"steps {steps!r}: give A:B:C, for instance 0:5000:100; each part may be left out")
+            raise ConfigError(f"steps {steps!r}: give A:B:C, for instance 0:5000:100; each part may be omitted")
         numbers = [int(part) if part else None for part in parts] + [None, None]
         first = numbers[0] or 0
-        last = first if len(parts) == 1 else kept[-1] if numbers[1] is None else numbers[1]
-        wanted = range(first, last + 1, numbers[2] or 1)
-        found = [step for step in kept if step in wanted]
+        last = first if len(parts) == 1 else checkpoints[-1] if numbers[1] is None else numbers[1]
+        values = range(first, last + 1, numbers[2] or 1)
+        selection = [step for step in checkpoints if step in values]
     else:
-        missing = sorted(set(steps) - set(kept))
+        missing = sorted(set(steps) - set(checkpoints))
         if missing:
-            raise RunError(f"no checkpoint was kept at {missing[:5]}; kept: {kept[0]} to {kept[-1]}")
-        found = sorted(set(steps))
-    if not found:
-        raise RunError(f"no checkpoint was kept at steps {steps!r}; kept: {kept[0]} to {kept[-1]}, {len(kept)} in all")
-    return found
+            raise RunError(f"no checkpoint at {missing[:5]}; {_available(checkpoints)}")
+        selection = sorted(set(steps))
+    if not selection:
+        raise RunError(f"no checkpoint at steps {steps!r}; {_available(checkpoints)}, {len(checkpoints)} in all")
+    return selection
 
 
-def _wanted(measures: Sequence[str | Callable[..., Any]] | None) -> list[Job]:
-    asked = list(registered()) if measures is None else [*CORE_MEASURES, *measures]
-    jobs = {(job.measure.name, job.measure.function): job for job in (measure_job(what, ()) for what in asked)}
-    names = [name for name, _ in jobs]
+def _available(checkpoints: Sequence[int]) -> str:
+    return f"available: {checkpoints[0]} to {checkpoints[-1]}"
+
+
+def _measure_calls(measures: Sequence[str | Callable[..., Any]] | None) -> list[MeasureCall]:
+    requested = list(registered()) if measures is None else [*CORE_MEASURES, *measures]
+    calls = {(call.measure.name, call.measure.function): call for call in (measure_call(m, ()) for m in requested)}
+    names = [name for name, _ in calls]
     if len(set(names)) < len(names):
-        raise ConfigError(f"two measures share a name: {sorted(names)}; rename one")
-    return list(jobs.values())
+        raise ConfigError(f"two measures have the same name: {sorted(names)}; rename one")
+    return list(calls.values())
 
 
-def _reference(
-    run: Run,
-    kept: list[int],
-    evaluator: Evaluator,
-    rule: Rule,
-    frequencies: Sequence[int] | None,
-    reference_step: int | None,
-) -> Reference:
+def _reference(run: Run, evaluator: Evaluator, rule: Rule, frequencies: Sequence[int] | None, step: int) -> Reference:
     """The key frequencies at the reference step."""
     require_rule(rule)
-    step = kept[-1] if reference_step is None else reference_step
-    if step not in kept:
-        raise RunError(f"no checkpoint was kept at the reference step {step}; kept: {kept[0]} to {kept[-1]}")
     group = run.classification.group
     if group is None:
         reason = run.classification.why_no_group
@@ -217,28 +231,25 @@ def _reference(
         except MissingNeedError as error:
             log.debug("rule %s: %s", name, error)
     if frequencies is not None:
-        found = KeyFrequencies(as_frequencies(frequencies, group.order), "given", step=step)
+        keys = KeyFrequencies(as_frequencies(frequencies, group.order), "given", step=step)
     else:
-        found = key_frequencies(snapshot, rule)
-    return Reference(found, generalizes, found.values, (), by_rule)
+        keys = key_frequencies(snapshot, rule)
+    return Reference(keys, generalizes, keys.values, (), by_rule)
 
 
-def _since_grokking(run: Run, kept: Sequence[int], reference: Reference, metrics: pd.DataFrame) -> list[int]:
-    """The steps from T_grok(0.95) on, at which keys may be found that the reference step has lost."""
-    found, grokked = reference.frequencies, first_reaching(metrics, "test_accuracy", 0.95).step
-    if run.classification.group is None or found.rule == "given" or grokked is None or (found.step or 0) < grokked:
+def _steps_since_grokking(run: Run, reference: Reference, reference_step: int, metrics: pd.DataFrame) -> list[int]:
+    """The checkpoints from T_grok(0.95) on, whose key frequencies the reference step may have lost."""
+    grokked = first_reaching(metrics, "test_accuracy", 0.95).step
+    by_rule = reference.frequencies.rule != "given"
+    if run.classification.group is None or not by_rule or grokked is None or reference_step < grokked:
         return []
-    return [step for step in kept if step >= grokked]
+    return [step for step in run.steps if step >= grokked]
 
 
 def _with_union(reference: Reference, keys: Mapping[int, set[int]]) -> Reference:
-    """The reference with what the keys at each step since grokking say of it."""
+    """The reference with the lost keys and the union of keys; `keys` are those at each checkpoint since grokking."""
     if not keys:
         return reference
-    found = set(reference.frequencies.values)
-    lost = tuple(sorted(keys[min(keys)] - found))
-    return replace(reference, union=tuple(sorted(found.union(*keys.values()))), lost=lost)
-
-
-def _keys_at(cells: Cells, step: int) -> set[int]:
-    return {k for k, held in enumerate(cells.array("key_frequencies", "is_key", step), start=1) if held}
+    current = set(reference.frequencies.values)
+    lost = tuple(sorted(keys[min(keys)] - current))
+    return replace(reference, union=tuple(sorted(current.union(*keys.values()))), lost=lost)

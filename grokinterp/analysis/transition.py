@@ -1,38 +1,29 @@
-"""find_transition: when a run memorized, when it generalized, and where the phases between end.
+"""find_transition: when a run memorizes, when it generalizes, and where the phases between end.
 
-Events and the phases' ends are evaluated steps; each carries the evaluated step before it, so that the grid's
-resolution is never hidden. What a run does not show is None with a reason.
+Events and phase ends are evaluated steps. Each carries the evaluated step before it, so that the resolution of the
+grid is never hidden. An event that does not occur is None with a reason.
 """
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from grokinterp.analysis.phases import Boundary, first_from, known_values, locate_phases
-
-Outcome = Literal[
-    "grokked",
-    "generalized_without_delay",
-    "semi_grokked",
-    "DNF_test",
-    "DNF_train",
-    "diverged",
-    "undetermined",
-]
+from grokinterp.runs.status import RunStatus
+from grokinterp.statistics.outcomes import Outcome
 
 THRESHOLDS = (0.95, 0.99)
 
 
 @dataclass(frozen=True)
 class Event:
-    """The first evaluated step at which something held.
+    """The first evaluated step at which a condition holds.
 
     Attributes:
         step: the step, or None.
-        previous: the evaluated step before it, at which it did not hold yet; None at the first one.
+        previous: the evaluated step before it, at which the condition does not hold; None at the first one.
         reason: why there is no step.
     """
 
@@ -43,15 +34,16 @@ class Event:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where one outcome ends and another begins.
+    """The boundaries between the outcomes.
 
     Attributes:
-        without_delay_factor: T_grok(0.95) within this multiple of T_train(0.99) is no delay.
-        without_delay_accuracy: nor is this accuracy (and one and a half times chance) on unseen pairs by T_train(0.99).
-        semi_grokked_from: a plateau must lie above this accuracy (and above twice chance, or of fewer than 5 classes
-            a quarter of the way from chance to 1) ...
-        semi_grokked_to: ... and below this one ...
-        flatness: ... and change by no more than this over the last quarter.
+        without_delay_factor: a run generalizes without delay if T_grok(0.95) is within this multiple of T_train(0.99),
+        without_delay_accuracy: or if its accuracy on unseen pairs at T_train(0.99) is at least this (and at least one
+            and a half times chance).
+        semi_grokked_from: a semi-grokked plateau lies above this accuracy (and above twice chance or, with fewer than
+            5 classes, a quarter of the way from chance to 1),
+        semi_grokked_to: below this one,
+        flatness: and changes by no more than this over the last quarter.
     """
 
     without_delay_factor: float = 2.0
@@ -63,23 +55,24 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Transition:
-    """What a run's curves say of its grokking.
+    """The transition of a run from memorization to generalization.
 
     Attributes:
-        outcome: `grokked`: memorized first, generalized (0.95 on test inputs) later. `generalized_without_delay`:
-            within twice T_train(0.99), or with half of the unseen pairs (of 2 classes, three quarters) right by then.
-            `semi_grokked`: resting between chance and 0.95 on unseen pairs. `DNF_test`: memorized only. `DNF_train`:
-            not even that, within its budget. `diverged`: NaN, Inf, or a final train loss over twice chance.
-            `undetermined`: unfinished, a single step, or an unknown split.
+        outcome: `grokked`: the run memorizes first and generalizes (0.95 on test inputs) later.
+            `generalized_without_delay`: it generalizes within twice T_train(0.99), or has half of the unseen pairs
+            (with 2 classes, three quarters) right by then. `semi_grokked`: its accuracy on unseen pairs settles between
+            chance and 0.95. `DNF_test`: it only memorizes. `DNF_train`: it does not memorize within its budget.
+            `diverged`: NaN, Inf, or a final train loss over twice chance. `undetermined`: unfinished, a single step, or
+            an unknown split.
         reason: why it is that outcome, in a few words.
         T_train: by threshold 0.95 and 0.99, first evaluated step with that train accuracy.
         T_grok: the same for accuracy on all test inputs.
-        T_grok_novel: the same for test pairs whose mirror was not trained on either; all None where there are none.
-        delay: T_grok - T_train at each threshold; None where either is.
-        memorization_end: where memorizing alone ends and the circuit begins to form.
+        T_grok_novel: the same for test pairs whose mirror is not a training pair either; all None without such pairs.
+        delay: T_grok - T_train at each threshold; None if either is.
+        memorization_end: where pure memorization ends and the circuit begins to form.
         circuit_formation_end: where the test loss falls below that of a uniform guess.
-        cleanup_end: where the weight norm has come to rest again.
-        evidence: numbers the verdicts rest on, by name.
+        cleanup_end: where the weight norm has settled again.
+        evidence: the numbers behind the verdicts, by name.
     """
 
     outcome: Outcome
@@ -100,27 +93,27 @@ def find_transition(
     n_classes: float,
     metrics: pd.DataFrame | None = None,
     memorization_budget: int | None = None,
-    status: str = "finished",
+    status: str = RunStatus.FINISHED,
     cross_entropy: bool = True,
     thresholds: Thresholds = Thresholds(),
 ) -> Transition:
     """Locates the transition from memorization to generalization.
 
     Args:
-        timeline: indexed by step; columns used where there: `train_loss`, `test_loss`, `train_accuracy`,
+        timeline: indexed by step; columns used if present: `train_loss`, `test_loss`, `train_accuracy`,
             `test_accuracy`, `novel_accuracy`, `weight_norm`, `excluded_loss_novel` (else `excluded_loss`),
             `restricted_loss_novel`, `circuit_efficiency_ratio`.
-        n_classes: number of classes; ln of it is the loss of a uniform guess. Infinite for a regression, where no guess
-            is right by chance.
-        metrics: losses, accuracies and norm on a finer grid than the timeline's, where there is one.
-        memorization_budget: steps within which train accuracy must reach 0.99; by default all.
-        status: `finished`, `stopped`, `running` or `diverged`, as the run's status says.
-        cross_entropy: False where the losses in `metrics` are others (squared errors, StableMax): then they do not
-            count, and no phases are located.
-        thresholds: of the outcomes.
+        n_classes: number of classes; its logarithm is the loss of a uniform guess. Infinite for a regression, where no
+            guess is right by chance.
+        metrics: losses, accuracies and norm on a finer grid than the timeline's, if available.
+        memorization_budget: steps within which train accuracy must reach 0.99 (default: all).
+        status: the run's status: `finished`, `stopped`, `running` or `diverged`.
+        cross_entropy: False if the losses in `metrics` are of another kind (squared errors, StableMax): they are then
+            ignored, and no phases are located.
+        thresholds: the boundaries between the outcomes.
 
     Returns:
-        The transition; nothing is raised for curves that do not show one.
+        The transition; curves that do not show one raise nothing.
     """
     curves = timeline if metrics is None or metrics.empty else metrics
     events = {
@@ -128,12 +121,11 @@ def find_transition(
         for name, column in (("train", "train_accuracy"), ("test", "test_accuracy"), ("novel", "novel_accuracy"))
     }
     delay = {theta: _difference(events["test"][theta].step, events["train"][theta].step) for theta in THRESHOLDS}
-    known = curves if cross_entropy else curves.drop(columns=["train_loss", "test_loss"], errors="ignore")
-    outcome, reason = _outcome(known, events, n_classes, memorization_budget, status, thresholds)
-    if outcome in ("diverged", "DNF_train") or not cross_entropy:
+    usable = curves if cross_entropy else curves.drop(columns=["train_loss", "test_loss"], errors="ignore")
+    outcome, reason = _outcome(usable, events, n_classes, memorization_budget, status, thresholds)
+    if outcome in (Outcome.DIVERGED, Outcome.DNF_TRAIN) or not cross_entropy:
         why = reason if cross_entropy else "trained on another loss: the phases are defined by cross entropy"
-        refused = Boundary(None, reason=why)
-        phases = (refused, refused, refused)
+        phases = (Boundary(None, reason=why),) * 3
     else:
         phases = locate_phases(timeline, curves, math.log(n_classes))
     return Transition(
@@ -146,14 +138,14 @@ def find_transition(
         memorization_end=phases[0],
         circuit_formation_end=phases[1],
         cleanup_end=phases[2],
-        evidence=_evidence(known if curves is timeline else timeline, curves, events, math.log(n_classes)),
+        evidence=_evidence(usable if curves is timeline else timeline, curves, events, math.log(n_classes)),
     )
 
 
 def first_reaching(curves: pd.DataFrame, name: str, theta: float) -> Event:
-    """The first row at which a column is at least theta, whatever it does later."""
+    """The first row at which a column is at least theta, whatever follows."""
     series = known_values(curves, name)
-    if series is None:
+    if series.empty:
         return Event(None, reason=f"no {name.replace('_', ' ')} was recorded")
     reached = np.flatnonzero(series.to_numpy() >= theta)
     if not len(reached):
@@ -175,65 +167,65 @@ def _outcome(
     thresholds: Thresholds,
 ) -> tuple[Outcome, str]:
     train_loss = known_values(curves, "train_loss")
-    if status == "diverged":
-        return "diverged", "the loss became NaN or infinite"
-    if train_loss is not None and len(curves) > 1 and train_loss.iloc[-1] > 2 * math.log(n_classes):
-        return "diverged", "the final train loss is more than twice that of a uniform guess"
-    if known_values(curves, "train_accuracy") is None or known_values(curves, "test_accuracy") is None:
-        return "undetermined", "which inputs were trained on, or the accuracy on them, is not known"
+    if status == RunStatus.DIVERGED:
+        return Outcome.DIVERGED, "the loss became NaN or infinite"
+    if not train_loss.empty and len(curves) > 1 and train_loss.iloc[-1] > 2 * math.log(n_classes):
+        return Outcome.DIVERGED, "the final train loss is more than twice that of a uniform guess"
+    if known_values(curves, "train_accuracy").empty or known_values(curves, "test_accuracy").empty:
+        return Outcome.UNDETERMINED, "which inputs were trained on, or the accuracy on them, is not known"
     if len(curves) < 2:
-        return "undetermined", "a single step was evaluated"
+        return Outcome.UNDETERMINED, "a single step was evaluated"
     memorized, generalized = events["train"][0.99].step, events["test"][0.95].step
     budget = int(curves.index[-1]) if memorization_budget is None else memorization_budget
-    unfinished = status in ("running", "stopped")
+    unfinished = status in (RunStatus.RUNNING, RunStatus.STOPPED)
     if memorized is None or memorized > budget:
         if unfinished and (memorization_budget is None or int(curves.index[-1]) < budget):
-            return "undetermined", "the run is unfinished, and has not memorized yet"
+            return Outcome.UNDETERMINED, "the run is unfinished, and has not memorized yet"
         aside = "" if generalized is None else f", though test accuracy reached 0.95 at step {generalized}"
-        return "DNF_train", f"train accuracy did not reach 0.99 within {budget} steps{aside}"
+        return Outcome.DNF_TRAIN, f"train accuracy did not reach 0.99 within {budget} steps{aside}"
     if generalized is not None:
         return _grokked_or_not(curves, memorized, generalized, n_classes, thresholds)
     if unfinished:
-        return "undetermined", "the run is unfinished: memorized, and not generalized yet"
-    name = "novel_accuracy" if known_values(curves, "novel_accuracy") is not None else "test_accuracy"
-    series = known_values(curves, name)
-    assert series is not None
+        return Outcome.UNDETERMINED, "the run is unfinished: memorized, and not generalized yet"
+    series = known_values(curves, "novel_accuracy", "test_accuracy")
     quarter = pd.Series(series[series.index >= series.index[-1] * 0.75])
     change = _fitted_change(quarter)
     chance = 1 / n_classes
-    least = max(thresholds.semi_grokked_from, min(2 * chance, chance + (1 - chance) / 4))  # clearly above chance
-    above_chance = least < series.iloc[-1] < thresholds.semi_grokked_to
+    lower_bound = max(thresholds.semi_grokked_from, min(2 * chance, chance + (1 - chance) / 4))  # clearly above chance
+    above_chance = lower_bound < series.iloc[-1] < thresholds.semi_grokked_to
     if above_chance and len(quarter) >= 3 and abs(change) <= thresholds.flatness:
-        return "semi_grokked", f"{name.replace('_', ' ')} rests at {series.iloc[-1]:.3f}"
-    return "DNF_test", f"memorized at step {memorized}; test accuracy never reached 0.95"
+        return Outcome.SEMI_GROKKED, f"{str(series.name).replace('_', ' ')} rests at {series.iloc[-1]:.3f}"
+    return Outcome.DNF_TEST, f"memorized at step {memorized}; test accuracy never reached 0.95"
 
 
 def _grokked_or_not(
     curves: pd.DataFrame, memorized: int, generalized: int, n_classes: float, thresholds: Thresholds
 ) -> tuple[Outcome, str]:
     if generalized <= thresholds.without_delay_factor * memorized:
-        return "generalized_without_delay", f"T_grok(0.95) = {generalized} is soon after T_train(0.99) = {memorized}"
-    seen = known_values(curves, "novel_accuracy")
-    seen = seen if seen is not None else known_values(curves, "test_accuracy")
-    assert seen is not None
-    by_then = seen.to_numpy()[seen.index.to_numpy() <= memorized]
-    already = float(by_then[-1]) if len(by_then) else 0.0
-    if already >= max(thresholds.without_delay_accuracy, 1.5 / n_classes):
-        return "generalized_without_delay", f"accuracy on unseen pairs was {already:.2f} when training was memorized"
-    return "grokked", f"memorized at step {memorized}, generalized at step {generalized}"
+        return (
+            Outcome.GENERALIZED_WITHOUT_DELAY,
+            f"T_grok(0.95) = {generalized} is soon after T_train(0.99) = {memorized}",
+        )
+    accuracy = known_values(curves, "novel_accuracy", "test_accuracy")
+    until_memorized = accuracy.to_numpy()[accuracy.index.to_numpy() <= memorized]
+    when_memorized = float(until_memorized[-1]) if len(until_memorized) else 0.0
+    if when_memorized >= max(thresholds.without_delay_accuracy, 1.5 / n_classes):
+        return (
+            Outcome.GENERALIZED_WITHOUT_DELAY,
+            f"accuracy on unseen pairs was {when_memorized:.2f} when training was memorized",
+        )
+    return Outcome.GROKKED, f"memorized at step {memorized}, generalized at step {generalized}"
 
 
 def _fitted_change(series: pd.Series) -> float:
-    """The change over a stretch by a straight line through it."""
+    """The change over a stretch, by a straight line fitted to it."""
     x = series.index.to_numpy(dtype=float)
     if len(x) < 2:
         return 0.0
     return float(np.polyfit(x - x[0], series.to_numpy(dtype=float), 1)[0] * (x[-1] - x[0]))
 
 
-def _sustained_below(series: pd.Series | None, level: float) -> int | None:
-    if series is None:
-        return None
+def _sustained_below(series: pd.Series, level: float) -> int | None:
     i = first_from(series.to_numpy() < level)
     return None if i is None else int(series.index[i])
 
@@ -241,14 +233,13 @@ def _sustained_below(series: pd.Series | None, level: float) -> int | None:
 def _evidence(
     timeline: pd.DataFrame, curves: pd.DataFrame, events: dict[str, dict[float, Event]], chance: float
 ) -> dict[str, float | None]:
-    """Steps and accuracies that the verdicts rest on; `below` means from that step on."""
+    """The steps and accuracies behind the verdicts; `below` means from that step on."""
     restricted = _sustained_below(known_values(timeline, "restricted_loss_novel"), 0.1 * chance)
-    ratio = known_values(timeline, "circuit_efficiency_ratio")
-    crossing = None if ratio is None else next((int(s) for s, r in ratio.items() if r >= 1), None)  # pyright: ignore
+    crossing = first_reaching(timeline, "circuit_efficiency_ratio", 1).step
 
     def at(name: str, step: int | None) -> float | None:
         series = known_values(curves, name)
-        if step is None or series is None or series.index[0] > step:
+        if step is None or series.empty or series.index[0] > step:
             return None
         return float(series.to_numpy()[series.index <= step][-1])
 

@@ -1,4 +1,4 @@
-"""Worker processes for `analyze`: each evaluates one checkpoint at a time, on one core."""
+"""Worker processes for `analyze`: each evaluates one checkpoint at a time on one core."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import torch
 
-from grokinterp.analysis.measure_calls import Cell, Job, evaluate, job_from
+from grokinterp.analysis.measure_calls import MeasureCall, Value, call_from, evaluate
 from grokinterp.measures.base import MEASURE_FOLDERS
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import cores
@@ -23,30 +23,30 @@ from grokinterp.runs.run import Run
 
 log = logging.getLogger(__name__)
 
-# Logits in all checkpoints to be analyzed from which the seconds that a worker takes to start are well spent.
+# Number of logits over all checkpoints from which workers pay for the seconds they take to start.
 _WORTHWHILE = 100_000_000
-_MOST = 8  # each holds a few hundred megabytes
-_LEAST_CHECKPOINTS = 8
+_MAX_WORKERS = 8  # each takes a few hundred megabytes
+_MIN_CHECKPOINTS = 8  # per worker
 
-Answer = tuple[int, list[Cell], str]  # step, its cells, and the checksum of what they were computed from
+Answer = tuple[int, list[Value], str]  # step, its values, and the checksum of the weights
 
 
 def worker_count(run: Run, checkpoints: int) -> int:
-    """How many workers `analyze` starts of itself: one a core where there is much to do, else none."""
+    """The default number of workers: one per core if there is enough work, otherwise none."""
     if checkpoints * len(run.classification.inputs) * run.classification.n_classes < _WORTHWHILE:
         return 0
-    count = min(cores(), _MOST, checkpoints // _LEAST_CHECKPOINTS)
+    count = min(cores(), _MAX_WORKERS, checkpoints // _MIN_CHECKPOINTS)
     return count if count > 1 else 0
 
 
-def evaluate_in_workers(run: Run, plan: Mapping[int, Sequence[Job]], count: int) -> Iterator[Answer]:
-    """The cells of each step's jobs, in the order in which they are done, and the checksum of what they are of.
+def evaluate_in_workers(run: Run, plan: Mapping[int, Sequence[MeasureCall]], count: int) -> Iterator[Answer]:
+    """Yields each step with its values and the checksum of its weights, in the order in which the workers finish.
 
-    A step that a worker fails at is left out: the caller is to try it, and to say what is wrong.
+    A step on which a worker fails is not yielded: the caller evaluates it and meets the error.
 
     Args:
         run: the run.
-        plan: jobs by step, all of which have a `source`.
+        plan: calls by step; all have a `source`.
         count: number of workers.
     """
     steps: Queue[int] = Queue()
@@ -57,27 +57,29 @@ def evaluate_in_workers(run: Run, plan: Mapping[int, Sequence[Job]], count: int)
         for _ in range(count):
             worker = stack.enter_context(_Worker(run))
             Thread(target=_serve, args=(worker, plan, steps, answers), daemon=True).start()
-        working = count
-        while working:
+        active = count
+        while active:
             answer = answers.get()
             if answer is None:
-                working -= 1
+                active -= 1
             else:
                 yield answer
 
 
-def _serve(worker: "_Worker", plan: Mapping[int, Sequence[Job]], steps: Queue[int], answers: Queue[Any]) -> None:
-    """Has a worker do what is to be done, as long as it lives."""
+def _serve(
+    worker: "_Worker", plan: Mapping[int, Sequence[MeasureCall]], steps: Queue[int], answers: Queue[Any]
+) -> None:
+    """Passes steps to a worker until none are left or the worker dies."""
     try:
         while True:
             step = steps.get_nowait()
-            answer = worker.ask(step, plan[step])
+            answer = worker.evaluate(step, plan[step])
             if answer is not None:
                 answers.put(answer)
     except Empty:
         pass
     except (ProcessDied, ValueError, KeyError, TypeError) as error:
-        log.warning("a worker process ended unexpectedly (%s): what it had to do is done without it", error)
+        log.warning("a worker process ended unexpectedly (%s): its checkpoint is evaluated without it", error)
     finally:
         answers.put(None)
 
@@ -90,14 +92,16 @@ class _Worker(JsonProcess):
     def __enter__(self) -> "_Worker":
         return self
 
-    def ask(self, step: int, jobs: Sequence[Job]) -> Answer | None:
-        wanted = [[job.source, job.frequencies] for job in jobs]
-        answer = self.exchange({"run": str(self.run.path), "step": step, "jobs": wanted, "folders": MEASURE_FOLDERS})
-        return None if answer is None else (step, [Cell(**cell) for cell in answer["cells"]], str(answer["checksum"]))
+    def evaluate(self, step: int, calls: Sequence[MeasureCall]) -> Answer | None:
+        sources = [[call.source, call.frequencies] for call in calls]
+        answer = self.exchange({"run": str(self.run.path), "step": step, "calls": sources, "folders": MEASURE_FOLDERS})
+        if answer is None:
+            return None
+        return step, [Value(**value) for value in answer["values"]], str(answer["checksum"])
 
 
 def main(questions: IO[str], answers: IO[str]) -> None:
-    """Answers each line of `questions`, until there are no more."""
+    """Answers each line of `questions` until the input ends."""
     torch.set_num_threads(1)
     keep_freed_memory()
     run: Run | None = None
@@ -108,17 +112,17 @@ def main(questions: IO[str], answers: IO[str]) -> None:
             run = Run.open(Path(question["run"]))
         try:
             snapshot = run.snapshot(question["step"])
-            jobs = [job_from(source, tuple(frequencies)) for source, frequencies in question["jobs"]]
-            cells = [asdict(evaluate(job, snapshot)) for job in jobs]
-            answer = {"cells": cells, "checksum": snapshot.checksum}
-        except Exception:  # whatever it is, the parent meets it too, and says so where it is seen
+            calls = [call_from(source, tuple(frequencies)) for source, frequencies in question["calls"]]
+            values = [asdict(evaluate(call, snapshot)) for call in calls]
+            answer = {"values": values, "checksum": snapshot.checksum}
+        except Exception:  # the parent meets the same error and reports it
             answer = None
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
-    channel, sys.stdout = sys.stdout, sys.stderr  # a measure that prints must not be taken for an answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent, which then ends this process
+    channel, sys.stdout = sys.stdout, sys.stderr  # what a measure prints must not be mistaken for an answer
     with suppress(BrokenPipeError):  # the parent was killed
         main(sys.stdin, channel)

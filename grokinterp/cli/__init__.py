@@ -1,6 +1,6 @@
-"""The command line: thin, and quick to answer, because each command imports what it needs when it runs.
+"""The command line. Each command imports what it needs when it runs, so `--help` answers quickly.
 
-Exit codes: 0 done, 1 a check said no or a training failed, 2 bad input, 130 interrupted.
+Exit status: 0 success, 1 a check or a training failed, 2 bad input, 130 interrupted.
 """
 
 import logging
@@ -13,21 +13,21 @@ from grokinterp.errors import ConfigError, GrokinterpError, nearest
 
 USAGE = """usage: grokinterp COMMAND ...
 
-Train networks on modular arithmetic, keep every checkpoint, and measure how they grok.
+Train networks on modular arithmetic, save their checkpoints, and measure how they grok.
 
   demo                 train a small transformer until it groks, analyze it, and write its report
-  train RUN            train a model into a new run folder, or resume one
-  analyze RUN          compute every measure at every checkpoint; print the result and write the report
-  report RUN [RUN ...] write the HTML report of a run, of several side by side, or of a sweep
-  sweep DIR            train many runs that differ in some options, and tabulate what became of them
-  reproduce NAME       run a published experiment and decide its claims (--list shows them)
-  verify RUN           check that a run is whole: every file, every checksum
-  list [DIR]           the runs in a folder (default: checkpoints)
+  train RUN            train a model in a new run folder, or resume a run
+  analyze RUN          compute every measure at every checkpoint, print the result and write the report
+  report RUN [RUN ...] write the HTML report of one run, of several runs side by side, or of a sweep
+  sweep DIR            train many runs that differ in some options, and tabulate their outcomes
+  reproduce NAME       run a published experiment and test its claims (--list shows the names)
+  verify RUN           check every file and checksum of a run
+  list [DIR]           list the runs in a folder (default: checkpoints)
 
-`grokinterp COMMAND --help` shows a command's options."""
+`grokinterp COMMAND --help` shows the options of a command."""
 
 
-# Where each command is: module and function.
+# The module and the function of each command.
 _COMMANDS = {
     "demo": ("train", "run_demo"),
     "train": ("train", "run_train"),
@@ -44,34 +44,34 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Runs a command and returns its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    if not given or given[0] in ("-h", "--help", "help"):
+    if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
-    if given[0] in ("--version", "-V"):
+    if words[0] in ("--version", "-V"):
         from grokinterp import __version__
 
         print(f"grokinterp {__version__}")
         return 0
-    command, rest = given[0], given[1:]
+    command, arguments = words[0], words[1:]
     try:
         if command not in _COMMANDS:
             raise ConfigError(f"no command {command!r}: {nearest(command, _COMMANDS)}")
         module, function = _COMMANDS[command]
-        code = getattr(import_module(f"grokinterp.cli.{module}"), function)(rest)
+        status = getattr(import_module(f"grokinterp.cli.{module}"), function)(arguments)
         sys.stdout.flush()
-        return code
+        return status
     except GrokinterpError as error:
         print(f"grokinterp: {error}", file=sys.stderr)
         return 2
-    except (MemoryError, RuntimeError) as error:  # PyTorch has no class of its own for the CPU's
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+    except (MemoryError, RuntimeError) as error:  # PyTorch has no exception class for the CPU
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _OUT_OF_MEMORY):
             raise
         print(f"grokinterp: {command} ran out of memory: choose smaller sizes, or fewer at a time", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the reader of our output closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

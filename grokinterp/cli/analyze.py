@@ -18,28 +18,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Analyze:
-    """Compute every measure at every checkpoint of a run, print what was found, and write the report."""
+    """Compute every measure at every checkpoint of a run, print the result and write the report."""
 
     run: tyro.conf.Positional[Path]
     """the run folder"""
     measures: str | None = None
-    """names or package.module:function, separated by commas; by default all"""
+    """names or package.module:function, separated by commas (default: all)"""
     steps: str | None = None
-    """A:B:C, the steps from A to B (included) in strides of C"""
+    """A:B:C, the steps from A to B (inclusive) with stride C (default: every checkpoint)"""
     rule: str = "cube_cosine"
-    """how key frequencies are found: cube_cosine, neuron_clusters, embedding_norm or unembedding_power"""
+    """rule for key frequencies: cube_cosine, neuron_clusters, embedding_norm or unembedding_power"""
     frequencies: str | None = None
-    """key frequencies to use instead, separated by commas"""
+    """key frequencies to use instead of a rule, separated by commas"""
     reference_step: int | None = None
-    """checkpoint whose key frequencies are used; by default the last"""
+    """checkpoint whose key frequencies are used (default: the last)"""
     workers: int | None = None
-    """processes that evaluate checkpoints, 0 for this one alone; by default one a core where it pays"""
+    """worker processes; 0 evaluates in this process (default: one per core if there is enough work)"""
+    all: bool = False
+    """also print every event, and every measure at the last step with its meaning"""
     json: bool = False
-    """print one JSON object instead of the table"""
+    """print one JSON object instead of the tables"""
     csv: bool = False
-    """write the tables as timeline.csv and frequencies.csv too"""
+    """also write the tables as timeline.csv and frequencies.csv"""
     report: bool = True
-    """write no report.html"""
+    """do not write report.html"""
 
 
 def run_analyze(arguments: Sequence[str]) -> int:
@@ -65,12 +67,12 @@ def run_analyze(arguments: Sequence[str]) -> int:
     else:
         from grokinterp.cli.console import show_analysis
 
-        show_analysis(analysis)
-    # Last: where a run cannot be written to, what was found has been said.
-    written = [write_reports([analysis], None)] if options.report else []
-    written += _write_tables(analysis) if options.csv else []
-    for file in written if not options.json else []:
-        print(f"written: {file}")
+        show_analysis(analysis, every_measure=options.all)
+    # Written last: if the run is read-only, the result has been printed.
+    files = [("report", write_reports([analysis], None))] if options.report else []
+    files += [("table", file) for file in _write_tables(analysis)] if options.csv else []
+    for kind, file in files if not options.json else []:
+        print(f"{kind}: {file}")
     return 0
 
 
@@ -79,7 +81,7 @@ def _numbers(text: str | None) -> list[int] | None:
         return None
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts):
-        raise ConfigError(f"--frequencies {text!r}: give whole numbers separated by commas, for instance 14,35,41")
+        raise ConfigError(f"--frequencies {text!r}: give integers separated by commas, for instance 14,35,41")
     return [int(part) for part in parts]
 
 

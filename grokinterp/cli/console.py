@@ -1,4 +1,4 @@
-"""Tables for a terminal: one analysis, the runs in a folder, a sweep."""
+"""Terminal output: an analysis, the runs in a folder, a sweep, a reproduction."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -13,40 +13,20 @@ from rich.markup import escape as without_markup
 from rich.table import Table
 
 from grokinterp.errors import one_line
-from grokinterp.statistics import FATES, SEEDS, summarize
-from grokinterp.training.estimate import duration
+from grokinterp.statistics import SEEDS, Outcome, summarize
+from grokinterp.statistics.formatting import MISSING, duration, number
 
 if TYPE_CHECKING:
     from grokinterp.analysis.result import Analysis
     from grokinterp.experiments import Recipe, Reproduction
     from grokinterp.sweep import Progress, Sweep
 
-_FINAL = (
-    "train_loss",
-    "test_loss",
-    "train_accuracy",
-    "test_accuracy",
-    "novel_accuracy",
-    "restricted_loss",
-    "restricted_loss_novel",
-    "excluded_loss",
-    "excluded_loss_novel",
-    "logit_variance_explained",
-    "gini_embedding",
-    "gini_neuron_logit",
-    "generalized_margin_share",
-    "circuit_efficiency_ratio",
-    "weight_norm",
-    "weight_rms",
-)
-
-
-_ROWS = 20  # of the live table
-_SETTINGS = 60
+_LIVE_ROWS = 20  # of a sweep's live table
+_SWEEP_ROWS = 60  # of its final table
 
 
 def escape(text: str) -> str:
-    """Text as it stands, on one line, whoever wrote it."""
+    """Text on one line, printed literally: neither rich markup nor control characters in it take effect."""
     return without_markup(one_line(text))
 
 
@@ -55,52 +35,168 @@ class _Console(Console):
         raise BrokenPipeError  # rich would exit with 1
 
 
-def show_analysis(analysis: "Analysis") -> None:
-    """Prints outcome, events, phases, key frequencies, final numbers and warnings."""
+def show_analysis(analysis: "Analysis", *, every_measure: bool = False) -> None:
+    """Prints an analysis: outcome, milestones, key frequencies, phases and warnings.
+
+    Args:
+        analysis: the analysis.
+        every_measure: also print every event, and every measure at the last analyzed step.
+    """
+    from grokinterp.analysis.overview import headline
+
     console = _Console(highlight=False)
-    said = analysis.summary()
-    transition, reference = said["transition"], said["reference"]
-    console.print(f"[bold]{escape(said['run'])}[/]: [bold]{transition['outcome']}[/] ({escape(transition['reason'])})")
+    name, outcome = escape(str(analysis.run.path)), analysis.transition.outcome
+    console.print(f"[bold]{name}: {outcome}[/]: {escape(headline(analysis))}\n")
+    _print_milestones(console, analysis)
+    _print_key_frequencies(console, analysis)
+    for line in _phase_lines(analysis):
+        console.print(escape(line))
+    if every_measure:
+        console.print(_events_table(analysis), _final_table(analysis))
+    for warning in analysis.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
 
-    events = Table(title="transition, in steps", title_justify="left")
-    for heading in ("", "at 0.95", "at 0.99"):
-        events.add_column(heading, justify="left" if not heading else "right")
-    for name, label in (("T_train", "T_train"), ("T_grok", "T_grok"), ("T_grok_novel", "T_grok, novel pairs only")):
-        events.add_row(label, *(_number(transition[name][theta]) for theta in ("0.95", "0.99")))
-    events.add_row("delay", *(_number(transition["delay"][theta]) for theta in ("0.95", "0.99")))
-    console.print(events)
 
-    phases = Table(title="phases", title_justify="left")
-    for heading in ("end of", "step", "interval", "remark"):
-        phases.add_column(heading, justify="right" if heading == "step" else "left")
-    for name, phase in transition["phases"].items():
-        interval = f"{_number(phase['low'])} to {_number(phase['high'])}" if phase["step"] is not None else ""
-        remark = "; ".join([*([phase["reason"]] if phase["reason"] else []), *phase["flags"]])
-        phases.add_row(name.removesuffix("_end").replace("_", " "), _number(phase["step"]), interval, escape(remark))
-    console.print(phases)
+def _rows(analysis: "Analysis") -> dict[str, str]:
+    """The label and the column of each row of the table of milestones."""
+    rows = {"test accuracy": "test_accuracy", "novel accuracy": "novel_accuracy"}
+    if "test_accuracy" not in analysis.metrics and analysis.timeline["test_accuracy"].isna().all():
+        rows = {"accuracy": "accuracy"}
+    if analysis.reference.lost:
+        step = number(analysis.reference.frequencies.step)
+        for loss in ("restricted loss", "excluded loss"):
+            column = loss.replace(" ", "_")
+            rows |= {f"{loss}, keys at {step}": column, f"{loss}, union of keys": f"{column}_union"}
+    else:
+        rows |= {"restricted loss": "restricted_loss", "excluded loss": "excluded_loss"}
+    return rows | {"margin ratio": "circuit_efficiency_ratio", "weight norm": "weight_norm"}
 
-    keys = ", ".join(map(str, reference["key_frequencies"])) or f"none ({reference['reason']})"
-    console.print(f"key frequencies: [bold]{escape(keys)}[/] (rule {reference['rule']}, step {reference['step']})")
 
-    final = Table(title=f"at step {said['steps']['last']}", title_justify="left")
-    for heading in ("measure", "value", "meaning"):
-        final.add_column(heading, justify="right" if heading == "value" else "left")
-    for name in _FINAL:
-        if name in said["final"]:
-            value = said["final"][name]
-            meaning = analysis.definitions.get(name, "")
-            missing = f"not defined here: {said['missing'].get(name, '')}"
-            final.add_row(name, _number(value), escape(meaning if value is not None else missing))
-    console.print(final)
-    for warning in said["warnings"]:
-        console.print(f"[yellow]note:[/] {escape(warning)}")
+def _print_milestones(console: Console, analysis: "Analysis") -> None:
+    from grokinterp.analysis.overview import milestones, value_at
+
+    columns = milestones(analysis)
+    headings = [column.name for column in columns]
+    if analysis.reference.lost and console.width < 100:  # the labels of the rows are long
+        headings = [heading.replace(" (", "\n(").replace(" =", "\n=") for heading in headings]
+    table = _table("", *headings)
+    table.add_row("step", *(number(column.step) for column in columns))
+    moved = any(column.checkpoint != column.step for column in columns)
+    if moved:
+        table.add_row("checkpoint", *(number(column.checkpoint) for column in columns))
+    table.add_section()
+    gaps: dict[str, list[str]] = {}
+    for column in columns:
+        if column.step is None:
+            gaps.setdefault(column.reason, []).append(column.name)
+    for label, name in _rows(analysis).items():
+        values = [value_at(analysis, name, column) for column in columns]
+        if not all(map(math.isnan, values)):
+            table.add_row(label, *map(number, values))
+            for column, value in zip(columns, values, strict=True):
+                reason = analysis.why_missing(name, column.checkpoint)
+                if math.isnan(value) and column.checkpoint is not None and reason:
+                    gaps.setdefault(reason, []).append(f"{label} at {column.name}")
+        elif analysis.why_missing(name):
+            gaps.setdefault(analysis.why_missing(name), []).append(label)
+    console.print(table)
+    if moved:
+        console.print("Accuracies and weight norm are read at the step, the other measures at the nearest checkpoint.")
+    console.print(
+        'Margin ratio: margin of the generalizing circuit / margin of the memorizing one, the "circuit efficiency" of '
+        "one relative to the other at their common weight norm."
+    )
+    for reason, labels in gaps.items():
+        console.print(f"{MISSING} {escape(', '.join(labels))}: {escape(reason)}")
+    console.print()
+
+
+def _print_key_frequencies(console: Console, analysis: "Analysis") -> None:
+    from grokinterp.analysis.overview import key_shares
+
+    reference = analysis.reference
+    keys, shares = reference.frequencies, key_shares(analysis)
+    text = ", ".join(map(str, keys.values)) or f"none ({keys.reason})"
+    origin = "given" if keys.rule == "given" else f"rule {keys.rule}, step {number(keys.step)}"
+    console.print(f"key frequencies: [bold]{escape(text)}[/] ({origin})")
+    if reference.lost:
+        lost, union = (", ".join(map(str, values)) for values in (reference.lost, reference.union))
+        console.print(f"lost since T_grok(0.95): {lost}; union of keys: {union}")
+    if keys.values and len(shares.columns):
+        table = _table("k", *shares.columns)
+        for k, row in shares.iterrows():
+            table.add_row(str(k), *map(_percent, row))
+        if len(shares) > 1:
+            table.add_row("all", *map(_percent, shares.sum()))
+        console.print(table)
+        console.print(
+            f"Shares at step {number(shares.attrs['step'])}: of the embedding's variance over tokens; of the logits' "
+            "variance over classes, explained by cos w_k(a+b-c)."
+        )
+    console.print()
+
+
+def _phase_lines(analysis: "Analysis") -> list[str]:
+    """When each phase ends, or why it does not."""
+    transition = analysis.transition
+    phases = {
+        "memorization": transition.memorization_end,
+        "circuit formation": transition.circuit_formation_end,
+        "cleanup": transition.cleanup_end,
+    }
+    if len({phase.reason for phase in phases.values()} - {""}) == 1 and all(p.step is None for p in phases.values()):
+        return [f"no phases: {transition.memorization_end.reason}"]
+    lines = []
+    for name, phase in phases.items():
+        low, high = number(phase.low), number(phase.high)
+        interval = "" if phase.low is None and phase.high is None else f" ({low} to {high})"
+        end = f"{name}: {phase.reason}" if phase.step is None else f"{name} ends at {number(phase.step)}{interval}"
+        lines.append("; ".join([end, *phase.flags]))
+    return lines
+
+
+def _events_table(analysis: "Analysis") -> Table:
+    transition = analysis.transition
+    table = _table("event", "95 %", "99 %")
+    for label, events in (
+        ("T_train: first step with that train accuracy", transition.T_train),
+        ("T_grok: first step with that test accuracy", transition.T_grok),
+        ("T_grok on novel pairs", transition.T_grok_novel),
+    ):
+        table.add_row(label, *(number(events[theta].step) for theta in (0.95, 0.99)))
+    table.add_row("delay: T_grok - T_train", *(number(transition.delay[theta]) for theta in (0.95, 0.99)))
+    return table
+
+
+def _final_table(analysis: "Analysis") -> Table:
+    step = int(analysis.timeline.index[-1])
+    table = _table("measure", f"at step {step:,}", "meaning")
+    table.columns[2].justify = "left"
+    for column, value in analysis.timeline.iloc[-1].items():
+        name = str(column)
+        meaning = analysis.definitions.get(name) or analysis.definitions.get(name.split(".")[0], "")
+        reason = analysis.why_missing(name, step)
+        table.add_row(escape(name), number(value), escape(f"{meaning} (undefined: {reason})" if reason else meaning))
+    return table
+
+
+def _percent(share: float) -> str:
+    return MISSING if math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _table(*headings: str) -> Table:
+    """A table whose first column is text and whose other columns are numbers."""
+    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left", overflow="fold")
+    return table
 
 
 def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints the rows of `describe_runs`."""
+    """Prints the rows of `grokinterp.sweep.listing.describe_runs`."""
     console = _Console(highlight=False)
     if not rows:
-        console.print(f"no runs in {escape(str(folder))}: `grokinterp demo` makes one")
+        console.print(f"no runs in {escape(str(folder))}: `grokinterp demo` creates one")
     runs, sweeps = ([row for row in rows if kind in row] for kind in ("run", "sweep"))
     if runs:
         console.print(_runs_table(runs))
@@ -116,7 +212,7 @@ def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def _runs_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(
-        box=SIMPLE, pad_edge=False, collapse_padding=True, title="accuracy on train and test inputs, if known"
+        box=SIMPLE, pad_edge=False, collapse_padding=True, title="train and test: accuracy at the last evaluated step"
     )
     for heading in ("run", "task", "fraction", "model", "status", "step", "kept", "train", "test"):
         table.add_column(heading, overflow="fold")
@@ -127,21 +223,15 @@ def _runs_table(rows: Sequence[dict[str, Any]]) -> Table:
         cells = [row["run"], row["task"], row["train_fraction"], row["model"], row["status"], row["step"]]
         accuracies = [row["train_accuracy"], row["test_accuracy"]]
         cells += [row["checkpoints"], *("-" if a is None else f"{a:.3f}" for a in accuracies)]
-        table.add_row(*(escape(cell) if isinstance(cell, str) else _number(cell) for cell in cells))
+        table.add_row(*(escape(cell) if isinstance(cell, str) else number(cell) for cell in cells))
     return table
 
 
-def _number(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
 class SweepDisplay:
-    """A sweep's progress: a live table in a terminal, elsewhere a line whenever a run ends.
+    """Shows the progress of a sweep: a live table in a terminal, otherwise a line whenever a run ends.
 
     Attributes:
-        interrupted: whether somebody stopped it.
+        interrupted: whether the sweep was interrupted.
     """
 
     def __init__(self, folder: Path):
@@ -149,7 +239,7 @@ class SweepDisplay:
         self.interrupted = False
         self._console = _Console(highlight=False, stderr=True)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True)
-        self._said = (0, 0)
+        self._printed_counts = (0, 0)
 
     def __enter__(self) -> "SweepDisplay":
         if self._console.is_terminal:
@@ -160,7 +250,7 @@ class SweepDisplay:
         self._live.stop()
 
     def show(self, progress: "Progress") -> None:
-        """What `sweep` calls with its progress."""
+        """Callback for the progress of `train_sweep`."""
         self.interrupted = progress.interrupted
         line = (
             f"{progress.done} of {progress.total} done, {len(progress.running)} running, {progress.waiting} waiting, "
@@ -170,27 +260,27 @@ class SweepDisplay:
             line += f"; about {duration(progress.seconds_left)} left"
         if self._console.is_terminal:
             self._live.update(self._table(progress, line))
-        elif self._said != (progress.done, len(progress.failed)):
-            self._said = (progress.done, len(progress.failed))
+        elif self._printed_counts != (progress.done, len(progress.failed)):
+            self._printed_counts = (progress.done, len(progress.failed))
             self._console.print(escape(line), soft_wrap=True)
 
     def _table(self, progress: "Progress", line: str) -> Table:
         table = Table(box=SIMPLE, pad_edge=False, title=f"{escape(str(self.folder))}: {line}", title_justify="left")
         for heading in ("run", "step", "of"):
             table.add_column(heading, justify="left" if heading == "run" else "right")
-        for name, (step, steps) in list(progress.running.items())[:_ROWS]:
-            table.add_row(escape(name), _number(step), _number(steps))
-        for name, failure in list(progress.failed.items())[:_ROWS]:
+        for name, (step, steps) in list(progress.running.items())[:_LIVE_ROWS]:
+            table.add_row(escape(name), number(step), number(steps))
+        for name, failure in list(progress.failed.items())[:_LIVE_ROWS]:
             table.add_row(f"[red]{escape(name)}[/]", escape(str(failure)), "")
         return table
 
 
-def show_sweep(sweep: "Sweep", found: pd.DataFrame) -> None:
-    """Prints how many runs came to what and when, setting by setting, and every failure by name.
+def show_sweep(sweep: "Sweep", runs: pd.DataFrame) -> None:
+    """Prints outcomes and times for each setting of a sweep, and every failed run.
 
     Args:
         sweep: the sweep.
-        found: its table.
+        runs: its table, one row per run.
     """
     console = _Console(highlight=False)
     axes = [axis for axis in sweep.axes if axis not in SEEDS]
@@ -198,15 +288,15 @@ def show_sweep(sweep: "Sweep", found: pd.DataFrame) -> None:
     times = ("T_train_0.99", "T_grok_0.95", "T_grok_0.99")
     for heading in (*(axis.rsplit(".", 1)[-1] for axis in axes), "runs", *times):
         table.add_column(heading, overflow="fold")
-    by_time = [summarize(found, sweep.axes, time).to_dict("records") for time in times]
-    for rows in list(zip(*by_time, strict=True))[:_SETTINGS]:
-        counts = ", ".join(f"{rows[0][fate]} {fate}" for fate in FATES if rows[0][fate])
+    by_time = [summarize(runs, sweep.axes, time).to_dict("records") for time in times]
+    for rows in list(zip(*by_time, strict=True))[:_SWEEP_ROWS]:
+        counts = ", ".join(f"{rows[0][fate]} {fate}" for fate in Outcome if rows[0][fate])
         table.add_row(*(escape(_cell(rows[0][axis])) for axis in axes), escape(counts), *map(_reached, rows))
     console.print(table)
-    if len(by_time[0]) > _SETTINGS:
-        console.print(f"(the first {_SETTINGS} settings; the report and sweep.parquet have all)")
-    console.print("times: median in steps, k/n runs got there; the median counts those that did not")
-    for name, failure in found.loc[found["failure"].notna(), ["run", "failure"]].itertuples(index=False):
+    if len(by_time[0]) > _SWEEP_ROWS:
+        console.print(f"(the first {_SWEEP_ROWS} settings; the report and sweep.parquet have all)")
+    console.print("times: median in steps (k/n runs reached the threshold; the others count as right-censored)")
+    for name, failure in runs.loc[runs["failure"].notna(), ["run", "failure"]].itertuples(index=False):
         console.print(f"[red]failed[/] {escape(name)}: {escape(failure)}", soft_wrap=True)
 
 
@@ -216,45 +306,46 @@ def _reached(row: dict[Hashable, Any]) -> str:
 
 
 def show_recipes(recipes: "Sequence[Recipe]") -> None:
-    """Prints what can be reproduced."""
+    """Prints the experiments that can be reproduced."""
     table = Table(box=SIMPLE, pad_edge=False)
-    for heading in ("name", "what", "source", "takes", "quick form"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("name", "experiment", "source", "cost", "quick form"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
     for recipe in recipes:
         full = f"{recipe.full.cost}{' (GPU)' if recipe.full.gpu else ''}"
         table.add_row(recipe.name, recipe.title, recipe.source, full, recipe.quick.cost)
     _Console(highlight=False).print(table)
 
 
-def show_reproduction(done: "Reproduction") -> None:
-    """Prints published beside measured, claim by claim."""
+def show_reproduction(reproduction: "Reproduction") -> None:
+    """Prints the published and the measured result of each claim."""
     console = _Console(highlight=False)
-    table = Table(title=f"{done.recipe.title} ({done.recipe.source})", title_justify="left", show_lines=True)
+    table = Table(
+        title=f"{reproduction.recipe.title} ({reproduction.recipe.source})", title_justify="left", show_lines=True
+    )
     for heading in ("claim", "published", "measured", "n", "verdict"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "n" else "left")
-    for claim in done.claims:
+    for claim in reproduction.claims:
         expected = not claim.should_hold and claim.verdict == "not supported"
         verdict = f"{claim.verdict} (as expected at this scale)" if expected else claim.verdict
-        shown = [claim.name, claim.published, claim.measured, str(claim.n), verdict]
-        table.add_row(*map(escape, shown))
+        table.add_row(*map(escape, (claim.name, claim.published, claim.measured, str(claim.n), verdict)))
     console.print(table)
-    if done.outcome.comparisons:
-        console.print(_comparisons(done))
-    if done.contradictions:
-        topics = "; ".join(contradiction.topic for contradiction in done.contradictions)
-        console.print(f"[bold]sources disagree[/] (the report says how, and what we hold) on: {escape(topics)}")
-    for warning in done.outcome.warnings:
-        console.print(f"[yellow]note[/]: {escape(warning)}")
-    for claim in done.failed:
-        console.print(f"[red]does not hold[/]: {escape(claim.statement)} (asked for: {escape(claim.threshold)})")
+    if reproduction.outcome.comparisons:
+        console.print(_comparisons(reproduction))
+    if reproduction.contradictions:
+        topics = "; ".join(contradiction.topic for contradiction in reproduction.contradictions)
+        console.print(f"[bold]sources disagree[/] (details and our reading are in the report) on: {escape(topics)}")
+    for warning in reproduction.outcome.warnings:
+        console.print(f"[yellow]warning[/]: {escape(warning)}")
+    for claim in reproduction.failed:
+        console.print(f"[red]does not hold[/]: {escape(claim.statement)} (criterion: {escape(claim.threshold)})")
 
 
-def _comparisons(done: "Reproduction") -> Table:
-    smaller = " (smaller than the published runs)" if done.quick else ""
+def _comparisons(reproduction: "Reproduction") -> Table:
+    smaller = " (smaller than the published runs)" if reproduction.quick else ""
     table = Table(title=f"published and measured{smaller}", title_justify="left", box=SIMPLE, pad_edge=False)
     for heading in ("", "published", "measured: median (range)", "n"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "n" else "left")
-    for comparison in done.outcome.comparisons:
+    for comparison in reproduction.outcome.comparisons:
         table.add_row(*map(escape, (comparison.quantity, comparison.printed, comparison.measured)), str(comparison.n))
     return table
 

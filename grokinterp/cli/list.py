@@ -12,7 +12,7 @@ from grokinterp.cli.options import parse
 
 @dataclass(frozen=True)
 class List:
-    """Show the runs in a folder."""
+    """List the runs in a folder."""
 
     folder: tyro.conf.Positional[Path] = Path("checkpoints")
     """the folder that holds the runs"""

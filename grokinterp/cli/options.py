@@ -1,4 +1,4 @@
-"""Options: how a command's arguments become a dataclass, and what supplies the defaults of a configuration."""
+"""Options: parses a command's arguments into a dataclass, and finds the defaults of a configuration."""
 
 import contextlib
 import io
@@ -11,19 +11,19 @@ import tyro
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.runs.files import LARGEST_CONFIG, read_text
+from grokinterp.runs.files import MAX_CONFIG_BYTES, read_text
 
 
 def parse(kind: Any, arguments: Sequence[str], default: Any = None) -> Any:
-    """Options as a dataclass.
+    """Parses arguments into a dataclass of options.
 
     Raises:
-        ConfigError: what tyro would say in a box, in one line.
+        ConfigError: tyro's error message, in one line.
     """
     command = kind.__name__.removesuffix("Options").lower()
-    complaint = io.StringIO()
+    error_text = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(error_text):
             return tyro.cli(
                 kind,
                 prog=f"grokinterp {command}",
@@ -34,16 +34,16 @@ def parse(kind: Any, arguments: Sequence[str], default: Any = None) -> Any:
     except SystemExit as end:
         if not end.code:
             raise  # --help
-    lines = [line.strip(" │╭╮╰╯") for line in complaint.getvalue().splitlines()][1:]
-    sections = [" ".join(part.split()) for part in "\n".join(lines).split("\n─")]  # a box, ruled between its parts
-    about = sections[0].strip("─ ").replace("Error parsing config.", "") or "bad options"
+    lines = [line.strip(" │╭╮╰╯") for line in error_text.getvalue().splitlines()][1:]
+    sections = [" ".join(part.split()) for part in "\n".join(lines).split("\n─")]  # a box with rules between sections
+    message = sections[0].strip("─ ").replace("Error parsing config.", "") or "bad options"
     hint = next((part.split("Perhaps you meant:")[1].split()[0] for part in sections if "Perhaps you" in part), "")
     hint = f"; did you mean {hint}?" if hint else ""
-    raise ConfigError(f"{command}: {about}{hint} (grokinterp {command} --help shows the options)")
+    raise ConfigError(f"{command}: {message}{hint} (grokinterp {command} --help shows the options)")
 
 
 def take(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of one flag, ahead of the full parse: for flags that decide how the rest is read."""
+    """The value of one flag, read before the full parse because it determines how the rest is parsed."""
     for position, argument in enumerate(arguments):
         if argument == flag and position + 1 < len(arguments):
             return arguments[position + 1]
@@ -53,7 +53,7 @@ def take(arguments: Sequence[str], flag: str) -> str | None:
 
 
 def base_config(preset_name: str | None, config_file: str | None, arguments: Sequence[str]) -> RunConfig:
-    """What supplies the defaults: a preset, a file, or the run to resume."""
+    """The configuration that supplies the defaults: a preset, a file, or that of the run to resume."""
     if preset_name is not None and config_file is not None:
         raise ConfigError("--preset and --config exclude each other: give one")
     if preset_name is not None:
@@ -64,7 +64,7 @@ def base_config(preset_name: str | None, config_file: str | None, arguments: Seq
         if not Path(config_file).exists():
             raise ConfigError(f"--config {config_file}: no such file")
         try:
-            text = read_text(Path(config_file), most=LARGEST_CONFIG)
+            text = read_text(Path(config_file), limit=MAX_CONFIG_BYTES)
         except RunError as error:
             raise ConfigError(f"--config: {error}") from None
         return RunConfig.from_json(text, config_file)
@@ -74,13 +74,13 @@ def base_config(preset_name: str | None, config_file: str | None, arguments: Seq
         names = [argument for argument in arguments if not argument.startswith("-")]
         folder = next((name for name in names if (Path(name) / "config.json").is_file()), None)
         if folder is None:
-            raise RunError(f"nothing to resume in {names[0] if names else 'no folder'}: it holds no run")
+            raise RunError(f"nothing to resume in {names[0] if names else 'no folder'}: it contains no run")
         return Run.open(folder).config
     return RunConfig()
 
 
 def progress_bar(unit: str = "checkpoint") -> Callable[[int, int], None]:
-    """What is done and to do, where somebody can see it."""
+    """A progress bar on stderr, shown only in a terminal: a function of the number done and the total."""
     from tqdm import tqdm
 
     bar = tqdm(unit=unit, disable=not sys.stderr.isatty(), leave=False)

@@ -19,19 +19,19 @@ class Report:
     """Write the HTML report of a run, of several runs side by side, or of a sweep."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """the run folders, or one sweep's"""
+    """the run folders, or the folder of one sweep"""
     output: Path | None = None
-    """file to write; by default analysis/report.html in the run, comparison.html in the first of several, or
-    report.html in the sweep"""
+    """file to write (default: analysis/report.html in the run, comparison.html in the first of several runs, or
+    report.html in the sweep)"""
 
 
 def run_report(arguments: Sequence[str]) -> int:
     options = parse(Report, arguments)
     if not options.runs:
-        raise ConfigError("report: give at least one run folder, or a sweep's")
+        raise ConfigError("report: give at least one run folder, or the folder of a sweep")
     if any((folder / "sweep.json").is_file() for folder in options.runs):
         if len(options.runs) > 1:
-            raise ConfigError("report: a sweep has a report of its own; give its folder alone")
+            raise ConfigError("report: a sweep has its own report; give only its folder")
         from grokinterp.report import write_sweep_report
         from grokinterp.sweep import Sweep
 
@@ -46,6 +46,7 @@ def run_report(arguments: Sequence[str]) -> int:
 
 
 def write_reports(analyses: "Sequence[Analysis]", output: Path | None) -> Path:
+    """Writes the report of one run, or of several side by side, and returns its path."""
     from grokinterp.report import write_report
 
     return write_report(analyses[0] if len(analyses) == 1 else analyses, output)

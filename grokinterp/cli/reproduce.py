@@ -42,9 +42,7 @@ def run_reproduce(arguments: Sequence[str]) -> int:
 
     modes = [options.name is not None, options.all, options.list, options.document is not None]
     if sum(modes) != 1:
-        raise ConfigError(
-            "reproduce: give the name of an experiment, --all, --list or --document FILE, only one of them"
-        )
+        raise ConfigError("reproduce: give the name of an experiment, --all, --list or --document FILE, and only one")
     if options.list:
         show_recipes(list(catalog().values()))
         return 0

@@ -18,93 +18,93 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Train many runs that differ in some options, each in a folder of its own, and tabulate what became of them.
+    """Train many runs that differ in some options, each in its own folder, and tabulate their outcomes.
 
-    Finished runs are left alone, stopped ones resumed: give the folder again to go on. The runs are what --grid, --zip
-    and --points say, on top of --preset NAME or --config FILE and of options such as --task.p 53; without any of these
-    the sweep in the folder is continued.
+    --grid, --zip and --points define the runs, on top of --preset NAME or --config FILE and options such as
+    --task.p 53. Without any of these, the sweep in the folder continues: finished runs are skipped, stopped ones
+    resumed.
     """
 
     folder: tyro.conf.Positional[Path]
     """the sweep's folder"""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
     preset: str | None = None
-    """named configuration that supplies the defaults"""
+    """name of the configuration that supplies the defaults"""
     config_file: Annotated[str | None, tyro.conf.arg(name="config")] = None
     """config.json that supplies the defaults"""
     grid: tuple[str, ...] = ()
-    """FIELD=VALUES ..., every combination a run: optimizer.weight_decay=0.3,1,3 model_seed=0:5"""
+    """FIELD=VALUES ..., one run per combination: optimizer.weight_decay=0.3,1,3 model_seed=0:5"""
     zip: tuple[str, ...] = ()
-    """FIELD=VALUES ..., taken together: the first of each field, the second of each, ..."""
+    """FIELD=VALUES ..., paired: one run with the first value of each field, one with the second, ..."""
     points: Path | None = None
-    """JSON file with a list of runs, each an object of fields and values"""
+    """JSON file with a list of runs, each an object that maps fields to values"""
     executor: Literal["local", "ray"] = "local"
-    """who trains: processes of this machine, or a Ray cluster"""
+    """where runs train: in processes on this machine, or on a Ray cluster"""
     workers: int | None = None
-    """runs at a time; by default one a core, or what the cluster has room for"""
+    """number of runs at a time (default: one per core, or as many as fit on the cluster)"""
     address: str | None = None
-    """of the Ray cluster: auto, ray://HOST:PORT or HOST:PORT; by default one is started here"""
+    """address of the Ray cluster: auto, ray://HOST:PORT or HOST:PORT (default: start one here)"""
     cpus_per_run: float = 1.0
-    """cores that a run takes on the cluster"""
+    """cores per run on the cluster"""
     gpus_per_run: float = 0.0
-    """GPUs that a run takes on the cluster; may be a fraction"""
+    """GPUs per run on the cluster; may be a fraction"""
     results: Literal["shared", "sent"] = "shared"
-    """shared: the cluster's machines see the folder at the same place; sent: the runs' folders are sent back"""
+    """shared: the cluster's machines share the folder under the same path; sent: they send the run folders back"""
     device: str = "auto"
     """auto, cpu or cuda"""
     ensembles: Literal["auto", "always", "never"] = "auto"
-    """train runs of one shape together; auto does on a GPU"""
+    """train runs of the same shape together; auto does so on a GPU"""
     print_commands: bool = False
-    """print one command a run, for a scheduler's job array, and train nothing"""
+    """print one command per run, for a scheduler's job array, and train nothing"""
     only: str | None = None
-    """name of a run: train this one alone, here, as an element of a job array does"""
+    """name of one run: train only this run, here, as one job of a job array"""
     report: bool = True
-    """write no report.html"""
+    """do not write report.html"""
     dry_run: bool = False
-    """print the runs and an estimate of time and disk; write nothing"""
+    """print the runs and an estimate of time and disk space; write nothing"""
 
 
 def run_sweep(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     from grokinterp.sweep import commands, train_point, train_sweep
 
-    found = _planned(options)
+    sweep = _planned(options)
     if options.dry_run:
-        return _dry_run(found, options)
+        return _dry_run(sweep, options)
     if options.only is not None:
-        found.point(options.only)
-        found.write()
-        ended = train_point(found, options.only, options.device)
-        print(f"{found.path / options.only}: {ended.failure or ('stopped' if ended.stopped else 'done')}")
-        return 130 if ended.stopped else 1 if ended.failure is not None else 0
+        sweep.point(options.only)
+        sweep.write()
+        ending = train_point(sweep, options.only, options.device)
+        print(f"{sweep.path / options.only}: {ending.failure or ('stopped' if ending.stopped else 'done')}")
+        return 130 if ending.stopped else 1 if ending.failure is not None else 0
     if options.print_commands:
-        found.write()
-        print("\n".join(commands(found, options.device)))
+        sweep.write()
+        print("\n".join(commands(sweep, options.device)))
         return 0
 
     from grokinterp.cli.console import SweepDisplay, show_sweep
 
-    display = SweepDisplay(found.path)
+    display = SweepDisplay(sweep.path)
     with display:
         train_sweep(
-            found.path,
-            found.base,
-            points=[point.values for point in found.points],
+            sweep.path,
+            sweep.base,
+            points=[point.values for point in sweep.points],
             executor=_executor(options),
             workers=options.workers,
             device=options.device,
             ensembles=options.ensembles,
             watch=display.show,
         )
-    table = found.table
-    show_sweep(found, table)
-    print(f"table: {found.path / 'sweep.parquet'}")
+    table = sweep.table
+    show_sweep(sweep, table)
+    print(f"table: {sweep.path / 'sweep.parquet'}")
     if options.report:
         from grokinterp.report import write_sweep_report
 
-        print(f"report: {write_sweep_report(table, found.axes, found.name, found.path / 'report.html')}")
+        print(f"report: {write_sweep_report(table, sweep.axes, sweep.name, sweep.path / 'report.html')}")
     if display.interrupted:
-        print(f"go on with: grokinterp sweep {found.path}")
+        print(f"continue with: grokinterp sweep {sweep.path}")
         return 130
     return 1 if any(isinstance(failure, str) for failure in table["failure"]) else 0
 
@@ -115,13 +115,12 @@ def _options(arguments: Sequence[str]) -> SweepOptions:
 
 
 def _planned(options: SweepOptions) -> "Sweep":
-    """What the options describe; without a description, what the folder says."""
+    """The sweep that the options describe; without a description, the one in the folder."""
     from grokinterp.sweep import parse_values, plan
 
-    described = options.grid or options.zip or options.points is not None
-    if not described:
+    if not (options.grid or options.zip or options.points is not None):
         if options.preset or options.config_file or options.config != RunConfig():
-            raise ConfigError("sweep: nothing varies; give --grid FIELD=VALUES, --zip or --points (or see train)")
+            raise ConfigError("sweep: nothing varies; give --grid FIELD=VALUES, --zip or --points (or use train)")
         return plan(options.folder)
     return plan(
         options.folder,
@@ -134,9 +133,9 @@ def _planned(options: SweepOptions) -> "Sweep":
 
 def _once(assignments: Sequence[str], flag: str) -> Sequence[str]:
     fields = [assignment.partition("=")[0] for assignment in assignments]
-    twice = next((field for field in fields if fields.count(field) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"{flag} names {twice} twice: give all its values at once, separated by commas")
+    duplicate = next((field for field in fields if fields.count(field) > 1), None)
+    if duplicate is not None:
+        raise ConfigError(f"{flag} names {duplicate} twice: give all its values at once, separated by commas")
     return assignments
 
 
@@ -157,23 +156,24 @@ def _executor(options: SweepOptions) -> "Executor | None":
 
     if options.executor == "local":
         if options.address is not None:
-            raise ConfigError("--address is of a Ray cluster: give --executor ray with it")
+            raise ConfigError("--address applies only to a Ray cluster: add --executor ray")
         return None
     return RayExecutor(options.address, options.cpus_per_run, options.gpus_per_run, options.workers, options.results)
 
 
-def _dry_run(found: "Sweep", options: SweepOptions) -> int:
+def _dry_run(sweep: "Sweep", options: SweepOptions) -> int:
     from grokinterp.runs.environment import cores
-    from grokinterp.training.estimate import duration, estimate
+    from grokinterp.statistics.formatting import duration
+    from grokinterp.training.estimate import estimate
 
-    for point in found.points:
+    for point in sweep.points:
         print(point.name)
-    first = next((point for point in found.points if point.config_if_possible(found.base)), found.points[0])
-    cost = estimate(first.config(found.base))
-    seconds = cost.seconds * len(found.points) / (options.workers or cores())
-    size = cost.checkpoints * cost.checkpoint_bytes * len(found.points)
+    first = next((point for point in sweep.points if point.valid_config(sweep.base)), sweep.points[0])
+    cost = estimate(first.config(sweep.base))
+    seconds = cost.seconds * len(sweep.points) / (options.workers or cores())
+    size = cost.checkpoints * cost.checkpoint_bytes * len(sweep.points)
     print(
-        f"{len(found.points)} runs; if all are as {first.name}: {size / 1e9:.1f} GB of checkpoints, about "
+        f"{len(sweep.points)} runs; if all are like {first.name}: {size / 1e9:.1f} GB of checkpoints, about "
         f"{duration(seconds)} with {options.workers or cores()} workers ({1000 * cost.seconds_per_step:.1f} ms a step)",
         file=sys.stderr,
     )

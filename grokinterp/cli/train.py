@@ -12,6 +12,7 @@ from grokinterp.cli.options import base_config, parse, progress_bar, take
 from grokinterp.cli.report import write_reports
 from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.errors import RunError
+from grokinterp.runs.status import RunStatus
 
 if TYPE_CHECKING:
     from grokinterp.runs.run import Run
@@ -19,40 +20,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model into a new run folder, or resume one.
+    """Train a model in a new run folder, or resume a run.
 
-    The defaults shown are those of --preset NAME (demo, nanda, transformer-lens, psi, manir, s5, parity,
-    teacher-student) or of --config FILE (a config.json). These are read first, supply all defaults, and fix the kind of
-    model and whether the task is a regression.
+    --preset NAME (demo, nanda, transformer-lens, psi, manir, s5, parity, teacher-student) or --config FILE (a
+    config.json) supplies the defaults shown below, and determines the kind of model and whether the task is a
+    regression.
     """
 
     run: tyro.conf.Positional[Path]
     """the run folder"""
     config: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
     preset: str | None = None
-    """named configuration that supplies the defaults"""
+    """name of the configuration that supplies the defaults"""
     config_file: Annotated[str | None, tyro.conf.arg(name="config")] = None
     """config.json that supplies the defaults"""
     resume: bool = False
-    """continue the run in that folder; only schedule.steps may change, and grow"""
+    """resume the run in the folder; only schedule.steps may change, and only grow"""
     start_from: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """RUN@STEP, another run's checkpoint to start from"""
+    """RUN@STEP, the checkpoint of another run to start from"""
     device: str = "auto"
     """auto, cpu, cuda or mps"""
     compile: bool = False
-    """compile the update with torch.compile; docs/performance.md says where it pays"""
+    """compile the update with torch.compile; docs/performance.md says when it helps"""
     dry_run: bool = False
-    """print the resolved configuration and an estimate of time and disk; write nothing"""
+    """print the resolved configuration and an estimate of time and disk space; write nothing"""
     track: str | None = None
     """send metrics to wandb or trackio"""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a small transformer until it groks, analyze it, print what was found, and write its report."""
+    """Train a small transformer until it groks, analyze it, print the result and write its report."""
 
     run: Path = Path("checkpoints/demo")
-    """the run folder; a demo run that is there already is shown, not trained again"""
+    """the run folder; an existing demo run is shown, not trained again"""
 
 
 def run_train(arguments: Sequence[str]) -> int:
@@ -71,11 +72,12 @@ def run_train(arguments: Sequence[str]) -> int:
         compile=options.compile,
         callbacks=[Tracker(options.track)] if options.track is not None else [],
     )
-    return _say_how_it_ended(run)
+    return _print_status(run)
 
 
 def _dry_run(config: RunConfig) -> int:
-    from grokinterp.training.estimate import duration, estimate
+    from grokinterp.statistics.formatting import duration
+    from grokinterp.training.estimate import estimate
 
     cost = estimate(config)
     print(config.to_json(), end="")
@@ -88,15 +90,15 @@ def _dry_run(config: RunConfig) -> int:
     return 0
 
 
-def _say_how_it_ended(run: "Run") -> int:
+def _print_status(run: "Run") -> int:
     status = run.status
     print(f"{run.path}: {status['status']} at step {status['step']} ({status.get('reason', '')})")
-    if status["status"] == "stopped":
+    if status["status"] == RunStatus.STOPPED:
         print(f"continue with: grokinterp train {run.path} --resume")
         return 130
-    if status["status"] == "finished" and isinstance(run.config.task, TaskConfig):  # a regression is not analyzed
+    if status["status"] == RunStatus.FINISHED and isinstance(run.config.task, TaskConfig):  # no analysis
         print(f"next: grokinterp analyze {run.path}")
-    return 1 if status["status"] == "diverged" else 0
+    return 1 if status["status"] == RunStatus.DIVERGED else 0
 
 
 def run_demo(arguments: Sequence[str]) -> int:
@@ -109,18 +111,18 @@ def run_demo(arguments: Sequence[str]) -> int:
     from grokinterp.runs.run import Run
     from grokinterp.training import train
 
-    torch.set_num_threads(1)  # so small a model gains nothing from more, and loses much where cores are shared
-    there = (options.run / "config.json").is_file()
-    config = Run.open(options.run).config if there else preset("demo")
-    if there and config != preset("demo"):
-        raise RunError(f"{options.run} holds another run than the demo: choose another folder with --run")
-    if there and Run.open(options.run).status.get("status") == "finished":
+    torch.set_num_threads(1)  # a model this small gains nothing from more threads, and loses much if cores are shared
+    exists = (options.run / "config.json").is_file()
+    config = Run.open(options.run).config if exists else preset("demo")
+    if exists and config != preset("demo"):
+        raise RunError(f"{options.run} contains a run other than the demo: choose another folder with --run")
+    if exists and Run.open(options.run).status.get("status") == RunStatus.FINISHED:
         run = Run.open(options.run)
     else:
         print(f"training a 1-layer transformer on {config.task.title} into {options.run} ...", flush=True)
-        run = train(config, options.run, resume=there)
-        if run.status["status"] != "finished":
-            return _say_how_it_ended(run)
+        run = train(config, options.run, resume=exists)
+        if run.status["status"] != RunStatus.FINISHED:
+            return _print_status(run)
     analysis = analyze(run, progress=progress_bar())
     show_analysis(analysis)
     print(f"report: {write_reports([analysis], None)}")

@@ -11,14 +11,14 @@ from grokinterp.cli.options import parse, progress_bar
 
 @dataclass(frozen=True)
 class Verify:
-    """Check that a run, or every run of a sweep, is whole. The exit code is 1 where one is not.
+    """Check every file of a run, or of every run of a sweep. The exit status is 1 if a run is damaged.
 
-    Read are config.json, status.json, environment.json, metrics.jsonl, every file of weights with its checksum, the
-    resume point, and what an analysis was computed from. Nothing is written.
+    Reads config.json, status.json, environment.json, metrics.jsonl, every weights file with its checksum, the resume
+    point, and the checksums of the weights that were analyzed. Writes nothing.
     """
 
     run: tyro.conf.Positional[Path]
-    """the run folder, or a sweep's"""
+    """the folder of a run or a sweep"""
 
 
 def run_verify(arguments: Sequence[str]) -> int:
@@ -26,21 +26,23 @@ def run_verify(arguments: Sequence[str]) -> int:
     folders = _folders(options.run)
     from grokinterp.runs.verification import verify
 
-    wrong = 0
+    damaged = 0
     for folder in folders:
-        found = verify(folder, progress_bar("file"))
-        for problem in found.problems:
+        verification = verify(folder, progress_bar("file"))
+        for problem in verification.problems:
             print(problem)
-        wrong += bool(found.problems)
-        if not found.problems:
-            print(f"{folder}: whole, with {found.checkpoints} kept files and {found.evaluations} evaluations")
+        if verification.problems:
+            damaged += 1
+        else:
+            counts = f"{verification.checkpoints} checkpoint files and {verification.evaluations} evaluations"
+            print(f"{folder}: intact, with {counts}")
     if len(folders) != 1:
-        print(f"{options.run}: {len(folders) - wrong} of {len(folders)} runs are whole")
-    return 1 if wrong else 0
+        print(f"{options.run}: {len(folders) - damaged} of {len(folders)} runs are intact")
+    return 1 if damaged else 0
 
 
 def _folders(path: Path) -> list[Path]:
-    """The run, or the runs of a sweep that have begun."""
+    """The run, or the runs of a sweep that have started."""
     if not (path / "sweep.json").is_file():
         return [path]
     from grokinterp.sweep import Sweep

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from grokinterp.analysis.notices import cautions
+from grokinterp.analysis.notices import notices
 from grokinterp.analysis.phases import Boundary
 from grokinterp.analysis.timeline import analyze
 from grokinterp.analysis.transition import Event, Transition
@@ -47,7 +47,7 @@ def run() -> Run:
 
 
 def said(run: Run, found: Transition, reference: Reference = KEYS) -> list[str]:
-    return cautions(run, reference, found, pd.DataFrame(index=pd.Index([0, 900], name="step")), {})
+    return notices(run, reference, found, pd.DataFrame(index=pd.Index([0, 900], name="step")), {})
 
 
 FINE = transition((100, 90), (900, 890))
@@ -63,8 +63,8 @@ class TestGrid:
         found = said(run, transition((100, 90), (900, previous)))
         assert found == (
             [
-                f"coarse grid: T_grok(0.95) and T_grok(0.99) in ({previous}, 900]: intervals of more than a quarter of "
-                "the delay; evaluate, and keep checkpoints, more often there"
+                f"coarse grid: T_grok(0.95) and T_grok(0.99) in ({previous}, 900]: these intervals are longer than a "
+                "quarter of the delay; evaluate and save checkpoints more often there"
             ]
             if coarse
             else []
@@ -84,7 +84,7 @@ class TestGrid:
         (found,) = said(run, transition((1000, 0), (1000, 0), "generalized_without_delay"))
         names = "T_train(0.95) and T_grok(0.95) and T_train(0.99) and T_grok(0.99)"
         assert found.startswith(
-            f"coarse grid: {names} in (0, 1000]: intervals of more than a quarter of the step itself"
+            f"coarse grid: {names} in (0, 1000]: these intervals are longer than a quarter of the step itself"
         )
         assert said(run, transition((1000, 900), (1000, 900), "generalized_without_delay")) == []
         assert said(run, transition((1000, 900), (1100, 1000), "generalized_without_delay")) == []
@@ -102,7 +102,7 @@ class TestGrid:
     def test_few_steps_before_the_circuit_formed(self, run):
         formed = Boundary(800, 750, 850, previous=790, flags=("coarse grid",))
         (found,) = said(run, transition((100, 90), (900, 890), circuit_formation_end=formed))
-        assert "fewer than 10 steps were looked at before the circuit had formed, at step 800" in found
+        assert "rests on fewer than 10 evaluated steps before the circuit had formed, at step 800" in found
 
     def test_of_a_real_run_that_was_seldom_evaluated(self, tmp_path):
         """What was seen at 50 000 steps is known for one interval only."""
@@ -120,7 +120,7 @@ class TestGrid:
 class TestKeys:
     def test_of_a_model_that_does_not_generalize_the_reference_step_is_named(self, run):
         (found,) = said(run, FINE, replace(KEYS, generalizes=False))
-        assert found.startswith("keys of a model that does not generalize, at the reference step 900: ")
+        assert found.startswith("the model does not generalize at the reference step 900: ")
 
     def test_every_other_one_names_its_step_too(self, run):
         lost = replace(KEYS, lost=(2,), by_rule={"cube_cosine": (3,), "embedding_norm": (3, 4)})
@@ -178,13 +178,13 @@ class TestSoftmaxCollapse:
         run = train(self.CONFIG, tmp_path / "run", progress=False)
         watched = analyze(run).warnings
         assert "softmax collapse at step" in watched[0]
-        assert not any("to be expected" in text for text in watched)
+        assert not any("is likely" in text for text in watched)
         status = run.status
         del status["warnings"]
         (run.path / "status.json").write_text(json.dumps(status))
         step = next(int(step) for step, loss in run.metrics["train_loss"].items() if loss < 2**-24)
         found = analyze(run).warnings[0]
-        assert found.startswith(f"softmax collapse is to be expected from step {step} on, where the training loss is ")
+        assert found.startswith(f"softmax collapse is likely from step {step} on, where the training loss is ")
         assert "this run was trained on PyTorch's float32 cross entropy" in found
 
     def test_of_somebody_elses_loop_only_if_it_was_in_float32(self, tmp_path):
