@@ -1,4 +1,4 @@
-"""Every error a user can meet: each message says what was given, what was found, and what to do."""
+"""The errors that grokinterp raises on purpose: each message says what is wrong, where, and what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,32 +7,39 @@ _LONGEST = 1500  # characters of a message
 
 
 def one_line(text: str) -> str:
-    """The same in one line, whatever a file had in it: no control character of it reaches a terminal."""
+    r"""The text on one line, with control characters escaped, so that text from a file cannot control the terminal.
+
+    >>> one_line("two\n  lines and \x1b[31m")
+    'two lines and \\x1b[31m'
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
 
 
 class GrokinterpError(Exception):
-    """Base of all errors raised on purpose; the command line prints it as one line and exits with 2."""
+    """Base class of the errors raised on purpose; the command line prints the message on one line and exits with 2."""
 
     def __str__(self) -> str:
-        said = one_line(super().__str__())
-        return said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
+        message = one_line(super().__str__())
+        if len(message) <= _LONGEST:
+            return message
+        return f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
 
 
 class ConfigError(GrokinterpError, ValueError):
-    """A configuration that describes no possible run."""
+    """A configuration or an argument that makes no sense."""
 
 
 class RunError(GrokinterpError):
-    """A run folder that is missing, occupied, of another format, or damaged."""
+    """A run folder that does not exist, is in use, has another format, or is damaged."""
 
 
 class MissingNeedError(GrokinterpError):
-    """A measure was called on a snapshot that lacks what the measure is computed from.
+    """A measure was called on a snapshot that lacks something the measure is computed from.
 
     Attributes:
         measure: name of the measure.
-        need: what is missing, one of `grokinterp.measures.NEEDS`.
+        need: name of the missing part, one of `grokinterp.measures.NEEDS`.
+        reason: why the snapshot lacks it.
     """
 
     def __init__(self, measure: str, need: str, reason: str):
@@ -42,8 +49,14 @@ class MissingNeedError(GrokinterpError):
         self.reason = reason
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
-    """The ending of a message about an unknown name: the closest known name, else all of them."""
-    names = list(known)
-    close = get_close_matches(given, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the most similar valid name, or else all valid names.
+
+    >>> nearest("nandaa", ["demo", "nanda"])
+    "did you mean 'nanda'?"
+    >>> nearest("qqq", ["demo", "nanda"])
+    'choose from demo, nanda'
+    """
+    names = list(names)
+    similar = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {similar[0]!r}?" if similar else f"choose from {', '.join(names)}"

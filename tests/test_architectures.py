@@ -338,10 +338,10 @@ def test_sinusoidal_positions_are_neither_scaled_nor_trained(init_scale):
 
 REFUSED = [
     ({"readout": "mean"}, "readout mean needs attention bidirectional: under a causal mask the first position never"),
-    ({"final_norm": False}, "final_norm false goes with normalization layernorm: none has no final norm to leave out"),
+    ({"final_norm": False}, "final_norm false applies only to normalization layernorm: none has no final LayerNorm"),
     (
         {"final_norm": False, "normalization": "post_layernorm"},
-        "final_norm false goes with normalization layernorm: post_layernorm has no final norm to leave out",
+        "final_norm false applies only to normalization layernorm: post_layernorm has no final LayerNorm",
     ),
 ]
 

@@ -102,24 +102,24 @@ SIGNS = MLPConfig(input="signs")
 REFUSED = [
     (
         lambda: TaskConfig(operation="parity", operands=5),
-        r"parity is the sum of bits mod 2: give task.p 2 \(it is 113\)",
+        r"parity is the sum of bits mod 2: set task.p to 2 \(it is 113\)",
     ),
     (lambda: parity(1), r"operands, the number of bits, must lie in 2 .. 20, .* but is 1$"),
     (lambda: parity(21), r"operands, the number of bits, must lie in 2 .. 20, .* but is 21$"),
-    (lambda: TaskConfig(operands=3), "add has 2 operands, and operands is 3: only parity has another number"),
+    (lambda: TaskConfig(operands=3), "add has 2 operands, but operands is 3: only parity can have more"),
     (lambda: TaskConfig(p=2), "p must be at least 3, but is 2"),
     (lambda: TaskConfig(operation="s5_xy", p=120, operands=3), "s5_xy has 2 operands, and operands is 3"),
-    (lambda: RunConfig(model=SIGNS), "model.input 'signs' is for bits, and add mod 113 has none"),
-    (lambda: build_model(SIGNS, Task.of("add", 5)), "model.input 'signs' is for bits, and add mod 5 has none"),
-    (lambda: MLPConfig(input="signs", d_embed=3), "d_embed has no meaning for -1 and 1 inputs"),
+    (lambda: RunConfig(model=SIGNS), "model.input signs works only for bits, and add mod 113 has none"),
+    (lambda: build_model(SIGNS, Task.of("add", 5)), "model.input signs works only for bits, and add mod 5 has none"),
+    (lambda: MLPConfig(input="signs", d_embed=3), "d_embed has no effect with model.input signs"),
     (lambda: MLPConfig(input="signs", architecture="residual"), r"as wide as the layers \(128\); it is -1 and 1"),
     (
         lambda: RunConfig(task=parity(5), model=MLPConfig(input="sum", shared_embedding=False)),
-        "embeddings that are not shared are for 2 operands, and parity of 5 bits has 5",
+        "model.shared_embedding false works only for 2 operands, and parity of 5 bits has 5",
     ),
     (
         lambda: RunConfig(task=parity(5), model=MLPConfig(input="concat", d_embed=64, architecture="residual")),
-        "a residual MLP on embeddings side by side is for 2 operands, .* of 5 bits has 5: choose model.input sum",
+        "a residual MLP with model.input concat works only for 2 operands, .* of 5 bits has 5: choose model.input sum",
     ),
 ]
 

@@ -161,7 +161,7 @@ def test_other_tasks_have_no_elements():
 
 @pytest.mark.parametrize("p", [5, 113, 119, 121])
 def test_another_p_is_refused_with_what_to_do(p):
-    with pytest.raises(ConfigError, match=rf"^S5 has 120 elements: give task.p 120 \(it is {p}\)$"):
+    with pytest.raises(ConfigError, match=rf"^S5 has 120 elements: set task.p to 120 \(it is {p}\)$"):
         TaskConfig(operation="s5_xy", p=p)
 
 

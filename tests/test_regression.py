@@ -136,9 +136,15 @@ def test_configurations_survive_json_and_old_ones_stay_tasks_of_classes():
 
 
 UNKNOWN = [
-    ({"operation": "teacher_student", "p": 5}, "task.p is not a key of this configuration: known: operation, d_in"),
+    (
+        {"operation": "teacher_student", "p": 5},
+        "task.p is not a key of this configuration: choose from operation, d_in",
+    ),
     ({"operation": "teacher_student", "n_tests": 5}, "task.n_tests is not a key .*: did you mean 'n_test'"),
-    ({"operation": "add", "threshold": 0.1}, "task.threshold is not a key of this configuration: known: operation, p"),
+    (
+        {"operation": "add", "threshold": 0.1},
+        "task.threshold is not a key of this configuration: choose from operation, p",
+    ),
     ({"operation": "teacher_student", "d_in": 0}, "task: d_in must be at least 1, but is 0"),
     ({"operation": "teacher_student", "n_train": "many"}, "task.n_train: "),
     ({"operation": "teacher_student", "threshold": 0.0}, "task: threshold must be a finite number > 0, but is 0.0"),
@@ -160,10 +166,13 @@ UNFIT = [
     (lambda: replace(PRESET, model=TransformerConfig()), NEEDS_VECTORS),
     (lambda: replace(PRESET, model=MLPConfig(input="one_hot")), NEEDS_VECTORS),
     (lambda: replace(PRESET, model=RecordedConfig()), NEEDS_VECTORS),
-    (lambda: replace(PRESET, task=TaskConfig()), "'vector' is for regressions, and add mod 113 is none"),
-    (lambda: build_model(PRESET.model, Task.of("add", 5)), "'vector' is for regressions, and add mod 5 is none"),
+    (lambda: replace(PRESET, task=TaskConfig()), "vector works only for regressions, and add mod 113 is not one"),
+    (
+        lambda: build_model(PRESET.model, Task.of("add", 5)),
+        "vector works only for regressions, and add mod 5 is not one",
+    ),
     (lambda: build_model(MLPConfig(), task_of(PRESET)), NEEDS_VECTORS),
-    (lambda: MLPConfig(input="vector", d_embed=3), "d_embed has no meaning for vector inputs"),
+    (lambda: MLPConfig(input="vector", d_embed=3), "d_embed has no effect with model.input vector"),
     (lambda: MLPConfig(input="vector", architecture="residual"), r"as wide as the layers \(128\); it is vector"),
 ]
 

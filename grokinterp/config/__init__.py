@@ -1,4 +1,7 @@
-"""What determines a run, as frozen dataclasses that check themselves and go to JSON and back. No torch here."""
+"""Configurations: frozen dataclasses that determine a run, check their fields, and convert to and from JSON.
+
+Nothing here imports torch, so that `--help` is fast.
+"""
 
 from grokinterp.config.checks import is_prime, require_one_of
 from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit

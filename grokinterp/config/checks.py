@@ -1,4 +1,7 @@
-"""What every configuration checks itself with."""
+"""The limits on what a configuration may contain, and the checks that every configuration makes of its fields.
+
+Configurations are checked when they are made, so the code that reads them relies on these limits.
+"""
 
 import math
 from dataclasses import fields
@@ -8,37 +11,57 @@ from typing import Any, Literal, get_args, get_origin
 
 from grokinterp.errors import ConfigError, nearest
 
-STRICT: dict[str, Any] = {"extra": "forbid"}
+STRICT: dict[str, Any] = {"extra": "forbid"}  # pydantic rejects unknown keys
+
 LARGEST_INTEGER = 10**12
-WIDEST, DEEPEST = 1 << 24, 1000  # numbers in a layer, and layers: more would not even be counted in time
-_LARGEST = 1e30  # whatever is computed in float32 has room left
+LARGEST_NUMBER = 1e30  # leaves room for what is computed from it in float32
+LARGEST_MODULUS = 1000  # all p^2 inputs are evaluated
+MOST_BITS = 20  # all 2^k strings are evaluated
+WIDEST_LAYER, DEEPEST_MODEL = 1 << 24, 1000  # beyond these, even counting the parameters takes too long
+LONGEST_WINDOW = 1000  # as many copies of the weights are in memory
+MOST_SCHEDULED_STEPS = 3_000_000  # each step is a number in memory and a line or a file on disk
+MOST_TERMS, MOST_DIGITS = 1000, 18  # terms of a schedule, digits of a number in it
 
 
 def require(condition: bool, message: str) -> None:
+    """Raises a ConfigError with this message unless the condition holds."""
     if not condition:
         raise ConfigError(message)
 
 
-def require_one_of(value: Any, names: tuple[str, ...], what: str) -> None:
+def require_one_of(value: Any, names: tuple[str, ...], kind: str) -> None:
+    """Raises a ConfigError unless the value is one of the names; `kind` says what they name."""
     if value not in names:
-        raise ConfigError(f"{what} {value!r} is not known: {nearest(str(value), names)}")
+        raise ConfigError(f"unknown {kind} {value!r}: {nearest(str(value), names)}")
 
 
-def require_finite(value: float, what: str, *, at_least: float = 0.0, above: bool = False) -> None:
-    good = math.isfinite(value) and (value > at_least if above else value >= at_least)
-    require(good, f"{what} must be a finite number {'>' if above else '>='} {at_least:g}, but is {value!r}")
-    require(value <= _LARGEST, f"{what} must be at most {_LARGEST:g}, but is {value!r}")
+def require_finite(value: float, name: str, *, at_least: float = 0.0, above: bool = False) -> None:
+    """Raises a ConfigError unless the number is finite and at least `at_least` (with `above`, larger than that)."""
+    valid = math.isfinite(value) and (value > at_least if above else value >= at_least)
+    require(valid, f"{name} must be a finite number {'>' if above else '>='} {at_least:g}, but is {value!r}")
+    require(value <= LARGEST_NUMBER, f"{name} must be at most {LARGEST_NUMBER:g}, but is {value!r}")
 
 
-def require_in(value: int, what: str, least: int, most: int) -> None:
-    require(least <= value, f"{what} must be at least {least}, but is {value}")
-    require(value <= most, f"{what} must be at most {most:,}, but is {value}")
+def require_share(value: float, name: str) -> None:
+    """Raises a ConfigError unless the number lies in [0, 1)."""
+    require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), but is {value}")
+
+
+def require_in(value: int, name: str, low: int, high: int = LARGEST_INTEGER) -> None:
+    """Raises a ConfigError unless the integer lies in low .. high."""
+    require(low <= value, f"{name} must be at least {low}, but is {value}")
+    require(value <= high, f"{name} must be at most {high:,}, but is {value}")
+
+
+def require_seed(value: int, name: str) -> None:
+    """Raises a ConfigError unless the integer is a seed that every random generator accepts."""
+    require(0 <= value < 2**32, f"{name} must lie in [0, 2^32), but is {value}")
 
 
 def check_fields(config: Any) -> None:
-    """Refuses a value that its field's Literal does not list, and an integer that counts nothing in this world.
+    """Raises a ConfigError if a field has a value that its Literal does not list, or an integer that is too large.
 
-    Dataclasses do not look at their annotations.
+    Dataclasses do not check annotations.
     """
     for name, choices, optional in _choices(type(config)):
         value = getattr(config, name)
@@ -50,15 +73,19 @@ def check_fields(config: Any) -> None:
 
 @cache
 def _choices(kind: type) -> list[tuple[str, tuple[Any, ...], bool]]:
-    """Each field: its name, the values that its Literal lists, and whether None is another."""
-    found = []
+    """For each field: its name, the values that its Literal lists, and whether it may be None."""
+    table = []
     for item in fields(kind):
         hints = (item.type,) if get_origin(item.type) is Literal else get_args(item.type)
         choices = tuple(choice for hint in hints if get_origin(hint) is Literal for choice in get_args(hint))
-        found.append((item.name, choices, NoneType in hints))
-    return found
+        table.append((item.name, choices, NoneType in hints))
+    return table
 
 
 def is_prime(n: int) -> bool:
-    """Whether n is a prime, by trial division: moduli are small."""
+    """Whether n is prime, by trial division, which is enough for a modulus.
+
+    >>> [n for n in range(12) if is_prime(n)]
+    [2, 3, 5, 7, 11]
+    """
     return n > 1 and all(n % d for d in range(2, math.isqrt(n) + 1))

@@ -1,23 +1,33 @@
-"""The architectures: TransformerConfig, MLPConfig, and RecordedConfig where it is not known."""
+"""The architectures: TransformerConfig, MLPConfig, and RecordedConfig for a model of unknown architecture."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator
 
-from grokinterp.config.checks import DEEPEST, STRICT, WIDEST, check_fields, require, require_finite, require_in
+from grokinterp.config.checks import (
+    DEEPEST_MODEL,
+    STRICT,
+    WIDEST_LAYER,
+    check_fields,
+    require,
+    require_finite,
+    require_in,
+    require_share,
+)
 from grokinterp.config.regression import RegressionConfig
 from grokinterp.config.task import TaskConfig
 
 
-def _check_output(config: "TransformerConfig | MLPConfig") -> None:
+def _check_numbers(config: "TransformerConfig | MLPConfig") -> None:
+    require_finite(config.init_scale, "init_scale", above=True)
     require_finite(config.output_scale, "output_scale", above=True)
-    require(0 <= config.dropout < 1, f"dropout must lie in [0, 1), but is {config.dropout}")
+    require_share(config.dropout, "dropout")
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """A TransformerLens HookedTransformer, read at its last position or averaged over all."""
+    """A HookedTransformer of TransformerLens, read at its last position or from the mean over positions."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -26,71 +36,71 @@ class TransformerConfig:
     n_heads: int = 4
     d_model: int = 128
     d_head: int | None = None
-    """width of a head; by default d_model / n_heads"""
+    """width of a head (default: d_model / n_heads)"""
     d_mlp: int = 512
     activation: Literal["relu", "gelu"] = "relu"
     normalization: Literal["none", "layernorm", "post_layernorm"] = "none"
-    """`layernorm`: before attention, MLP and read-out; `post_layernorm`: after what attention and MLP give is added to
-    the residual stream (Power et al. 2022), and none before the read-out"""
+    """`layernorm`: LayerNorm before attention, MLP and unembedding; `post_layernorm`: LayerNorm after the outputs of
+    attention and MLP are added to the residual stream, and none before the unembedding (Power et al. 2022)"""
     biases: Literal["frozen", "mlp", "trained"] = "frozen"
-    """`frozen`: all stay 0; `mlp`: only b_in and b_out are trained (Nanda et al.); `trained`: all are"""
+    """`frozen`: all biases stay 0; `mlp`: only b_in and b_out are trained (Nanda et al.); `trained`: all are trained"""
     equals_token: bool = True
-    """whether inputs end in `=`, at whose position the answer is read; without it, at the last operand's"""
+    """append `=` to every input and read the answer at its position; otherwise read it at the last operand"""
     equals_logit: bool = False
-    """whether the output has a class for `=` too (c = p + 1, as in Nanda et al.); measures drop it"""
+    """give the output a class for `=` too (c = p + 1, as in Nanda et al.); measures drop it"""
     init: Literal["nanda", "transformer_lens", "torch", "torch_encoder"] = "transformer_lens"
-    """`torch`: nn.Linear's and nn.Embedding's defaults; `torch_encoder`: nn.TransformerEncoderLayer's, with positions
-    that start near 0; the others as in the codes of that name"""
+    """`torch`: defaults of nn.Linear and nn.Embedding; `torch_encoder`: defaults of nn.TransformerEncoderLayer, with
+    position embeddings that start near 0; `nanda`, `transformer_lens`: as in the code of that name"""
     init_scale: float = 1.0
-    """alpha: every initial weight is multiplied by it (Liu et al. 2022)"""
+    """alpha: factor on every initial weight (Liu et al. 2022)"""
     output_scale: float = 1.0
-    """alpha: the logits are multiplied by it (Kumar et al. 2023); scaling lr and loss with it is left to you"""
+    """alpha: factor on the logits (Kumar et al. 2023); lr and loss are not rescaled to match"""
     dropout: float = 0.0
-    """share of the hidden neurons that are set to 0 in an update, the others being scaled by 1 / (1 - dropout)"""
+    """fraction of the hidden neurons set to 0 in each update; the rest are multiplied by 1 / (1 - dropout)"""
     positions: Literal["learned", "sinusoidal"] = "learned"
-    """`sinusoidal`: fixed (Vaswani et al. 2017), as in Power et al. 2022"""
+    """position embeddings; `sinusoidal`: fixed (Vaswani et al. 2017), as in Power et al. 2022"""
     attention: Literal["causal", "bidirectional"] = "causal"
-    """whether a position sees itself and those before it, or all"""
+    """`causal`: a position attends to itself and to earlier positions; `bidirectional`: to all positions"""
     readout: Literal["last", "mean"] = "last"
-    """whether the last position is read, or the mean over all positions, which needs bidirectional attention"""
+    """read the answer at the last position, or from the mean over positions (needs bidirectional attention)"""
     final_norm: bool = True
-    """with normalization `layernorm`: whether there is one before the read-out"""
+    """with normalization `layernorm`: apply LayerNorm before the unembedding"""
 
     def __post_init__(self) -> None:
         check_fields(self)
         for name in ("n_heads", "d_model", "d_mlp"):
-            require_in(getattr(self, name), name, 1, WIDEST)
-        require_in(self.n_layers, "n_layers", 1, DEEPEST)
+            require_in(getattr(self, name), name, 1, WIDEST_LAYER)
+        require_in(self.n_layers, "n_layers", 1, DEEPEST_MODEL)
         if self.d_head is None:
             require(
                 self.d_model % self.n_heads == 0,
-                f"d_model = {self.d_model} is not a multiple of n_heads = {self.n_heads}: change one, or give d_head",
+                f"d_model = {self.d_model} is not a multiple of n_heads = {self.n_heads}: change one, or set d_head",
             )
         else:
-            require_in(self.d_head, "d_head", 1, WIDEST)
+            require_in(self.d_head, "d_head", 1, WIDEST_LAYER)
         require(self.equals_token or not self.equals_logit, "equals_logit needs equals_token")
         require(
             self.readout == "last" or self.attention == "bidirectional",
-            "readout mean needs attention bidirectional: under a causal mask the first position never sees the others",
+            "readout mean needs attention bidirectional: with causal attention the first position sees only itself",
         )
         require(
             self.final_norm or self.normalization == "layernorm",
-            f"final_norm false goes with normalization layernorm: {self.normalization} has no final norm to leave out",
+            f"final_norm false applies only to normalization layernorm: {self.normalization} has no final LayerNorm",
         )
-        require_finite(self.init_scale, "init_scale", above=True)
-        _check_output(self)
+        _check_numbers(self)
 
     @property
     def head_width(self) -> int:
+        """Width of a head."""
         return self.d_head if self.d_head is not None else self.d_model // self.n_heads
 
     @property
     def reads_linearly(self) -> bool:
-        """Whether nothing but linear maps lies between the last layer's neurons and the logits."""
+        """Whether the logits are a linear function of the neurons of the last layer."""
         return self.normalization == "none" or (self.normalization == "layernorm" and not self.final_norm)
 
     def trains(self, parameter: str) -> bool:
-        """Whether the parameter of that name is trained; frozen biases and sinusoidal positions are not."""
+        """Whether the named parameter is trained; frozen biases and sinusoidal positions are not."""
         if parameter == "pos_embed.W_pos":
             return self.positions == "learned"
         is_bias = parameter.rsplit(".", 1)[-1].startswith("b_")
@@ -105,83 +115,85 @@ class MLPConfig:
 
     kind: Literal["mlp"] = "mlp"
     input: Literal["one_hot", "concat", "sum", "signs", "vector"] = "one_hot"
-    """one-hot vectors side by side; embeddings side by side; embeddings added (symmetric in the operands); of bits, the
-    numbers -1 and 1; of a regression, its numbers"""
+    """what the first layer reads; `one_hot`: concatenated one-hot vectors; `concat`: concatenated embeddings;
+    `sum`: the sum of the embeddings (symmetric in the operands); `signs`: bits as -1 and 1; `vector`: the numbers of a
+    regression"""
     shared_embedding: bool = True
-    """one table for all operands (`embed.W_E`) or, of two, one each (`embed_a.W_E`, `embed_b.W_E`)"""
+    """use one embedding table for all operands (`embed.W_E`), or one for each of two (`embed_a.W_E`, `embed_b.W_E`)"""
     d_embed: int | None = None
-    """width of an embedding; by default the layers' width"""
+    """width of an embedding (default: width)"""
     depth: int = 2
-    """number of hidden layers, or of residual blocks"""
+    """number of hidden layers or residual blocks"""
     width: int = 128
+    """neurons in a hidden layer"""
     architecture: Literal["flat", "residual"] = "flat"
     """`residual`: h + W_out act(W LayerNorm(h)) / 2 in every block (Manir and Rupa 2026)"""
     activation: Literal["relu", "gelu", "tanh", "quadratic"] = "relu"
     biases: bool = True
     init: Literal["torch", "normal", "unit"] = "torch"
-    """`torch`: nn.Linear's and nn.Embedding's defaults; `normal`: N(0, 1/fan_in), and `unit`: N(0, 1),
-    both with biases 0"""
+    """`torch`: defaults of nn.Linear and nn.Embedding; `normal`: N(0, 1/fan_in), biases 0; `unit`: N(0, 1), biases 0"""
     init_scale: float = 1.0
-    """alpha: every initial weight is multiplied by it (Liu et al. 2022)"""
+    """alpha: factor on every initial weight (Liu et al. 2022)"""
     output_scale: float = 1.0
-    """alpha: the logits are multiplied by it (Kumar et al. 2023); scaling lr and loss with it is left to you"""
+    """alpha: factor on the logits (Kumar et al. 2023); lr and loss are not rescaled to match"""
     dropout: float = 0.0
-    """share of the hidden neurons that are set to 0 in an update, the others being scaled by 1 / (1 - dropout)"""
+    """fraction of the hidden neurons set to 0 in each update; the rest are multiplied by 1 / (1 - dropout)"""
 
     def __post_init__(self) -> None:
         check_fields(self)
-        require_in(self.width, "width", 1, WIDEST)
-        require_in(self.depth, "depth", 1, DEEPEST)
+        require_in(self.width, "width", 1, WIDEST_LAYER)
+        require_in(self.depth, "depth", 1, DEEPEST_MODEL)
         if self.d_embed is not None:
-            require_in(self.d_embed, "d_embed", 1, WIDEST)
-        plain = {"one_hot": "one-hot", "signs": "-1 and 1", "vector": "vector"}.get(self.input)
-        require(plain is None or self.d_embed is None, f"d_embed has no meaning for {plain} inputs")
+            require_in(self.d_embed, "d_embed", 1, WIDEST_LAYER)
+        embedded = self.input in ("sum", "concat")
+        require(embedded or self.d_embed is None, f"d_embed has no effect with model.input {self.input}")
         if self.architecture == "residual":
-            fed = {"sum": self.embedding_width, "concat": 2 * self.embedding_width}.get(self.input)
+            width = self.embedding_width if self.input == "sum" else 2 * self.embedding_width
             require(
-                fed == self.width,
+                embedded and width == self.width,
                 f"a residual MLP adds its blocks to its input, so the input must be embedded and as wide as the "
-                f"layers ({self.width}); it is {plain if fed is None else fed}",
+                f"layers ({self.width}), but it is {width if embedded else self.input}",
             )
-        require_finite(self.init_scale, "init_scale", above=True)
-        _check_output(self)
+        _check_numbers(self)
 
     @property
     def embedding_width(self) -> int:
+        """Width of an embedding."""
         return self.d_embed if self.d_embed is not None else self.width
 
 
 @dataclass(frozen=True)
 class RecordedConfig:
-    """A model whose training loop was somebody else's: its logits were recorded, its architecture is not known."""
+    """A model of unknown architecture, trained outside grokinterp; its logits were recorded."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
     kind: Literal["recorded"] = "recorded"
     description: str = ""
+    """what the model is, for people to read"""
 
 
 ModelConfig = Annotated[TransformerConfig | MLPConfig | RecordedConfig, Discriminator("kind")]
 
 
 def require_fit(model: TransformerConfig | MLPConfig | RecordedConfig, task: TaskConfig | RegressionConfig) -> None:
-    """Raises a ConfigError where a model cannot read the inputs of a task."""
+    """Raises a ConfigError if the model cannot read the inputs of the task."""
     if isinstance(task, RegressionConfig):
-        reads = isinstance(model, MLPConfig) and model.input == "vector"
-        require(reads, f"{task.title} is a regression: it needs model.kind mlp with model.input vector")
+        reads_vectors = isinstance(model, MLPConfig) and model.input == "vector"
+        require(reads_vectors, f"{task.title} is a regression: it needs model.kind mlp with model.input vector")
         return
     if not isinstance(model, MLPConfig):
         return
-    require(model.input != "vector", f"model.input 'vector' is for regressions, and {task.title} is none")
-    require(model.input != "signs" or task.p == 2, f"model.input 'signs' is for bits, and {task.title} has none")
+    require(model.input != "vector", f"model.input vector works only for regressions, and {task.title} is not one")
+    require(model.input != "signs" or task.p == 2, f"model.input signs works only for bits, and {task.title} has none")
     if task.operands != 2:
         embedded = model.input in ("concat", "sum")
         require(
             model.shared_embedding or not embedded,
-            f"embeddings that are not shared are for 2 operands, and {task.title} has {task.operands}",
+            f"model.shared_embedding false works only for 2 operands, and {task.title} has {task.operands}",
         )
         require(
             model.architecture == "flat" or model.input != "concat",
-            f"a residual MLP on embeddings side by side is for 2 operands, and {task.title} has {task.operands}: "
-            "choose model.input sum, or model.architecture flat",
+            f"a residual MLP with model.input concat works only for 2 operands, and {task.title} has {task.operands}: "
+            "choose model.input sum or model.architecture flat",
         )

@@ -1,52 +1,62 @@
-"""OptimizerConfig: how an update is made."""
+"""OptimizerConfig: how the optimizer computes an update."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from grokinterp.config.checks import STRICT, check_fields, require, require_finite
+from grokinterp.config.checks import (
+    LONGEST_WINDOW,
+    STRICT,
+    check_fields,
+    require,
+    require_finite,
+    require_in,
+    require_share,
+)
 
-# The tensors that each optimizer keeps for every parameter, under the names of torch.optim.
+# The tensors that each optimizer stores for every parameter, as torch.optim names them.
 STATE_SLOTS = {"adamw": ("exp_avg", "exp_avg_sq"), "adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
-_LARGEST_WINDOW = 1000
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How an update is made."""
+    """How the optimizer computes an update."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = 1e-3
+    """learning rate"""
     weight_decay: float = 1.0
     decay: Literal["decoupled", "coupled"] | None = None
-    """decoupled from the gradient (AdamW) or added to it; by default what the optimizer's name means in PyTorch"""
+    """decouple weight decay from the gradient, or add it to the gradient (default: what PyTorch does for this name)"""
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-8
     momentum: float = 0.0
-    """of sgd"""
+    """momentum; only for sgd"""
     batch_size: int | None = None
-    """training examples an update; by default all of them"""
+    """training examples per update (default: all)"""
     warmup_steps: int = 0
-    """update t (from 0) has the learning rate lr min(t / warmup_steps, 1); the first has 0, as in Nanda et al."""
+    """update t = 0, 1, ... uses the learning rate lr min(t / warmup_steps, 1), which starts at 0 as in Nanda et al."""
     clip: float | None = None
-    """largest norm of the whole gradient"""
+    """largest norm of the gradient over all parameters; a larger gradient is scaled down to it"""
     l1: float = 0.0
-    """this times the sum of |w| over all trained weights is added to the objective, not to the loss that is logged"""
+    """factor on the sum of |w| over all trained weights, which is added to the objective but not to the logged loss"""
     gradient_noise: float = 0.0
-    """standard deviation of the Gaussian noise that is added to every entry of the gradient in every update"""
+    """standard deviation of the Gaussian noise added to every entry of the gradient in every update"""
     orthogonal_gradient: bool = False
-    """take out of each tensor's gradient what points along the tensor, keeping its norm (Prieto et al. 2025, ⊥Grad)"""
+    """remove from the gradient of each tensor the component along the tensor, and keep its norm (⊥Grad, Prieto et al.
+    2025)"""
     grokfast: Literal["none", "ema", "ma"] = "none"
-    """add lambda times a running mean of the gradient to it (Lee et al. 2024): `ema` exponential, `ma` over a window"""
+    """add lambda times a running mean of the gradient to the gradient (Lee et al. 2024); `ema`: exponential moving
+    average; `ma`: mean over a window"""
     grokfast_alpha: float = 0.98
-    """of `ema`: weight of the past in the mean"""
+    """for grokfast `ema`: weight of the past in the mean"""
     grokfast_window: int = 100
-    """of `ma`: gradients in the mean, at most 1000, all of which are held in memory and in resume.safetensors"""
+    """for grokfast `ma`: gradients in the mean, at most 1000; all are kept in memory and in resume.safetensors"""
     grokfast_lambda: float | None = None
-    """how much of the mean is added; by default 2 with `ema` and 5 with `ma`, as in the authors' code"""
+    """factor on the mean (default: 2 for `ema` and 5 for `ma`, as in the authors' code)"""
     constrain_norm: bool = False
-    """after each update, scale all trained weights to the global L2 norm that they started with (Liu et al. 2022)"""
+    """after each update, rescale all trained weights to their initial global L2 norm (Liu et al. 2022)"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -54,38 +64,40 @@ class OptimizerConfig:
         require_finite(self.weight_decay, "weight_decay")
         require_finite(self.eps, "eps")
         require(all(0 <= b < 1 for b in self.betas), f"betas must lie in [0, 1), but are {self.betas}")
-        require(0 <= self.momentum < 1, f"momentum must lie in [0, 1), but is {self.momentum}")
-        require(self.momentum == 0 or self.name == "sgd", f"momentum is sgd's; {self.name} has betas")
-        require(self.batch_size is None or self.batch_size >= 1, f"batch_size must be >= 1, but is {self.batch_size}")
-        require(self.warmup_steps >= 0, f"warmup_steps must be >= 0, but is {self.warmup_steps}")
+        require_share(self.momentum, "momentum")
+        require(self.momentum == 0 or self.name == "sgd", f"momentum applies only to sgd; for {self.name} set betas")
+        if self.batch_size is not None:
+            require_in(self.batch_size, "batch_size", 1)
+        require_in(self.warmup_steps, "warmup_steps", 0)
         if self.clip is not None:
             require_finite(self.clip, "clip", above=True)
         require_finite(self.l1, "l1")
         require_finite(self.gradient_noise, "gradient_noise")
         self._check_grokfast()
         if self.name == "adamw":
-            require(self.decay != "coupled", "adamw is decoupled by definition; coupled decay with Adam is name=adam")
+            require(self.decay != "coupled", "adamw decouples weight decay; for coupled decay choose name adam")
         if self.name == "adam":
-            require(self.decay != "decoupled", "adam is coupled by definition; decoupled decay with Adam is name=adamw")
+            require(self.decay != "decoupled", "adam couples weight decay; for decoupled decay choose name adamw")
 
     def _check_grokfast(self) -> None:
         kind = self.grokfast
-        require(kind == "ema" or self.grokfast_alpha == 0.98, f"grokfast_alpha is of grokfast ema, not of {kind}")
-        require(kind == "ma" or self.grokfast_window == 100, f"grokfast_window is of grokfast ma, not of {kind}")
-        require(0 <= self.grokfast_alpha < 1, f"grokfast_alpha must lie in [0, 1), but is {self.grokfast_alpha}")
-        require(self.grokfast_window >= 1, f"grokfast_window must be at least 1, but is {self.grokfast_window}")
+        for name, owner in (("grokfast_alpha", "ema"), ("grokfast_window", "ma")):
+            is_default = getattr(self, name) == getattr(OptimizerConfig, name)
+            require(kind == owner or is_default, f'{name} has no effect unless grokfast is "{owner}" (it is "{kind}")')
+        require_share(self.grokfast_alpha, "grokfast_alpha")
+        require_in(self.grokfast_window, "grokfast_window", 1)
         require(
-            self.grokfast_window <= _LARGEST_WINDOW,
-            f"grokfast_window must be at most {_LARGEST_WINDOW}, but is {self.grokfast_window}: as many copies of the "
-            "weights are held in memory; a longer mean is that of grokfast ema",
+            self.grokfast_window <= LONGEST_WINDOW,
+            f"grokfast_window must be at most {LONGEST_WINDOW}, but is {self.grokfast_window}: that many copies of the "
+            "weights are kept in memory; for a longer mean choose grokfast ema",
         )
         if self.grokfast_lambda is not None:
-            require(kind != "none", "grokfast_lambda is of grokfast ema or ma, and grokfast is none")
+            require(kind != "none", 'grokfast_lambda has no effect unless grokfast is "ema" or "ma" (it is "none")')
             require_finite(self.grokfast_lambda, "grokfast_lambda")
 
     @property
     def amplification(self) -> float:
-        """Grokfast's lambda."""
+        """The lambda of Grokfast: `grokfast_lambda` or its default."""
         if self.grokfast_lambda is not None:
             return self.grokfast_lambda
         return {"none": 0.0, "ema": 2.0, "ma": 5.0}[self.grokfast]
@@ -97,4 +109,5 @@ class OptimizerConfig:
 
     @property
     def decoupled(self) -> bool:
+        """Whether weight decay is decoupled from the gradient."""
         return self.decay == "decoupled" if self.decay is not None else self.name == "adamw"

@@ -1,4 +1,4 @@
-"""Configurations with a name: the published ones, and a small one for newcomers."""
+"""Named configurations: those of published work, and a small one for newcomers."""
 
 from dataclasses import replace
 
@@ -124,17 +124,26 @@ PRESETS = tuple(_presets())
 
 
 def preset(name: str) -> RunConfig:
-    """The configuration of that name: one of `PRESETS`.
+    """Returns the configuration with this name.
 
-    `demo`: a small transformer, for a first look. `nanda`: Nanda et al. 2023 (arXiv:2301.05217). `transformer-lens`:
-    the grokking demo of TransformerLens. `psi`: the MLP of AgentTorch/psi. `manir`: the canonical run of Manir and Rupa
-    2026 (arXiv:2603.25009), an MLP, and `manir-transformer` their encoder. `power`: division by the 2-layer transformer
-    of Power et al. 2022 (arXiv:2201.02177), with weight decay. `s5`: products of permutations, a task of theirs, by an
-    MLP, in minutes. `parity`: of 10 bits, by an MLP, in seconds. `teacher-student`: a tanh MLP that learns another,
-    as in the code of Liu et al. 2022 (arXiv:2210.01117).
+    >>> preset("nanda").task.p
+    113
+
+    Args:
+        name: one of `PRESETS`.
+            `demo`: a small transformer that groks in seconds.
+            `nanda`: the transformer of Nanda et al. 2023 (arXiv:2301.05217).
+            `transformer-lens`: the grokking demo of TransformerLens.
+            `psi`: the MLP of AgentTorch/psi.
+            `manir`: the canonical MLP run of Manir and Rupa 2026 (arXiv:2603.25009).
+            `manir-transformer`: their encoder.
+            `power`: division with the 2-layer transformer of Power et al. 2022 (arXiv:2201.02177), with weight decay.
+            `s5`: products of permutations, one of their tasks, with an MLP that takes minutes.
+            `parity`: parity of 10 bits with an MLP that takes seconds.
+            `teacher-student`: a tanh MLP that learns another, as in the code of Liu et al. 2022 (arXiv:2210.01117).
 
     Raises:
-        ConfigError: no preset has that name.
+        ConfigError: no preset has this name.
     """
     require_one_of(name, PRESETS, "preset")
     return _presets()[name]

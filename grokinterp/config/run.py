@@ -1,4 +1,4 @@
-"""RunConfig: everything that determines a run, to JSON and back."""
+"""RunConfig: everything that determines a run, and its conversion to and from JSON."""
 
 import json
 from dataclasses import dataclass, field, fields
@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from grokinterp.config.checks import STRICT, check_fields, require
+from grokinterp.config.checks import STRICT, check_fields, require, require_seed
 from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
 from grokinterp.config.optimizer import OptimizerConfig
 from grokinterp.config.regression import AnyTaskConfig, RegressionConfig
@@ -16,7 +16,7 @@ from grokinterp.config.task import TaskConfig
 from grokinterp.errors import ConfigError, nearest
 
 FORMAT_VERSION = 1
-PLAIN = "float32_plain"  # the loss_dtype that asks for PyTorch's own cross entropy
+PLAIN = "float32_plain"  # the loss_dtype that uses the cross entropy of PyTorch
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,10 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that determines a run. `optimizer` and `schedule` are null for a run recorded or imported."""
+    """Everything that determines a run.
+
+    `optimizer` and `schedule` are None if the run was recorded or imported; otherwise `training()` returns both.
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -38,33 +41,34 @@ class RunConfig:
     optimizer: OptimizerConfig | None = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig | None = field(default_factory=ScheduleConfig)
     model_seed: int = 0
-    """seed of the initialization and of the order of minibatches"""
+    """seed of the initial weights and of the order of minibatches"""
     loss: Literal["cross_entropy", "mse", "stablemax"] = "cross_entropy"
-    """mse: mean over examples and classes of the squared distance to the one-hot label, or to the numbers that a
-    regression is of, which needs it; stablemax: cross entropy with x + 1, below 0 1 / (1 - x), instead of exp x (Prieto
-    et al. 2025)"""
+    """`mse`: squared distance to the one-hot label, or to the label of a regression (which needs mse), averaged over
+    examples and outputs; `stablemax`: cross entropy with x + 1 (for x < 0: 1 / (1 - x)) instead of exp x (Prieto et al.
+    2025)"""
     loss_dtype: Literal["float64", "float32", "float32_plain"] = "float64"
-    """dtype of the loss given float32 logits; float32 uses a form that stays exact at small losses, float32_plain
-    PyTorch's own cross entropy, whose gradient is rounded there (a cause of slingshots and of softmax collapse)"""
+    """dtype of the loss, computed from float32 logits; `float32` uses a form that stays exact at small losses;
+    `float32_plain` uses PyTorch's cross entropy, whose gradient is rounded there (a cause of slingshots and of softmax
+    collapse)"""
     format_version: int = FORMAT_VERSION
+    """version of the format of config.json; fixed"""
 
     def __post_init__(self) -> None:
-        require(0 <= self.model_seed < 2**32, f"model_seed must lie in [0, 2^32), but is {self.model_seed}")
-        require(self.format_version == FORMAT_VERSION, f"format_version is {FORMAT_VERSION} here and cannot be chosen")
+        require_seed(self.model_seed, "model_seed")
+        require(self.format_version == FORMAT_VERSION, f"format_version must be {FORMAT_VERSION}: it cannot be chosen")
         check_fields(self)
         require_fit(self.model, self.task)
         require(
             self.loss == "mse" or not isinstance(self.task, RegressionConfig),
             f"{self.task.title} is a regression: it needs loss mse",
         )
-
         require(
             self.loss == "cross_entropy" or self.loss_dtype != PLAIN,
-            f"loss_dtype float32_plain is a way to compute the cross entropy: with loss {self.loss} give float32",
+            f"loss_dtype float32_plain applies only to loss cross_entropy: with loss {self.loss} choose float32",
         )
 
     def training(self) -> TrainingSettings:
-        """The optimizer and the schedule of this run, neither of them None.
+        """Returns the optimizer and the schedule of this run, neither of them None.
 
         Raises:
             ConfigError: the run was recorded or imported, so it has none.
@@ -79,24 +83,27 @@ class RunConfig:
 
     @staticmethod
     def from_json(text: str, source: str = "config") -> "RunConfig":
-        """The configuration that `text` holds; keys left out take their defaults.
+        """Reads a configuration from JSON; keys that are missing take their defaults.
+
+        >>> RunConfig.from_json('{"task": {"p": 97}}').task.p
+        97
 
         Args:
             text: a JSON object.
-            source: what to call the text in a message, for instance its path.
+            source: name of the text in error messages, for example its path.
 
         Raises:
-            ConfigError: not JSON, written by a newer version, an unknown key, or a value that makes no sense.
+            ConfigError: the text is not JSON, has another format version or an unknown key, or a value makes no sense.
         """
         try:
             raw = json.loads(text)
-            json.dumps(raw, ensure_ascii=False).encode()  # half a character cannot be
-        except (ValueError, RecursionError) as error:  # ValueError: also a number of more than 4,300 digits
+            json.dumps(raw, ensure_ascii=False).encode()  # fails for half of a surrogate pair
+        except (ValueError, RecursionError) as error:  # ValueError also for integers of more than 4,300 digits
             raise ConfigError(f"{source} is not JSON: {error}") from None
         version = raw.get("format_version", FORMAT_VERSION) if isinstance(raw, dict) else FORMAT_VERSION
         if version != FORMAT_VERSION:
             raise ConfigError(
-                f"{source} has format version {version!r}, and this grokinterp reads version {FORMAT_VERSION}: "
+                f"{source} has format version {version!r}, but this grokinterp reads version {FORMAT_VERSION}: "
                 "install the release that wrote it"
             )
         try:
@@ -107,7 +114,7 @@ class RunConfig:
 
 @cache
 def _adapter() -> Any:
-    return TypeAdapter(RunConfig)  # building it costs 20 ms, and --help has no use for it
+    return TypeAdapter(RunConfig)  # takes 20 ms, which --help does not need to spend
 
 
 _KINDS: dict[str, dict[str, type]] = {
@@ -119,17 +126,17 @@ _SECTIONS: dict[str, type] = {"optimizer": OptimizerConfig, "schedule": Schedule
 
 def _first_problem(error: ValidationError) -> str:
     first, *others = error.errors()
-    # Within a model or a task, pydantic names the kind that it chose; the file has no such level.
+    # Inside a model or a task, pydantic adds the tag it chose to the path; the file has no such level.
     parts = [str(part) for part in first["loc"]]
     kind = _KINDS.get(parts[0], {}).get(parts[1]) if len(parts) > 1 else None
     if kind is not None:
         del parts[1]
-    place = ".".join(parts) or "the whole"
+    place = ".".join(parts) or "the top level"
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = [item.name for item in fields(kind or _SECTIONS.get(parts[0], RunConfig))]
-        return f"{place} is not a key of this configuration: {nearest(parts[-1], known)}{more}"
+        valid_keys = [item.name for item in fields(kind or _SECTIONS.get(parts[0], RunConfig))]
+        return f"{place} is not a key of this configuration: {nearest(parts[-1], valid_keys)}{more}"
     if first["type"] == "union_tag_not_found":
-        return f"{place}.kind is missing: it says which model this is, transformer or mlp{more}"
+        return f"{place}.kind is missing: set it to transformer or mlp{more}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message}{more}"

@@ -1,9 +1,18 @@
-"""TaskConfig: what is to be learned, and from which inputs."""
+"""TaskConfig: the operation to learn, and how its inputs are split into training and test inputs."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from grokinterp.config.checks import STRICT, check_fields, is_prime, require
+from grokinterp.config.checks import (
+    LARGEST_MODULUS,
+    MOST_BITS,
+    STRICT,
+    check_fields,
+    is_prime,
+    require,
+    require_seed,
+    require_share,
+)
 
 Operation = Literal[
     "add",
@@ -24,69 +33,72 @@ Operation = Literal[
 OPERATIONS: tuple[str, ...] = get_args(Operation)
 S5_OPERATIONS = ("s5_xy", "s5_xyx", "s5_xyx^-1")
 
-_MOST_BITS = 20  # of which all 2^k strings are evaluated
-
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """The problem: every input of an operation, and which of them are trained on."""
+    """The problem: an operation, whose inputs are all evaluated, and the split into training and test inputs."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
     operation: Operation = "add"
-    """what is computed mod p (`multiply` keeps zeros, `multiply_nonzero` and `divide` by b != 0 do not), or of two
-    permutations of five symbols, or the sum of bits mod 2"""
+    """operation mod p (`multiply` includes zeros; `multiply_nonzero` excludes them; `divide` excludes b = 0), product
+    of permutations of five symbols (`s5_...`), or sum of bits mod 2 (`parity`)"""
     p: int = 113
-    """the modulus, odd or even; division needs a prime. 120 for permutations, which is their number; 2 for parity"""
+    """modulus, odd or even (division needs a prime); must be 120 for permutations and 2 for parity"""
     train_fraction: float | None = 0.3
-    """share of all inputs that is trained on, strictly between 0 and 1; null where the split is unknown"""
+    """fraction of all inputs to train on, strictly between 0 and 1; null if the split is unknown"""
     split: Literal["torch", "python", "numpy", "given", "unknown"] = "torch"
-    """whose shuffle made the split; `given`: stored with the run; `unknown`: an imported model's"""
+    """library whose shuffle makes the split; `given`: stored with the run; `unknown`: for imported models"""
     data_seed: int = 0
-    """seed of the split, of random labels and of label noise"""
+    """seed of the split, of random labels, and of label noise"""
     label_noise: float = 0.0
-    """share of the training labels that are replaced by another class"""
+    """fraction of the training labels to replace by another class"""
     random_labels: bool = False
-    """labels drawn at random for every input: a control that can only be memorized"""
+    """draw the label of every input at random: a control task that can only be memorized"""
     operands: int = 2
-    """number of operands: the number of bits for parity, else 2"""
+    """number of operands: the number of bits for parity, otherwise 2"""
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.operation == "parity":
-            require(self.p == 2, f"parity is the sum of bits mod 2: give task.p 2 (it is {self.p})")
+            require(self.p == 2, f"parity is the sum of bits mod 2: set task.p to 2 (it is {self.p})")
             require(
-                2 <= self.operands <= _MOST_BITS,
-                f"operands, the number of bits, must lie in 2 .. {_MOST_BITS}, since all 2^operands strings are "
+                2 <= self.operands <= MOST_BITS,
+                f"operands, the number of bits, must lie in 2 .. {MOST_BITS}, since all 2^operands strings are "
                 f"evaluated, but is {self.operands}",
             )
         else:
             require(self.p >= 3, f"p must be at least 3, but is {self.p}")
             require(
                 self.operands == 2,
-                f"{self.operation} has 2 operands, and operands is {self.operands}: only parity has another number",
+                f"{self.operation} has 2 operands, but operands is {self.operands}: only parity can have more",
             )
-        require(self.p <= 1000, f"p must be at most 1000, since all p^2 inputs are evaluated, but is {self.p}")
+        require(
+            self.p <= LARGEST_MODULUS,
+            f"p must be at most {LARGEST_MODULUS}, since all p^2 inputs are evaluated, but is {self.p}",
+        )
         if self.operation in S5_OPERATIONS:
-            require(self.p == 120, f"S5 has 120 elements: give task.p 120 (it is {self.p})")
+            require(self.p == 120, f"S5 has 120 elements: set task.p to 120 (it is {self.p})")
         if self.operation == "divide":
             require(
                 is_prime(self.p),
                 f"division mod {self.p} is not defined for every pair, because {self.p} is not a prime: "
-                "choose a prime p, or another operation",
+                "choose a prime p or another operation",
             )
         if self.split == "unknown":
-            require(self.train_fraction is None, "split 'unknown' goes with train_fraction null")
-            require(self.label_noise == 0, "label_noise is of training labels, and with split 'unknown' none are known")
-        else:
-            given = self.train_fraction
+            require(self.train_fraction is None, "split unknown needs train_fraction null")
             require(
-                given is not None and 0.0 < given < 1.0,
-                f"train_fraction must lie strictly between 0 and 1, so that there are both training and test pairs, "
-                f"but is {given}",
+                self.label_noise == 0,
+                "label_noise must be 0 with split unknown: the training set is unknown",
             )
-        require(0 <= self.data_seed < 2**32, f"data_seed must lie in [0, 2^32), but is {self.data_seed}")
-        require(0.0 <= self.label_noise < 1.0, f"label_noise must lie in [0, 1), but is {self.label_noise}")
+        else:
+            require(
+                self.train_fraction is not None and 0.0 < self.train_fraction < 1.0,
+                f"train_fraction must lie strictly between 0 and 1, so that both training and test inputs exist, "
+                f"but is {self.train_fraction}",
+            )
+        require_seed(self.data_seed, "data_seed")
+        require_share(self.label_noise, "label_noise")
         require(not (self.random_labels and self.label_noise), "random_labels and label_noise exclude each other")
 
     @property
@@ -98,7 +110,7 @@ class TaskConfig:
 
     @property
     def n_inputs(self) -> int:
-        """Number of inputs that there are."""
+        """Number of inputs of the operation."""
         if self.operation == "parity":
             return 2**self.operands
         first = self.p - (self.operation == "multiply_nonzero")
