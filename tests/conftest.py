@@ -1,4 +1,4 @@
-"""Shared by all tests: shape checks on the package, the public data, no network."""
+"""Shared by all tests: shape checks on the package, published data, and devices."""
 
 import os
 from collections.abc import Iterator
@@ -16,10 +16,13 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def public_data() -> Path:
-    """The folder of published models and curves; the test is skipped, visibly, where there is none."""
+    """The folder of published models and curves. Tests that need it are skipped, with the reason, if it is not set."""
     folder = os.environ.get("GROKINTERP_PUBLIC_DATA")
     if not folder:
-        pytest.skip("GROKINTERP_PUBLIC_DATA is not set: published models and curves are not there to test against")
+        pytest.skip(
+            "GOLDEN TESTS NOT RUN: the published models and curves that they compare with are not part of this "
+            "repository; set GROKINTERP_PUBLIC_DATA to a folder that holds them"
+        )
     path = Path(folder)
     assert path.is_dir(), f"GROKINTERP_PUBLIC_DATA={folder} is not a folder"
     return path
@@ -27,7 +30,7 @@ def public_data() -> Path:
 
 @pytest.fixture(params=["torch", "onednn"])
 def matrix_products(request, monkeypatch) -> Iterator[str]:
-    """Each library that float32 products may be made by, in turn; a library that is not there is skipped, visibly."""
+    """Each library that can compute float32 products, in turn. A missing library is skipped, with the reason."""
     from grokinterp.models.products import library
 
     if request.param == "onednn" and not torch.backends.mkldnn.is_available():
@@ -41,7 +44,7 @@ def matrix_products(request, monkeypatch) -> Iterator[str]:
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request) -> str:
-    """The CPU, and CUDA where there is one; skipped, visibly, where there is none."""
+    """The CPU, then CUDA. Without a CUDA device the second is skipped, with the reason."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("this machine has no CUDA device")
     return request.param

@@ -1,7 +1,7 @@
-"""No denormal numbers in a late update: many processors take a hundred times as long over one of them.
+"""A late update has no denormal numbers, which many processors take a hundred times as long to compute with.
 
-Late in training most gradients of the logits are below the smallest normal float32, 1.2e-38, if nothing is done about
-it. Here models are trained until they are there, and every operator of one more update is watched. Nothing is timed.
+Late in training, most gradients of the logits would be below the smallest normal float32, 1.2e-38. These tests train
+models to that point and watch every operator of one more update. Nothing is timed.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from grokinterp.training.gradients import gradients_function
 from grokinterp.training.losses import cross_entropy_and_gradient
 from grokinterp.training.optimizers import Updater
 
-# Operators whose results, or whose first argument, are memory that nobody has written to yet.
+# Operators whose results, or whose first argument, are uninitialized memory.
 UNWRITTEN_RESULTS = ("empty", "new_empty", "empty_like", "new_empty_strided", "empty_strided")
 OVERWRITTEN = ("copy_", "zero_", "fill_")
 
@@ -35,7 +35,7 @@ def denormals(tensor: Tensor) -> int:
 
 @dataclass(frozen=True)
 class Place:
-    """An operator that had denormal numbers to do with."""
+    """An operator that read or wrote denormal numbers."""
 
     operator: str
     shape: tuple[int, ...]
@@ -45,9 +45,9 @@ class Place:
 
 @dataclass
 class Watch(TorchDispatchMode):
-    """Notes every operator, forward, backward and optimizer, and the denormals that it read or wrote."""
+    """Records every operator of forward, backward and optimizer, and the denormals that it read or wrote."""
 
-    seen: set[str] = field(default_factory=set)
+    operators: set[str] = field(default_factory=set)
     places: list[Place] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -56,14 +56,14 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
         read = args[1:] if name in OVERWRITTEN else args
-        self.look(str(func), (read, kwargs))
+        self.record(str(func), (read, kwargs))
         out = func(*args, **(kwargs or {}))
-        self.seen.add(str(func))
+        self.operators.add(str(func))
         if name not in UNWRITTEN_RESULTS:
-            self.look(str(func), (out, args))  # some write to an argument
+            self.record(str(func), (out, args))  # some operators write to an argument
         return out
 
-    def look(self, operator: str, values: Any) -> None:
+    def record(self, operator: str, values: Any) -> None:
         for tensor in tree_leaves(values):
             if isinstance(tensor, Tensor) and tensor.is_floating_point() and (count := denormals(tensor)):
                 self.places.append(Place(operator, tuple(tensor.shape), tensor.dtype, count))
@@ -85,7 +85,7 @@ LATE = {
 
 @dataclass(frozen=True)
 class Late:
-    """A model whose training loss is below 1e-6, with its optimizer's state; nobody changes either."""
+    """A model with training loss below 1e-6 and the state of its optimizer; tests change neither."""
 
     config: RunConfig
     tokens: Tensor
@@ -95,9 +95,9 @@ class Late:
     step: int
 
     def update(self, loss_dtype: str) -> tuple[Tensor, Watch]:
-        """One more update, on a copy, watched; its loss."""
+        """The loss of one more update on a copy, and what the watch recorded."""
         config = replace(self.config, loss_dtype=loss_dtype)
-        weights = self.copied()
+        weights = self.copy_weights()
         assert config.optimizer is not None
         updater = Updater(weights.items(), config.optimizer)
         updater.restore({name: value.clone() for name, value in self.state.items()})
@@ -109,13 +109,13 @@ class Late:
 
     def gradients_of(self, loss: Callable[[Tensor, Tensor], Tensor]) -> Watch:
         """The same gradients by autograd, of another loss."""
-        weights = self.copied()
+        weights = self.copy_weights()
         forward = forward_for(self.config.model, task_of(self.config))
         with Watch() as watch:
             loss(forward.logits(weights, self.tokens), self.labels).backward()
         return watch
 
-    def copied(self) -> dict[str, nn.Parameter]:
+    def copy_weights(self) -> dict[str, nn.Parameter]:
         model = self.config.model
         assert isinstance(model, TransformerConfig)
         return {n: nn.Parameter(w.clone(), requires_grad=model.trains(n)) for n, w in self.weights.items()}
@@ -138,8 +138,8 @@ def late(name: str) -> Late:
     for step in range(1500):
         loss = gradients(tokens, labels)
         if loss < 5e-7:
-            kept = {name: weight.detach().clone() for name, weight in weights.items()}
-            return Late(config, tokens, labels, kept, updater.state(), step)
+            final_weights = {name: weight.detach().clone() for name, weight in weights.items()}
+            return Late(config, tokens, labels, final_weights, updater.state(), step)
         updater.apply(step)
     raise AssertionError(f"{name} did not learn its training set: loss {loss:.1e}")
 
@@ -150,23 +150,23 @@ def test_a_late_update_has_no_denormals(name, loss_dtype, matrix_products):
     loss, watch = late(name).update(loss_dtype)
     assert 0 < loss.item() < 1e-6
     assert watch.places == []
-    assert "aten._fused_adamw_.default" in watch.seen, "the optimizer was watched too"
-    multiplied = "mkldnn._linear_pointwise.default" if matrix_products == "onednn" else "aten.addmm.default"
-    assert multiplied in watch.seen, "the products were watched too"
-    assert "aten.index_add_.default" in watch.seen, "the written-out backward pass was watched too"
+    assert "aten._fused_adamw_.default" in watch.operators, "the optimizer was not watched"
+    product = "mkldnn._linear_pointwise.default" if matrix_products == "onednn" else "aten.addmm.default"
+    assert product in watch.operators, "the products were not watched"
+    assert "aten.index_add_.default" in watch.operators, "the explicit backward pass was not watched"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", LATE)
-def test_with_pytorchs_cross_entropy_it_has_thousands(name, dtype):
+def test_pytorchs_cross_entropy_has_thousands_of_denormals(name, dtype):
     watch = late(name).gradients_of(lambda logits, labels: F.cross_entropy(logits.to(dtype), labels))
     assert watch.count > 1000
-    assert any(place.operator == "aten.mm.default" for place in watch.places), "they reach matrix products"
+    assert any(place.operator == "aten.mm.default" for place in watch.places), "they do not reach matrix products"
 
 
 @pytest.mark.parametrize("loss_dtype", ["float32", "float64"])
-def test_without_the_cuts_it_has_some(loss_dtype, monkeypatch):
-    """What keeps them out is what `losses` leaves out, and nothing else."""
+def test_without_the_thresholds_an_update_has_denormals(loss_dtype, monkeypatch):
+    """Only the thresholds in `losses` keep denormals out."""
     monkeypatch.setattr(losses, "_NEGLIGIBLE_EXPONENT", dict.fromkeys((torch.float32, torch.float64), -1e6))
     monkeypatch.setattr(losses, "_NEGLIGIBLE_GRADIENT", 0.0)
     _, watch = late("=").update(loss_dtype)
@@ -174,8 +174,8 @@ def test_without_the_cuts_it_has_some(loss_dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("name", LATE)
-def test_the_state_of_a_late_run_has_none(name):
-    """Every neuron is alive here: an average of gradients that are exactly 0 would end as a denormal number."""
+def test_the_state_of_a_late_run_has_no_denormals(name):
+    """Every neuron is active here; the running average of gradients that are exactly 0 would become denormal."""
     run = late(name)
     assert run.step > 300
     assert {key: denormals(value) for key, value in {**run.state, **run.weights}.items() if denormals(value)} == {}
@@ -199,7 +199,7 @@ def logits_with_margin(margin: float, dtype: torch.dtype) -> tuple[Tensor, Tenso
     ],
 )
 def test_the_loss_has_no_denormals_at_any_margin(dtype, margin):
-    """Margins of 16 are those of a loss of 1e-7."""
+    """A margin of 16 corresponds to a loss of 1e-7."""
     logits, labels = logits_with_margin(float(margin), dtype)
     with Watch() as watch:
         cross_entropy_and_gradient(logits, labels, 3830)
@@ -209,16 +209,16 @@ def test_the_loss_has_no_denormals_at_any_margin(dtype, margin):
 # --- the watch itself ------------------------------------------------------------------------------------------------
 
 
-def test_the_watch_sees_what_is_there():
+def test_the_watch_finds_denormals():
     tiny = torch.tensor([1e-40, 1e-30, 0.0, 1.0, -1e-42])
     with Watch() as watch:
         (tiny * 1.0).add_(0.0)
     assert {place.operator for place in watch.places} == {"aten.mul.Tensor", "aten.add_.Tensor"}
     assert {place.count for place in watch.places} == {2}
-    assert watch.seen == {"aten.mul.Tensor", "aten.add_.Tensor"}
+    assert watch.operators == {"aten.mul.Tensor", "aten.add_.Tensor"}
 
 
-def test_the_watch_sees_what_an_operator_writes_to_its_arguments():
+def test_the_watch_finds_denormals_written_to_arguments():
     weight, gradient = torch.ones(4, requires_grad=True), torch.full((4,), 1e-40)
     weight.grad = gradient
     with Watch() as watch:

@@ -1,4 +1,4 @@
-"""The examples in docstrings do what they say."""
+"""The examples in docstrings run and give the results that they show."""
 
 import doctest
 import importlib
@@ -21,10 +21,10 @@ def test_examples(name, monkeypatch, tmp_path):
     run = tmp_path / "checkpoints" / "run42"
     run.mkdir(parents=True)
     for entry in (ROOT / "checkpoints" / "run42").iterdir():
-        if entry.name != "analysis":  # so that what an example computes is not left in the repository
+        if entry.name != "analysis":  # keeps results of examples out of the repository
             (run / entry.name).symlink_to(entry, target_is_directory=entry.is_dir())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(base, "_REGISTER", base.registered())  # what an example registers ends with it
+    monkeypatch.setattr(base, "_REGISTER", base.registered())  # forget measures that an example registers
     module = importlib.import_module(name)
     outcome = doctest.testmod(module, extraglobs={"torch": importlib.import_module("torch")})
     assert outcome.attempted

@@ -1,4 +1,4 @@
-"""The real Fourier transform against numpy's complex one, and against projections written out."""
+"""The real Fourier transform against numpy's complex transform and explicit projections."""
 
 import numpy as np
 import pytest
@@ -78,13 +78,13 @@ def test_angles_stay_exact_for_large_products():
 
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("rest", [(), (5,), (2, 3)])
-def test_real_dft_is_numpys(n, rest):
+def test_real_dft_equals_numpy(n, rest):
     x = draw(n, *rest)
     np.testing.assert_allclose(real_dft(torch.tensor(x)), real_from_complex(x), atol=1e-11)
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_real_dft_2d_is_numpys(n):
+def test_real_dft_2d_equals_numpy(n):
     x = draw(n, n)
     spectrum = np.fft.fft2(x)
     ours = real_dft_2d(torch.tensor(x)).numpy()
@@ -106,11 +106,11 @@ def test_real_dft_2d_is_numpys(n):
     np.testing.assert_allclose(ours, expected, atol=1e-10)
 
 
-def test_real_dft_2d_transforms_each_trailing_column_alone():
+def test_real_dft_2d_transforms_trailing_columns_independently():
     x = draw(6, 6, 4)
-    whole = real_dft_2d(torch.tensor(x))
+    transformed = real_dft_2d(torch.tensor(x))
     for column in range(4):
-        np.testing.assert_allclose(whole[..., column], real_dft_2d(torch.tensor(x[..., column])), atol=1e-12)
+        np.testing.assert_allclose(transformed[..., column], real_dft_2d(torch.tensor(x[..., column])), atol=1e-12)
 
 
 @pytest.mark.parametrize("p", [5, 8, 113])
@@ -149,7 +149,7 @@ def test_component_norms_and_frequency_power(n, rest):
 
 
 @pytest.mark.parametrize("n", [4, 5, 118])
-def test_power_of_a_pure_wave_is_at_its_frequency_alone(n):
+def test_all_power_of_a_pure_wave_is_at_its_frequency(n):
     for k in range(1, n // 2 + 1):
         wave = np.cos(2 * np.pi * k * np.arange(n) / n)
         expected = np.zeros(n // 2)
@@ -201,7 +201,7 @@ def test_all_frequency_parts_and_the_mean_make_up_the_table(g):
     np.testing.assert_allclose(parts.sum(axis=0) + table.mean(axis=0), table, atol=1e-12)
 
 
-def test_frequency_parts_follow_the_order_of_the_frequencies_given():
+def test_frequency_parts_follow_the_order_of_the_frequencies():
     table = torch.tensor(draw(11, 2))
     together = frequency_parts(table, [4, 1])
     np.testing.assert_allclose(together[0], frequency_parts(table, [4])[0], atol=1e-15)

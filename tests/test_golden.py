@@ -1,4 +1,4 @@
-"""The measures on published models, held to published numbers and to values computed independently of this package."""
+"""The measures on published models, against published numbers and values computed independently of this package."""
 
 import math
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -92,8 +92,8 @@ def test_cosine_similarities_are_the_published_ones_at_every_frequency(public_da
 def test_published_key_representations_are_those_with_a_similarity_above_their_threshold(public_data: Path, name: str):
     model = load(public_data, name)
     similar = cosine_similarities(model.snapshot)
-    found = [k for k, x in enumerate(similar.tolist(), start=1) if x > 0.005]
-    assert {rep(k, model.task.p) for k in found} == set(model.recorded["key_reps"])
+    keys = [k for k, x in enumerate(similar.tolist(), start=1) if x > 0.005]
+    assert {rep(k, model.task.p) for k in keys} == set(model.recorded["key_reps"])
     explained = similar.square().sum().item()
     assert explained == pytest.approx(model.recorded["percent_logits_explained"], rel=1e-6)
 
@@ -145,17 +145,17 @@ def test_cosine_coefficients_give_the_published_logit_restricted_and_excluded_lo
     snapshot, p, train = model.snapshot, model.task.p, model.task.train_mask
     beta = cosine_coefficients(snapshot)
     keys = tuple(p // 2 if r == "sign" else int(r.removeprefix("freq_")) for r in model.recorded["key_reps"])
-    for chosen, restricted, excluded in [
+    for frequencies, restricted, excluded in [
         (keys, "total_logit_restricted_loss", "total_logit_excluded_loss"),
         *(((k,), f"logit_restricted_loss_{rep(k, p)}_rep", f"logit_excluded_loss_{rep(k, p)}_rep") for k in keys),
     ]:
-        waves = cosine_logits(beta, chosen, model.task)
-        left = (snapshot.centred - waves)[train]
-        # The published values come from float32 logits of up to 100, which is worth 1e-5 in a loss.
+        waves = cosine_logits(beta, frequencies, model.task)
+        remainder = (snapshot.centred - waves)[train]
+        # The published values come from float32 logits of up to 100, which changes a loss by up to 1e-5.
         assert cross_entropy_from_logits(waves, model.task.labels).item() == pytest.approx(
             model.recorded[restricted], rel=1e-4
         )
-        assert cross_entropy_from_logits(left, model.task.labels[train]).item() == pytest.approx(
+        assert cross_entropy_from_logits(remainder, model.task.labels[train]).item() == pytest.approx(
             model.recorded[excluded], rel=1e-4
         )
 
@@ -206,7 +206,7 @@ def test_embedding_norm(public_data: Path, name: str, keys: tuple[int, ...]):
 class TestGini:
     def test_embedding(self, public_data: Path, name: str, embedding: str | None, neuron_logit: str):
         if embedding is None:
-            pytest.skip("two embedding tables: no published definition says how they are counted")
+            pytest.skip("two embedding tables: no published definition says how to combine them")
         assert digits(gini_embedding(load(public_data, name).snapshot), embedding) == Decimal(embedding)
 
     def test_neuron_logit_map(self, public_data: Path, name: str, embedding: str | None, neuron_logit: str):
@@ -312,7 +312,7 @@ def test_sum_of_squares(public_data: Path, name: str, printed: str):
     assert digits(sum_of_squares(load(public_data, name).snapshot), printed) == Decimal(printed)
 
 
-def test_the_run_of_nanda_et_al_is_fitted_on_python_s_split(public_data: Path):
+def test_the_run_of_nanda_et_al_fits_its_training_set_from_pythons_split(public_data: Path):
     model = load(public_data, "low_precision")
     for subset, printed, last_recorded in (("train", "3.0e-4", "3e-4"), ("test", "4.0e-3", "4e-3")):
         assert digits(loss(model.snapshot, subset=subset), printed) == Decimal(printed)

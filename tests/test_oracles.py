@@ -1,8 +1,8 @@
-"""What is computed in float32, on the CPU and with CUDA, against float64, within the bounds of docs/numerics.md.
+"""Float32 computations on the CPU and with CUDA against float64, within the bounds of docs/numerics.md.
 
-The truth is plain: the model's own module in float64, losses by their textbook formulas and autograd, a training as a
-loop over updates written out here. Elsewhere our forms are compared in float64, to the last digits (test_models,
-test_gradients, test_losses); here is how far float32 is from the truth, on every preset's architecture.
+The reference is simple: the model's own module in float64, losses by their textbook formulas and autograd, and
+training as an explicit loop over updates. Other tests (test_models, test_gradients, test_losses) compare the formulas
+of the package in float64, to the last digits; these measure the error of float32, on the architecture of every preset.
 """
 
 import re
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:
 ROOT = Path(__file__).parent.parent
 RUN42 = ROOT / "checkpoints" / "run42"
 
-# By the name of the test that holds it: relative errors, as docs/numerics.md has them.
+# Relative errors as stated in docs/numerics.md, by the name of the test that checks them.
 BOUNDS = {
     "test_logits": 2e-6,
     "test_loss_of_an_update": 1e-6,
@@ -80,15 +80,15 @@ def in_float64(config: RunConfig, weights: dict[str, Tensor]) -> Any:
 
 
 def outputs(model: nn.Module, tokens: Tensor) -> Tensor:
-    found = model(tokens.double() if tokens.is_floating_point() else tokens)
-    return found[:, -1] if found.ndim == 3 else found
+    logits = model(tokens.double() if tokens.is_floating_point() else tokens)
+    return logits[:, -1] if logits.ndim == 3 else logits
 
 
 def textbook(loss: str, logits: Tensor, labels: Tensor) -> Tensor:
     rows = torch.arange(len(logits))
     if loss == "mse":
-        wanted = labels if labels.is_floating_point() else F.one_hot(labels, logits.shape[1])
-        return ((logits - wanted) ** 2).mean()
+        targets = labels if labels.is_floating_point() else F.one_hot(labels, logits.shape[1])
+        return ((logits - targets) ** 2).mean()
     if loss == "stablemax":
         scores = torch.where(logits >= 0, logits + 1, 1 / (1 - logits.clamp(max=0)))
         return -(scores[rows, labels] / scores.sum(dim=1)).log().mean()
@@ -100,9 +100,9 @@ def training_set(config: RunConfig) -> tuple[Tensor, Tensor]:
     return task.tokens[task.train_mask], task.labels[task.train_mask]
 
 
-def far(found: Tensor, true: Tensor) -> float:
-    """Norm of the difference by the norm of the truth."""
-    return ((found.detach().cpu().double() - true).norm() / true.norm()).item()
+def relative_error(value: Tensor, true: Tensor) -> float:
+    """Norm of the difference over the norm of the true value."""
+    return ((value.detach().cpu().double() - true).norm() / true.norm()).item()
 
 
 # --- one forward pass, one update ------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def far(found: Tensor, true: Tensor) -> float:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", PRESETS)
 def test_logits(name, seed, device):
-    """Of the largest logit; also by the module itself, whose float32 is no better."""
+    """Error relative to the largest logit; the module itself in float32 is no more accurate."""
     config = small(name)
     task = task_of(config)
     weights = dict(build_model(config, task, seed=seed, device=device).named_parameters())
@@ -119,22 +119,22 @@ def test_logits(name, seed, device):
         true = outputs(in_float64(config, weights), task.tokens)
         forward, plain = forward_for(config.model, task), forward_for(config.model, task, plain=True)
         tokens = task.tokens.to(device)
-        for found in (
+        for logits in (
             forward.logits_by_rows(weights, tokens),
             forward.logits(weights, tokens),
             plain.logits(weights, tokens),
         ):
-            assert found.dtype == torch.float32
-            assert ((found.cpu().double() - true).abs().max() / true.abs().max()).item() <= BOUNDS["test_logits"]
+            assert logits.dtype == torch.float32
+            assert ((logits.cpu().double() - true).abs().max() / true.abs().max()).item() <= BOUNDS["test_logits"]
 
 
-def test_logits_of_a_trained_network_are_as_exact(device):
+def test_logits_of_a_trained_network_are_as_accurate(device):
     run = Run.open(RUN42)
     weights = {name: w.to(device) for name, w in run.weights(run.steps[-1]).items()}
     with torch.no_grad():
         true = outputs(in_float64(run.config, weights), run.classification.tokens)
-        found = run.forward.logits_by_rows(weights, run.classification.tokens.to(device))
-    assert ((found.cpu().double() - true).abs().max() / true.abs().max()).item() <= BOUNDS["test_logits"]
+        logits = run.forward.logits_by_rows(weights, run.classification.tokens.to(device))
+    assert ((logits.cpu().double() - true).abs().max() / true.abs().max()).item() <= BOUNDS["test_logits"]
 
 
 ARITHMETICS = [
@@ -156,7 +156,7 @@ UPDATES = [
 
 @cache
 def update_of(name: str, loss: str, dtype: str, device: str) -> tuple[float, float]:
-    """Relative errors of an update's loss, and of its whole gradient, against the textbook in float64."""
+    """Relative errors of the loss and of the full gradient of an update, against the textbook formulas in float64."""
     config = small(name, loss=loss, loss_dtype=dtype)
     tokens, labels = training_set(config)
     weights = dict(build_model(config, task_of(config), seed=2, device=device).named_parameters())
@@ -164,15 +164,17 @@ def update_of(name: str, loss: str, dtype: str, device: str) -> tuple[float, flo
     true = textbook(loss, outputs(exact, tokens), labels)
     true.backward()
     forward = forward_for(config.model, task_of(config))
-    found = gradients_function(config, forward, weights)(tokens.to(device), labels.to(device))
+    loss_value = gradients_function(config, forward, weights)(tokens.to(device), labels.to(device))
     trained = [name for name, weight in weights.items() if weight.requires_grad]
-    theirs = dict(exact.named_parameters())
+    exact_weights = dict(exact.named_parameters())
 
-    def whole(of: dict[str, nn.Parameter]) -> Tensor:
-        parts = [of[name].grad if of[name].grad is not None else torch.zeros_like(of[name]) for name in trained]
+    def full_gradient(parameters: dict[str, nn.Parameter]) -> Tensor:
+        parts = [torch.zeros_like(w) if w.grad is None else w.grad for w in (parameters[name] for name in trained)]
         return torch.cat([part.detach().cpu().double().flatten() for part in parts])
 
-    return abs(found.item() / true.item() - 1), far(whole(weights), whole(theirs))
+    return abs(loss_value.item() / true.item() - 1), relative_error(
+        full_gradient(weights), full_gradient(exact_weights)
+    )
 
 
 @pytest.mark.parametrize(("name", "loss", "dtype"), UPDATES)
@@ -209,30 +211,30 @@ def plain_training(config: RunConfig, steps: int) -> tuple[float, dict[str, Tens
                     first[name] = options.momentum * first[name] + gradient + options.weight_decay * w
                     w -= rate * first[name]
                     continue
-                one, two = options.betas
+                beta1, beta2 = options.betas
                 w *= 1 - rate * options.weight_decay
-                first[name] = one * first[name] + (1 - one) * gradient
-                second[name] = two * second[name] + (1 - two) * gradient**2
-                mean, square = first[name] / (1 - one ** (t + 1)), second[name] / (1 - two ** (t + 1))
+                first[name] = beta1 * first[name] + (1 - beta1) * gradient
+                second[name] = beta2 * second[name] + (1 - beta2) * gradient**2
+                mean, square = first[name] / (1 - beta1 ** (t + 1)), second[name] / (1 - beta2 ** (t + 1))
                 w -= rate * mean / (square.sqrt() + options.eps)
     return loss.item(), {name: w.detach() for name, w in exact.named_parameters()}
 
 
-def apart(config: RunConfig, steps: int, folder: Path, device: str) -> tuple[float, float]:
-    """Relative differences, in all weights and in the last loss, of a run and the plain loop."""
+def relative_differences(config: RunConfig, steps: int, folder: Path, device: str) -> tuple[float, float]:
+    """Relative differences in all weights and in the last loss between a run and the explicit loop."""
     schedule = ScheduleConfig(steps, f"dense:{steps - 1}:{steps}:1", steps, steps)
     run = train(replace(config, schedule=schedule), folder / "run", progress=False, device=device)
     loss, weights = plain_training(config, steps)
-    found = run.weights(steps)
-    assert set(found) == set(weights)
-    everything = [torch.cat([w[name].double().flatten() for name in weights]) for w in (found, weights)]
-    return far(*everything), abs(run.metrics["train_loss"][steps - 1] / loss - 1)
+    run_weights = run.weights(steps)
+    assert set(run_weights) == set(weights)
+    everything = [torch.cat([w[name].double().flatten() for name in weights]) for w in (run_weights, weights)]
+    return relative_error(*everything), abs(run.metrics["train_loss"][steps - 1] / loss - 1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["demo", "nanda", "psi", "manir", "power", "parity", "teacher-student"])
 def test_fifty_updates(name, dtype, device, tmp_path):
-    weights, loss = apart(small(name, loss_dtype=dtype), 50, tmp_path, device)
+    weights, loss = relative_differences(small(name, loss_dtype=dtype), 50, tmp_path, device)
     assert weights <= BOUNDS["test_fifty_updates"]
     assert loss <= BOUNDS["test_fifty_updates"]
 
@@ -247,8 +249,8 @@ SMOOTH["psi, gelu"] = replace(SMOOTH["psi, gelu"], model=MLPConfig(width=32, act
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_smooth_networks_stay_together(name, device, tmp_path):
-    """Four hundred updates. With ReLU a neuron that rounding puts on the other side of 0 ends that, much earlier."""
-    weights, loss = apart(SMOOTH[name], 400, tmp_path, device)
+    """Over 400 updates. With ReLU, rounding moves a neuron across 0 and the runs part much earlier."""
+    weights, loss = relative_differences(SMOOTH[name], 400, tmp_path, device)
     assert weights <= BOUNDS["test_smooth_networks_stay_together"]
     assert loss <= 2 * BOUNDS["test_smooth_networks_stay_together"]
 
@@ -266,7 +268,7 @@ def exact_loss(logits: np.ndarray, labels: np.ndarray) -> float:
 
 @pytest.mark.parametrize("margin", [3.0, 16.0, 23.0, 28.0, 37.0, 60.0, 300.0])
 def test_evaluated_losses_of_given_logits(margin, device):
-    """Losses of about 1, 1e-6, 1e-9, 1e-11, 1e-15, 1e-25 and 1e-129: what metrics.jsonl says of given logits."""
+    """Losses of about 1, 1e-6, 1e-9, 1e-11, 1e-15, 1e-25 and 1e-129, as metrics.jsonl records them for given logits."""
     task = Task.modular_addition(13, train_fraction=0.5)
     logits = torch.randn(169, 13, generator=torch.Generator().manual_seed(1))
     logits = logits.scatter_add(1, task.labels[:, None], torch.full((169, 1), margin))
@@ -278,18 +280,18 @@ def test_evaluated_losses_of_given_logits(margin, device):
 
 
 @pytest.mark.parametrize("row", [[0.0, np.inf, 1.0], [np.inf, 0.0, 1.0], [0.0, np.nan, 1.0], [np.nan, 0.0, 1.0]])
-def test_an_evaluated_loss_of_logits_that_are_not_finite_is_not(row):
-    """Of a class 1 that is the correct one: an infinite logit is no solved example."""
+def test_the_evaluated_loss_of_non_finite_logits_is_not_finite(row):
+    """Class 1 is the label: even an infinite correct logit does not count as a solved example."""
     task = Task.modular_addition(3, train_fraction=0.5)
     logits = torch.zeros(9, 3)
     assert task.train_mask is not None
-    (which,) = torch.nonzero(task.train_mask & (task.labels == 1))[0].tolist()
-    logits[which] = torch.tensor(row)
+    (index,) = torch.nonzero(task.train_mask & (task.labels == 1))[0].tolist()
+    logits[index] = torch.tensor(row)
     assert not np.isfinite(evaluate(task, logits, {})["train_loss"])
 
 
 def test_late_losses_of_a_training(device, tmp_path):
-    """From 1e-7 to 1e-12 the logged loss, of float32 logits, is that of the kept weights in float64."""
+    """From 1e-7 to 1e-12, the logged loss of float32 logits agrees with the saved weights evaluated in float64."""
     config = RunConfig(
         task=TaskConfig(p=5, train_fraction=0.6),
         model=MLPConfig(width=32),
@@ -299,16 +301,16 @@ def test_late_losses_of_a_training(device, tmp_path):
     )
     run = train(config, tmp_path / "run", progress=False, device=device)
     tokens, labels = training_set(config)
-    seen = []
+    losses = []
     for step in run.steps[1:]:
         with torch.no_grad():
             logits = outputs(in_float64(config, run.weights(step)), tokens)
         true = exact_loss(logits.numpy(), labels.numpy())
-        seen.append(true)
+        losses.append(true)
         bound = BOUNDS["test_late_losses_of_a_training"]
         assert run.metrics["train_loss"][step] == pytest.approx(true, rel=bound, abs=0), step
-    assert max(seen) > 1e-9
-    assert min(seen) < 2e-12
+    assert max(losses) > 1e-9
+    assert min(losses) < 2e-12
 
 
 # --- measures --------------------------------------------------------------------------------------------------------
@@ -316,7 +318,7 @@ def test_late_losses_of_a_training(device, tmp_path):
 
 @pytest.mark.parametrize("step", [0, 300, 2300, 4240])
 def test_measures_of_a_run(step):
-    """They are computed in float64, of logits that were computed in float32: what that costs every one of them."""
+    """The error of every measure from computing the logits in float32; all else is float64."""
     run = Run.open(RUN42)
     task, forward = run.classification, run.forward
     ours = run.snapshot(step)
@@ -329,19 +331,19 @@ def test_measures_of_a_run(step):
         step=step,
         weights=doubles,
         trained=ours.trained,
-        forward=lambda changed: forward.logits(changed, task.tokens),
+        forward=lambda parameters: forward.logits(parameters, task.tokens),
         activity=lambda: Activity(*forward.activity(doubles, task.tokens)),
     )
     bound, compared = BOUNDS["test_measures_of_a_run"], 0
     for name in registered():
         call = replace(measure_call(name, ()), frequencies=(8, 14, 21))
-        found, true = evaluate_call(call, ours), evaluate_call(call, exact)
+        measured, true = evaluate_call(call, ours), evaluate_call(call, exact)
         for column, value in true.scalars.items():
-            assert found.scalars[column] == pytest.approx(value, rel=bound, abs=0, nan_ok=True), column
+            assert measured.scalars[column] == pytest.approx(value, rel=bound, abs=0, nan_ok=True), column
             compared += 1
         for column, values in true.arrays.items():
             largest = np.abs(values).max()
-            np.testing.assert_allclose(found.arrays[column], values, rtol=0, atol=bound * largest, err_msg=column)
+            np.testing.assert_allclose(measured.arrays[column], values, rtol=0, atol=bound * largest, err_msg=column)
             compared += 1
     assert compared > 50
 

@@ -10,25 +10,25 @@ SCALE, CURVATURE = 0.7, 0.3
 
 
 def network(weights: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """(α/m) Σ_i φ(w_i·x), as printed."""
+    """(α/m) Σ_i φ(w_i·x), as in the paper."""
     h = inputs @ weights.T
     return SCALE * (h + CURVATURE / 2 * h**2).mean(dim=1)
 
 
 def plain_loop(problem, steps: int):
-    """Gradient descent on the weights themselves; the weights and both losses at every step."""
+    """Gradient descent on the weights themselves: the weights and both losses at every step."""
     weights = problem.weights.clone().requires_grad_()
     start, lr = problem.weights, len(problem.weights) / SCALE**2
-    found = []
+    trajectory = []
     for _ in range(steps + 1):
         train, test = (
             (network(weights, x) - network(start, x) - (x @ problem.teacher) ** 2 / 2).square().mean()
             for x in (problem.train_inputs, problem.test_inputs)
         )
-        found.append((weights.detach(), train.item(), test.item()))
+        trajectory.append((weights.detach(), train.item(), test.item()))
         (gradient,) = torch.autograd.grad(train, weights)
         weights = (weights - lr * gradient).detach().requires_grad_()
-    return found
+    return trajectory
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_mean_and_second_moment_are_those_of_the_weights(problem):
     assert run.weight_norm.tolist() == pytest.approx([each.norm().item() for each, *_ in loop], rel=1e-10)
     assert torch.allclose(run.mean, weights.mean(dim=0), rtol=1e-10, atol=1e-12)
     assert torch.allclose(run.second_moment, weights.T @ weights / 11, rtol=1e-10, atol=1e-12)
-    assert run.train_loss[-1] < 0.7 * run.train_loss[0]  # it learned: the weights moved
+    assert run.train_loss[-1] < 0.7 * run.train_loss[0]  # the weights moved
     along = (weights @ problem.teacher).square().sum() / problem.teacher.square().sum() / weights.square().sum()
     assert run.teacher_share[-1].item() == pytest.approx(along.item(), rel=1e-10)
 
@@ -69,7 +69,7 @@ def test_the_population_loss_is_that_of_fresh_inputs(problem):
 
 
 def test_when_the_losses_fall(problem):
-    """The first step looked at, at or below the share; none with a reason where that does not come."""
+    """The first evaluated step at or below the fraction; none, with a reason, if there is no such step."""
     run = train_polynomial(problem, SCALE, CURVATURE, max_steps=60, look_every=1, share=0.6)
     below = [step for step, loss in zip(run.steps, run.train_loss, strict=True) if loss <= 0.6 * run.train_loss[0]]
     assert run.train_falls.step == below[0] > 0
@@ -80,8 +80,8 @@ def test_when_the_losses_fall(problem):
     assert "at step 25" in stopped.test_falls.reason
 
 
-def test_training_ends_where_the_test_loss_has_come_down():
-    """More data than unknowns: no delay to speak of."""
+def test_training_stops_when_the_test_loss_has_fallen():
+    """With more data than unknowns there is almost no delay."""
     problem = polynomial_problem(d=5, n_train=80, width=20, n_test=50, seed=1)
     run = train_polynomial(problem, curvature=0.5, max_steps=5000, look_every=10, until=0.3)
     assert run.test_loss[-1] <= 0.3 * run.test_loss[0] < run.test_loss[-2]
@@ -91,7 +91,7 @@ def test_training_ends_where_the_test_loss_has_come_down():
 
 
 def test_the_published_setting_first_gets_worse_on_unseen_inputs():
-    """α = 1, ε = 0.02, D = 100, P = 550, N = 500: a loop elsewhere found the peak at step 600, 1.27 times the start."""
+    """α = 1, ε = 0.02, D = 100, P = 550, N = 500. An independent loop peaked at step 600, at 1.27 times the start."""
     run = train_polynomial(polynomial_problem(seed=1), max_steps=900, look_every=50)
     assert 450 <= run.steps[int(run.test_loss.argmax())] <= 750
     assert 1.15 <= run.test_loss.max() / run.test_loss[0] <= 1.4
@@ -109,13 +109,15 @@ def test_problems_share_their_draws():
     assert a.targets(a.train_inputs)[0].item() == pytest.approx((a.train_inputs[0] @ a.teacher).item() ** 2 / 2)
 
 
-def test_what_makes_no_sense_is_refused(problem):
+def test_invalid_arguments_are_rejected(problem):
     with pytest.raises(ConfigError, match="scale must be positive"):
         train_polynomial(problem, 0.0)
     with pytest.raises(ConfigError, match="width must be positive"):
         polynomial_problem(width=0)
     for until in (-0.1, 1.0, float("nan")):
-        with pytest.raises(ConfigError, match=r"until, a fraction of the first test loss, must lie in \[0, 1\), but is"):
+        with pytest.raises(
+            ConfigError, match=r"until, a fraction of the first test loss, must lie in \[0, 1\), but is"
+        ):
             train_polynomial(problem, max_steps=1, until=until)
     with pytest.raises(ConfigError, match="diverges by step"):
         train_polynomial(problem, 1e-3, 50.0, max_steps=2000)

@@ -1,4 +1,4 @@
-"""Ridge regression solved exactly: against gradient descent taken step by step, and every step searched."""
+"""Exact ridge regression against step-by-step gradient descent, and its times against a search of every step."""
 
 import math
 
@@ -18,7 +18,7 @@ from grokinterp.theory import (
 
 
 def descend(solution: RidgeSolution, steps: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradient descent as one would write it: the weights, the train and the population loss at steps 0, 1, …"""
+    """Textbook gradient descent: the weights, the train loss and the population loss at steps 0, 1, …"""
     problem, n = solution.problem, solution.problem.n
     teacher, scale = problem.population.teacher, problem.population.covariance
     theta = problem.start.clone()
@@ -103,7 +103,7 @@ def test_the_minimizer_solves_the_normal_equations():
     assert torch.allclose(solution.weights([10_000])[0], expected, atol=1e-12)
 
 
-def test_update_error_sees_a_wrong_trajectory(monkeypatch):
+def test_update_error_detects_a_wrong_trajectory(monkeypatch):
     solution = solve(gaussian_problem(20, 60), 1e-2, 1.0)
     right = solution.weights
     monkeypatch.setattr(RidgeSolution, "weights", lambda self, steps: right([step + step // 7 for step in steps]))
@@ -121,7 +121,7 @@ def by_every_step(solution: RidgeSolution, last: int, eps: float, c: float) -> t
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.97])
 @pytest.mark.parametrize(("norm", "decay"), [(0.0, 1e-2), (1.0, 1e-2), (4.0, 3e-2), (30.0, 1e-2)])
-def test_times_are_those_of_looking_at_every_step(norm, decay, share, seed):
+def test_times_agree_with_a_search_of_every_step(norm, decay, share, seed):
     problem = gaussian_problem(15, 60, teacher_norm=norm, seed=seed)
     solution = solve(problem, decay, share * limit_lr(problem, decay))
     train, population = solution.train_loss.limit, solution.population_loss.limit
@@ -151,9 +151,9 @@ def test_a_loss_that_dips_and_returns():
     assert 5 < lowest < 4000
     assert population[lowest] < 0.8 * solution.population_loss.limit  # it is lower on the way than in the end
     c = (population[lowest].item() + solution.population_loss.limit) / 2
-    found = solution.population_loss.first_at_most(c)
-    assert found == by_every_step(solution, 5000, 1.0, c)[1]
-    assert 0 < found <= lowest
+    step = solution.population_loss.first_at_most(c)
+    assert step == by_every_step(solution, 5000, 1.0, c)[1]
+    assert 0 < step <= lowest
     bottom = int(train.argmin())
     assert train[bottom] < 0.9 * train[-1]
     eps = train[-1].item() * 1.0005
@@ -198,7 +198,7 @@ def test_overshooting_steps_are_searched_on_both_parities():
     assert f.first_at_most(0.5) < f.last_at_least(0.5) - 10
 
 
-def test_what_is_never_reached_says_why():
+def test_missing_times_have_a_reason():
     times = grokking_times(solve(gaussian_problem(20, 60, teacher_norm=5.0), 1e-2, 1.0), c=0.001)
     assert times.t2 is None
     assert "above c = 0.001 at every step" in times.generalize.reason
@@ -221,7 +221,7 @@ def test_halfway_is_halfway():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"lr": 1e9}, "diverges on these features: it must be below"),
         ({"lr": 0.0}, "lr must be positive"),
@@ -230,12 +230,12 @@ def test_halfway_is_halfway():
         ({"lr": math.nan}, "lr must be positive and finite"),
     ],
 )
-def test_what_cannot_be_solved_is_refused(change, said):
-    with pytest.raises(ConfigError, match=said):
+def test_unsolvable_settings_are_rejected(change, message):
+    with pytest.raises(ConfigError, match=message):
         solve(gaussian_problem(5, 20), **change)
 
 
-def test_what_is_no_problem_is_refused():
+def test_invalid_problems_are_rejected():
     good = gaussian_problem(5, 20)
     with pytest.raises(ConfigError, match="float64"):
         RidgeProblem(good.features.float(), good.targets, good.start, good.population, 1.0)
@@ -259,16 +259,16 @@ def test_the_largest_step_size_is_the_one_that_converges():
         solve(problem, 1e-2, limit * (1 + 1e-9))
 
 
-def test_draws_are_seeded_and_leave_the_global_generator_alone():
+def test_draws_are_seeded_and_do_not_touch_the_global_generator():
     before = torch.get_rng_state()
-    one, same, other = (gaussian_problem(10, 30, seed=seed) for seed in (1, 1, 2))
+    first, same, other = (gaussian_problem(10, 30, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(one.features, same.features)
-    assert not torch.equal(one.features, other.features)
+    assert torch.equal(first.features, same.features)
+    assert not torch.equal(first.features, other.features)
     louder = gaussian_problem(10, 30, init_variance=4.0, seed=1)
-    assert torch.equal(louder.start, 2 * one.start)
-    assert torch.equal(louder.features, one.features)
-    assert one.population.teacher.norm().item() == pytest.approx(1.0)
+    assert torch.equal(louder.start, 2 * first.start)
+    assert torch.equal(louder.features, first.features)
+    assert first.population.teacher.norm().item() == pytest.approx(1.0)
     large = gaussian_problem(400, 500, init_variance=4.0)
     assert large.features.square().mean().item() == pytest.approx(1 / 500, rel=0.02)
     assert large.start.square().mean().item() == pytest.approx(4.0, rel=0.25)

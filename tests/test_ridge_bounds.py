@@ -1,4 +1,4 @@
-"""What Xu et al. 2026 prove, over the whole grid; and the bounds themselves, written down a second time."""
+"""The theorems of Xu et al. 2026 over the full grid, and the bounds against an independent implementation."""
 
 import math
 
@@ -34,22 +34,22 @@ def varied(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def test_the_bounds_as_the_paper_prints_them():
-    """From the features alone, by an eigenvalue solver and base-changed logarithms; nothing of the package's own."""
+    """From the features alone, with an eigenvalue solver and logarithms to other bases, without code of the package."""
     n, m, nu2, decay, lr, eps, c = 40, 150, 2.0, 1e-3, 0.7, 0.02, 0.03
     problem = gaussian_problem(n, m, init_variance=nu2, teacher_norm=1.5, seed=7)
     proved = bounds(solve(problem, decay, lr), eps=eps, c=c)
     gram = (problem.features @ problem.features.T).numpy()
-    least = np.linalg.eigvalsh(gram)[0]
+    smallest = np.linalg.eigvalsh(gram)[0]
     b2 = max(gram[i, i] for i in range(n))
     start = float(problem.start @ problem.start)
     root = math.sqrt(c / (1 / m)) + 1.5
-    assert proved.t1.value == pytest.approx(n * math.log(6 * b2 * start / eps) / (2 * lr * least))
+    assert proved.t1.value == pytest.approx(n * math.log(6 * b2 * start / eps) / (2 * lr * smallest))
     assert proved.t2.value == pytest.approx(math.log((m - n) * nu2 / 2 * root**-2) / (4 * lr * decay))
-    assert proved.t1_gaussian.value == pytest.approx(n * math.log(14 * m * nu2 / eps) / (2 * lr * least))
+    assert proved.t1_gaussian.value == pytest.approx(n * math.log(14 * m * nu2 / eps) / (2 * lr * smallest))
     assert proved.t2_gaussian.value == pytest.approx(math.log((m - n) * nu2 / (8 * m * eps)) / (2.02 * lr * decay))
     length = np.trace(gram) / n
     assert proved.t1_sharp.value == pytest.approx(
-        0.5 * math.log(eps / (6 * length * start), 1 - lr * least / n - lr * decay)
+        0.5 * math.log(eps / (6 * length * start), 1 - lr * smallest / n - lr * decay)
     )
     assert proved.t2_sharp.value == pytest.approx(math.log(math.sqrt(2 / ((m - n) * nu2)) * root, 1 - lr * decay))
     assert proved.probability == pytest.approx(1 - 2 * math.exp(-110 / 32))
@@ -147,42 +147,44 @@ def test_stages_are_those_of_gradient_descent():
     """Theorem 4.1 with everything computed by hand on a loop."""
     n, m, decay, lr = 20, 100, 1e-2, 1.0
     problem = gaussian_problem(n, m, teacher_norm=0.0, seed=2)
-    seen = stages(solve(problem, decay, lr), range(400))
+    trajectory = stages(solve(problem, decay, lr), range(400))
     theta, gram = problem.start.clone(), problem.features @ problem.features.T
-    least, length = torch.linalg.eigvalsh(gram)[0].item(), gram.trace().item() / n
+    smallest, length = torch.linalg.eigvalsh(gram)[0].item(), gram.trace().item() / n
     for t in range(400):
-        assert seen.train_loss[t].item() == pytest.approx((problem.features @ theta).square().sum().item() / (2 * n))
-        assert seen.population_loss[t].item() == pytest.approx(theta.square().sum().item() / m)
-        assert seen.weight_norm[t].item() == pytest.approx(theta.norm().item())
-        rate = 1 - lr * least / n - lr * decay
+        assert trajectory.train_loss[t].item() == pytest.approx(
+            (problem.features @ theta).square().sum().item() / (2 * n)
+        )
+        assert trajectory.population_loss[t].item() == pytest.approx(theta.square().sum().item() / m)
+        assert trajectory.weight_norm[t].item() == pytest.approx(theta.norm().item())
+        rate = 1 - lr * smallest / n - lr * decay
         envelope = length / 2 * rate ** (2 * t) * problem.start.square().sum().item()
-        assert seen.train_envelope[t].item() == pytest.approx(envelope)
+        assert trajectory.train_envelope[t].item() == pytest.approx(envelope)
         floor = (1 - lr * decay) ** (2 * t) * (m - n) / (2 * m)
-        assert seen.population_envelope[t].item() == pytest.approx(floor)
-        assert seen.norm_envelope[t].item() == pytest.approx((1 - lr * decay) ** t * problem.start.norm().item())
+        assert trajectory.population_envelope[t].item() == pytest.approx(floor)
+        assert trajectory.norm_envelope[t].item() == pytest.approx((1 - lr * decay) ** t * problem.start.norm().item())
         theta = theta - lr * (problem.features.T @ (problem.features @ theta) / n + decay * theta)
-    assert seen.overfits
-    assert seen.generalizes_late
-    assert seen.generalizes
+    assert trajectory.overfits
+    assert trajectory.generalizes_late
+    assert trajectory.generalizes
 
 
 def test_an_atypical_start_breaks_the_second_stage_alone():
     base = gaussian_problem(20, 100, teacher_norm=0.0)
     quiet = type(base)(base.features, base.targets, 0.5 * base.start, base.population, 1.0)
-    seen = stages(solve(quiet, 1e-2, 1.0), range(50))
-    assert (seen.overfits, seen.generalizes_late, seen.generalizes) == (True, False, True)
+    trajectory = stages(solve(quiet, 1e-2, 1.0), range(50))
+    assert (trajectory.overfits, trajectory.generalizes_late, trajectory.generalizes) == (True, False, True)
 
 
 def test_step_sizes():
     problem = gaussian_problem(30, 90, seed=1)
-    asked = {one.name: one for one in step_sizes(solve(problem, 0.01, 1.0))}
+    conditions = {condition.name: condition for condition in step_sizes(solve(problem, 0.01, 1.0))}
     top = torch.linalg.eigvalsh(problem.features.T @ problem.features)[-1].item() / 30
     rows = problem.features.square().sum(dim=1)
-    assert asked["convergence"].limit == pytest.approx(2 / (0.01 + top))
-    assert asked["monotone"].limit == pytest.approx(1 / (0.01 + top))
-    assert asked["theorem 4.1"].limit == pytest.approx(2 / (rows.mean().item() + 0.02))
-    assert asked["theorem 4.2"].limit == pytest.approx(1 / (0.01 + rows.max().item()))
-    assert [one.holds for one in asked.values()] == [True, True, True, False]
+    assert conditions["convergence"].limit == pytest.approx(2 / (0.01 + top))
+    assert conditions["monotone"].limit == pytest.approx(1 / (0.01 + top))
+    assert conditions["theorem 4.1"].limit == pytest.approx(2 / (rows.mean().item() + 0.02))
+    assert conditions["theorem 4.2"].limit == pytest.approx(1 / (0.01 + rows.max().item()))
+    assert [condition.holds for condition in conditions.values()] == [True, True, True, False]
 
 
 def test_the_papers_own_step_size_is_beyond_its_theorem(table):
@@ -193,21 +195,21 @@ def test_the_papers_own_step_size_is_beyond_its_theorem(table):
 
 
 def test_t2_is_inversely_proportional_to_weight_decay(table):
-    for _, one in varied(table, "weight_decay").groupby("seed"):
-        assert np.polyfit(np.log(one["weight_decay"]), np.log(one["t2"]), 1)[0] == pytest.approx(-1, abs=0.01)
+    for _, rows in varied(table, "weight_decay").groupby("seed"):
+        assert np.polyfit(np.log(rows["weight_decay"]), np.log(rows["t2"]), 1)[0] == pytest.approx(-1, abs=0.01)
 
 
 def test_t1_does_not_depend_on_weak_weight_decay(table):
-    for _, one in varied(table, "weight_decay").groupby("seed"):
-        weak = one.loc[one["weight_decay"] < 4e-4, "t1"]
+    for _, rows in varied(table, "weight_decay").groupby("seed"):
+        weak = rows.loc[rows["weight_decay"] < 4e-4, "t1"]
         assert len(weak) == 4
         assert weak.min() > 0.95 * weak.max()
 
 
 def test_times_are_inversely_proportional_to_the_step_size(table):
     """Up to whole steps, and to (1 - x)^t against exp(-x t), x = η(μ/n + λ), which matters at η = 10 for t1."""
-    for _, one in varied(table, "lr").groupby("seed"):
-        by_lr = one.set_index("lr")
+    for _, rows in varied(table, "lr").groupby("seed"):
+        by_lr = rows.set_index("lr")
         gap = by_lr["weakest_gap"]
         for lr in (0.1, 1.0, 10.0):
             # In units of η t: the slowest mode needs ln(1/(1 - x)) per step, in place of x.
@@ -218,23 +220,23 @@ def test_times_are_inversely_proportional_to_the_step_size(table):
 
 
 def test_t2_grows_with_the_logarithm_of_the_initial_variance(table):
-    for _, one in varied(table, "init_variance").groupby("seed"):
-        steps = np.polyfit(np.log(one["init_variance"]), one["t2"], 1)[0] * math.log(4)
+    for _, rows in varied(table, "init_variance").groupby("seed"):
+        steps = np.polyfit(np.log(rows["init_variance"]), rows["t2"], 1)[0] * math.log(4)
         assert steps == pytest.approx(6931, rel=1e-3)
-        assert np.corrcoef(np.log(one["init_variance"]), one["t1"])[0, 1] > 0.98
+        assert np.corrcoef(np.log(rows["init_variance"]), rows["t1"])[0, 1] > 0.98
 
 
 def test_over_parameterization_changes_little(table):
-    middle = varied(table, "m").groupby("m")[["t1", "t2", "delay"]].median()
-    assert (middle.max() / middle.min() < 1.5).all()
+    median = varied(table, "m").groupby("m")[["t1", "t2", "delay"]].median()
+    assert (median.max() / median.min() < 1.5).all()
 
 
 def test_more_examples_are_overfitted_later(table):
-    for _, one in varied(table, "n").groupby("seed"):
-        assert (one.sort_values("n")["t1"].diff().dropna() > 0).all()
+    for _, rows in varied(table, "n").groupby("seed"):
+        assert (rows.sort_values("n")["t1"].diff().dropna() > 0).all()
 
 
-def test_the_measured_times_are_those_found_before(table):
+def test_the_times_agree_with_other_draws(table):
     """Three other draws gave t1 200 to 207 and t2 22,483 to 23,348 at the defaults, and the rest at the other ends."""
     at = table[(table["varied"] == "lr") & (table["lr"] == 1.0)]
     assert at["t1"].between(170, 250).all()
@@ -251,12 +253,12 @@ def test_the_measured_times_are_those_found_before(table):
     }
     for (name, value), (t1, t2) in expected.items():
         part = varied(table, name)
-        middle = part[np.isclose(part[name], value)].median(numeric_only=True)
-        assert middle["t1"] == pytest.approx(t1, rel=0.2), (name, value)
-        assert middle["t2"] == pytest.approx(t2, rel=0.07), (name, value)
+        median = part[np.isclose(part[name], value)].median(numeric_only=True)
+        assert median["t1"] == pytest.approx(t1, rel=0.2), (name, value)
+        assert median["t2"] == pytest.approx(t2, rel=0.07), (name, value)
 
 
-def test_a_sweep_is_one_row_a_setting_and_seed(table):
+def test_a_sweep_has_one_row_per_setting_and_seed(table):
     assert len(table) == 3 * sum(map(len, FIGURE_2.values()))
     assert not table.duplicated(["varied", "weight_decay", "lr", "n", "m", "init_variance", "seed"]).any()
     calls = []
@@ -276,19 +278,19 @@ def test_a_sweep_is_one_row_a_setting_and_seed(table):
 
 
 @pytest.mark.parametrize(
-    ("grid", "seeds", "said"),
+    ("grid", "seeds", "message"),
     [
         ({"wieght_decay": [1.0]}, [0], "did you mean 'weight_decay'"),
         ({"lr": []}, [0], "the grid has no values for lr"),
         ({"lr": [1.0]}, [], "at least one seed"),
     ],
 )
-def test_a_sweep_of_nothing_is_refused(grid, seeds, said):
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_sweeps_are_rejected(grid, seeds, message):
+    with pytest.raises(ConfigError, match=message):
         ridge_sweep(grid, seeds)
 
 
-def test_theorems_about_linear_teachers_refuse_others():
+def test_the_theorems_require_a_linear_teacher():
     features = solve(random_feature_problem(5, 30, 4), 1e-3, 0.1)
     with pytest.raises(ConfigError, match="not linear in the features"):
         bounds(features)

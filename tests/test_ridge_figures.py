@@ -1,4 +1,4 @@
-"""Figures of provable grokking: what is plotted is what the table says."""
+"""Figures of provable grokking show the values of their tables."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_times_shows_every_seed_the_medians_and_the_bounds():
     assert figure.layout.meta["notes"] == []
 
 
-def test_times_that_do_not_exist_are_counted():
+def test_missing_times_are_counted():
     table = ridge_sweep({"teacher_norm": [1.0, 20.0]}, seeds=[0])
     assert table["t2"].isna().sum() == 1
     assert "1 times do not exist" in ridge.times(table).layout.meta["notes"][0]
@@ -61,16 +61,16 @@ def test_loss_curves_show_both_losses_of_each():
     problem = gaussian_problem(20, 80)
     solutions = {"weak": solve(problem, 1e-3), "strong": solve(problem, 1e-2)}
     figure = ridge.loss_curves(solutions, last=5000)
-    drawn = [t for t in figure.data if len(t.x) > 1]
-    assert [(t.legendgroup, t.line.dash) for t in drawn] == [
+    curves = [t for t in figure.data if len(t.x) > 1]
+    assert [(t.legendgroup, t.line.dash) for t in curves] == [
         ("weak", "solid"),
         ("weak", "dot"),
         ("strong", "solid"),
         ("strong", "dot"),
     ]
-    assert drawn[2].x[-1] == 5000
-    assert drawn[2].y[-1] == pytest.approx(solutions["strong"].population_losses([5000])[0].item())
-    assert drawn[1].y[0] == pytest.approx(solutions["weak"].train_losses([1])[0].item())
+    assert curves[2].x[-1] == 5000
+    assert curves[2].y[-1] == pytest.approx(solutions["strong"].population_losses([5000])[0].item())
+    assert curves[1].y[0] == pytest.approx(solutions["weak"].train_losses([1])[0].item())
     assert ridge.loss_curves(solutions).data[0].x[-1] == 8000
 
 
@@ -84,7 +84,7 @@ def test_two_layer_times_are_those_of_the_runs():
     assert guide.y[0] == 2 * guide.y[1]
 
 
-def test_nothing_to_draw_is_refused():
+def test_empty_input_is_rejected():
     with pytest.raises(ConfigError, match="no rows"):
         ridge.times(ridge_sweep({"lr": [1.0]}, seeds=[0]).iloc[:0])
     with pytest.raises(ConfigError, match="no stages"):

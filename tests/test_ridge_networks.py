@@ -1,4 +1,4 @@
-"""Random features and two-layer ReLU networks: kernels by sampling, updates by autograd, times as measured before."""
+"""Random features and two-layer ReLU networks: kernels by sampling, updates by autograd, times from other draws."""
 
 import math
 
@@ -23,13 +23,13 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_the_kernel_at_angles_that_are_known():
+def test_the_kernel_at_special_angles():
     """E[relu(x)²] = 1/2; at a right angle 1/(2π); opposite 0; at 60° (√3/2 + π/3)/(2π)."""
     u = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    others = torch.tensor([[1, 0], [0, 3], [-2, 0], [0.5, math.sqrt(3) / 2], [0, 0]], dtype=torch.float64)
+    vectors = torch.tensor([[1, 0], [0, 3], [-2, 0], [0.5, math.sqrt(3) / 2], [0, 0]], dtype=torch.float64)
     expected = [1 / 2, 3 / (2 * math.pi), 0, (math.sqrt(3) / 2 + math.pi / 3) / (2 * math.pi), 0]
-    assert relu_kernel(u, others)[0].tolist() == pytest.approx(expected, abs=1e-12)
-    assert relu_kernel(2 * others, others)[3, 3].item() == pytest.approx(1.0)
+    assert relu_kernel(u, vectors)[0].tolist() == pytest.approx(expected, abs=1e-12)
+    assert relu_kernel(2 * vectors, vectors)[3, 3].item() == pytest.approx(1.0)
 
 
 def test_the_kernel_is_the_expectation():
@@ -46,11 +46,11 @@ def test_the_kernel_is_the_expectation():
 
 
 def test_second_moments_in_blocks(monkeypatch):
-    """Blocks of the symmetric kernel, the last one short, add up to the whole."""
+    """Blocks of the symmetric kernel, the last one short, add up to the total."""
     monkeypatch.setattr(population_module, "_ROWS", 7)
     hidden, weights = normal(23, 5), normal(23, 3, seed=1)
-    whole = weights.T @ relu_kernel(hidden, hidden) @ weights
-    assert torch.allclose(relu_second_moments(hidden, weights), whole, rtol=1e-12)
+    total = weights.T @ relu_kernel(hidden, hidden) @ weights
+    assert torch.allclose(relu_second_moments(hidden, weights), total, rtol=1e-12)
 
 
 def test_training_the_last_layer_is_the_closed_form():
@@ -136,7 +136,9 @@ def test_two_layer_training_is_that_of_autograd(decay, lr):
     assert run.t1 == max(step for step, loss in enumerate(train) if loss >= 0.02)
     assert run.t2 == min(step for step, loss in enumerate(population) if loss <= 0.02)
     assert len(run.population_steps) < len(train) / 4 + 40
-    assert torch.equal(problem.hidden, two_layer_problem(12, 60, 8, seed=1).hidden)  # training left the start alone
+    assert torch.equal(
+        problem.hidden, two_layer_problem(12, 60, 8, seed=1).hidden
+    )  # training did not change the problem
 
 
 def test_two_layer_times_fall_as_one_over_weight_decay():
@@ -147,8 +149,8 @@ def test_two_layer_times_fall_as_one_over_weight_decay():
     assert runs[0].t1 < runs[1].t2 / 5
 
 
-def test_two_layer_times_as_measured_before():
-    """Another draw, looked at every 100 steps: t1 205, t2 3,700. Five of these: 183 to 268, and 3,427 to 3,661."""
+def test_two_layer_times_agree_with_other_draws():
+    """Another draw, evaluated every 100 steps: t1 205, t2 3,700. Five of these: 183 to 268, and 3,427 to 3,661."""
     run = train_two_layer(two_layer_problem(seed=1), 0.2)
     assert run.t1 == pytest.approx(205, rel=0.3)
     assert run.t2 == pytest.approx(3700, rel=0.08)
@@ -170,7 +172,7 @@ def test_two_layer_as_published():
     assert louder.t2 == pytest.approx(21_600, rel=0.08)
 
 
-def test_two_layer_endings():
+def test_two_layer_training_without_a_crossing_gives_a_reason():
     problem = two_layer_problem(10, 40, 5)
     short = train_two_layer(problem, 0.1, 1e-3, max_steps=30)
     assert (short.t1, short.t2) == (None, None)

@@ -1,4 +1,4 @@
-"""The fast forms of losses and spectra against slow and obvious ones, where digits are easily lost."""
+"""Fast forms of losses and spectra against slow, obvious ones, where precision is easily lost."""
 
 import math
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_loss_keeps_its_digits_however_small_or_large(gap):
     np.testing.assert_allclose(cross_entropy_by_input(logits, labels), expected.astype(float), rtol=1e-12)
 
 
-def test_with_gradients_it_is_the_same_number_and_the_gradient_is_softmax_minus_label():
+def test_with_gradients_the_loss_is_the_same_and_its_gradient_is_softmax_minus_label():
     labels, logits = torch.arange(30) % 5, normal(30, 5).requires_grad_()
     losses = cross_entropy_by_input(logits, labels)
     torch.testing.assert_close(losses.detach(), cross_entropy_by_input(logits.detach(), labels), rtol=1e-14, atol=0)
@@ -61,19 +61,19 @@ def test_with_gradients_it_is_the_same_number_and_the_gradient_is_softmax_minus_
     torch.testing.assert_close(logits.grad, expected, rtol=1e-12, atol=1e-15)
 
 
-def test_impossible_classes_and_numbers_that_are_none():
+def test_impossible_classes_and_nan_logits():
     labels = torch.zeros(3, dtype=torch.int64)
     logits = torch.tensor([[0.0, -math.inf], [-math.inf, 0.0], [math.nan, 0.0]], dtype=torch.float64)
-    found = cross_entropy_by_input(logits, labels)
-    assert found[0] == 0
-    assert found[1] == math.inf
-    assert found[2].isnan()
+    losses = cross_entropy_by_input(logits, labels)
+    assert losses[0] == 0
+    assert losses[1] == math.inf
+    assert losses[2].isnan()
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 300.0, 3000.0])
 @pytest.mark.parametrize("p", [12, 13])
 def test_excluded_losses_of_all_frequencies_at_any_scale_of_the_logits(scale, p):
-    """At 300 and beyond, the exponentials that are multiplied underflow: those losses are computed one by one."""
+    """From a scale of 300 on, the multiplied exponentials underflow and those losses are computed directly."""
     task = Task.modular_addition(p, 0.5)
     a, b, c = np.meshgrid(*[np.arange(p)] * 3, indexing="ij")
     logits = normal(p * p, p) + 5 * torch.from_numpy(np.cos(2 * np.pi * 3 * (a + b - c) / p)).reshape(p * p, p)
@@ -88,12 +88,12 @@ def test_excluded_losses_of_all_frequencies_at_any_scale_of_the_logits(scale, p)
             norm = (wave**2).sum()
             part += np.outer(wave, wave @ L) / norm if norm > 1e-9 else 0.0
         expected.append(float(long_losses((L - part)[train], task.labels.numpy()[train]).mean()))
-    # The projection rounds at 1e-16 of the logits, and a loss cannot be more exact than its logits.
+    # The projection rounds at 1e-16 of the logits, and a loss cannot be more accurate than its logits.
     tolerance = {"rel": 1e-9, "abs": 1e-13 * scale}
     assert excluded_loss_per_frequency(snapshot).tolist() == pytest.approx(expected, **tolerance)
 
 
-def test_nan_logits_give_nan_and_no_error():
+def test_nan_logits_give_nan_without_an_error():
     logits = normal(121, 11)
     logits[7, 3] = math.nan
     snapshot = Snapshot.from_logits(Task.modular_addition(11, 0.9), logits)
@@ -107,7 +107,7 @@ def test_neuron_frequencies_by_two_dimensional_fourier_sums(p, offset):
     """All eight products of waves of a and of b, for each frequency, by brute force."""
     neurons = normal(p * p, 5) + offset
     snapshot = Snapshot(Task.modular_addition(p), normal(p * p, p), activity=lambda: Activity(neurons))
-    found = neuron_frequencies(snapshot)
+    frequencies = neuron_frequencies(snapshot)
     grid = neurons.numpy().reshape(p, p, 5)
     grid = grid - grid.mean(axis=(0, 1))
     x = np.arange(p)
@@ -119,13 +119,13 @@ def test_neuron_frequencies_by_two_dimensional_fourier_sums(p, offset):
             waves = [wave / np.linalg.norm(wave) for wave in waves if np.linalg.norm(wave) > 1e-9]
             squares = [(u @ grid[:, :, m] @ v) ** 2 for i, u in enumerate(waves) for j, v in enumerate(waves) if i or j]
             shares.append(sum(squares) / (grid[:, :, m] ** 2).sum())
-        assert found.frequency[m] == 1 + np.argmax(shares)
-        assert found.explained[m].item() == pytest.approx(max(shares), rel=1e-9)
+        assert frequencies.frequency[m] == 1 + np.argmax(shares)
+        assert frequencies.explained[m].item() == pytest.approx(max(shares), rel=1e-9)
 
 
 @pytest.mark.parametrize("step", [0, 1000, 2500])
-def test_a_real_checkpoint_against_the_plain_formulas(step):
-    """restricted, excluded, coefficients and cross-fitted losses of run42, from p^3 arrays and whole designs."""
+def test_a_real_checkpoint_against_the_textbook_formulas(step):
+    """Restricted, excluded and cross-fitted losses and coefficients of run42, from p^3 arrays and design matrices."""
     snapshot, keys = Run.open(RUN42).snapshot(step), [8, 14, 21]
     task, p = snapshot.task, snapshot.task.p
     L, labels, train = snapshot.logits.numpy(), task.labels.numpy(), task.train_mask.numpy()
@@ -135,27 +135,29 @@ def test_a_real_checkpoint_against_the_plain_formulas(step):
     key_part = sum(part[k] for k in keys)
     mean = L.mean(axis=0)
 
-    def mean_loss(logits, which=slice(None)):
-        return float(long_losses(logits[which], labels[which]).mean())
+    def mean_loss(logits, rows=slice(None)):
+        return float(long_losses(logits[rows], labels[rows]).mean())
 
     close = {"rel": 1e-9, "abs": 1e-15}
     assert loss(snapshot) == pytest.approx(mean_loss(L), **close)
     assert restricted_loss(snapshot, keys) == pytest.approx(mean_loss(key_part + mean), **close)
     assert excluded_loss(snapshot, keys) == pytest.approx(mean_loss(L - key_part, train), **close)
-    some = (1, 8, 33)
+    sample = (1, 8, 33)
     excluded, restricted = excluded_loss_per_frequency(snapshot), restricted_loss_per_frequency(snapshot)
-    assert [excluded[k - 1].item() for k in some] == pytest.approx(
-        [mean_loss(L - part[k], train) for k in some], **close
+    assert [excluded[k - 1].item() for k in sample] == pytest.approx(
+        [mean_loss(L - part[k], train) for k in sample], **close
     )
-    assert [restricted[k - 1].item() for k in some] == pytest.approx([mean_loss(part[k] + mean) for k in some], **close)
+    assert [restricted[k - 1].item() for k in sample] == pytest.approx(
+        [mean_loss(part[k] + mean) for k in sample], **close
+    )
 
     cube = L.reshape(p, p, p)
     a, b, c = np.meshgrid(*[np.arange(p)] * 3, indexing="ij")
-    centred = cube - cube.mean(axis=2, keepdims=True)
+    centered = cube - cube.mean(axis=2, keepdims=True)
     coefficients = cosine_coefficients(snapshot)
-    for k in some:
+    for k in sample:
         cosine = np.cos(2 * np.pi * k * (a + b - c) / p)
-        expected = (centred * cosine).sum() / (cosine**2).sum()
+        expected = (centered * cosine).sum() / (cosine**2).sum()
         assert coefficients[k - 1].item() == pytest.approx(expected, rel=1e-9, abs=1e-14)
 
     held_out = task.novel_mask.numpy()

@@ -37,12 +37,19 @@ def weight_norm(snapshot: Snapshot) -> float:
     return sum_of_squares(snapshot) ** 0.5
 
 
-@measure("weight_rms", needs=("weights",))
+@measure(
+    "weight_rms",
+    needs=("weights",),
+    columns=(Column("weight_rms", "root mean square of all trained parameters"),),
+)
 def weight_rms(snapshot: Snapshot) -> float:
-    """Root mean square of all trained parameters (Manir and Rupa 2026, Table 7).
+    """Root mean square of all trained parameters.
 
     Raises:
         MissingNeedError: the snapshot has no weights, or none of them is trained.
+
+    Source:
+        Manir and Rupa 2026, Table 7.
     """
     count = sum(_counts(snapshot).values())
     if not count:
@@ -50,12 +57,19 @@ def weight_rms(snapshot: Snapshot) -> float:
     return (sum_of_squares(snapshot) / count) ** 0.5
 
 
-@measure("sum_of_squares", needs=("weights",))
+@measure(
+    "sum_of_squares",
+    needs=("weights",),
+    columns=(Column("sum_of_squares", "sum of the squares of all trained parameters"),),
+)
 def sum_of_squares(snapshot: Snapshot) -> float:
-    """Sum of the squares of all trained parameters (Nanda et al. 2023, Figure 7).
+    """Sum of the squares of all trained parameters.
 
     Raises:
         MissingNeedError: the snapshot has no weights.
+
+    Source:
+        Nanda et al. 2023, Figure 7.
     """
     return _total(squares_by_parameter(snapshot).values())
 
