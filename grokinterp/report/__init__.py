@@ -1,4 +1,4 @@
-"""write_report: one HTML file that says what a run was and what it shows. It needs no network and no server."""
+"""write_report: a report on a run, or on several, as one HTML file that needs no network and no server."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,27 +13,26 @@ from grokinterp.runs.files import make_folder, make_subfolder, write_atomically
 
 __all__ = ["write_report", "write_sweep_report"]
 
-_HOW_TO_READ = """<p class="caption">Over training, the bands of a single run are its phases, and the vertical lines
-the first evaluated steps with train and test accuracy of at least 0.95 (dotted) and 0.99 (dashed). The buttons above a
-figure switch between linear and logarithmic steps; a click on an entry of the legend hides what it names, or shows
-it.</p>"""
+_HOW_TO_READ = """<p class="caption">In figures over training, bands show the phases of a single run, and vertical
+lines the first evaluated steps with train and test accuracy of at least 0.95 (dotted) and 0.99 (dashed). The buttons
+above a figure switch between linear and logarithmic steps. A click on a legend entry hides or shows its curve.</p>"""
 
 
 def write_report(analysis: Analysis | Sequence[Analysis], path: str | Path | None = None) -> Path:
-    """Writes a report on a run, or on several side by side, as one HTML file.
+    """Write a report on one run, or on several side by side, as one HTML file.
 
-    The file holds everything it shows, plotly.js included, and asks for nothing from the network.
+    The file is self-contained: it includes plotly.js and makes no network requests.
 
     Args:
-        analysis: what to report on.
-        path: the file to write; by default `analysis/report.html` in the run, or, on several runs, so that no run's own
-            report is overwritten, `analysis/comparison.html` in the first.
+        analysis: one analysis or several.
+        path: the file to write (default: `analysis/report.html` in the run's folder; for several runs
+            `analysis/comparison.html` in the first run's folder, which overwrites no run's own report).
 
     Returns:
-        The file written.
+        The path of the file.
 
     Raises:
-        ConfigError: no analysis was given.
+        ConfigError: `analysis` is an empty list.
         RunError: the file cannot be written.
     """
     analyses = as_list(analysis)
@@ -51,7 +50,7 @@ def _page(analyses: list[Analysis]) -> str:
     names = labels(analyses)
     heading = names[0] if len(analyses) == 1 else f"{len(analyses)} runs"
     sections: dict[str, str] = {
-        "What was run" if len(analyses) > 1 else "What the run was": facts(analyses, names),
+        "Runs" if len(analyses) > 1 else "Run": facts(analyses, names),
         "Transition": transitions(analyses, names),
     }
     for title, functions in FIGURES.items():

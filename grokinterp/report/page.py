@@ -1,4 +1,4 @@
-"""The page that a report fills: its frame, its style, and the script that draws the figures."""
+"""The HTML page of a report: frame, style, and the script that draws the figures."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -49,8 +49,8 @@ footer { margin-top: 48px; font-size: 0.85rem; color: #666; }
 }
 """
 
-# Fingers scroll the page rather than zoom into a figure they happen to touch. The buttons are named one by one because
-# plotly's own choice has one that sends a chart to a server.
+# On touch screens a drag scrolls the page instead of zooming into a figure. The buttons are listed because plotly's
+# default has one that sends a chart to a server.
 SCRIPT = """
 const touch = matchMedia("(pointer: coarse)").matches;
 for (const block of document.querySelectorAll("script[data-for]")) {
@@ -64,7 +64,7 @@ for (const block of document.querySelectorAll("script[data-for]")) {
 }
 """
 
-# The policy forbids every request: what the page shows is in the page.
+# The policy forbids every request: the page contains everything it shows.
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -81,33 +81,31 @@ $lead
 $warnings
 <nav>$contents</nav>
 $sections
-<footer>Written by grokinterp $version. Everything here is in this one file.</footer>
+<footer>Written by grokinterp $version. This file is self-contained.</footer>
 <script>$plotly</script>
 <script>$script</script>
 </body>
 </html>
 """
 
-_WARNED = "Before you believe the numbers"
 
-
-def page(heading: str, lead: str, warnings: Sequence[str], sections: Mapping[str, str], warned: str = _WARNED) -> str:
-    """A whole page. Headings of sections are plain words; everything else is HTML already.
+def page(heading: str, lead: str, warnings: Sequence[str], sections: Mapping[str, str]) -> str:
+    """Return a complete page. Section headings are plain text; all other arguments are HTML.
 
     Args:
-        heading: what the page is about, also its title.
-        lead: paragraphs before anything else.
-        warnings: what to know before believing the numbers, a list item each.
+        heading: the page's heading and title.
+        lead: paragraphs at the top.
+        warnings: one list item each.
         sections: contents by heading, in order.
-        warned: heading of the warnings.
     """
     anchors = {title: title.lower().replace(" ", "-") for title in sections}
-    listed = "".join(f"<li>{warning}</li>" for warning in warnings)
+    items = "".join(f"<li>{warning}</li>" for warning in warnings)
+    box = f'<div class="warnings"><b>Read these warnings first</b><ul>{items}</ul></div>' if warnings else ""
     return Template(PAGE).substitute(
         title=heading,
         heading=heading,
         lead=lead,
-        warnings=f'<div class="warnings"><b>{warned}</b><ul>{listed}</ul></div>' * bool(warnings),
+        warnings=box,
         contents=" · ".join(f'<a href="#{anchor}">{escape(title)}</a>' for title, anchor in anchors.items()),
         sections="".join(
             f'<section id="{anchors[title]}"><h2>{escape(title)}</h2>{content}</section>'

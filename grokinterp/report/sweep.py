@@ -1,4 +1,4 @@
-"""write_sweep_report: one HTML file on a whole sweep, made from its table."""
+"""write_sweep_report: a report on a whole sweep, made from its table, as one HTML file."""
 
 import math
 from collections import Counter
@@ -12,65 +12,66 @@ import pandas as pd
 
 from grokinterp.errors import ConfigError
 from grokinterp.figures import delay_against, norm_at_grok, outcome_counts, phase_diagram
-from grokinterp.figures.style import FATE_NAMES
-from grokinterp.figures.sweeps import quantity_name, said
+from grokinterp.figures.style import OUTCOME_LABELS
+from grokinterp.figures.sweeps import counts_text, quantity_name, value_label
 from grokinterp.report.page import page
 from grokinterp.report.plots import block, caption_of
-from grokinterp.report.sections import capital, number, table
+from grokinterp.report.sections import capital, table
 from grokinterp.runs.files import make_folder, write_atomically
-from grokinterp.statistics import FATES, SEEDS, observe, settings, summarize, values_of
+from grokinterp.statistics import SEEDS, observe, settings, summarize, values_of
+from grokinterp.statistics.formatting import MISSING, number
+from grokinterp.statistics.outcomes import Outcome
 
 _TIMES = ("T_grok_0.95", "T_grok_0.99", "delay_0.95_0.99")
-_BESIDES = [fate for fate in FATES if fate not in ("grokked", "DNF_test", "DNF_train")]
-_OPEN_ROWS = 40  # a longer table is folded away
-_MAX_ROWS = 300  # and one longer than this is cut: the sweep's own table has the rest
+_OTHER_OUTCOMES = [o for o in Outcome if o not in (Outcome.GROKKED, Outcome.DNF_TEST, Outcome.DNF_TRAIN)]
+_OPEN_ROWS = 40  # a longer table is collapsed
+_MAX_ROWS = 300  # a longer table is cut; the sweep's own table has all rows
 
 _HOW_TO_READ = """<p class="caption">T_train(θ) and T_grok(θ) are the first evaluated steps with train and test accuracy
 of at least θ. A run is DNF train if it never memorized its training set (train accuracy 0.99 within its budget), and
-DNF test if it memorized and did not generalize: the two are counted apart. n is the number of runs with an outcome, k
-that of runs that got there. Medians are Kaplan and Meier's: they count runs that had not got there by their last step,
-and there is none where fewer than half did. Mean, std (ddof 1), min and max are over the k runs alone.</p>"""
+DNF test if it memorized but did not generalize; the two are counted apart. n is the number of runs with an outcome, k
+the number of runs that reached the event. Medians are Kaplan-Meier medians: runs that had not reached the event by
+their last step count as right-censored, and there is no median if fewer than half reached it. Mean, std (ddof 1), min
+and max are over the k runs only.</p>"""
 
 
 def write_sweep_report(
     sweep: pd.DataFrame, axes: Sequence[str], title: str, output: str | Path, notes: Sequence[str] = ()
 ) -> Path:
-    """Writes a report on a sweep as one HTML file, plotly.js included, that asks for nothing from the network.
+    """Write a report on a sweep as one HTML file, which includes plotly.js and makes no network requests.
 
     Args:
-        sweep: its table, one row a run.
-        axes: what was swept, dotted names of configuration fields, seeds among them.
+        sweep: the sweep's table, one row per run.
+        axes: the swept fields of the configuration, as dotted names, including seeds.
         title: the page's heading.
         output: the file to write.
-        notes: what a reader should know first, a sentence each.
+        notes: remarks to show at the top, one sentence each.
 
     Returns:
-        The file written.
+        The path of the file.
 
     Raises:
-        ConfigError: the table lacks an axis, or another column of a sweep's table.
+        ConfigError: the table lacks an axis or another column of a sweep's table.
         RunError: the file cannot be written.
     """
     for axis in axes:
         values_of(sweep, axis)
     swept = [axis for axis in axes if axis not in SEEDS]
-    fates = observe(sweep, "T_grok_0.95").fates
+    outcomes = observe(sweep, "T_grok_0.95").outcomes
     sections = {
-        "What was swept": _swept(sweep, axes) + _counts(sweep, fates) + _constant(sweep, axes),
+        "Axes": _axes(sweep, axes) + _counts(sweep, outcomes) + _constant(sweep, axes),
         "Failures": _failures(sweep),
         "Settings": _settings(sweep, axes),
         "Outcomes": _outcomes(sweep, swept),
         "Delay and T_grok": _times(sweep, swept),
         "Weight norm at T_grok": _norms(sweep, swept),
         "Final measures": _finals(sweep),
-        "Runs": _runs(sweep, axes, fates),
+        "Runs": _runs(sweep, outcomes),
     }
-    counts = Counter(fates)
-    listed = ", ".join(f"{counts[fate]:,} {FATE_NAMES[fate]}" for fate in FATES if fate in counts) or "none"
     target = Path(output)
     make_folder(target.parent)
     heading = escape(title)
-    lead = f'<p class="lead">{len(sweep):,} runs: {listed}.</p>'
+    lead = f'<p class="lead">{len(sweep):,} runs: {counts_text(Counter(outcomes)) or "none"}.</p>'
     write_atomically(target, page(heading, lead, [escape(note) for note in notes], sections))
     return target
 
@@ -80,10 +81,10 @@ def _nothing(reason: str) -> str:
 
 
 def _folded(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "dense") -> str:
-    """A table; folded away where it is long, and cut where it is very long."""
+    """Return a table, collapsed if it is long and cut if it is very long."""
     content = table(head, rows[:_MAX_ROWS], kind)
     if len(rows) > _MAX_ROWS:
-        content += f'<p class="note">The first {_MAX_ROWS} of {len(rows):,} rows; the table of the sweep has all.</p>'
+        content += f'<p class="note">The first {_MAX_ROWS} of {len(rows):,} rows; the sweep&#39;s table has all.</p>'
     return (
         content
         if len(rows) <= _OPEN_ROWS
@@ -91,43 +92,43 @@ def _folded(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind
     )
 
 
-def _swept(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
+def _axes(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
     if not axes:
-        return _nothing("no axis was swept: every run is of one setting")
+        return _nothing("no axis was swept: all runs have the same setting")
     rows = []
     for axis in axes:
         values = values_of(sweep, axis)
-        shown = ", ".join(map(said, values[:30])) + (f", … {said(values[-1])}" if len(values) > 30 else "")
-        rows.append([f"<code>{escape(axis)}</code>", str(len(values)), shown])
-    return table(["axis", "values", ""], rows)
+        text = ", ".join(map(value_label, values[:30])) + (f", … {value_label(values[-1])}" if len(values) > 30 else "")
+        rows.append([f"<code>{escape(axis)}</code>", str(len(values)), text])
+    return table(["axis", "number of values", "values"], rows)
 
 
-def _counts(sweep: pd.DataFrame, fates: Sequence[str]) -> str:
-    status, fate = Counter(map(str, sweep["status"].tolist())), Counter(fates)
+def _counts(sweep: pd.DataFrame, outcomes: Sequence[str]) -> str:
+    by_status, by_outcome = Counter(map(str, sweep["status"].tolist())), Counter(outcomes)
+    counts = {label: by_outcome[outcome] for outcome, label in OUTCOME_LABELS.items() if by_outcome[outcome]}
     return (
-        table(["status", *map(escape, status)], [["runs", *(f"{count:,}" for count in status.values())]])
-        + table(["outcome", *(FATE_NAMES[f] for f in FATES if f in fate)],
-                [["runs", *(f"{fate[f]:,}" for f in FATES if f in fate)]])
+        table(["status", *map(escape, by_status)], [["runs", *(f"{count:,}" for count in by_status.values())]])
+        + table(["outcome", *counts], [["runs", *(f"{count:,}" for count in counts.values())]])
         + _HOW_TO_READ
-    )  # fmt: skip
+    )
 
 
 def _constant(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
-    """The configuration that all runs share."""
+    """Return a table of the configuration that all runs share."""
     dotted = [str(c) for c in sweep if "." in str(c) and str(c).split(".")[0].isidentifier()]
     fields = [c for c in dotted if c.split(".")[0] in ("task", "model", "optimizer", "schedule")]
     fields += [c for c in ("model_seed", "loss", "loss_dtype") if c in sweep]
     shared = [(c, values_of(sweep, c)) for c in fields if c not in axes]
-    rows = [[f"<code>{escape(c)}</code>", said(values[0])] for c, values in shared if len(values) == 1]
+    rows = [[f"<code>{escape(c)}</code>", value_label(values[0])] for c, values in shared if len(values) == 1]
     if not rows:
         return ""
-    return f"<details><summary>What all runs share</summary>{table(['field', 'value'], rows)}</details>"
+    return f"<details><summary>Shared by all runs</summary>{table(['field', 'value'], rows)}</details>"
 
 
 def _failures(sweep: pd.DataFrame) -> str:
     columns = zip(sweep["run"].tolist(), sweep["status"].tolist(), sweep["failure"].tolist(), strict=True)
     rows = [
-        [escape(str(run)), escape(str(reason)) if isinstance(reason, str) else "no reason was recorded"]
+        [escape(str(run)), escape(str(reason)) if isinstance(reason, str) else "no reason recorded"]
         for run, status, reason in columns
         if status == "failed"
     ]
@@ -145,12 +146,12 @@ def _settings(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
             "DNF test",
             "DNF train",
             "median",
-            "its 95 % interval",
+            "95 % interval of the median",
         ]
-        head += ["mean of k", "std of k (ddof 1)", "min to max", "besides"]
+        head += ["mean of k", "std of k (ddof 1)", "min to max", "other outcomes"]
         rows = [
             [
-                *(said(row[axis]) for axis in swept),
+                *(value_label(row[axis]) for axis in swept),
                 f"{row['k']}/{row['n']}",
                 str(row["DNF_test"]),
                 str(row["DNF_train"]),
@@ -159,7 +160,7 @@ def _settings(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
                 _steps(row["mean_of_k"]),
                 _steps(row["std_of_k"]),
                 _interval(row["min_of_k"], row["max_of_k"]),
-                ", ".join(f"{row[fate]} {FATE_NAMES[fate]}" for fate in _BESIDES if row[fate]),
+                counts_text(Counter({outcome: row[outcome] for outcome in _OTHER_OUTCOMES})),
             ]
             for row in summarize(sweep, axes, quantity).to_dict("records")
         ]
@@ -169,24 +170,23 @@ def _settings(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
 
 
 def _steps(x: float) -> str:
-    return "–" if math.isnan(x) else "∞" if math.isinf(x) else f"{x:,.0f}"
+    return MISSING if math.isnan(x) else "∞" if math.isinf(x) else f"{x:,.0f}"
 
 
 def _interval(low: float, high: float, form: Callable[[float], str] = _steps) -> str:
-    return "–" if math.isnan(low) else f"{form(low)} to {form(high)}"
+    return MISSING if math.isnan(low) else f"{form(low)} to {form(high)}"
 
 
 def _outcomes(sweep: pd.DataFrame, swept: Sequence[str]) -> str:
-    several = [axis for axis in swept if len(values_of(sweep, axis)) > 1]
-    pairs = list(combinations(several, 2))
+    pairs = list(combinations([axis for axis in swept if len(values_of(sweep, axis)) > 1], 2))
     parts = []
     for i, (x, y) in enumerate(pairs):
         for value in ("outcome", "T_grok_0.95"):
             caption = "" if i or value != "outcome" else caption_of(phase_diagram)
             parts.append(block(phase_diagram(sweep, x, y, value), f"phase_diagram_{i}_{value[0]}", caption))
     if not pairs:
-        parts.append(_nothing("no phase diagram: it needs two axes, besides the seeds, with two values each"))
-    if not pairs or len(settings(sweep, swept)) < len(sweep):  # else the phase diagrams say it all
+        parts.append(_nothing("no phase diagram: it needs two axes other than seeds with at least two values each"))
+    if not pairs or len(settings(sweep, swept)) < len(sweep):  # otherwise the phase diagrams show every run
         parts.append(block(outcome_counts(sweep, swept), "outcome_counts", caption_of(outcome_counts)))
     return "".join(parts)
 
@@ -194,7 +194,7 @@ def _outcomes(sweep: pd.DataFrame, swept: Sequence[str]) -> str:
 def _times(sweep: pd.DataFrame, swept: Sequence[str]) -> str:
     numeric = [axis for axis in swept if _is_numeric(sweep, axis)]
     if not numeric:
-        return _nothing("no numeric axis was swept with two values or more: there is nothing to draw times against")
+        return _nothing("no numeric axis was swept with at least two values, so there are no figures of times")
     parts, rows = [], []
     for i, axis in enumerate(numeric):
         for quantity in _TIMES:
@@ -203,8 +203,8 @@ def _times(sweep: pd.DataFrame, swept: Sequence[str]) -> str:
             caption = "" if parts else caption_of(delay_against)
             parts.append(block(figure, f"{quantity.replace('.', '_')}_{i}", caption))
             rows += [_fit_row(axis, quantity, fit) for fit in meta["fits"]]
-    head = ["quantity", "against", "of", "exponent", "95 % interval", "runs", "censored", "spread of ln", "method"]
-    fits = _folded("Power laws", head, rows) if rows else _nothing("no power law could be fitted: the figures say why")
+    head = ["quantity", "axis", "group", "exponent", "95 % interval", "runs", "censored", "spread of ln", "method"]
+    fits = _folded("Power laws", head, rows) if rows else _nothing("no power law was fitted; the figures say why")
     return f"<h3>Power laws</h3>{fits}" + "".join(parts)
 
 
@@ -228,17 +228,17 @@ def _fit_row(axis: str, quantity: str, fit: dict[str, Any]) -> list[str]:
 
 
 def _norms(sweep: pd.DataFrame, swept: Sequence[str]) -> str:
-    several = [axis for axis in swept if len(values_of(sweep, axis)) > 1]
+    axes = [axis for axis in swept if len(values_of(sweep, axis)) > 1]
     missing = [c for c in ("weight_norm_at_T_grok_0.95", "weight_rms_at_T_grok_0.95") if c not in sweep]
     if missing:
         return _nothing(f"the table has no {' nor '.join(missing)}")
     if not observe(sweep, "weight_norm_at_T_grok_0.95").reached.any():
         return _nothing("no run grokked, or none recorded its norm")
-    if not several:
-        return _nothing("no axis besides the seeds was swept with two values or more")
+    if not axes:
+        return _nothing("no axis other than seeds was swept with at least two values")
     return "".join(
         block(norm_at_grok(sweep, axis), f"norm_at_grok_{i}", "" if i else caption_of(norm_at_grok))
-        for i, axis in enumerate(several)
+        for i, axis in enumerate(axes)
     )
 
 
@@ -247,27 +247,26 @@ def _finals(sweep: pd.DataFrame) -> str:
     rows = []
     for column in columns:
         try:
-            seen = observe(sweep, column)
-        except ConfigError:  # a column of words has no median
+            values = pd.Series(observe(sweep, column).values).dropna()
+        except ConfigError:  # a column of text has no median
             continue
-        values = pd.Series(seen.values).dropna()
         if len(values):
-            shown = [number(float(x)) for x in (values.median(), values.min(), values.max())]
-            rows.append([f"<code>{escape(column.removeprefix('final.'))}</code>", f"{len(values):,}", *shown])
+            numbers = [number(float(x)) for x in (values.median(), values.min(), values.max())]
+            rows.append([f"<code>{escape(column.removeprefix('final.'))}</code>", f"{len(values):,}", *numbers])
     if not rows:
         return _nothing("no run has measures at its last checkpoint")
-    said_of = "<p>At the last checkpoint of each run that has an outcome, neither diverged nor DNF train.</p>"
-    return said_of + table(["measure", "runs", "median", "min", "max"], rows)
+    heading = "<p>At the last checkpoint of each run with an outcome other than diverged or DNF train.</p>"
+    return heading + table(["measure", "runs", "median", "min", "max"], rows)
 
 
-def _runs(sweep: pd.DataFrame, axes: Sequence[str], fates: Sequence[str]) -> str:
+def _runs(sweep: pd.DataFrame, outcomes: Sequence[str]) -> str:
     columns = ["T_train_0.99", "T_grok_0.95", "T_grok_0.99", "delay_0.95_0.99"]
     rows = [
-        [escape(str(run["run"])), escape(str(run["status"])), FATE_NAMES[fate], _steps(float(run["step"] or 0)),
+        [escape(str(run["run"])), escape(str(run["status"])), OUTCOME_LABELS[outcome], _steps(float(run["step"] or 0)),
          *(_steps(float(run[c])) for c in columns)]
-        for fate, run in zip(fates, sweep.head(_MAX_ROWS + 1).to_dict("records"), strict=False)
+        for outcome, run in zip(outcomes, sweep.head(_MAX_ROWS + 1).to_dict("records"), strict=False)
     ]  # fmt: skip
     if not rows:
         return _nothing("the table has no runs")
     rows += [[]] * (len(sweep) - len(rows))
-    return _folded("Every run", ["run", "status", "outcome", "last step", *map(quantity_name, columns)], rows)
+    return _folded("All runs", ["run", "status", "outcome", "last step", *map(quantity_name, columns)], rows)
