@@ -1,6 +1,6 @@
-"""`python -m benchmarks`: measures everything, prints a table, and writes results.json.
+"""`python -m benchmarks`: runs all benchmarks, prints a table, and writes results.json.
 
-Nothing else should use the machine meanwhile. Takes about twelve minutes on two cores.
+It takes about twelve minutes on two cores. Run nothing else on the machine meanwhile.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def step_sides(p: int, d_model: int, d_mlp: int, layers: int, fraction: float) -
 
 
 def train_steps(run: Run, rounds: int) -> Rows:
-    """The mainline step: at initialization and late, compiled, and with the loss in float64."""
+    """One step of the mainline run: at initialization and late, compiled, and with the loss in float64."""
     late = f"{run.path}@{late_step(run)}"
     shape = (113, 128, 512, 1, 0.3)
     timed = interleave(step_sides(*shape), rounds)
@@ -89,14 +89,14 @@ def loops(run: Run, rounds: int) -> Rows:
     timed.rounds["ours"] = [milliseconds / 100 for milliseconds in timed.rounds["ours"]]
     yield row("train_loop", "ms per step", timed)
     sides = {
-        "keeping": Side("benchmarks.ours:steps_and_checkpoints", (50, 10)),
+        "checkpointing": Side("benchmarks.ours:steps_and_checkpoints", (50, 10)),
         "ours": Side("benchmarks.ours:steps_and_checkpoints", (50, None)),
     }
     timed = interleave(sides, 2 * rounds)
-    shares = [ratio - 1 for ratio in timed.ratios("keeping", "ours")]
-    blocked = interleave({"ours": Side("benchmarks.ours:keep_a_checkpoint", (), 10)}, rounds).typical("ours") or 0.0
+    shares = [ratio - 1 for ratio in timed.ratios("checkpointing", "ours")]
+    milliseconds = interleave({"ours": Side("benchmarks.ours:write_checkpoint", (), 10)}, rounds).typical("ours") or 0.0
     yield row("checkpoint_share", "of training time, one every 10 steps", timed, ratio=shares) | {"ours": None}
-    yield plain_row("checkpoint_write", "ms, waited for", blocked)
+    yield plain_row("checkpoint_write", "ms, waited for", milliseconds)
 
 
 def other_models(run: Run, rounds: int) -> Rows:
@@ -106,7 +106,7 @@ def other_models(run: Run, rounds: int) -> Rows:
 
 
 def checkpoints(run: Run, rounds: int) -> Rows:
-    """The analysis of one checkpoint, and the forward pass in it."""
+    """The analysis of one checkpoint, and the forward pass alone."""
     step = run.steps[-1]
     for name, neurons, *as_published in (
         ("analyze_checkpoint", False, True, True),
@@ -165,42 +165,44 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument(
-        "--only", nargs="*", choices=[*PARTS, "whole"], help="parts to measure; the others keep their rows"
+        "--only", nargs="*", choices=[*PARTS, "whole"], help="parts to measure; the other rows are kept"
     )
     parser.add_argument(
-        "--run", type=Path, help="a mainline run to use, instead of training one (no row mainline_to_99)"
+        "--run",
+        type=Path,
+        help="an existing mainline run to use instead of training one (omits mainline_to_99)",
     )
     options = parser.parse_args()
-    wanted = options.only or [*PARTS, "whole"]
-    kept = json.loads(RESULTS.read_text())["rows"] if options.only and RESULTS.exists() else []
-    found: list[dict[str, Any]] = []
+    parts = options.only or [*PARTS, "whole"]
+    old_rows = json.loads(RESULTS.read_text())["rows"] if options.only and RESULTS.exists() else []
+    new_rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = options.run or Path(folder) / "mainline"
         if options.run is None:
-            found += show(whole.mainline(path))
+            new_rows += show(whole.mainline(path))
         run = Run.open(path)
         for name in PARTS:
-            if name in wanted:
-                found += show(PARTS[name](run, options.rounds))
-        if "whole" in wanted:
-            found += show(whole.rows(run))
-    names = {line["name"] for line in found}
-    rows = [line for line in kept if line["name"] not in names] + found
+            if name in parts:
+                new_rows += show(PARTS[name](run, options.rounds))
+        if "whole" in parts:
+            new_rows += show(whole.rows(run))
+    names = {line["name"] for line in new_rows}
+    rows = [line for line in old_rows if line["name"] not in names] + new_rows
     RESULTS.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     return 0
 
 
 def show(rows: Rows) -> list[dict[str, Any]]:
-    """Prints rows as they come: some take minutes."""
-    found = []
+    """Print rows as they are measured, since some take minutes, and return them."""
+    lines = []
     for line in rows:
-        found.append(line)
-        table = Table(box=None, show_header=len(found) == 1, pad_edge=False)
+        lines.append(line)
+        table = Table(box=None, show_header=len(lines) == 1, pad_edge=False)
         for name in ("name", "ours", "reference", "floor", "ratio", "spread", "unit"):
             table.add_column(name, width=28 if name in ("name", "unit") else 14, no_wrap=True)
         table.add_row(*("" if line[c.header] is None else str(line[c.header]) for c in table.columns))
         Console(width=140, file=sys.stdout).print(table)
-    return found
+    return lines
 
 
 def machine() -> str:

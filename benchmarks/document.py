@@ -1,4 +1,4 @@
-"""`python -m benchmarks.document`: puts the numbers of results.json into the tables of docs/performance.md."""
+"""`python -m benchmarks.document`: writes the numbers of results.json into the tables of docs/performance.md."""
 
 import json
 import re
@@ -14,11 +14,11 @@ def main() -> None:
     rows = {line["name"]: line for line in results["rows"]}
     page = PAGE.read_text()
 
-    def filled(block: re.Match[str]) -> str:
+    def fill(block: re.Match[str]) -> str:
         names = [name for pattern in block[1].split() for name in rows if re.fullmatch(pattern, name)]
         return f"<!-- rows: {block[1]} -->\n{table([rows[name] for name in names])}\n<!-- end -->"
 
-    page = re.sub(r"<!-- rows: (.*?) -->\n.*?<!-- end -->", filled, page, flags=re.DOTALL)
+    page = re.sub(r"<!-- rows: (.*?) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
     page = re.sub(
         r"<!-- machine -->.*?<!-- end -->", f"<!-- machine -->{results['machine']}<!-- end -->", page, flags=re.DOTALL
     )

@@ -1,8 +1,8 @@
-"""Runs and sweeps of the largest size that analysis is held to, made in minutes: their weights are synthetic.
+"""Makes runs and sweeps of the largest supported size in minutes, with synthetic weights.
 
 python -m benchmarks.load run FOLDER [--checkpoints 5000]    a run of the mainline size
 python -m benchmarks.load sweep FOLDER [--runs 2000]         a sweep of tiny runs
-python -m benchmarks.load watch COMMAND ...                  a command's peak of resident memory, children included
+python -m benchmarks.load watch COMMAND ...                  peak resident memory of a command and its children
 """
 
 import argparse
@@ -30,7 +30,7 @@ from grokinterp.training import train
 from grokinterp.training.evaluation import evaluate
 
 _EVERY = 10  # steps from one checkpoint to the next
-_MEMORIZING = 300  # steps that are really trained
+_MEMORIZING = 300  # steps of real training
 _FREQUENCIES = (12, 25, 33, 41, 52)  # the last one dies after grokking
 _SAMPLE_SECONDS = 0.2
 
@@ -42,7 +42,7 @@ def circuit(shapes: Mapping[str, Tensor], p: int, strengths: Mapping[int, float]
     w = 2 pi k / p, whose second harmonic over the phases is |cos(w (a - b) / 2)| cos(w (a + b) + 2 f).
 
     Args:
-        shapes: parameters by name, of the shapes wanted.
+        shapes: parameters by name, whose shapes the weights get.
         p: modulus.
         strengths: amplitude of each frequency's cosine in the logits.
     """
@@ -51,21 +51,22 @@ def circuit(shapes: Mapping[str, Tensor], p: int, strengths: Mapping[int, float]
     d_model, d_mlp = weights["blocks.0.mlp.W_in"].shape
     basis = torch.linalg.qr(torch.randn(d_model, d_model, generator=generator, dtype=torch.float64))[0].float()
     width = 2 * len(strengths)
-    read, mixed, written = (basis[:, i * 32 : i * 32 + width] for i in range(3))  # a cosine and a sine a frequency
+    # Each subspace has a cosine and a sine per frequency.
+    embedded, attended, output = (basis[:, i * 32 : i * 32 + width] for i in range(3))
     operand = torch.arange(p)
     waves = torch.cat([_wave(2 * math.pi * k * operand / p) for k in strengths], dim=1)  # [p, width]
-    weights["embed.W_E"][:p] = waves @ read.T
-    weights["blocks.0.attn.W_V"][0, :, :width] = read
-    weights["blocks.0.attn.W_O"][0, :width] = 3 * mixed.T  # of three positions, each with a third of the attention
-    each = d_mlp // len(strengths)
+    weights["embed.W_E"][:p] = waves @ embedded.T
+    weights["blocks.0.attn.W_V"][0, :, :width] = embedded
+    weights["blocks.0.attn.W_O"][0, :width] = 3 * attended.T  # three positions, each with a third of the attention
+    size = d_mlp // len(strengths)
     for i, strength in enumerate(strengths.values()):
-        phase = 2 * math.pi * torch.arange(each) / each
-        mine, pair = slice(i * each, (i + 1) * each), slice(2 * i, 2 * i + 2)
+        phase = 2 * math.pi * torch.arange(size) / size
+        neurons, pair = slice(i * size, (i + 1) * size), slice(2 * i, 2 * i + 2)
         sign = torch.tensor([1.0, -1.0])
-        weights["blocks.0.mlp.W_in"][:, mine] = mixed[:, pair] @ (sign * _wave(phase)).T
-        amplitude = strength * 3 * math.pi / (2 * each)  # the second harmonic of |cos| is 4 / (3 pi), times each / 2
-        weights["blocks.0.mlp.W_out"][mine] = amplitude * (sign * _wave(2 * phase)) @ written[:, pair].T
-    weights["unembed.W_U"][:, :p] = written @ waves.T
+        weights["blocks.0.mlp.W_in"][:, neurons] = attended[:, pair] @ (sign * _wave(phase)).T
+        amplitude = strength * 3 * math.pi / (2 * size)  # the second harmonic of |cos| is 4 / (3 pi), times size / 2
+        weights["blocks.0.mlp.W_out"][neurons] = amplitude * (sign * _wave(2 * phase)) @ output[:, pair].T
+    weights["unembed.W_U"][:, :p] = output @ waves.T
     return weights
 
 
@@ -74,7 +75,7 @@ def _wave(angle: Tensor) -> Tensor:
 
 
 def checkpoints_between(memorized: dict[str, Tensor], p: int, count: int) -> Iterator[dict[str, Tensor]]:
-    """Weights that go from a memorizing network to the circuit, of which a frequency then dies."""
+    """Weights that move from a memorizing network to the circuit, of which one frequency then fades."""
     generator = torch.Generator().manual_seed(1)
     for i in range(count):
         share = (i + 1) / count
@@ -91,26 +92,26 @@ def checkpoints_between(memorized: dict[str, Tensor], p: int, count: int) -> Ite
 
 
 def make_run(folder: Path, checkpoints: int) -> None:
-    """A run of `transformer-lens` that memorizes by training, and then goes to the circuit in a straight line."""
+    """A run of `transformer-lens` that memorizes by training, and then moves to the circuit in a straight line."""
     base = preset("transformer-lens")
     trained = min(_MEMORIZING, _EVERY * (checkpoints // 2))
     schedule = ScheduleConfig(
         steps=_EVERY * (checkpoints - 1), evaluate_every=_EVERY, checkpoints=_EVERY, resume_every=10**9
     )
     start = replace(base, schedule=replace(schedule, steps=trained))
-    begun = train(start, folder.with_name(f"{folder.name}-memorizing"), device="cpu", progress=False)
+    memorizing = train(start, folder.with_name(f"{folder.name}-memorizing"), device="cpu", progress=False)
     config = replace(base, schedule=schedule)
-    writer = RunWriter.create(folder, config, describe_environment("cpu", "synthetic"), begun.classification)
-    for step in begun.steps:
-        writer.keep(step, begun.weights(step))
-        writer.append_metrics({"step": step, **begun.metrics.loc[step].to_dict()})
-    task, forward, last = begun.classification, begun.forward, begun.steps[-1]
-    memorized = begun.weights(last)
+    writer = RunWriter.create(folder, config, describe_environment("cpu", "synthetic"), memorizing.classification)
+    for step in memorizing.steps:
+        writer.save_checkpoint(step, memorizing.weights(step))
+        writer.append_metrics({"step": step, **memorizing.metrics.loc[step].to_dict()})
+    task, forward, last = memorizing.classification, memorizing.forward, memorizing.steps[-1]
+    memorized = memorizing.weights(last)
     trains = config.model.trains
-    rest = checkpoints - len(begun.steps)
+    rest = checkpoints - len(memorizing.steps)
     for i, weights in enumerate(checkpoints_between(memorized, task.p, rest), start=1):
         step = last + _EVERY * i
-        writer.keep(step, weights, wait=False)
+        writer.save_checkpoint(step, weights, wait=False)
         logits = forward.logits(weights, task.tokens)
         row = evaluate(task, logits, {name: w for name, w in weights.items() if trains(name)})
         writer.append_metrics({"step": step, **row})
@@ -120,7 +121,7 @@ def make_run(folder: Path, checkpoints: int) -> None:
 
 
 def make_sweep(folder: Path, runs: int) -> None:
-    """A sweep whose runs have the curves of grokking, of 200 evaluated steps, and one small checkpoint."""
+    """A sweep whose runs have grokking curves of 200 evaluated steps and one small checkpoint."""
     base = RunConfig(
         task=TaskConfig(p=23, train_fraction=0.4),
         model=MLPConfig(width=32),
@@ -133,23 +134,23 @@ def make_sweep(folder: Path, runs: int) -> None:
         "task.train_fraction": [round(0.3 + 0.05 * i, 2) for i in range(10)],
         "model_seed": range(seeds),
     }
-    found = plan(folder, base, grid=grid)
-    found = replace(found, points=found.points[:runs])
+    sweep = plan(folder, base, grid=grid)
+    sweep = replace(sweep, points=sweep.points[:runs])
     make_folder(folder)
-    found.write()
+    sweep.write()
     environment = describe_environment("cpu", "synthetic")
-    begun = train(
+    example = train(
         replace(base, schedule=replace(base.schedule, steps=50)) if base.schedule else base,
-        folder / ".begun.tmp",
+        folder / ".example.tmp",
         device="cpu",
         progress=False,
     )
-    weights = begun.weights(0)
-    for number, point in enumerate(found.points):
-        config = point.config(found.base)
+    weights = example.weights(0)
+    for number, point in enumerate(sweep.points):
+        config = point.config(sweep.base)
         path = folder / point.name
-        writer = RunWriter.create(path, config, environment, begun.classification)
-        writer.keep(10_000, weights)
+        writer = RunWriter.create(path, config, environment, example.classification)
+        writer.save_checkpoint(10_000, weights)
         grokked = 50 * math.ceil(3000 / point.values["optimizer.weight_decay"] ** 0.7 / 50 * (1 + 0.01 * (number % 20)))
         lines = [json.dumps(_row(step, grokked)) for step in range(0, 10_001, 50)]
         (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
@@ -175,9 +176,9 @@ def _row(step: int, grokked: int) -> dict[str, float]:
 
 
 def watch(command: list[str]) -> int:
-    """Runs a command and prints its wall time and the peak of its and its children's resident memory, in MB.
+    """Run a command and print its wall time and the peak resident memory of it and its children, in MB.
 
-    RSS counts a page that two processes share in both; PSS (Linux) shares it out among them.
+    RSS counts a page that two processes share in both; PSS (Linux) divides it between them.
     """
     process = subprocess.Popen(command)
     peaks, started = {"Rss": 0, "Pss": 0}, time.monotonic()
@@ -186,23 +187,23 @@ def watch(command: list[str]) -> int:
         for kind in peaks:
             peaks[kind] = max(peaks[kind], sum(kilobytes(pid, kind) for pid in family))
         time.sleep(_SAMPLE_SECONDS)
-    shown = ", ".join(f"{kind.upper()} {kilobytes / 1024:,.0f} MB" for kind, kilobytes in peaks.items())
-    print(f"peak of all processes: {shown}; {time.monotonic() - started:,.1f} s", file=sys.stderr)
+    memory = ", ".join(f"{kind.upper()} {kilobytes / 1024:,.0f} MB" for kind, kilobytes in peaks.items())
+    print(f"peak of all processes: {memory}; {time.monotonic() - started:,.1f} s", file=sys.stderr)
     return process.returncode
 
 
 def processes(pid: int) -> list[int]:
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return []
-    # Threads start processes too.
+    # Other threads may have started processes, too.
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children += thread.read_text().split()
         except OSError:
             continue
-    return [pid, *(one for child in set(children) for one in processes(int(child)))]
+    return [pid, *(descendant for child in set(children) for descendant in processes(int(child)))]
 
 
 def kilobytes(pid: int, kind: str) -> int:
@@ -217,12 +218,12 @@ def main() -> int:
     if sys.argv[1:2] == ["watch"]:
         return watch(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "sweep"])
+    parser.add_argument("kind", choices=["run", "sweep"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--checkpoints", type=int, default=5000)
     parser.add_argument("--runs", type=int, default=2000)
     options = parser.parse_args()
-    if options.what == "run":
+    if options.kind == "run":
         make_run(options.folder, options.checkpoints)
     else:
         make_sweep(options.folder, options.runs)

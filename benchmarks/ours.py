@@ -1,4 +1,4 @@
-"""Our side, and its floor: the matrix products that cannot be avoided, and nothing else."""
+"""The side of this package, and its floor: only the matrix products that cannot be avoided."""
 
 import tempfile
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from grokinterp.training.trainer import _Loop
 
 
 def mainline(p: int = 113, d_model: int = 128, d_mlp: int = 512, n_layers: int = 1, fraction: float = 0.3) -> RunConfig:
-    """The `transformer-lens` preset in another size, its loss in float32."""
+    """The `transformer-lens` preset in another size, with the loss in float32."""
     config = preset("transformer-lens")
     return replace(
         config,
@@ -67,31 +67,31 @@ def training_step(
 
 
 def training_loop() -> Callable[[], Any]:
-    """A hundred steps as `train` makes them: one evaluation and one checkpoint among them."""
+    """A hundred steps as `train` makes them, including one evaluation and one checkpoint."""
     loop = _loop(replace(mainline(), schedule=ScheduleConfig(steps=10**6)))
 
     def steps() -> None:
         for _ in range(100):
             loop.update()
-            loop.look()
+            loop.evaluate_and_save()
 
     return steps
 
 
-def keep_a_checkpoint() -> Callable[[], Any]:
+def write_checkpoint() -> Callable[[], Any]:
     loop = _loop(mainline())
-    return lambda: loop.journal.writer.keep(loop.step, loop.weights)
+    return lambda: loop.bookkeeper.writer.save_checkpoint(loop.step, loop.weights)
 
 
 def steps_and_checkpoints(steps: int, every: int | None) -> Callable[[], Any]:
-    """Some updates, with a checkpoint after each `every` of them."""
+    """Some updates, with a checkpoint every `every` updates."""
     loop = _loop(mainline())
 
     def work() -> None:
         for i in range(steps):
             loop.update()
             if every is not None and i % every == 0:
-                loop.journal.writer.keep(loop.step, loop.weights, wait=False)
+                loop.bookkeeper.writer.save_checkpoint(loop.step, loop.weights, wait=False)
 
     return work
 
@@ -103,7 +103,7 @@ def mlp_step(compiled: bool = False) -> Callable[[], Any]:
 def training_floor(
     p: int = 113, d_model: int = 128, d_mlp: int = 512, n_layers: int = 1, fraction: float = 0.3
 ) -> Callable[[], Any]:
-    """The nine products of a folded step forward and backward, on arrays that exist already."""
+    """The nine products of a folded step, forward and backward, on existing arrays."""
     keep_freed_memory()
     assert n_layers == 1
     n = int(p * p * fraction)
@@ -136,7 +136,7 @@ def mlp_floor(p: int = 97, width: int = 128, fraction: float = 0.5) -> Callable[
 
 
 def forward(run_path: str, step: int) -> Callable[[], Any]:
-    """Logits of every pair, in float64, from weights."""
+    """Logits of every pair in float64, computed from weights."""
     keep_freed_memory()
     run = Run.open(run_path)
     weights, tokens, path = run.weights(step), run.task.tokens, run.forward
@@ -156,13 +156,13 @@ def forward_floor(p: int = 113, d_model: int = 128, d_mlp: int = 512) -> Callabl
 
 
 def analysis(run_path: str, step: int, frequencies: list[int], neurons: bool) -> Callable[[], Any]:
-    """The quantities of `plain.analysis`, and the excluded loss of every frequency, not of the key ones alone."""
+    """The quantities of `plain.analysis`, with the excluded loss of every frequency, not only the key ones."""
     keep_freed_memory()
     run = Run.open(run_path)
 
     def analyze() -> dict[str, Any]:
         snapshot: Snapshot = run.snapshot(step)
-        found: dict[str, Any] = {
+        results: dict[str, Any] = {
             "loss": loss(snapshot),
             "train": loss(snapshot, subset="train"),
             "test": loss(snapshot, subset="test"),
@@ -172,8 +172,8 @@ def analysis(run_path: str, step: int, frequencies: list[int], neurons: bool) ->
             "coefficients": cosine_coefficients(snapshot),
         }
         if neurons:
-            found["neurons"] = neuron_frequencies(snapshot)
-        return found
+            results["neurons"] = neuron_frequencies(snapshot)
+        return results
 
     return analyze
 
@@ -184,7 +184,7 @@ def tiny_runs(runs: int) -> list[RunConfig]:
 
 
 def runs_at_once(runs: int, steps: int = 200, device: str = "cpu") -> Callable[[], Any]:
-    """`steps` updates of several tiny runs by `train_many`."""
+    """`train_many` on several tiny runs for `steps` updates."""
     from grokinterp.training import train_many
 
     configs = [_short(config, steps) for config in tiny_runs(runs)]
@@ -197,7 +197,7 @@ def runs_at_once(runs: int, steps: int = 200, device: str = "cpu") -> Callable[[
 
 
 def runs_in_turn(runs: int, steps: int = 200) -> Callable[[], Any]:
-    """The same runs by `train`, one after another."""
+    """`train` on the same runs, one after another."""
     from grokinterp.training import train
 
     configs = [_short(config, steps) for config in tiny_runs(runs)]

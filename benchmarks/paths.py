@@ -1,7 +1,7 @@
-"""`python -m benchmarks.paths FOLDER [SEED ...]`: the mainline run by the fast path and by the plain module, compared.
+"""`python -m benchmarks.paths FOLDER [SEED ...]`: compares the mainline run by the fast path and by the plain module.
 
-Both should grok with the same phases; the step at which they do differs, since rounding alone moves it by a tenth. The
-plain run takes half an hour on two cores, the fast one four minutes.
+Both should grok with the same phases. The step at which they grok differs, since rounding alone moves it by a tenth.
+The plain run takes half an hour on two cores, the fast one four minutes.
 """
 
 import json
@@ -17,18 +17,18 @@ from grokinterp.training import train
 
 def main(folder: str, *seeds: str) -> None:
     config = preset("transformer-lens")
-    assert config.schedule is not None
-    config = replace(config, schedule=replace(config.schedule, stop_when_grokked=True, stop_factor=1.5))
+    if config.schedule:
+        config = replace(config, schedule=replace(config.schedule, stop_when_grokked=True, stop_factor=1.5))
     for seed in map(int, seeds or ("999",)):
         for plain in (False, True):
             path = Path(folder) / f"{'plain' if plain else 'fast'}_{seed}"
             resume = (path / "config.json").exists()
             run = train(replace(config, model_seed=seed), path, resume=resume, plain_forward=plain)
-            print(json.dumps(compared(run)), flush=True)
+            print(json.dumps(describe(run)), flush=True)
 
 
-def compared(run: Run) -> dict[str, object]:
-    """What the two paths are compared by."""
+def describe(run: Run) -> dict[str, object]:
+    """The results by which the two paths are compared."""
     summary = analyze(run).summary()
     phases = {
         name: [phase[at] for at in ("step", "low", "high")] for name, phase in summary["transition"]["phases"].items()

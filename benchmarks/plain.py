@@ -1,4 +1,4 @@
-"""The plain way: what somebody writes who has TransformerLens, PyTorch and the papers, and does not think of speed."""
+"""The plain side: straightforward code from TransformerLens, PyTorch and the papers, without regard to speed."""
 
 import math
 import warnings
@@ -14,7 +14,7 @@ from grokinterp.training.preparation import load_from
 
 
 def pairs(p: int, fraction: float, seed: int = 598) -> tuple[Tensor, Tensor, Tensor]:
-    """All inputs `a b =`, their labels, and the positions of the training set."""
+    """All inputs `a b =`, their labels, and the indices of the training set."""
     a, b = torch.arange(p).repeat_interleave(p), torch.arange(p).repeat(p)
     inputs = torch.stack([a, b, torch.full_like(a, p)], dim=1)
     order = torch.randperm(p * p, generator=torch.Generator().manual_seed(seed))
@@ -48,7 +48,7 @@ def transformer(p: int, d_model: int, d_mlp: int, n_layers: int = 1) -> Any:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """In float64, at the last position, as the grokking demo of TransformerLens takes it."""
+    """Cross entropy in float64 at the last position, as in the grokking demo of TransformerLens."""
     log_probabilities = logits[:, -1].to(torch.float64).log_softmax(dim=-1)
     return -log_probabilities.gather(dim=-1, index=labels[:, None])[:, 0].mean()
 
@@ -69,7 +69,7 @@ def training_step(
     x, y, x_test, y_test = inputs[train], labels[train], inputs[test], labels[test]
     model = transformer(p, d_model, d_mlp, n_layers)
     if weights_from is not None:
-        load_from(weights_from, model)
+        load_from(weights_from, dict(model.named_parameters()))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1.0, betas=(0.9, 0.98))
 
     def step() -> None:
@@ -109,11 +109,15 @@ def analysis(
     excluded_for_all: bool = True,
     share_by_share: bool = True,
 ) -> Callable[[], Any]:
-    """The procedure of Nanda et al. 2023, quantity by quantity, for one checkpoint.
+    """The procedure of Nanda et al. 2023 for one checkpoint, quantity by quantity.
 
-    The excluded loss of every frequency, as ours gives it, or with `excluded_for_all` False of the key ones alone. A
-    neuron's frequency as the published code has it, each share of power a quotient computed on its own, or with
-    `share_by_share` False each neuron's total power only once.
+    Args:
+        run_path: the run.
+        step: the checkpoint.
+        frequencies: the key frequencies.
+        neurons: also compute the frequency of each neuron.
+        excluded_for_all: compute the excluded loss of every frequency, as ours does, or only of the key frequencies.
+        share_by_share: recompute a neuron's total power for each frequency, as the published code does, or only once.
     """
     run = Run.open(run_path)
     p, train = run.config.task.p, run.task.train_mask
@@ -131,45 +135,45 @@ def analysis(
         angle = 2 * math.pi * k * (a + b) / p
         return [(wave / wave.norm()).flatten()[:, None].double() for wave in (angle.cos(), angle.sin())]
 
-    def loss(logits: Tensor, which: Tensor | slice = slice(None)) -> float:
-        return F.cross_entropy(logits[which].double(), labels[which]).item()
+    def loss(logits: Tensor, subset: Tensor | slice = slice(None)) -> float:
+        return F.cross_entropy(logits[subset].double(), labels[subset]).item()
 
     def analyze() -> dict[str, Any]:
         model.load_state_dict(run.weights(step), strict=False)
         with torch.inference_mode():
             all_logits, cache = model.run_with_cache(inputs)
         logits = all_logits[:, -1].double()
-        found: dict[str, Any] = {"loss": loss(logits), "train": loss(logits, train), "test": loss(logits, ~train)}
-        found["embedding"] = (basis @ model.embed.W_E.detach()[:-1]).norm(dim=1)
+        results: dict[str, Any] = {"loss": loss(logits), "train": loss(logits, train), "test": loss(logits, ~train)}
+        results["embedding"] = (basis @ model.embed.W_E.detach()[:-1]).norm(dim=1)
         if neurons:
-            found["neurons"] = neuron_frequencies(cache["post", 0, "mlp"][:, -1], basis, share_by_share)
+            results["neurons"] = neuron_frequencies(cache["post", 0, "mlp"][:, -1], basis, share_by_share)
         restricted = logits.mean(dim=0, keepdim=True)
         for k in frequencies:
             for wave in waves(k):
                 restricted = restricted + wave @ (wave.T @ logits)
-        found["restricted"] = [loss(restricted, which) for which in (slice(None), train, ~train)]
-        found["excluded"] = []
+        results["restricted"] = [loss(restricted, subset) for subset in (slice(None), train, ~train)]
+        results["excluded"] = []
         for k in range(1, p // 2 + 1) if excluded_for_all else frequencies:
             excluded = logits
             for wave in waves(k):
                 excluded = excluded - wave @ (wave.T @ logits)
-            found["excluded"].append(loss(excluded, train))
+            results["excluded"].append(loss(excluded, train))
         cube, c = logits.view(p, p, p), torch.arange(p)[None, None, :]
-        found["coefficients"] = []
+        results["coefficients"] = []
         for k in range(1, p // 2 + 1):
             cosine = torch.cos(2 * math.pi * k * (a[:, :, None] + b[:, :, None] - c) / p).double()
-            found["coefficients"].append(((cube * cosine).sum() / cosine.square().sum()).item())
-        return found
+            results["coefficients"].append(((cube * cosine).sum() / cosine.square().sum()).item())
+        return results
 
     return analyze
 
 
 def neuron_frequencies(neurons: Tensor, basis: Tensor, share_by_share: bool) -> list[tuple[int, float]]:
-    """For each neuron the frequency whose products of waves hold most of its variance, neuron by neuron."""
+    """For each neuron, the frequency whose wave products explain most of its variance, and that share."""
     p = len(basis)
     grids = neurons.view(p, p, -1)
     components = torch.einsum("fa,abm,gb->fgm", basis, grids - grids.mean(dim=(0, 1)), basis)
-    found = []
+    frequencies = []
     for i in range(components.shape[2]):
         power = components[:, :, i].square().sum()
         best = (0, 0.0)
@@ -179,5 +183,5 @@ def neuron_frequencies(neurons: Tensor, basis: Tensor, share_by_share: bool) -> 
                 power = components[:, :, i].square().sum()
             share = components[rows[:, None], rows[None, :], i].square().sum() / power
             best = max(best, (k, share.item()), key=lambda pair: pair[1])
-        found.append(best)
-    return found
+        frequencies.append(best)
+    return frequencies

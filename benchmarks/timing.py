@@ -1,4 +1,4 @@
-"""Interleaved timing: every side of a comparison lives in a process of its own, and they take turns, round by round."""
+"""Interleaved timing: the sides of a comparison run in separate processes and take turns, round by round."""
 
 import importlib
 import json
@@ -17,16 +17,16 @@ Work = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Side:
-    """One contestant: `module:function(*arguments)` prepares everything and returns the work to be timed."""
+    """One side of a comparison: `module:function(*arguments)` prepares the work to be timed and returns it."""
 
     function: str
     arguments: tuple[Any, ...] = ()
     calls: int = 1
-    """how often the work is done in one measurement"""
+    """number of times the work is done per measurement"""
 
 
 class Process:
-    """A side in its own process, which does its work when it is its turn and is idle otherwise."""
+    """A side in a process of its own, which works when it is its turn and is idle otherwise."""
 
     def __init__(self, side: Side):
         self.process = subprocess.Popen(
@@ -35,26 +35,25 @@ class Process:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.setup = self.read()  # seconds of the first call, which compiles, allocates and imports
+        self.setup = self.read()  # seconds of the first call, which imports, allocates and compiles
 
     def read(self) -> float:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self.process.stdout.readline() if self.process.stdout else ""
         if not line:
             raise SystemExit("a side of a benchmark failed: see its traceback above")
         return float(line)
 
-    def turn(self) -> float:
-        """Milliseconds of one piece of work."""
-        return 1000 * self.ask("time")
+    def milliseconds(self) -> float:
+        """Do the work once, and return its time in milliseconds."""
+        return 1000 * self.request("time")
 
     def peak_megabytes(self) -> float:
-        return self.ask("memory")
+        return self.request("memory")
 
-    def ask(self, what: str) -> float:
-        assert self.process.stdin is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
+    def request(self, quantity: str) -> float:
+        if self.process.stdin:
+            self.process.stdin.write(quantity + "\n")
+            self.process.stdin.flush()
         return self.read()
 
     def __enter__(self) -> "Process":
@@ -67,7 +66,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Timed:
-    """Measurements of several sides, by name: `rounds[name][i]` in milliseconds, and peak memory in MB."""
+    """Measurements of several sides by name: time of each round (ms), peak memory (MB), and first call (s)."""
 
     rounds: dict[str, list[float]]
     memory: dict[str, float]
@@ -81,20 +80,20 @@ class Timed:
 
 
 def interleave(sides: dict[str, Side], rounds: int) -> Timed:
-    """Lets all sides take turns `rounds` times."""
+    """Let all sides take turns for some rounds."""
     with ExitStack() as stack:
         processes = {name: stack.enter_context(Process(side)) for name, side in sides.items()}
-        found: dict[str, list[float]] = {name: [] for name in sides}
+        times: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(rounds):
             for name, process in processes.items():
-                time.sleep(0.02)  # until the threads of the last one sleep
-                found[name].append(process.turn())
+                time.sleep(0.02)  # until the threads of the previous side are idle
+                times[name].append(process.milliseconds())
         memory = {name: process.peak_megabytes() for name, process in processes.items()}
-        return Timed(found, memory, {name: process.setup for name, process in processes.items()})
+        return Timed(times, memory, {name: process.setup for name, process in processes.items()})
 
 
 def row(name: str, unit: str, timed: Timed, *, ratio: Sequence[float] | None = None) -> dict[str, Any]:
-    """One line of results.json; the ratio is reference / ours unless given."""
+    """One row of results.json; the ratio is reference / ours by default."""
     has_reference = "reference" in timed.rounds
     ratios = ratio if ratio is not None else timed.ratios("reference", "ours") if has_reference else None
     return {
@@ -110,7 +109,7 @@ def row(name: str, unit: str, timed: Timed, *, ratio: Sequence[float] | None = N
 
 
 def plain_row(name: str, unit: str, ours: float, **more: Any) -> dict[str, Any]:
-    """A line for what was measured once, or is no time."""
+    """A row for a quantity that was measured once or is not a time."""
     empty = {"reference": None, "floor": None, "ratio": None, "spread": None, "rounds": 1}
     return {"name": name, "unit": unit, "ours": rounded(ours), **empty, **more}
 
@@ -126,23 +125,23 @@ def rounded(value: float | None) -> float | None:
 
 
 def serve(function: str, arguments: Sequence[Any], calls: int) -> None:
-    """The process of one side: answers `time` with seconds a call, `memory` with its peak in MB."""
+    """Main function of a side's process: answers `time` with seconds per call, `memory` with its peak in MB."""
     channel, sys.stdout = sys.stdout, sys.stderr
     module, _, name = function.partition(":")
-    began = time.perf_counter()
+    start = time.perf_counter()
     work: Work = getattr(importlib.import_module(module), name)(*arguments)
     work()
-    print(time.perf_counter() - began, file=channel, flush=True)
+    print(time.perf_counter() - start, file=channel, flush=True)
     for _ in range(2):
         work()
-    for question in sys.stdin:
-        if question.strip() == "memory":
+    for request in sys.stdin:
+        if request.strip() == "memory":
             answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         else:
-            began = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(calls):
                 work()
-            answer = (time.perf_counter() - began) / calls
+            answer = (time.perf_counter() - start) / calls
         print(answer, file=channel, flush=True)
 
 

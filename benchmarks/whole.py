@@ -1,4 +1,4 @@
-"""Whole commands, as a user waits for them: a training, the demo, the analysis of four hundred checkpoints."""
+"""Entire commands, as a user waits for them: a training, the demo, and the analysis of four hundred checkpoints."""
 
 import subprocess
 import sys
@@ -18,21 +18,21 @@ CHECKPOINTS = 400
 
 
 def mainline(path: Path) -> Iterator[dict[str, Any]]:
-    """From nothing to 99 % test accuracy, with a checkpoint every 25 steps."""
+    """Training to 99 % test accuracy, with a checkpoint every 25 steps."""
     options = ["--preset", "transformer-lens", "--schedule.checkpoints", "25"]
     options += ["--schedule.stop-when-grokked", "--schedule.stop-factor", "1.0", "--device", "cpu"]
     seconds, peak = run_command(["train", str(path), *options])
     run = Run.open(path)
     accuracy = run.metrics["test_accuracy"].iloc[-1]
     if accuracy < 0.99:
-        raise SystemExit(f"the mainline run did not reach 99 % test accuracy, but {accuracy:.1%}")
+        raise SystemExit(f"the mainline run reached {accuracy:.1%} test accuracy instead of 99 %")
     yield plain_row("mainline_to_99", "s", seconds)
     yield plain_row("mainline_to_99_step", "step", run.steps[-1])
     yield plain_row("mainline_to_99_memory", "MB", peak)
 
 
 def rows(run: Run) -> Iterator[dict[str, Any]]:
-    """The demo, the analysis of many checkpoints of the mainline run, and CUDA where there is one."""
+    """The demo, the analysis of many checkpoints of the mainline run, and CUDA if available."""
     with tempfile.TemporaryDirectory() as folder:
         seconds, _ = run_command(["demo", "--run", f"{folder}/demo"])
         yield plain_row("demo", "s", seconds)
@@ -47,25 +47,25 @@ def rows(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def cuda() -> Iterator[dict[str, Any]]:
-    """Steps a second of one mainline run with CUDA graphs, and of 128 at once."""
+    """Steps per second of one mainline run with CUDA graphs, and of 128 runs at once."""
     from dataclasses import replace
 
     from benchmarks.ours import mainline as config
     from grokinterp.config import ScheduleConfig
     from grokinterp.training import train, train_many
 
-    one = replace(config(), schedule=ScheduleConfig(4000, evaluate_every=4000, checkpoints=4000, resume_every=4000))
+    short = replace(config(), schedule=ScheduleConfig(4000, evaluate_every=4000, checkpoints=4000, resume_every=4000))
     with tempfile.TemporaryDirectory() as folder:
-        run = train(one, f"{folder}/one", device="cuda", progress=False)
+        run = train(short, f"{folder}/one", device="cuda", progress=False)
         yield plain_row("cuda_graph", "steps/s", run.status["timing"]["steps_per_second"])
-        many = [replace(one, model_seed=seed) for seed in range(128)]
+        many = [replace(short, model_seed=seed) for seed in range(128)]
         runs = train_many(many, [f"{folder}/{seed}" for seed in range(128)], device="cuda", progress=False)
         yield plain_row("cuda_128_runs", "run-steps/s", 128 * runs[0].status["timing"]["steps_per_second"])
 
 
 def run_command(arguments: list[str]) -> tuple[float, float]:
-    """Seconds of a grokinterp command, and the most memory that it and its workers held at once, in MB."""
-    began = time.perf_counter()
+    """Run a grokinterp command; return its seconds and the peak memory of it and its workers together, in MB."""
+    start = time.perf_counter()
     process = subprocess.Popen([COMMAND, *arguments], stdout=subprocess.DEVNULL)
     peak = 0.0
     while process.poll() is None:
@@ -73,11 +73,11 @@ def run_command(arguments: list[str]) -> tuple[float, float]:
         time.sleep(0.2)
     if process.returncode != 0:
         raise SystemExit(f"grokinterp {' '.join(arguments)} failed")
-    return time.perf_counter() - began, peak
+    return time.perf_counter() - start, peak
 
 
 def family(pid: int) -> list[int]:
-    """A process and all below it (Linux)."""
+    """A process and all its descendants (Linux)."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -86,7 +86,7 @@ def family(pid: int) -> list[int]:
 
 
 def megabytes(pid: int) -> float:
-    """The proportional set size: memory that processes share is counted once in all."""
+    """Proportional set size of a process, which counts memory shared by several processes only once in their sum."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

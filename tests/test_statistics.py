@@ -274,7 +274,7 @@ def test_the_ratio_is_nan_if_an_arm_never_reaches_the_event():
     assert (neither.interval.low, neither.interval.high) == (0, math.inf)  # most resamples leave the ratio open
     assert math.isinf(never.interval.low)
     assert "2 seeds" in ratio_of_arms(MLP[:2], MLP).interval.reason
-    with pytest.raises(gi.ConfigError, match="arm B has a value of 0: a ratio needs positive values"):
+    with pytest.raises(gi.ConfigError, match="arm B has a value of 0: a geometric mean needs positive values"):
         ratio_of_arms(MLP, np.array([0.0, 1, 2]))
 
 

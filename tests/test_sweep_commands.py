@@ -34,7 +34,7 @@ from grokinterp.sweep import Sweep, commands, expand, plan, train_sweep
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Sweep:
-    return train_twelve(tmp_path_factory)
+    return train_twelve(tmp_path_factory.getbasetemp())
 
 
 class TestKilled:

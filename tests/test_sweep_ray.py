@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_sweep import BASE, TWELVE, assert_same_table, assert_whole, wait_for
+from sweeps import BASE, TWELVE, assert_complete, assert_same_table, wait_for
 
 from grokinterp.errors import ConfigError
 from grokinterp.runs.run import Run
@@ -105,7 +105,7 @@ def test_a_node_that_is_removed_costs_nothing(cluster, undisturbed, tmp_path, re
     assert remove.run is not None
     wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
     assert found.failures == {}
-    assert_whole(folder, 12, LONGER.schedule)
+    assert_complete(folder, 12, LONGER.schedule)
     assert_same_table(found.table, undisturbed.table)
     again = Run.open(folder / remove.run).environment.get("resumed", [])
     assert len(again) == (1 if results == "shared" else 0), "sent ones begin anew"

@@ -1,4 +1,4 @@
-"""list_runs: the runs and sweeps in a folder, as a table."""
+"""list_runs: the runs and sweeps in a folder as a table."""
 
 import math
 from functools import partial
@@ -12,35 +12,43 @@ from grokinterp.runs.metrics import last_line
 from grokinterp.runs.run import Run, read_stable, run_folders
 from grokinterp.sweep.folder import Sweep
 
+_RUN_COLUMNS = (
+    *("run", "task", "train_fraction", "model", "status", "step", "checkpoints"),
+    *("train_accuracy", "test_accuracy"),
+)
+
 
 def list_runs(folder: str | Path = "checkpoints") -> pd.DataFrame:
-    """The runs in a folder, then its sweeps, as a table with one row each.
+    """The runs and sweeps in a folder as a table, one row each; the runs come first.
 
         >>> list_runs("checkpoints")[["run", "status", "step"]]
              run    status  step
         0  run42  finished  4240
 
-    Columns of a run: `run`, `task`, `train_fraction`, `model`, `status`, `step`, `checkpoints`, and the last logged
-    `train_accuracy` and `test_accuracy`. Columns of a sweep: `sweep`, `runs`, `finished`. If a run or sweep cannot be
-    read, `problem` says why.
-
     Args:
-        folder: the folder that holds the runs.
+        folder: the folder that holds the runs and sweeps.
+
+    Returns:
+        The columns of a run are `run` (its name), `task`, `train_fraction`, `model`, `status`, `step`, `checkpoints`
+        (their number), and `train_accuracy` and `test_accuracy` at the last evaluated step. If the folder holds sweeps,
+        their columns are `sweep` (the name), `runs` and `finished` (numbers of runs). If a run or sweep cannot be read,
+        `problem` says why.
 
     Raises:
-        RunError: there is no such folder.
+        RunError: the folder does not exist.
     """
-    return pd.DataFrame(describe_runs(Path(folder)))
+    rows = describe_runs(Path(folder))
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*_RUN_COLUMNS, *(name for row in rows for name in row)])))
 
 
 def describe_runs(folder: Path) -> list[dict[str, Any]]:
-    """One plain row a run in a folder, then one a sweep; a damaged one says what is wrong with it."""
+    """One row per run in a folder, then one per sweep, for JSON and `grokinterp list`; see `list_runs`."""
     rows: list[dict[str, Any]] = []
     for path in run_folders(folder):
         try:
             row = read_stable(path, partial(_describe_run, path))
         except GrokinterpError as error:
-            if not path.exists():  # removed meanwhile
+            if not path.exists():  # removed after it was listed
                 continue
             row = {"run": path.name, "problem": str(error)}
         rows.append(row)
