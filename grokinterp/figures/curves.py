@@ -325,12 +325,14 @@ def overview(analysis: Analysis | Sequence[Analysis]) -> Figure:
 
     The losses and phases are explained at `progress_measures` and `grokinterp.analysis.transition`.
     """
-    panels = ["accuracy", "cross entropy (nats)", "L2 norm"]
+    panels = ["accuracy", "loss (nats)", "L2 norm"]
     canvas = Canvas("Overview", as_list(analysis), y_titles=panels, log_y=[False, True, False])
     if canvas.single:
         canvas.title = f"{canvas.names[0]}: {escape(canvas.analyses[0].run.classification.config.title)}"
-    draw(canvas, _ACCURACIES, fallback=[_ALL_ACCURACY], fine=True)
-    draw(canvas, _PROGRESS, fallback=[_ALL_LOSS], row=2)
+    accuracies = [replace(q, label=f"{q.label} accuracy") for q in _ACCURACIES]
+    losses = [replace(_PROGRESS[0], label="restricted loss"), replace(_PROGRESS[1], label="excluded loss (train)")]
+    draw(canvas, accuracies, fallback=[_ALL_ACCURACY], fine=True)
+    draw(canvas, losses, fallback=[_ALL_LOSS], row=2)
     draw(canvas, [_quantity("weight_norm", "weight norm", "total")], fine=True, row=3)
     canvas.figure.update_yaxes(range=[-0.03, 1.03], row=1, col=1)
     canvas.figure.update_yaxes(rangemode="tozero", row=3, col=1)
