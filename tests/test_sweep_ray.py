@@ -1,4 +1,4 @@
-"""A sweep on a Ray cluster of three nodes on this machine, one of which is removed in the middle."""
+"""Sweeps on a Ray cluster of three nodes on this machine, one of which is removed during training."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ from grokinterp.sweep import Progress, RayExecutor, Sweep, train_sweep
 
 pytestmark = [
     pytest.mark.slow,
-    # Ray's own, and of its child processes
+    # from Ray and its child processes
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -25,7 +25,7 @@ pytestmark = [
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray", reason="the extra grokinterp[ray] is not installed")
 
-# A run takes seconds: the processes of a node that is removed live for a moment longer.
+# Runs take seconds, because the processes of a removed node live on for a moment.
 LONGER = replace(
     BASE, schedule=replace(BASE.schedule, steps=3000, evaluate_every=50, checkpoints=1000, resume_every=100)
 )
@@ -57,10 +57,14 @@ def cluster() -> Iterator[Any]:
 
 
 class RemoveOne:
-    """Takes a node that is training out of a cluster, without a word, once some runs have finished."""
+    """Removes a node that is training from a cluster, without notice, after some runs have finished.
+
+    Args:
+        cluster: the cluster.
+        places: returns the folders of started runs, including those on nodes.
+    """
 
     def __init__(self, cluster: Any, places: Callable[[], Iterable[Path]]):
-        """Args: places: gives the run folders that there are, also those on nodes."""
         self.cluster, self.places = cluster, places
         self.run: str | None = None
 
@@ -77,12 +81,12 @@ class RemoveOne:
                 return
 
 
-def begun(folders: Iterable[Path]) -> list[Path]:
+def started_runs(folders: Iterable[Path]) -> list[Path]:
     return [folder for folder in folders if (folder / "config.json").is_file()]
 
 
 def holder_of(run: Path) -> list[int]:
-    """The process that trains a run, if there is one."""
+    """The process that trains a run, if any."""
     try:
         return [int((run / ".lock").read_text().split()[1])]
     except (OSError, IndexError):
@@ -97,64 +101,67 @@ def parent_of(pid: int) -> int:
 
 
 @pytest.mark.parametrize("results", ["shared", "sent"])
-def test_a_node_that_is_removed_costs_nothing(cluster, undisturbed, tmp_path, results):
+def test_removing_a_node_loses_no_run(cluster, undisturbed, tmp_path, results):
     folder, nodes = tmp_path / "s", Path(tempfile.gettempdir())
-    places = {"shared": lambda: begun(folder.glob("*=*")), "sent": lambda: begun(nodes.glob("grokinterp-*/*=*"))}
+    places = {
+        "shared": lambda: started_runs(folder.glob("*=*")),
+        "sent": lambda: started_runs(nodes.glob("grokinterp-*/*=*")),
+    }
     remove = RemoveOne(cluster, places[results])
-    found = train_sweep(folder, LONGER, grid=TWELVE, executor=RayExecutor(results=results, workers=3), watch=remove)
+    sweep = train_sweep(folder, LONGER, grid=TWELVE, executor=RayExecutor(results=results, workers=3), watch=remove)
     assert remove.run is not None
     wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
-    assert found.failures == {}
+    assert sweep.failures == {}
     assert_complete(folder, 12, LONGER.schedule)
-    assert_same_table(found.table, undisturbed.table)
-    again = Run.open(folder / remove.run).environment.get("resumed", [])
-    assert len(again) == (1 if results == "shared" else 0), "sent ones begin anew"
-    assert ray.is_initialized(), "a connection that was there before is left alone"
+    assert_same_table(sweep.table, undisturbed.table)
+    resumed = Run.open(folder / remove.run).environment.get("resumed", [])
+    assert len(resumed) == (1 if results == "shared" else 0), "runs that are sent start over"
+    assert ray.is_initialized(), "an existing connection stays open"
     assert not [entry for entry in folder.rglob(".*") if entry.suffix in (".tmp", ".old", ".lock")]
 
 
-def test_failures_are_told_apart_there_too(cluster, tmp_path):
+def test_failures_have_the_same_causes_as_locally(cluster, tmp_path):
     points = [{"model_seed": 0}, {"optimizer.lr": 1e30}, {"task.train_fraction": 1.5}, {"task.train_fraction": 0.001}]
     config = replace(BASE, loss="mse", schedule=replace(BASE.schedule, steps=50))
-    found = train_sweep(tmp_path / "s", config, points=points, executor=RayExecutor())
-    assert {name: failure.kind for name, failure in found.failures.items()} == {
+    sweep = train_sweep(tmp_path / "s", config, points=points, executor=RayExecutor())
+    assert {name: failure.kind for name, failure in sweep.failures.items()} == {
         "lr=1e+30": "diverged",
         "train_fraction=1.5": "invalid",
         "train_fraction=0.001": "invalid",
     }
-    assert found.table["status"].tolist() == ["finished", "diverged", "failed", "failed"]
+    assert sweep.table["status"].tolist() == ["finished", "diverged", "failed", "failed"]
 
 
-def test_what_a_run_asks_for_is_reserved(cluster, tmp_path):
-    """One core a node: a run that asks for two finds no place, one of half a core finds one."""
+def test_the_resources_of_a_run_are_reserved(cluster, tmp_path):
+    """With one core per node, a run that requests two cores never starts, and one that requests half a core does."""
     short = replace(BASE, schedule=replace(BASE.schedule, steps=20))
-    looks = 0
+    reports = 0
 
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def give_up(progress: Progress) -> None:
-        nonlocal looks
-        looks += 1
-        if looks > 8:
-            raise Enough
+        nonlocal reports
+        reports += 1
+        if reports > 8:
+            raise EnoughError
 
-    with pytest.raises(Enough):
+    with pytest.raises(EnoughError):
         train_sweep(tmp_path / "two", short, grid={"model_seed": [0]}, executor=RayExecutor(cpus=2), watch=give_up)
     assert not (tmp_path / "two" / "model_seed=0").exists()
-    found = train_sweep(tmp_path / "half", short, grid={"model_seed": [0]}, executor=RayExecutor(cpus=0.5))
-    assert found.table["status"].tolist() == ["finished"]
+    sweep = train_sweep(tmp_path / "half", short, grid={"model_seed": [0]}, executor=RayExecutor(cpus=0.5))
+    assert sweep.table["status"].tolist() == ["finished"]
 
 
-def test_partial_runs_travel_there_and_go_on(cluster, undisturbed, tmp_path):
+def test_partial_runs_are_sent_and_resumed(cluster, undisturbed, tmp_path):
     half = replace(LONGER, schedule=replace(LONGER.schedule, steps=1000))
     grid = {"optimizer.weight_decay": [3.0], "model_seed": [0]}
     train_sweep(tmp_path / "s", half, grid=grid, workers=1)
-    found = train_sweep(tmp_path / "s", LONGER, grid=grid, executor=RayExecutor(results="sent"))
-    (run,) = found.runs
+    sweep = train_sweep(tmp_path / "s", LONGER, grid=grid, executor=RayExecutor(results="sent"))
+    (run,) = sweep.runs
     assert run.environment["resumed"][-1]["from_step"] == 1000
-    whole = Path(undisturbed.path) / run.path.name
-    assert (run.path / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    uninterrupted = Path(undisturbed.path) / run.path.name
+    assert (run.path / "metrics.jsonl").read_text() == (uninterrupted / "metrics.jsonl").read_text()
 
 
 def test_no_cluster_at_an_address(tmp_path):
