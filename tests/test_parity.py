@@ -92,10 +92,10 @@ def test_parity_has_no_pairs_no_mirrors_and_no_group():
     assert task.mirror_mask is None
     assert task.novel_mask is None
     assert torch.equal(task.held_out_mask, task.test_mask)
-    assert task.why_no_mirror == "parity of 6 bits is no operation on pairs: no input has a mirror"
+    assert task.why_no_mirror == "parity of 6 bits is not an operation on pairs: no input has a mirror"
     assert task.group is None
     assert task.grid_indices is None
-    assert task.why_no_group == "parity of 6 bits is no operation on pairs: no cyclic group is behind it"
+    assert task.why_no_group == "parity of 6 bits has no cyclic group: it is not an operation on pairs"
 
 
 SIGNS = MLPConfig(input="signs")
@@ -108,11 +108,11 @@ REFUSED = [
     (lambda: parity(21), r"operands, the number of bits, must lie in 2 .. 20, .* but is 21$"),
     (lambda: TaskConfig(operands=3), "add has 2 operands, but operands is 3: only parity can have more"),
     (lambda: TaskConfig(p=2), "p must be at least 3, but is 2"),
-    (lambda: TaskConfig(operation="s5_xy", p=120, operands=3), "s5_xy has 2 operands, and operands is 3"),
+    (lambda: TaskConfig(operation="s5_xy", p=120, operands=3), "s5_xy has 2 operands, but operands is 3"),
     (lambda: RunConfig(model=SIGNS), "model.input signs works only for bits, and add mod 113 has none"),
     (lambda: build_model(SIGNS, Task.of("add", 5)), "model.input signs works only for bits, and add mod 5 has none"),
     (lambda: MLPConfig(input="signs", d_embed=3), "d_embed has no effect with model.input signs"),
-    (lambda: MLPConfig(input="signs", architecture="residual"), r"as wide as the layers \(128\); it is -1 and 1"),
+    (lambda: MLPConfig(input="signs", architecture="residual"), r"as wide as the layers \(128\), but it is signs"),
     (
         lambda: RunConfig(task=parity(5), model=MLPConfig(input="sum", shared_embedding=False)),
         "model.shared_embedding false works only for 2 operands, and parity of 5 bits has 5",
@@ -291,7 +291,7 @@ def test_a_snapshot_scores_what_training_scored(grokked):
     snapshot = grokked.snapshot(2000)
     assert accuracy(snapshot, subset="test") == grokked.metrics.test_accuracy[2000]
     assert loss(snapshot, subset="train") == pytest.approx(grokked.metrics.train_loss[2000], rel=1e-5)
-    with pytest.raises(MissingNeedError, match="parity of 10 bits is no operation on pairs"):
+    with pytest.raises(MissingNeedError, match="parity of 10 bits is not an operation on pairs"):
         restricted_loss(snapshot, [1])
 
 

@@ -151,7 +151,7 @@ def test_what_a_task_says_of_itself(operation):
     assert found.group is None
     assert found.grid_indices is None
     assert (
-        found.why_no_group == f"{operation} has no cyclic group behind it: S5 is not cyclic, and does not even commute"
+        found.why_no_group == f"{operation} has no cyclic group: S5 is not cyclic, and not even commutative"
     )
 
 

@@ -173,7 +173,7 @@ UNFIT = [
     ),
     (lambda: build_model(MLPConfig(), task_of(PRESET)), NEEDS_VECTORS),
     (lambda: MLPConfig(input="vector", d_embed=3), "d_embed has no effect with model.input vector"),
-    (lambda: MLPConfig(input="vector", architecture="residual"), r"as wide as the layers \(128\); it is vector"),
+    (lambda: MLPConfig(input="vector", architecture="residual"), r"as wide as the layers \(128\), but it is vector"),
 ]
 
 
@@ -351,7 +351,7 @@ def test_runs_trained_together_are_those_trained_alone(config, tmp_path):
 
 def test_other_sizes_are_not_trained_together(tmp_path):
     more = replace(SMALL, task=replace(SMALL.task, n_train=21))
-    with pytest.raises(ConfigError, match=r"must be of one shape, but task\.n_train is 20"):
+    with pytest.raises(ConfigError, match=r"must have the same shape, but task\.n_train is 20"):
         train_many([SMALL, more], [tmp_path / "0", tmp_path / "1"])
 
 

@@ -83,7 +83,7 @@ def test_every_operation_is_tested():
     assert sorted(COMMUTATIVE + NON_COMMUTATIVE) == sorted(MODULAR)
 
 
-def test_torch_split_is_the_one_of_the_transformer_lens_demo():
+def test_torch_split_equals_that_of_the_transformer_lens_demo():
     task = Task.modular_addition(p=113, train_fraction=0.3, data_seed=598)
     assert task.train_mask is not None
     assert task.test_mask is not None
@@ -121,7 +121,7 @@ def test_numpy_split_is_permutation_after_numpys_seed(seed):
     assert task.train_mask.nonzero().flatten().tolist() == sorted(order[:4704].tolist())
 
 
-# In a process of its own: the type checker that conftest.py installs draws from Python's global generator itself.
+# In a separate process: the type checker that conftest.py installs draws from Python's global generator itself.
 GLOBAL_GENERATORS = """
 import random, numpy, torch
 from grokinterp.config import TaskConfig
@@ -171,7 +171,7 @@ def test_operations_that_do_not_commute_have_no_mirrors(operation):
 
 
 @pytest.mark.parametrize("operation", MODULAR)
-def test_commuting_is_what_the_labels_say(operation):
+def test_commutes_agrees_with_the_labels(operation):
     task = make(operation=operation)
     labels = {(a, b): int(y) for (a, b), y in zip(task.inputs.tolist(), task.labels, strict=True)}
     assert task.commutes == all(labels.get((b, a)) == y for (a, b), y in labels.items())
@@ -185,6 +185,14 @@ def test_an_unknown_split_has_no_masks():
     task = Task.of("add", 5)
     for name in ("train_mask", "test_mask", "mirror_mask", "novel_mask", "held_out_mask"):
         assert getattr(task, name) is None, name
+    with pytest.raises(ConfigError, match="the train/test split is unknown: give a split"):
+        task.require_split()
+
+
+def test_what_is_required_is_returned():
+    task = make()
+    assert task.require_split() is task.train_mask
+    assert task.require_group() is task.group
 
 
 GROUPS = [("add", p) for p in MODULI] + [("subtract", p) for p in MODULI]
@@ -229,11 +237,14 @@ def test_no_group_behind_polynomials_and_composite_products(operation, p):
     assert task.group is None
     assert task.grid_indices is None
     assert task.sum_class is None
+    for call in (task.require_group, lambda: task.sum_classes("all")):
+        with pytest.raises(ConfigError, match=r"has no cyclic group$"):
+            call()
 
 
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.9])
 @pytest.mark.parametrize("operation", ["add", "divide"])
-def test_label_noise_is_a_share_of_the_training_labels_only(operation, share):
+def test_label_noise_changes_only_a_fraction_of_the_training_labels(operation, share):
     noisy = make(operation=operation, label_noise=share)
     clean = make(operation=operation)
     changed = noisy.labels != clean.labels
@@ -276,13 +287,15 @@ def test_label_noise_is_drawn_from_another_stream_than_the_split():
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1.5, float("nan")])
-def test_fractions_outside_of_0_and_1_are_refused(fraction):
+def test_fractions_outside_0_and_1_are_refused(fraction):
     with pytest.raises(ConfigError, match=r"train_fraction must lie strictly between 0 and 1, so that .* but is"):
         Task.modular_addition(5, fraction)
 
 
-def test_fractions_that_leave_nothing_to_train_on_are_refused():
-    with pytest.raises(ConfigError, match=r"train_fraction 0.01 of 25 inputs leaves 0 to train on: choose one that"):
+def test_fractions_without_training_inputs_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"train_fraction 0.01 of 25 inputs leaves 0 to train on: choose a fraction"
+    ):
         Task.modular_addition(5, 0.01)
 
 
@@ -299,7 +312,7 @@ def test_train_indices_make_the_training_set(indices):
     [[], [0, 0], [25], [-1], list(range(25))],
     ids=["none", "repeated", "too large", "negative", "all"],
 )
-def test_train_indices_that_make_no_split_are_refused(indices):
+def test_invalid_train_indices_are_refused(indices):
     with pytest.raises(ConfigError, match="train_indices must be distinct positions among the 25 inputs"):
         Task.modular_addition(5, train_indices=indices)
 

@@ -1,4 +1,4 @@
-"""Tasks: every input, its label, and which inputs are trained on."""
+"""Tasks: the inputs, their labels, and the split into training and test inputs."""
 
 from grokinterp.tasks.groups import CyclicGroup
 from grokinterp.tasks.permutations import s5_elements, s5_inverses, s5_table

@@ -1,4 +1,4 @@
-"""CyclicGroup: the orders of operands and classes in which an operation is addition."""
+"""CyclicGroup: the order of operands and classes that turns an operation into addition."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,19 @@ from jaxtyping import Int
 from torch import Tensor
 
 from grokinterp.config import S5_OPERATIONS, TaskConfig, is_prime
-from grokinterp.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class CyclicGroup:
-    """The orders of operands and classes in which an operation is addition on Z_g.
+    """The order of operands and classes that turns an operation into addition on Z_g.
 
-    operation(left[i], right[j]) = classes[(i + j) mod g]; classes that no pair in the grid has come after the first g.
+    operation(left[i], right[j]) = classes[(i + j) mod g]. The first g classes are those of the grid of pairs; a class
+    that no pair of the grid has comes after them.
+
+    Attributes:
+        left: `[g]`, the first operands in group order.
+        right: `[g]`, the second operands in group order.
+        classes: `[c]`, the classes in group order.
     """
 
     left: Int[Tensor, " g"]
@@ -23,11 +28,12 @@ class CyclicGroup:
 
     @property
     def order(self) -> int:
+        """The number g of elements of the group."""
         return len(self.left)
 
 
 def cyclic_group(config: TaskConfig) -> CyclicGroup | None:
-    """The cyclic group behind an operation, or None (polynomials; products for composite p; S5; parity)."""
+    """The cyclic group of an operation; None for polynomials, products with composite p, S5 and parity."""
     p, name = config.p, config.operation
     residues = torch.arange(p)
     if name == "add":
@@ -43,20 +49,15 @@ def cyclic_group(config: TaskConfig) -> CyclicGroup | None:
 
 
 def why_no_group(config: TaskConfig) -> str:
-    """What to say of an operation that `cyclic_group` gives None for."""
+    """Why `cyclic_group` returns None for an operation, for messages."""
     if config.operation in S5_OPERATIONS:
-        return f"{config.operation} has no cyclic group behind it: S5 is not cyclic, and does not even commute"
+        return f"{config.operation} has no cyclic group: S5 is not cyclic, and not even commutative"
     if config.operation == "parity":
-        return f"{config.title} is no operation on pairs: no cyclic group is behind it"
-    return f"{config.title} has no cyclic group behind it"
+        return f"{config.title} has no cyclic group: it is not an operation on pairs"
+    return f"{config.title} has no cyclic group"
 
 
 def _powers_of_primitive_root(p: int) -> Tensor:
-    """g^0, g^1, ..., g^(p-2) mod p for the smallest g whose powers are all nonzero residues."""
-    for root in range(2, p):
-        powers = [1]
-        while (following := powers[-1] * root % p) != 1:
-            powers.append(following)
-        if len(powers) == p - 1:
-            return torch.tensor(powers)
-    raise ConfigError(f"{p} has no primitive root; the operation needs a prime")
+    """g^0, g^1, ..., g^(p-2) mod p for the smallest primitive root g of a prime p."""
+    candidates = (torch.tensor([pow(root, i, p) for i in range(p - 1)]) for root in range(2, p))
+    return next(powers for powers in candidates if len(powers.unique()) == p - 1)

@@ -1,4 +1,4 @@
-"""The operations: their inputs, row-major, and their answers."""
+"""The operations: their inputs in row-major order, and their answers."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ COMMUTATIVE = frozenset({"add", "multiply", "multiply_nonzero", "x^2+y^2", "x^2+
 
 
 def all_inputs(config: TaskConfig) -> Int[Tensor, "n k"]:
-    """Every input of an operation, row-major: of bits, the numbers 0 .. 2^k - 1 in binary, the highest bit first."""
+    """All inputs of an operation in row-major order; for parity, 0 .. 2^k - 1 in binary, the highest bit first."""
     if config.operation == "parity":
         return torch.cartesian_prod(*[torch.arange(2)] * config.operands)
     first = torch.arange(1 if config.operation == "multiply_nonzero" else 0, config.p)
@@ -33,7 +33,7 @@ def all_inputs(config: TaskConfig) -> Int[Tensor, "n k"]:
 
 
 def answers(config: TaskConfig, inputs: Int[Tensor, "n k"]) -> Int[Tensor, " n"]:
-    """What the operation gives for each input."""
+    """The result of the operation for each input."""
     p = config.p
     if config.operation == "parity":
         return inputs.sum(dim=1) % 2

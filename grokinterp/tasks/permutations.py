@@ -1,9 +1,10 @@
 """The symmetric group S5: its 120 elements, their multiplication table, and the operations on them.
 
-Element number i is the i-th permutation of (0, 1, 2, 3, 4) in lexicographic order, so that 0 is the identity. A
-permutation x is the row of its values x(0) ... x(4). Composition is that of functions: (x y)(i) = x(y(i)), y first.
-Power et al. 2022 (arXiv:2201.02177, code) compose the other way, x first: their x y is our y x, their x y x is ours,
-and their x y x^-1 is our x^-1 y x. Either way it is the same task, up to the names of operands and classes.
+Element i is the i-th permutation of (0, 1, 2, 3, 4) in lexicographic order, so element 0 is the identity. A permutation
+x is stored as the row of its values x(0) ... x(4). Permutations compose like functions: (x y)(i) = x(y(i)), y first.
+Power et al. 2022 (arXiv:2201.02177, code) compose in the other order, x first: their x y is our y x, their x y x is the
+same as ours, and their x y x^-1 is our x^-1 y x. Both conventions give the same task up to the names of operands and
+classes.
 """
 
 from itertools import permutations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 
 def s5_elements() -> Int[Tensor, "120 5"]:
-    """Every permutation of (0, 1, 2, 3, 4), one a row: row x has x(i) in column i.
+    """All permutations of (0, 1, 2, 3, 4), one per row: column i of row x contains x(i).
 
     >>> s5_elements()[:2].tolist()
     [[0, 1, 2, 3, 4], [0, 1, 2, 4, 3]]
@@ -23,18 +24,18 @@ def s5_elements() -> Int[Tensor, "120 5"]:
 
 
 def s5_table() -> Int[Tensor, "120 120"]:
-    """The number of the element x y, which is x after y, in row x and column y.
+    """The multiplication table: row x and column y contain the number of the element x y (first y, then x).
 
     >>> swap_first_two, swap_last_two = 24, 1
     >>> s5_elements()[s5_table()[swap_first_two, swap_last_two]].tolist()
     [1, 0, 2, 4, 3]
     """
     elements = s5_elements()
-    return _numbers(elements[:, elements])  # of [x, y, i]: x(y(i))
+    return _numbers(elements[:, elements])  # [x, y, i] is x(y(i))
 
 
 def s5_inverses() -> Int[Tensor, " 120"]:
-    """The number of the inverse of each element."""
+    """The number of each element's inverse."""
     return _numbers(s5_elements().argsort(dim=1))
 
 
@@ -43,8 +44,8 @@ def s5_answers(operation: str, x: Int[Tensor, " n"], y: Int[Tensor, " n"]) -> In
 
     Args:
         operation: `s5_xy`, `s5_xyx` or `s5_xyx^-1`.
-        x: numbers of elements.
-        y: numbers of elements.
+        x: `[n]`, numbers of the first elements.
+        y: `[n]`, numbers of the second elements.
     """
     table = s5_table()
     product = table[x, y]
@@ -54,5 +55,5 @@ def s5_answers(operation: str, x: Int[Tensor, " n"], y: Int[Tensor, " n"]) -> In
 
 
 def _numbers(rows: Int[Tensor, "*shape 5"]) -> Int[Tensor, "*shape"]:
-    digits = 5 ** torch.arange(4, -1, -1)  # read as numbers in base 5, permutations keep their lexicographic order
+    digits = 5 ** torch.arange(4, -1, -1)  # numbers in base 5 have the lexicographic order of the permutations
     return torch.searchsorted((s5_elements() * digits).sum(dim=1), (rows * digits).sum(dim=-1))

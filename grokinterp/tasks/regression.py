@@ -1,4 +1,4 @@
-"""RegressionTask: inputs and outputs that are numbers. Here: what a random teacher network answers."""
+"""RegressionTask: numbers as inputs and labels; the labels are the outputs of a random teacher network."""
 
 import math
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from grokinterp.config import RegressionConfig
 
 @dataclass(frozen=True, eq=False)
 class RegressionTask:
-    """What a teacher answers to random inputs, the training inputs first (Liu et al. 2022, arXiv:2210.01117).
+    """The outputs of a teacher on random inputs, the training inputs first (Liu et al. 2022, arXiv:2210.01117).
 
     >>> task = RegressionTask.from_config(RegressionConfig(n_train=3, n_test=2))
     >>> task.inputs.shape, task.labels.shape, task.train_mask.tolist()
     (torch.Size([5, 5]), torch.Size([5, 5]), [True, True, True, False, False])
 
     Attributes:
-        config: the configuration it was made from.
-        inputs: `[n, d_in]`, each number from N(0, 1).
+        config: the configuration of the task.
+        inputs: `[n, d_in]`, every number drawn from N(0, 1).
         labels: `[n, d_out]`, the teacher's outputs.
-        train_mask: `[n]`, True where an input is trained on.
-        teacher: the teacher's weights, under the names that an MLP of this package has.
+        train_mask: `[n]`, True for the training inputs.
+        teacher: the weights of the teacher, named like the weights of `MLP`.
     """
 
     config: RegressionConfig
@@ -36,22 +36,22 @@ class RegressionTask:
 
     @staticmethod
     def from_config(config: RegressionConfig) -> "RegressionTask":
-        """The task that a configuration describes.
+        """Draws the task that a configuration describes.
 
-        One generator, seeded with `data_seed`, draws first the teacher as nn.Linear draws its layers, then the inputs:
-        what the code of Liu et al. draws after `torch.manual_seed`.
+        One generator, seeded with `data_seed`, draws first the weights of the teacher, like nn.Linear, and then the
+        inputs. The code of Liu et al. draws the same numbers after `torch.manual_seed`.
         """
         generator = torch.Generator().manual_seed(config.data_seed)
         teacher = _draw_teacher(config, generator)
-        drawn = [torch.randn(n, config.d_in, generator=generator) for n in (config.n_train, config.n_test)]
-        # Each part by itself: the last digits of a product depend on the number of rows.
-        labels = torch.cat([_answers(teacher, config.teacher_depth, part) for part in drawn])
+        inputs = [torch.randn(n, config.d_in, generator=generator) for n in (config.n_train, config.n_test)]
+        # Training and test separately: the last digits of a product depend on the number of rows.
+        labels = torch.cat([_answers(teacher, config.teacher_depth, part) for part in inputs])
         train_mask = torch.arange(config.n_inputs) < config.n_train
-        return RegressionTask(config, torch.cat(drawn), labels, train_mask, teacher)
+        return RegressionTask(config, torch.cat(inputs), labels, train_mask, teacher)
 
     @property
     def tokens(self) -> Float[Tensor, "n d_in"]:
-        """What a model reads: the inputs."""
+        """What the model reads: the inputs."""
         return self.inputs
 
     def require_split(self) -> Bool[Tensor, " n"]:
@@ -60,11 +60,12 @@ class RegressionTask:
 
     @property
     def test_mask(self) -> Bool[Tensor, " n"]:
+        """`[n]`, True for the test inputs."""
         return ~self.train_mask
 
     @property
     def why_no_classes(self) -> str:
-        """What to say where something needs classes and there are none."""
+        """Why the task has no classes, for messages."""
         return f"{self.config.title} is a regression: it has no classes"
 
 

@@ -1,4 +1,4 @@
-"""Which inputs are trained on: the seeded shuffles of three libraries, and splits made elsewhere."""
+"""Training sets: from the seeded shuffles of three libraries, or from given indices."""
 
 import random
 
@@ -12,16 +12,23 @@ from grokinterp.errors import ConfigError
 
 
 def seeded_split(config: TaskConfig, n: int) -> Bool[Tensor, " n"]:
-    """True for the first inputs, as many as the train fraction says, of the shuffle that the configuration names.
+    """Shuffles the inputs as the configuration says and selects the first `train_fraction` of them for training.
+
+    Args:
+        config: the configuration of the task.
+        n: number of inputs.
+
+    Returns:
+        `[n]`, True for the training inputs.
 
     Raises:
-        ConfigError: a split without training or without test inputs.
+        ConfigError: the fraction leaves no training input.
     """
-    return split_of(_shuffled(config, n)[: _train_count(config, n)], n)
+    return split_from_indices(_shuffle(config, n)[: _train_count(config, n)], n)
 
 
-def _shuffled(config: TaskConfig, n: int) -> Tensor:
-    """A permutation of the inputs, as the named library's shuffle makes it from the seed."""
+def _shuffle(config: TaskConfig, n: int) -> Tensor:
+    """The permutation of the inputs that the shuffle of the configured library makes from the seed."""
     if config.split == "torch":
         return torch.randperm(n, generator=torch.Generator().manual_seed(config.data_seed))
     if config.split == "python":
@@ -36,22 +43,29 @@ def _train_count(config: TaskConfig, n: int) -> int:
     if not 0 < count < n:
         raise ConfigError(
             f"train_fraction {config.train_fraction} of {n} inputs leaves {count} to train on: "
-            "choose one that leaves both training and test inputs"
+            "choose a fraction that leaves both training and test inputs"
         )
     return count
 
 
-def split_of(indices: Int[Tensor, " m"], n: int) -> Bool[Tensor, " n"]:
-    """True at the positions given.
+def split_from_indices(indices: Int[Tensor, " m"], n: int) -> Bool[Tensor, " n"]:
+    """Converts the positions of the training inputs to a mask.
+
+    Args:
+        indices: `[m]`, positions in 0 .. n - 1.
+        n: number of inputs.
+
+    Returns:
+        `[n]`, True at the positions.
 
     Raises:
-        ConfigError: they are not distinct positions among n, or none or all of them.
+        ConfigError: the positions are not distinct, lie outside 0 .. n - 1, or are none or all of them.
     """
     distinct = torch.unique(indices)
     if not (0 < len(distinct) < n) or len(distinct) != len(indices) or distinct[0] < 0 or distinct[-1] >= n:
         raise ConfigError(
-            f"train_indices must be distinct positions among the {n} inputs, at least one and not all; "
-            f"{len(indices)} were given, {len(distinct)} of them distinct"
+            f"train_indices must be distinct positions among the {n} inputs, at least one and not all, "
+            f"but there are {len(indices)} positions, {len(distinct)} of them distinct"
         )
     mask = torch.zeros(n, dtype=torch.bool)
     mask[indices] = True

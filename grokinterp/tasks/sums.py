@@ -1,4 +1,4 @@
-"""SumClasses: the inputs of a task with a group, sorted by the class that their sum falls into."""
+"""SumClasses: inputs of a task with a cyclic group, sorted by the class of their sum."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SumClasses:
-    """Some inputs of a task with a group, sorted by sum class.
+    """Some of the inputs of a task with a cyclic group, sorted by sum class.
 
     Attributes:
-        inputs: their positions among all inputs.
-        sums: the sum class of each, ascending.
-        labels: the label of each.
-        places: where each stands in a table of classes, each with room for `width` inputs, row by row.
+        inputs: `[n]`, their positions among all inputs.
+        sums: `[n]`, the sum class of each input, in ascending order.
+        labels: `[n]`, the label of each input.
+        places: `[n]`, the position of each input in a flattened table of one row per class and `width` columns.
         width: number of inputs in the largest class.
-        answer_sums: the sum class of each distinct (sum class, label).
-        answer_labels: the label of each of these.
-        answer_shares: the share of the inputs that each stands for.
+        answer_sums: `[u]`, the sum class of each distinct pair (sum class, label).
+        answer_labels: `[u]`, the label of each of these pairs.
+        answer_shares: `[u]`, the fraction of the inputs that have this pair.
     """
 
     inputs: Int[Tensor, " n"]
@@ -32,15 +32,15 @@ class SumClasses:
     answer_shares: Float[Tensor, " u"]
 
 
-def sort_by_sum(sums: Int[Tensor, " n"], labels: Int[Tensor, " n"], which: Bool[Tensor, " n"]) -> SumClasses:
-    """Those inputs of `which` by their sum class.
+def sort_by_sum(sums: Int[Tensor, " n"], labels: Int[Tensor, " n"], mask: Bool[Tensor, " n"]) -> SumClasses:
+    """Sorts the inputs in a mask by sum class.
 
     Args:
-        sums: the sum class of every input.
-        labels: the label of every input.
-        which: True for the inputs that are taken.
+        sums: `[n]`, the sum class of every input.
+        labels: `[n]`, the label of every input.
+        mask: `[n]`, True for the inputs to sort.
     """
-    inputs = which.nonzero().squeeze(1)
+    inputs = mask.nonzero().squeeze(1)
     order = sums[inputs].argsort(stable=True)
     inputs = inputs[order]
     sums, labels = sums[inputs], labels[inputs]

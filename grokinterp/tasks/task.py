@@ -1,4 +1,4 @@
-"""Task: every input of an operation, its label, and which inputs are trained on."""
+"""Task: the inputs of an operation, their labels, and the split into training and test inputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,26 +13,26 @@ from grokinterp.errors import ConfigError
 from grokinterp.tasks.groups import CyclicGroup, cyclic_group, why_no_group
 from grokinterp.tasks.operations import COMMUTATIVE, all_inputs, answers
 from grokinterp.tasks.permutations import s5_elements
-from grokinterp.tasks.splits import seeded_split, split_of
+from grokinterp.tasks.splits import seeded_split, split_from_indices
 from grokinterp.tasks.sums import SumClasses, sort_by_sum
 
-# Labels are drawn from another stream than the split. A CPU generator uses the low 32 bits of its seed only.
+# Gives labels another random stream than the split. A CPU generator uses only the low 32 bits of its seed.
 _LABEL_STREAM = 0x9E3779B9
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """All inputs of an operation, row-major, with labels and the training set.
+    """All inputs of an operation in row-major order, with their labels and the training set.
 
     >>> task = Task.modular_addition(p=5, train_fraction=0.4)
     >>> task.inputs.shape, int(task.train_mask.sum())
     (torch.Size([25, 2]), 10)
 
     Attributes:
-        config: the configuration it was made from.
-        inputs: `[n, k]`, the operands, row-major; two, but for parity.
-        labels: `[n]`, what a model is trained and scored on (with label noise, if any).
-        train_mask: `[n]`, True where an input is trained on; None where the split is not known.
+        config: the configuration of the task.
+        inputs: `[n, k]`, the operands in row-major order; k = 2, except for parity.
+        labels: `[n]`, what a model is trained and scored on, including label noise.
+        train_mask: `[n]`, True for the training inputs; None if the split is unknown.
         equals_token: whether `tokens` end in `=`.
     """
 
@@ -46,24 +46,27 @@ class Task:
     def from_config(
         config: TaskConfig, *, equals_token: bool = True, train_indices: Sequence[int] | Tensor | None = None
     ) -> "Task":
-        """The task that a configuration describes.
+        """Makes the task that a configuration describes.
+
+        >>> Task.from_config(TaskConfig(operation="divide", p=5, train_fraction=0.5)).inputs.shape
+        torch.Size([20, 2])
 
         Args:
             config: the configuration; with `split="given"` the training set comes from `train_indices`.
-            equals_token: whether `tokens` end in `=` (token p), as the transformers of the literature have it.
-            train_indices: positions in `inputs` that are trained on, for a split made elsewhere.
+            equals_token: whether `tokens` end in `=` (token p), as is usual for transformers in the literature.
+            train_indices: positions of the training inputs in `inputs`; replaces the split of the configuration.
 
         Raises:
-            ConfigError: a split without training or without test inputs, or indices that name no inputs.
+            ConfigError: the training set or the test set would be empty, or an index is out of range.
         """
         inputs = all_inputs(config)
         n = len(inputs)
         if train_indices is not None:
             indices = torch.as_tensor(train_indices, dtype=torch.int64).flatten()
-            train_mask = split_of(indices, n)
+            train_mask = split_from_indices(indices, n)
             config = replace(config, split="given", train_fraction=len(indices) / n)
         elif config.split == "given":
-            raise ConfigError("split 'given' needs train_indices: the positions of the training inputs")
+            raise ConfigError("split 'given' needs train_indices, the positions of the training inputs")
         elif config.split == "unknown":
             train_mask = None
         else:
@@ -81,13 +84,27 @@ class Task:
         equals_token: bool = True,
         operands: int = 2,
     ) -> "Task":
-        """Any operation; without `train_fraction` and `train_indices` the split counts as unknown."""
-        known = train_fraction is not None or train_indices is not None
+        """Makes the task of any operation.
+
+        >>> Task.of("multiply", 7, train_fraction=0.5).labels[-1]  # 6 * 6 mod 7
+        tensor(1)
+
+        Args:
+            operation: name of the operation; see `TaskConfig`.
+            p: the modulus.
+            train_fraction: fraction of the inputs to train on; without it and `train_indices` the split is unknown.
+            data_seed: seed of the split.
+            train_indices: positions of the training inputs in `inputs`, instead of a random split.
+            equals_token: whether `tokens` end in `=`.
+            operands: number of operands; bits for parity, otherwise 2.
+        """
+        if train_fraction is None and train_indices is not None:
+            train_fraction = 0.5  # replaced by the fraction of the indices
         config = TaskConfig(
             operation=operation,
             p=p,
-            train_fraction=(train_fraction if train_fraction is not None else 0.5) if known else None,
-            split="torch" if known else "unknown",
+            train_fraction=train_fraction,
+            split="unknown" if train_fraction is None else "torch",
             data_seed=data_seed,
             operands=operands,
         )
@@ -102,50 +119,52 @@ class Task:
         train_indices: Sequence[int] | Tensor | None = None,
         equals_token: bool = True,
     ) -> "Task":
-        """(a + b) mod p: `Task.of("add", ...)`."""
+        """Makes the task (a + b) mod p; the arguments are those of `Task.of`."""
         return Task.of("add", p, train_fraction, data_seed, train_indices=train_indices, equals_token=equals_token)
 
     @property
     def p(self) -> int:
+        """The modulus."""
         return self.config.p
 
     @property
     def operands(self) -> int:
-        """Number of operands in an input."""
+        """Number of operands per input."""
         return self.config.operands
 
     @property
     def n_classes(self) -> int:
-        """Number of answers, `=` not counted."""
+        """Number of classes, without `=`."""
         return self.config.p
 
     @cached_property
     def tokens(self) -> Int[Tensor, "n t"]:
-        """What a transformer reads: the operands, then `=` (token p) where the model takes it."""
+        """`[n, t]`, what a transformer reads: the operands, followed by `=` (token p) if `equals_token`."""
         if not self.equals_token:
             return self.inputs
         return torch.cat([self.inputs, torch.full((len(self.inputs), 1), self.p)], dim=1)
 
     @property
     def commutes(self) -> bool:
-        """Whether the operation gives (a, b) and (b, a) one answer, for a symmetric model to share."""
+        """Whether (a, b) and (b, a) always have the same label, so that a symmetric model answers both alike."""
         return self.config.operation in COMMUTATIVE and not self.config.random_labels
 
     @cached_property
     def test_mask(self) -> Bool[Tensor, " n"] | None:
+        """`[n]`, True for the test inputs; None if the split is unknown."""
         return None if self.train_mask is None else ~self.train_mask
 
     @property
     def why_no_mirror(self) -> str:
-        """What to say where a subset needs mirrored pairs and there are none."""
+        """Why the task has no mirrored pairs, for messages."""
         if self.config.operation == "parity":
-            return f"{self.config.title} is no operation on pairs: no input has a mirror"
-        what = "a random label" if self.config.random_labels else self.config.operation
-        return f"{what} does not commute: no pair has a mirror"
+            return f"{self.config.title} is not an operation on pairs: no input has a mirror"
+        subject = "a random label" if self.config.random_labels else self.config.operation
+        return f"{subject} does not commute: no pair has a mirror"
 
     @cached_property
     def mirror_mask(self) -> Bool[Tensor, " n"] | None:
-        """Test pairs whose mirror (b, a) is trained on; None where the operation does not commute."""
+        """`[n]`, True for test pairs whose mirror (b, a) is trained on; None if the operation does not commute."""
         if self.train_mask is None or self.test_mask is None or not self.commutes:
             return None
         position = _positions(self.inputs, self.p)
@@ -154,21 +173,21 @@ class Task:
 
     @cached_property
     def novel_mask(self) -> Bool[Tensor, " n"] | None:
-        """Test pairs whose mirror is not trained on either; None where the operation does not commute."""
+        """`[n]`, True for test pairs whose mirror is not trained on either; None if the operation does not commute."""
         if self.mirror_mask is None or self.test_mask is None:
             return None
         return self.test_mask & ~self.mirror_mask
 
     @cached_property
     def held_out_mask(self) -> Bool[Tensor, " n"] | None:
-        """What cross-fitting learns from: novel pairs, or all test pairs where the operation does not commute."""
+        """`[n]`, True for what cross-fitting uses: novel pairs, or all test inputs without commutativity."""
         return self.novel_mask if self.commutes else self.test_mask
 
     def require_split(self) -> Bool[Tensor, " n"]:
-        """`train_mask`, which is then not None.
+        """Returns `train_mask`, never None.
 
         Raises:
-            ConfigError: the split is not known.
+            ConfigError: the split is unknown.
         """
         if self.train_mask is None:
             raise ConfigError("the train/test split is unknown: give a split and a train_fraction, or train_indices")
@@ -176,14 +195,14 @@ class Task:
 
     @cached_property
     def group(self) -> CyclicGroup | None:
-        """The cyclic group behind the operation, or None (polynomials; products for composite p; S5; parity)."""
+        """The cyclic group of the operation; None for polynomials, products with composite p, S5 and parity."""
         return cyclic_group(self.config)
 
     def require_group(self) -> CyclicGroup:
-        """`group`, which is then not None.
+        """Returns `group`, never None.
 
         Raises:
-            ConfigError: no cyclic group is behind the operation.
+            ConfigError: the operation has no cyclic group.
         """
         if self.group is None:
             raise ConfigError(self.why_no_group)
@@ -191,24 +210,24 @@ class Task:
 
     @property
     def why_no_group(self) -> str:
-        """What to say where a measure needs the group and there is none."""
+        """Why the operation has no cyclic group, for messages."""
         return why_no_group(self.config)
 
     @property
     def elements(self) -> Int[Tensor, "p 5"] | None:
-        """What the operands and classes of an S5 task stand for, one permutation a row; None for other tasks."""
+        """`[p, 5]`, the permutations that the operands and classes of an S5 task stand for; None for other tasks."""
         return s5_elements() if self.config.operation in S5_OPERATIONS else None
 
     @cached_property
     def grid_indices(self) -> Int[Tensor, "g g"] | None:
-        """For i, j in group order, the position in `inputs` of (left[i], right[j]); None without a group."""
+        """`[g, g]`, the position of (left[i], right[j]) in `inputs`; None without a group."""
         if self.group is None:
             return None
         return _positions(self.inputs, self.p)[self.group.left[:, None], self.group.right[None, :]]
 
     @cached_property
     def sum_class(self) -> Int[Tensor, " n"] | None:
-        """(i + j) mod g of each input in group order, -1 for inputs outside of the grid; None without a group."""
+        """`[n]`, (i + j) mod g of each input (left[i], right[j]), -1 outside the grid; None without a group."""
         if self.group is None or self.grid_indices is None:
             return None
         steps = torch.arange(self.group.order)
@@ -217,15 +236,20 @@ class Task:
         return sums
 
     def sum_classes(self, subset: str) -> SumClasses:
-        """The inputs of `all`, `train`, `test`, `mirror` or `novel` that lie in the group's grid, by sum class.
+        """The inputs of a subset that lie in the grid of the group, sorted by sum class; computed once per subset.
 
-        Needs the group, and the split where the subset does. Made once, for all checkpoints.
+        Args:
+            subset: `all`, `train`, `test`, `mirror` or `novel`; all but `all` need a known split.
+
+        Raises:
+            ConfigError: the operation has no cyclic group.
         """
         if subset not in self._by_sum_class:
-            assert self.sum_class is not None
-            inside = self.sum_class >= 0
-            mask = inside if subset == "all" else inside & getattr(self, f"{subset}_mask")
-            self._by_sum_class[subset] = sort_by_sum(self.sum_class, self.labels, mask)
+            sums = self.sum_class
+            if sums is None:
+                raise ConfigError(self.why_no_group)
+            mask = sums >= 0 if subset == "all" else (sums >= 0) & getattr(self, f"{subset}_mask")
+            self._by_sum_class[subset] = sort_by_sum(sums, self.labels, mask)
         return self._by_sum_class[subset]
 
     @cached_property
@@ -234,7 +258,7 @@ class Task:
 
 
 def _positions(inputs: Tensor, p: int) -> Tensor:
-    """[p, p]: where the pair (a, b) stands in `inputs`, -1 where it does not."""
+    """[p, p]: the position of the pair (a, b) in `inputs`; -1 for a pair that is not an input."""
     table = torch.full((p, p), -1)
     table[inputs[:, 0], inputs[:, 1]] = torch.arange(len(inputs))
     return table
