@@ -159,7 +159,9 @@ def test_a_form_that_needs_a_gpu_is_refused_without_one(tmp_path, monkeypatch):
     recipe = replace(TOY, full=replace(TOY.full, cost="60 hours", gpu=True))
     monkeypatch.setattr(reproducing, "catalog", lambda: {"toy-decay": recipe})
     monkeypatch.setattr(reproducing, "choose_device", lambda _: "cpu")
-    with pytest.raises(ConfigError, match=r"toy-decay needs a GPU \(60 hours\), and this machine has none: use --quick"):
+    with pytest.raises(
+        ConfigError, match=r"toy-decay needs a GPU \(60 hours\), and this machine has none: use --quick"
+    ):
         reproduce("toy-decay", tmp_path)
     assert reproduce("toy-decay", tmp_path / "a", anyway=True).claims
     assert reproduce("toy-decay", tmp_path / "q", quick=True).quick

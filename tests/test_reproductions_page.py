@@ -54,6 +54,7 @@ def test_verdicts_on_the_parts_of_an_assertion_combine(verdicts, combined):
 def test_there_are_twenty_two_assertions():
     assert list(ASSERTIONS) == list(range(1, 23))
 
+
 def test_claims_are_grouped_by_assertion(tmp_path):
     store(tmp_path, "toy", [claim(number=3), claim(number=None)])
     groups = claims_by_assertion([results_in(tmp_path / "toy")])

@@ -14,11 +14,12 @@ ASSERTIONS: Mapping[int, str] = {
     "its plateau, mirrored pairs are right and novel pairs are wrong.",
     3: "T_grok(0.99) is 1.05 to 2 times T_grok(0.95).",
     4: "MLPs of width 512 grok at an RMS weight norm of 0.022 ± 0.003.",
-    5: "At equal weight decay, ReLU and GELU grok at the same norm, within 10 %, although their times differ threefold.",
+    5: "At equal weight decay, ReLU and GELU grok at the same norm, within 10 %, although their times differ "
+    "threefold.",
     6: "The delay is inversely proportional to weight decay.",
     7: "Weight decay has a working zone: below it no run generalizes, above it no run memorizes.",
-    8: "Depth 4 fails at width 256 and groks at width 512 with a different learning rate and weight decay, so this says "
-    "nothing about depth alone.",
+    8: "Depth 4 fails at width 256 and groks at width 512 with a different learning rate and weight decay, so this "
+    "says nothing about depth alone.",
     9: "ReLU is 2 to 8 times slower than GELU.",
     10: "The transformer takes as long as the MLP, within the spread across seeds.",
     11: "psi's MLP does not grok at a train fraction of 0.3; above that, it groks sooner with more data.",
@@ -166,8 +167,8 @@ CONTRADICTIONS = (
     Contradiction(
         "the transformer at λ = 5",
         ("24,000 (3 seeds)", "50,800 (5 seeds)", "12,000 (seed 0)"),
-        "All three come from one paper: its spread across seeds is 44 to 76 % of the mean, so the ratio to the MLP needs "
-        "an interval.",
+        "All three come from one paper: its spread across seeds is 44 to 76 % of the mean, so the ratio to the MLP "
+        "needs an interval.",
         ("manir-transformer", "manir-weight-decay", "manir-weight-norm"),
     ),
     Contradiction(
@@ -209,7 +210,8 @@ CONTRADICTIONS = (
             "a review of Manir and Rupa: too much prevents it",
             "Manir and Rupa's transformer: not monotonic",
         ),
-        "It speeds grokking up to an upper edge, above which nothing is memorized; psi at λ <= 5 does not reach that edge.",
+        "It speeds grokking up to an upper edge, above which nothing is memorized; psi at λ <= 5 does not reach that "
+        "edge.",
         ("manir-weight-decay", "manir-goldilocks-edge", "psi-weight-decay", "omnigrok-weight-decay"),
     ),
     Contradiction(
@@ -221,8 +223,8 @@ CONTRADICTIONS = (
     Contradiction(
         "parity",
         ("a memo of 2026: Power et al. had a parity task; without weight decay it is stuck indefinitely",),
-        "Power et al. had no parity task; sparse parity is from Barak et al. and Merrill et al. This package tests whether "
-        "it is stuck.",
+        "Power et al. had no parity task; sparse parity is from Barak et al. and Merrill et al. This package tests "
+        "whether it is stuck.",
         ("memo-parity",),
     ),
     Contradiction(

@@ -1,20 +1,21 @@
-"""The networks of Manir and Rupa 2026 (arXiv:2603.25009), as published and in miniature, as run configurations.
+"""Run configurations for the networks of Manir and Rupa 2026 (arXiv:2603.25009), as published and in miniature.
 
-The miniatures keep what the effect rests on: a summed embedding drawn from N(0, 1), full-batch SGD with momentum 0.9
-and coupled decay, and their transformer with AdamW. They are a network of width 64 on p = 31, half of whose pairs are
-trained on, at about ten times the learning rate: T_grok is some 3 / (η_eff λ) steps, with η_eff = η / (1 - momentum),
-where the published one is some 7 / (η_eff λ).
+The miniatures keep the ingredients of the effect: a summed embedding drawn from N(0, 1), full-batch SGD with momentum
+0.9 and coupled decay, and the paper's transformer with AdamW. They use width 64, p = 31, half of the pairs for
+training, and about ten times the learning rate. Their T_grok is about 3 / (η_eff λ) steps, with
+η_eff = η / (1 - momentum); that of the published networks is about 7 / (η_eff λ).
 """
 
 from dataclasses import replace
 
-from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
+from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
+from grokinterp.experiments.recipe import changed
 
 SOURCE = "Manir and Rupa 2026, arXiv:2603.25009"
 DECAY, SEED, ACTIVATION = "optimizer.weight_decay", "model_seed", "model.activation"
 
-# Every run stops at 1.1 T_grok(0.99): the published ones went on to the last step, which changes no time.
+# Every run stops at 1.1 T_grok(0.99). The published runs continued to the last step, which changes no reported time.
 _STOP = 1.1
 
 
@@ -28,16 +29,16 @@ def network(
     steps: int = 400_000,
     operation: str = "add",
 ) -> RunConfig:
-    """A flat MLP at the published size: p = 97, 20 % of the pairs, memorized within 60,000 steps or not at all.
+    """A flat MLP at the published size: p = 97, 20 % of the pairs, and 60,000 steps to memorize them.
 
     Args:
         depth: number of hidden layers.
-        width: of each, and of the embedding.
+        width: width of each layer and of the embedding.
         lr: learning rate η.
         decay: weight decay λ.
         activation: `gelu`, `relu` or `tanh`.
-        steps: the budget.
-        operation: `add`, or `multiply_nonzero`.
+        steps: maximum number of steps.
+        operation: `add` or `multiply_nonzero`.
     """
     base = preset("manir")
     return replace(
@@ -50,21 +51,18 @@ def network(
 
 
 def residual(width: int = 512, *, lr: float = 1e-2, decay: float = 2e-3, steps: int = 400_000) -> RunConfig:
-    """The residual MLP of depth 8 with LayerNorm and clipped gradients; no rate or decay is printed: Table 1's."""
+    """The residual MLP of depth 8 with LayerNorm and clipped gradients.
+
+    The paper prints no learning rate or weight decay for it; the defaults are those of Table 1.
+    """
     base = network(8, width, lr=lr, decay=decay, steps=steps)
     return replace(base, model=_residual(width), optimizer=_sgd(lr, decay, clip=1.0))
 
 
 def transformer(decay: float, *, steps: int = 400_000, operation: str = "add") -> RunConfig:
     """The encoder at the published size: one layer, d_model 512, AdamW at 1e-3, clipped gradients."""
-    base = preset("manir-transformer")
-    assert base.optimizer is not None
-    return replace(
-        base,
-        task=_task(97, 0.2, operation),
-        optimizer=replace(base.optimizer, weight_decay=decay),
-        schedule=_schedule(steps, 100, 60_000),
-    )
+    base = changed(preset("manir-transformer"), {DECAY: decay})
+    return replace(base, task=_task(97, 0.2, operation), schedule=_schedule(steps, 100, 60_000))
 
 
 def small_network(
@@ -83,8 +81,18 @@ def small_network(
 ) -> RunConfig:
     """A flat MLP in miniature.
 
-    Args: those of `network`, and p, the share of pairs trained on, the steps between two evaluations, and the steps in
-        which it may memorize.
+    Args:
+        depth: number of hidden layers.
+        lr: learning rate η.
+        decay: weight decay λ.
+        steps: maximum number of steps.
+        width: width of each layer and of the embedding.
+        activation: `gelu`, `relu` or `tanh`.
+        operation: `add` or `multiply_nonzero`.
+        p: modulus.
+        fraction: share of the pairs used for training.
+        every: steps between two evaluations.
+        memorization_budget: steps within which the network must memorize.
     """
     return RunConfig(
         task=_task(p, fraction, operation),
@@ -102,15 +110,11 @@ def small_residual(*, lr: float, decay: float, steps: int, width: int = 64) -> R
 
 
 def small_transformer(decay: float, *, steps: int, operation: str = "add") -> RunConfig:
-    """The encoder in miniature: d_model 32, and ten times the learning rate."""
-    base = preset("manir-transformer")
-    assert isinstance(base.model, TransformerConfig)
-    assert base.optimizer is not None
+    """The encoder in miniature: d_model 32 and ten times the learning rate."""
+    smaller = {"model.d_model": 32, "model.d_mlp": 128, "optimizer.lr": 1e-2, DECAY: decay}
     return replace(
-        base,
+        changed(preset("manir-transformer"), smaller),
         task=_task(31, 0.5, operation),
-        model=replace(base.model, d_model=32, d_mlp=128),
-        optimizer=replace(base.optimizer, lr=1e-2, weight_decay=decay),
         schedule=_schedule(steps, 20, None, checkpoints="log:6"),
     )
 

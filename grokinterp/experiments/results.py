@@ -91,7 +91,7 @@ def results_in(folder: Path) -> Results | None:
 
 
 @cache
-def _adapter() -> TypeAdapter[Results]:
+def _adapter() -> Any:
     return TypeAdapter(Results)
 
 

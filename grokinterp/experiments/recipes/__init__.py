@@ -1,4 +1,4 @@
-"""The published experiments: one a file, which defines `RECIPE`; `psi_width.py` holds that of `psi-width`."""
+"""Recipes of published experiments, one file per recipe: `psi_width.py` defines the `RECIPE` named `psi-width`."""
 
 import pkgutil
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from grokinterp.experiments.recipe import Recipe
 
 @cache
 def catalog() -> Mapping[str, Recipe]:
-    """Every recipe, by name."""
-    modules = [import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
-    found: list[Recipe] = [module.RECIPE for module in modules]
-    return MappingProxyType({recipe.name: recipe for recipe in sorted(found, key=lambda recipe: recipe.name)})
+    """All recipes, by name."""
+    modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    recipes: list[Recipe] = [module.RECIPE for module in modules]
+    return MappingProxyType({recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: recipe.name)})

@@ -1,4 +1,4 @@
-"""Recipe `kumar-modular`: Kumar et al. 2023, modular addition by an MLP under plain gradient descent."""
+"""Recipe `kumar-modular`: Kumar et al. 2023, modular addition by an MLP trained with plain gradient descent."""
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.experiments.claims.kumar import generalizes_without_decay, norm_rises, smaller_scale_shortens_delay
@@ -10,9 +10,10 @@ _P, _WIDTH = 23, 100
 
 
 def modular_config(scale: float = 1.0, steps: int = 100_000) -> RunConfig:
-    """The run of a scale: f = scale²/(DN) W2 (W1 x)², of D = 2p inputs and N neurons, weights from N(0, 1).
+    """The run at one scale: f = scale²/(DN) W2 (W1 x)² with D = 2p inputs, N neurons and weights from N(0, 1).
 
-    The paper takes steps of 100/scale² on the mean squared error over scale²: steps of 100/scale⁴ on the error itself.
+    The paper minimizes the mean squared error divided by scale² at learning rate 100/scale², which equals learning rate
+    100/scale⁴ on the error itself.
     """
     return RunConfig(
         task=TaskConfig(p=_P, train_fraction=0.9),
@@ -64,7 +65,7 @@ RECIPE = Recipe(
     full=Form(
         (_arm((0.5, 1.0, 1.5, 2.0)),),
         "4 minutes",
-        "three initializations of each scale, where the paper has one; curves are published, and no times",
+        "three initializations per scale, where the paper has one; the paper prints curves but no times",
     ),
     quick=Form((_arm((0.5, 1.0)),), "30 s", "two of the four scales"),
     decide=decide,

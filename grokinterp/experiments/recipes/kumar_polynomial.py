@@ -16,7 +16,7 @@ _CURVATURE = 0.02
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is run: the scales of all seeds and of one, the curvatures, and how many seeds."""
+    """The settings to train: scales for all seeds and for seed 0 only, curvatures, seeds and steps."""
 
     scales: tuple[float, ...]
     scales_once: tuple[float, ...]
@@ -90,13 +90,13 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
     settings = list(_settings(plan))
     rows, trained = [], {}
     for i, setting in enumerate(settings):
-        found = setting.train()
-        rows.append(_row(setting, found))
+        result = setting.train()
+        rows.append(_row(setting, result))
         if setting.seed == 0:
-            trained[setting] = found
+            trained[setting] = result
         if progress is not None:
             progress(i + 1, len(settings))
-    # The curvature of the sweep over scales is one of the sweep over curvatures too.
+    # The run at scale 1 also belongs to the sweep over curvatures.
     shared = [row | {"varied": "curvature"} for row in rows if row["varied"] == "scale" and row["scale"] == 1]
     table = pd.DataFrame(rows + shared)
     times = ["T_train", "T_test", "delay"]
@@ -107,8 +107,8 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
         figures=_figures(table, trained),
         settings={
             "cost": _QUICK_COST if quick else _FULL_COST,
-            "scale α, curvature ε": f"D = 100, P = 550, N = 500, α = 1, ε = {_CURVATURE:g} where not varied; at most "
-            f"{plan.steps:,} steps, or until the test loss is 0.4 of its first value",
+            "scale α, curvature ε": f"D = 100, P = 550, N = 500, α = 1, ε = {_CURVATURE:g} unless varied; at most "
+            f"{plan.steps:,} steps, or until the test loss is 0.4 of its initial value",
             "α": ", ".join(f"{scale:g}" for scale in plan.scales + plan.scales_once),
             "ε": ", ".join(f"{curvature:g}" for curvature in (_CURVATURE, *plan.curvatures)),
             "P": f"{', '.join(map(str, _DATA))} at D = 40, N = 100, ε = 0.5, α = 1; 2,000 steps",
@@ -118,30 +118,32 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
 
 
 def _figures(table: pd.DataFrame, trained: dict[_Setting, PolynomialRun]) -> dict[str, tuple]:
-    main = {f"α = {key.scale:g}": one for key, one in trained.items() if key.varied == "scale" and key.scale == 1}
-    data = {f"P = {key.n_train}": one for key, one in trained.items() if key.varied == "n_train"}
+    main = {f"α = {key.scale:g}": run for key, run in trained.items() if key.varied == "scale" and key.scale == 1}
+    data = {f"P = {key.n_train}": run for key, run in trained.items() if key.varied == "n_train"}
     return {
         "From lazy to rich": (
             (
                 figures.polynomial_curves(main),
-                "The training loss (dotted) falls first while the test loss (solid) rises; later the kernel turns "
-                "towards the targets, and the norm rises with it. No weight decay (Kumar et al. 2023, section 3).",
+                "The training loss (dotted) falls first while the test loss (solid) rises. Later the kernel aligns "
+                "with the targets, and the norm rises. There is no weight decay (Kumar et al. 2023, section 3).",
             ),
         ),
         "What sets the delay": tuple(
             (
                 figures.fall_times(table.loc[table["varied"] == varied], varied),
-                f"First step at which a loss is half of its first value. {said} Points are seeds, lines their medians.",
+                f"First step at which a loss is half of its initial value. {finding} Points are seeds, lines are "
+                "medians.",
             )
-            for varied, said in (
-                ("scale", "A small output scale learns features at once, and both times come together."),
-                ("curvature", "A small curvature is a kernel that is badly aligned with the targets."),
+            for varied, finding in (
+                ("scale", "At a small output scale the network learns features at once, and both times coincide."),
+                ("curvature", "A small curvature means a kernel that is poorly aligned with the targets."),
             )
         ),
         "How much data": (
             (
                 figures.polynomial_curves(data, title="Data"),
-                "With too little data the test loss never falls; with much it falls together with the training loss.",
+                "With too little data the test loss never falls; with much data it falls together with the training "
+                "loss.",
             ),
         ),
     }
@@ -154,6 +156,6 @@ RECIPE = Recipe(
     title="Grokking without weight decay: polynomial regression, from lazy to rich",
     source="Kumar, Bordelon, Gershman and Pehlevan 2023, arXiv:2310.06110",
     full=Form((), _FULL_COST),
-    quick=Form((), _QUICK_COST, "fewer scales, curvatures and seeds, and a smaller budget; the same networks"),
+    quick=Form((), _QUICK_COST, "the same networks with fewer scales, curvatures, seeds and steps"),
     run=run,
 )

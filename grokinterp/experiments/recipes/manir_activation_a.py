@@ -1,7 +1,7 @@
 """Recipe `manir-activation-a`: GELU, ReLU and tanh at depth 4 and width 256 (Sweep A), where GELU fails."""
 
 from grokinterp.experiments.claims.manir import depth_fails_to_memorize
-from grokinterp.experiments.claims.manir_arms import tanh_groks_oftener_than_gelu
+from grokinterp.experiments.claims.manir_arms import tanh_groks_more_often_than_gelu
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import ACTIVATION, SEED, SOURCE, network, small_network
 from grokinterp.experiments.outcome import Claim
@@ -13,7 +13,7 @@ _ACTIVATIONS = ("gelu", "relu", "tanh")
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     size = not evidence.quick
     return (
-        tanh_groks_oftener_than_gelu(evidence.table("activations"), published_size=size),
+        tanh_groks_more_often_than_gelu(evidence.table("activations"), published_size=size),
         depth_fails_to_memorize(evidence.table("activations", {ACTIVATION: "gelu"}), published_size=size),
     )
 
@@ -31,7 +31,7 @@ RECIPE = Recipe(
             ),
         ),
         "30 hours",
-        "a run stops at 1.1 T_grok(0.99)",
+        "each run stops at 1.1 T_grok(0.99)",
         gpu=True,
     ),
     quick=Form(
@@ -43,8 +43,8 @@ RECIPE = Recipe(
             ),
         ),
         "45 seconds",
-        "p = 23, width 64, 60 % of the pairs, lr 0.1, λ = 3e-3, twice that of Sweep B in miniature, 7,000 steps; two "
-        "seeds",
+        "p = 23, width 64, 60 % of the pairs, lr 0.1, λ = 3e-3 (twice that of the quick form of Sweep B), 7,000 steps; "
+        "two seeds",
     ),
     decide=_decide,
     published=(

@@ -31,7 +31,7 @@ RECIPE = Recipe(
             ),
         ),
         "43 to 61 hours",
-        "a run stops at 1.1 T_grok(0.99)",
+        "each run stops at 1.1 T_grok(0.99)",
         gpu=True,
     ),
     quick=Form(

@@ -1,4 +1,4 @@
-"""Recipe `manir-canonical`: the run of Figure 1, over three seeds, and what its plateau is made of."""
+"""Recipe `manir-canonical`: the run of Figure 1 with three seeds, and the composition of its plateau."""
 
 from dataclasses import replace
 
@@ -10,13 +10,12 @@ from grokinterp.experiments.claims.manir import canonical_times, plateau
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import SEED, SOURCE, small_network
 from grokinterp.experiments.outcome import Claim, Figures
-from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
+from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, changed
 
 
 def _published() -> RunConfig:
-    base = preset("manir")
-    assert base.schedule is not None
-    return replace(base, schedule=replace(base.schedule, steps=100_000, stop_when_grokked=True, stop_factor=1.1))
+    stop = {"schedule.stop_when_grokked": True, "schedule.stop_factor": 1.1}
+    return changed(preset("manir"), {"schedule.steps": 100_000, **stop})
 
 
 def _small() -> RunConfig:
@@ -28,7 +27,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     size = not evidence.quick
     return (
         canonical_times(evidence.table("canonical"), published_size=size),
-        # A seed may take longer over its last per cents than over all before.
+        # A seed may need longer for the last few percent than for all the rest.
         replace(thresholds_differ(evidence.table("canonical")), should_hold=False),
         plateau(evidence.metrics("canonical"), published_size=size),
     )
@@ -39,9 +38,10 @@ def _figures(evidence: Evidence) -> Figures:
         "Mirrored and novel pairs": (
             (
                 figures.pair_curves(evidence.metrics("canonical")),
-                "A test pair (b, a) whose mirror (a, b) is trained on is right as soon as that is memorized, since the "
-                "network adds its two embeddings: these are the plateau. The norm falls while novel pairs are learned "
-                "(Manir and Rupa 2026, Figure 1, which shows all test pairs together).",
+                "A test pair (b, a) whose mirror (a, b) is in the training set is right as soon as (a, b) is "
+                "memorized, because the network adds the two embeddings. These pairs form the plateau. The norm "
+                "falls while the network learns novel pairs (Manir and Rupa 2026, Figure 1, which shows all test "
+                "pairs together).",
             ),
         )
     }
@@ -54,9 +54,9 @@ RECIPE = Recipe(
     full=Form(
         (Arm("canonical", _published(), {SEED: range(3)}),),
         "20 to 40 minutes",
-        "three seeds where the paper has five, and 100,000 steps where it has 400,000, so that a seed like its slowest "
-        "(210,000) does not finish; a run stops at 1.1 T_grok(0.99), which changes no time; evaluated every 100 steps, "
-        "the paper every 1,000",
+        "three seeds where the paper has five, and 100,000 steps where it has 400,000, so a seed as slow as its "
+        "slowest (210,000) would not finish; each run stops at 1.1 T_grok(0.99), which changes no reported time; "
+        "evaluated every 100 steps, in the paper every 1,000",
     ),
     quick=Form(
         (Arm("canonical", _small(), {SEED: range(2)}),),
@@ -70,7 +70,7 @@ RECIPE = Recipe(
         Published("delay, seed 0", "32,000", "canonical", {SEED: 0}, "delay_0.99"),
         Published("delay, seed 1", "20,000", "canonical", {SEED: 1}, "delay_0.99"),
         Published("delay, seed 2", "26,000", "canonical", {SEED: 2}, "delay_0.99"),
-        Published("delay, five seeds", "72,000 ± 85,536 (DNF and 210,000 too)", "canonical", {}, "delay_0.99"),
+        Published("delay, five seeds", "72,000 ± 85,536 (other seeds: DNF and 210,000)", "canonical", {}, "delay_0.99"),
         Published("RMS at T_grok(0.99), seed 0", "0.0695", "canonical", {SEED: 0}, "weight_rms_at_T_grok_0.99"),
         Published("outcomes", "4 grokked, 1 DNF", "canonical", {}, "outcome"),
     ),

@@ -1,4 +1,4 @@
-"""Recipe `manir-depth`: flat MLPs of depth 2 and 4 and a residual one of depth 8 (H1), and depth 4 elsewhere."""
+"""Recipe `manir-depth`: flat MLPs of depth 2 and 4, a residual MLP of depth 8 (H1), and depth 4 at other settings."""
 
 from grokinterp.experiments.claims.manir import depth_fails_to_memorize, depth_is_one_cell
 from grokinterp.experiments.evidence import Evidence
@@ -20,41 +20,41 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 
 def _arms(seeds: range) -> tuple[Arm, ...]:
-    every = {SEED: seeds}
+    grid = {SEED: seeds}
     return (
-        Arm("depth-2", network(2, 256, lr=1e-2, decay=2e-3), every),
-        Arm("depth-4", network(4, 256, lr=1e-2, decay=2e-3), every),
-        Arm("depth-8-residual", residual(), every),
-        Arm("depth-4-elsewhere", network(4, 512, lr=3e-2, decay=5e-4), every),
+        Arm("depth-2", network(2, 256, lr=1e-2, decay=2e-3), grid),
+        Arm("depth-4", network(4, 256, lr=1e-2, decay=2e-3), grid),
+        Arm("depth-8-residual", residual(), grid),
+        Arm("depth-4-elsewhere", network(4, 512, lr=3e-2, decay=5e-4), grid),
     )
 
 
 def _small_arms() -> tuple[Arm, ...]:
-    every, decay = {SEED: range(2)}, 3e-3
+    grid, decay = {SEED: range(2)}, 3e-3
     return (
-        Arm("depth-2", small_network(2, lr=0.1, decay=decay, steps=3000), every),
-        Arm("depth-4", small_network(4, lr=0.1, decay=decay, steps=3000, memorization_budget=1000), every),
+        Arm("depth-2", small_network(2, lr=0.1, decay=decay, steps=3000), grid),
+        Arm("depth-4", small_network(4, lr=0.1, decay=decay, steps=3000, memorization_budget=1000), grid),
         Arm("depth-8-residual", small_residual(lr=0.1, decay=decay, steps=3000), {SEED: range(1)}),
-        Arm("depth-4-elsewhere", small_network(4, lr=0.2, decay=1e-3, steps=5000), every),
+        Arm("depth-4-elsewhere", small_network(4, lr=0.2, decay=1e-3, steps=5000), grid),
     )
 
 
 RECIPE = Recipe(
     name="manir-depth",
-    title="Depth: where a flat network of depth 4 fails, and where it does not",
+    title="Depth: where a flat network of depth 4 fails and where it works",
     source=SOURCE,
     full=Form(
         _arms(range(5)),
         "90 hours",
-        "75 of the 90 hours are the residual networks'; a run stops at 1.1 T_grok(0.99); the "
-        "rate and decay of depth 8 are not printed: those of depth 2",
+        "75 of the 90 hours go to the residual networks; each run stops at 1.1 T_grok(0.99); the paper does not "
+        "print the learning rate and weight decay of depth 8, so this recipe uses those of depth 2",
         gpu=True,
     ),
     quick=Form(
         _small_arms(),
         "35 seconds",
-        "p = 31, width 64 throughout, half of the pairs; lr 0.1, λ = 3e-3, and elsewhere lr 0.2, λ = 1e-3; two seeds, "
-        "of depth 8 one",
+        "p = 31, width 64 in all arms, half of the pairs; lr 0.1 and λ = 3e-3, in depth-4-elsewhere lr 0.2 and λ = "
+        "1e-3; two seeds, one for depth 8",
     ),
     decide=_decide,
     published=(

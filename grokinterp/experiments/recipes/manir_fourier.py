@@ -1,4 +1,4 @@
-"""Recipe `manir-fourier`: how much of an embedding's energy is in five frequencies, of two MLPs and a transformer."""
+"""Recipe `manir-fourier`: share of the embedding energy in five frequencies, for two MLPs and a transformer."""
 
 from grokinterp.experiments.claims.manir_norms import embedding_concentration, top_energy
 from grokinterp.experiments.evidence import Evidence
@@ -18,7 +18,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="manir-fourier",
-    title="Fourier concentration of the embedding: transformer against MLP",
+    title="Fourier concentration of the embedding: transformer versus MLP",
     source=SOURCE,
     full=Form(
         (
@@ -26,8 +26,8 @@ RECIPE = Recipe(
             Arm("transformer", transformer(1.0)),
         ),
         "11 hours",
-        "read at 1.1 T_grok(0.99); neither the step nor the settings of the printed numbers are known: those of "
-        "Sweep B and of the matched comparison are taken",
+        "measured at 1.1 T_grok(0.99); the paper gives neither the step nor the settings of its numbers, so this "
+        "recipe uses those of Sweep B and of the matched comparison",
         gpu=True,
     ),
     quick=Form(

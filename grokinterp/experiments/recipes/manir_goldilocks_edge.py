@@ -1,4 +1,4 @@
-"""Recipe `manir-goldilocks-edge`: the two weight decays between which the published network stops memorizing."""
+"""Recipe `manir-goldilocks-edge`: two weight decays between which the published network stops memorizing."""
 
 from grokinterp.experiments.claims.manir import memorization_edge
 from grokinterp.experiments.evidence import Evidence
@@ -23,12 +23,12 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="manir-goldilocks-edge",
-    title="The upper edge of the Goldilocks zone: twice the weight decay, and nothing is memorized",
+    title="The upper edge of the Goldilocks zone: at twice the weight decay, nothing is memorized",
     source=SOURCE,
     full=Form(
         (Arm("edge", network(4, 512, lr=3e-2, decay=_BELOW, steps=_STEPS), {DECAY: (_BELOW, _ABOVE)}),),
         "3 minutes",
-        f"{_STEPS:,} of 400,000 steps: those in which one decay memorizes and the other does not; seed 0",
+        f"{_STEPS:,} of 400,000 steps, enough for one decay to memorize while the other does not; seed 0",
     ),
     quick=Form(
         (Arm("edge", small_network(4, lr=0.2, decay=_SMALL_BELOW, steps=1000), {DECAY: (_SMALL_BELOW, _SMALL_ABOVE)}),),

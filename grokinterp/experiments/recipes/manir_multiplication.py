@@ -1,4 +1,4 @@
-"""Recipe `manir-multiplication`: transformer against MLP, and activations, on multiplication without zeros."""
+"""Recipe `manir-multiplication`: transformer versus MLP, and activations, on multiplication without zeros."""
 
 from grokinterp.experiments.claims.manir_arms import relu_is_slower, transformer_as_long_as_mlp
 from grokinterp.experiments.evidence import Evidence
@@ -32,7 +32,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="manir-multiplication",
-    title="Multiplication: transformer against MLP, and activations",
+    title="Multiplication: transformer versus MLP, and activations",
     source=SOURCE,
     full=Form(
         (
@@ -44,7 +44,7 @@ RECIPE = Recipe(
             Arm("transformer", transformer(1.0, operation=_PRODUCT), {SEED: range(5)}),
         ),
         "50 hours",
-        "a run stops at 1.1 T_grok(0.99); the weight decays are not restated: 1e-3 and 1",
+        "each run stops at 1.1 T_grok(0.99); the paper does not restate the weight decays: 1e-3 and 1",
         gpu=True,
     ),
     quick=Form(

@@ -1,4 +1,4 @@
-"""Recipe `manir-transformer-matched`: each kind of network with the settings it is canonical in."""
+"""Recipe `manir-transformer-matched`: each kind of network at its canonical settings."""
 
 from grokinterp.experiments.claims.manir_arms import transformer_as_long_as_mlp
 from grokinterp.experiments.evidence import Evidence
@@ -20,7 +20,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="manir-transformer-matched",
-    title="Transformer against MLP, each at its canonical settings",
+    title="Transformer versus MLP, each at its canonical settings",
     source=SOURCE,
     full=Form(
         (
@@ -28,7 +28,7 @@ RECIPE = Recipe(
             Arm("transformer", transformer(1.0, steps=600_000), {SEED: range(5)}),
         ),
         "39 hours",
-        "a run stops at 1.1 T_grok(0.99); AdamW's betas and epsilon are not printed: PyTorch's",
+        "each run stops at 1.1 T_grok(0.99); the paper does not print AdamW's betas and epsilon: PyTorch's defaults",
         gpu=True,
     ),
     quick=Form(

@@ -1,4 +1,4 @@
-"""Recipe `manir-transformer-optimal`: each kind of network with the weight decay that is best for it."""
+"""Recipe `manir-transformer-optimal`: each kind of network at its best weight decay."""
 
 from grokinterp.experiments.claims.manir_arms import transformer_as_long_as_mlp
 from grokinterp.experiments.evidence import Evidence
@@ -20,7 +20,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="manir-transformer-optimal",
-    title="Transformer against MLP, each at its best weight decay",
+    title="Transformer versus MLP, each at its best weight decay",
     source=SOURCE,
     full=Form(
         (
@@ -28,7 +28,7 @@ RECIPE = Recipe(
             Arm("transformer", transformer(5.0, steps=600_000), {SEED: range(5)}),
         ),
         "37 hours",
-        "a run stops at 1.1 T_grok(0.99); AdamW's betas and epsilon are not printed: PyTorch's",
+        "each run stops at 1.1 T_grok(0.99); the paper does not print AdamW's betas and epsilon: PyTorch's defaults",
         gpu=True,
     ),
     quick=Form(
@@ -37,8 +37,8 @@ RECIPE = Recipe(
             Arm("transformer", small_transformer(1.5, steps=3000), {SEED: range(3)}),
         ),
         "40 seconds",
-        "p = 31, half of the pairs; an MLP of depth 4 and width 64, a transformer of width 32; three seeds; the best "
-        "of five weight decays tried on one seed (transformer), of four (MLP)",
+        "p = 31, half of the pairs; an MLP of depth 4 and width 64, a transformer of width 32; three seeds; the "
+        "weight decays are the best of five (transformer) and of four (MLP) tried on one seed",
     ),
     decide=_decide,
     published=(

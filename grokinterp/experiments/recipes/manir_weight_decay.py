@@ -1,4 +1,4 @@
-"""Recipe `manir-weight-decay`: the Goldilocks zone of weight decay, of an MLP of depth 4 and of a transformer."""
+"""Recipe `manir-weight-decay`: the Goldilocks zone of weight decay for an MLP of depth 4 and a transformer."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
             replace(
                 delay_as_inverse_decay(
                     evidence.table("transformer"),
-                    "202,667, 35,333, 44,000, 65,333 and 24,000 from λ = 0.1 to 5: not monotone",
+                    "202,667, 35,333, 44,000, 65,333 and 24,000 from λ = 0.1 to 5: not monotonic",
                     quantity=DELAY,
                     should_hold=False,
                 ),
@@ -61,8 +61,8 @@ def _figures(evidence: Evidence) -> Figures:
         "Time and weight decay": tuple(
             (
                 figures.delay_against(evidence.table(arm), DECAY, "delay_0.99"),
-                "Open triangles are runs that did not grok: upward ones memorized, downward ones never did. These are "
-                "the two edges of the zone (Manir and Rupa 2026, Section on H4).",
+                "Open triangles are runs that did not grok: upward ones memorized, downward ones never did. They mark "
+                "the two edges of the zone (Manir and Rupa 2026, section on H4).",
             )
             for arm in evidence.sweeps
         ),
@@ -83,7 +83,7 @@ RECIPE = Recipe(
             Arm("transformer", transformer(1.0), {DECAY: tuple(_TRANSFORMER), SEED: range(3)}),
         ),
         "70 + 290 hours (MLPs, transformers)",
-        "a run stops at 1.1 T_grok(0.99)",
+        "each run stops at 1.1 T_grok(0.99)",
         gpu=True,
     ),
     quick=Form(

@@ -1,4 +1,4 @@
-"""Recipe `manir-weight-norm`: the norm of all weights at T_grok, over sizes, activations and kinds (Table 7)."""
+"""Recipe `manir-weight-norm`: the norm of all weights at T_grok across sizes, activations and kinds (Table 7)."""
 
 import pandas as pd
 
@@ -33,8 +33,8 @@ def _all(evidence: Evidence) -> pd.DataFrame:
 
 
 def _mlps(evidence: Evidence) -> pd.DataFrame:
-    every = _all(evidence)
-    return every.loc[every["model.kind"] == "mlp"]
+    table = _all(evidence)
+    return table.loc[table["model.kind"] == "mlp"]
 
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
@@ -54,12 +54,12 @@ def _figures(evidence: Evidence) -> Figures:
         "Norm at T_grok": (
             (
                 figures.norm_at_grok(_mlps(evidence), "model.width", theta=0.95 if evidence.quick else 0.99),
-                "The norm of all weights of the MLPs when they grok, over their width: in L2, and as the root mean "
+                "Norm of all weights of the MLPs when they grok, against their width: as L2 norm, and as the root mean "
                 "square that Table 7 prints, which falls with the number of weights.",
             ),
             (
                 figures.norm_at_grok(_all(evidence), DECAY, theta=0.95 if evidence.quick else 0.99),
-                "The same of every network, over weight decay.",
+                "The same for every network, against weight decay.",
             ),
         )
     }
@@ -75,9 +75,9 @@ def _printed() -> tuple[Published, ...]:
         ("transformer, λ = 5", "transformer", {DECAY: 5.0}, "12,000", "0.0160", "28.9"),
     )
     return tuple(
-        Published(f"{what}, {name}", printed, arm, where, column)
+        Published(f"{quantity}, {name}", printed, arm, where, column)
         for name, arm, where, *numbers in rows
-        for what, printed, column in zip(
+        for quantity, printed, column in zip(
             ("delay", "RMS at T_grok", "L2 at T_grok"),
             (numbers[0], numbers[1], f"{numbers[2]} (converted)"),
             ("delay_0.99", _RMS, _L2),
@@ -97,7 +97,7 @@ RECIPE = Recipe(
             Arm("transformer", transformer(1.0), {DECAY: (1.0, 5.0)}),
         ),
         "14 hours",
-        "a run stops at 1.1 T_grok(0.99); 10 of the 14 hours are the two transformers'",
+        "each run stops at 1.1 T_grok(0.99); 10 of the 14 hours go to the two transformers",
         gpu=True,
     ),
     quick=Form(

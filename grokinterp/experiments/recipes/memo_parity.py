@@ -1,4 +1,4 @@
-"""Recipe `memo-parity`: is parity of 10 bits stuck without weight decay?"""
+"""Recipe `memo-parity`: is training on parity of 10 bits stuck without weight decay?"""
 
 from dataclasses import replace
 
@@ -37,8 +37,8 @@ _POWER = replace(
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     networks = {"MLP": "mlp", "transformer": "transformer", "2-layer transformer": "power"}
     return tuple(
-        claim(evidence.table(arm), what)
-        for what, arm in networks.items()
+        claim(evidence.table(arm), network)
+        for network, arm in networks.items()
         if arm in evidence.sweeps
         for claim in (stuck_without_decay, sooner_with_decay, delayed)
     )
@@ -46,7 +46,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="memo-parity",
-    title="Parity of 10 bits, with weight decay and without",
+    title="Parity of 10 bits with and without weight decay",
     source="Grokking as a phase transition in transformer training, a memo of February 2026",
     full=Form(
         (
@@ -55,8 +55,8 @@ RECIPE = Recipe(
             Arm("power", _POWER, {_DECAY: (0.0, 1.0), "model_seed": range(3)}),
         ),
         "about an hour (estimated)",
-        "the memo states 10 bits as tokens and nothing else: half of the strings, the preset's MLP, a 1-layer "
-        "transformer, and the 2-layer one of Power et al. 2022",
+        "the memo specifies only 10 bits as tokens; this recipe trains on half of the strings with the preset's MLP, a "
+        "1-layer transformer, and the 2-layer transformer of Power et al. 2022",
     ),
     quick=Form(
         (

@@ -1,4 +1,4 @@
-"""Recipe `memo-transformer`: a 2-layer transformer on addition mod 97, with weight decay and without."""
+"""Recipe `memo-transformer`: a 2-layer transformer on addition mod 97 with and without weight decay."""
 
 from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
@@ -44,18 +44,18 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="memo-transformer",
-    title="Addition by a 2-layer transformer, with weight decay and without",
+    title="Addition by a 2-layer transformer with and without weight decay",
     source="Grokking as a phase transition in transformer training, a memo of February 2026",
     full=Form(
         (Arm("decay", _FULL, {DECAY: (1.0, 0.0), "model_seed": range(3)}),),
         "2 hours (estimated)",
-        "the memo states p = 97, 40 % of the data and 2 layers; the rest is that of Power et al. 2022, but for "
-        "30,000 steps instead of 100,000",
+        "the memo specifies p = 97, 40 % of the data and 2 layers; the rest follows Power et al. 2022, with 30,000 "
+        "steps instead of 100,000",
     ),
     quick=Form(
         (Arm("decay", _SMALL, {DECAY: (1.0, 0.0)}),),
         "60 s",
-        "p = 53, half of the data, blocks without LayerNorm of width 64, full batch, learning rate 2e-3, 2,000 steps",
+        "p = 53, half of the data, width 64, no LayerNorm, full batch, learning rate 2e-3, 2,000 steps",
     ),
     decide=_decide,
 )

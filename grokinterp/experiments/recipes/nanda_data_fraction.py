@@ -1,4 +1,4 @@
-"""Recipe `nanda-data-fraction`: how the time of grokking depends on the share of the data."""
+"""Recipe `nanda-data-fraction`: how the time to grok depends on the train fraction."""
 
 from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
@@ -7,7 +7,7 @@ from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe, changed, printed
 
-# First epoch with a test loss below 0.1 in the authors' saved curves.
+# First epoch with a test loss below 0.1 in the curves that the authors saved.
 _EPOCHS = {0.25: 21_800, 0.28: 15_000, 0.3: 7_900, 0.4: 3_100, 0.5: 956, 0.6: 440}
 _FULL = changed(
     preset("nanda"),
@@ -35,12 +35,12 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="nanda-data-fraction",
-    title="Grokking addition with several shares of the data",
+    title="Grokking addition at several train fractions",
     source="Nanda et al. 2023, arXiv:2301.05217, saved curves",
     full=Form(
         (Arm("fraction", _FULL, {FRACTION: (*_EPOCHS, 0.7, 0.9)}),),
         "half an hour (estimated)",
-        "T_grok(0.95) where the saved curves give the first epoch with a test loss below 0.1",
+        "measures T_grok(0.95), while the saved curves give the first epoch with a test loss below 0.1",
     ),
     quick=Form(
         (Arm("fraction", _SMALL, {FRACTION: (0.4, 0.5, 0.6, 0.8)}),),

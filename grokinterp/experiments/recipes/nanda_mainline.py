@@ -21,47 +21,47 @@ _FULL = changed(
 
 
 def _analyses(evidence: Evidence) -> list[Analysis]:
-    """Of the runs that grokked; kept in the runs, so that a second time is free."""
+    """Analyzes the runs that grokked. Each run caches its analysis, so a second call is free."""
     grokked = np.isfinite(np.asarray(evidence.table(_ARM)["T_grok_0.95"], dtype=float))
-    return [analyze(run) for run, there in zip(evidence.runs(_ARM), grokked, strict=True) if there]
+    return [analyze(run) for run, finite in zip(evidence.runs(_ARM), grokked, strict=True) if finite]
 
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
-    table, found = evidence.table(_ARM), _analyses(evidence)
-    times = [(one.transition.T_train[0.99].step, one.transition.T_grok[0.95].step) for one in found]
+    table, analyses = evidence.table(_ARM), _analyses(evidence)
+    times = [(item.transition.T_train[0.99].step, item.transition.T_grok[0.95].step) for item in analyses]
     p = int(table["task.p"].iloc[0]) if len(table) else 0
     return (
         measure_leads(
-            [restricted_lead(one.timeline, p) for one in found],
+            [restricted_lead(item.timeline, p) for item in analyses],
             "restricted loss leads",
             "Restricted loss falls before test loss does.",
             "Figure 7: it falls during circuit formation",
         ),
         measure_leads(
             [
-                excluded_lead(one.timeline, memorized, grokked)
-                for one, (memorized, grokked) in zip(found, times, strict=True)
+                excluded_lead(item.timeline, memorized, grokked)
+                for item, (memorized, grokked) in zip(analyses, times, strict=True)
                 if memorized is not None and grokked is not None
             ],
             "excluded loss leads",
             "Excluded loss rises before test accuracy does.",
             "Figure 7: it rises during circuit formation",
         ),
-        number_of_keys([len(one.reference.frequencies.values) for one in found], p),
+        number_of_keys([len(item.reference.frequencies.values) for item in analyses], p),
         thresholds_differ(table),
         one_outcome_each(table),
     )
 
 
 def _figures(evidence: Evidence) -> Figures:
-    found = _analyses(evidence)
-    if not found:
+    analyses = _analyses(evidence)
+    if not analyses:
         return curves_of_arms(evidence)
     caption = (
-        "Restricted and excluded loss beside the losses: the circuit is there long before the network answers by it "
-        "(Nanda et al. 2023, Figure 7)."
+        "Restricted and excluded loss beside the train and test loss: the circuit forms long before it determines the "
+        "output (Nanda et al. 2023, Figure 7)."
     )
-    return {"Progress measures": ((figures.progress_measures(found), caption),), **curves_of_arms(evidence)}
+    return {"Progress measures": ((figures.progress_measures(analyses), caption),), **curves_of_arms(evidence)}
 
 
 RECIPE = Recipe(
@@ -72,8 +72,8 @@ RECIPE = Recipe(
     quick=Form((Arm(_ARM, preset("demo")),), "50 s", "preset demo: p = 67, width 64, one seed"),
     decide=_decide,
     published=(
-        Published("T_train(0.99), beside the end of memorization", "1,400", _ARM, {}, "T_train_0.99"),
-        Published("T_grok(0.95), beside the end of circuit formation", "9,400", _ARM, {}, "T_grok_0.95"),
+        Published("T_train(0.99), compared with the end of memorization", "1,400", _ARM, {}, "T_train_0.99"),
+        Published("T_grok(0.95), compared with the end of circuit formation", "9,400", _ARM, {}, "T_grok_0.95"),
     ),
     figures=_figures,
 )

@@ -1,4 +1,4 @@
-"""Recipe `nanda-weight-decay`: how the time of grokking depends on weight decay in the 1-layer transformer."""
+"""Recipe `nanda-weight-decay`: how the time to grok depends on weight decay in the 1-layer transformer."""
 
 from grokinterp import figures
 from grokinterp.config.presets import preset
@@ -46,7 +46,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 def _figures(evidence: Evidence) -> Figures:
     figure = figures.delay_against(evidence.table("decay"), DECAY)
-    caption = "Delay from T_train(0.99) to T_grok(0.95), every run a point."
+    caption = "Delay from T_train(0.99) to T_grok(0.95), one point per run."
     return {**curves_of_arms(evidence), "Delay": ((figure, caption),)}
 
 

@@ -1,60 +1,57 @@
-"""Recipe `omnigrok-constrained-norm`: Liu et al. 2022, section 4, a transformer whose weight norm is held."""
+"""Recipe `omnigrok-constrained-norm`: Liu et al. 2022, section 4, a transformer with a constrained weight norm."""
 
-from dataclasses import replace
-
-from grokinterp.config import RunConfig, TransformerConfig
+from grokinterp.config import RunConfig
 from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.omnigrok import held_norm_removes_delay
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe
+from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
 from grokinterp.experiments.recipes.omnigrok_weight_decay import small_transformer
 
 
-def held(base: RunConfig, alpha: float, steps: int) -> RunConfig:
-    """The run without weight decay whose norm is held at alpha times that of the other's start."""
-    assert isinstance(base.model, TransformerConfig)
-    assert base.optimizer is not None
-    assert base.schedule is not None
-    return replace(
-        base,
-        schedule=replace(base.schedule, steps=steps),
-        model=replace(base.model, init_scale=alpha),
-        optimizer=replace(base.optimizer, weight_decay=0.0, constrain_norm=True),
-    )
-
-
 def _arms(free: RunConfig, alpha: float, steps: int, seeds: range) -> tuple[Arm, ...]:
+    """The given run, and one without weight decay whose norm is constrained to alpha times the initial norm."""
+    constrained = {
+        "schedule.steps": steps,
+        "model.init_scale": alpha,
+        "optimizer.weight_decay": 0.0,
+        "optimizer.constrain_norm": True,
+    }
     grid = {"model_seed": seeds}
-    return Arm("held", held(free, alpha, steps), grid), Arm("free", free, grid)
+    return Arm("held", changed(free, constrained), grid), Arm("free", free, grid)
 
 
-def _nanda() -> RunConfig:
-    base = preset("nanda")
-    assert base.schedule is not None
-    schedule = replace(base.schedule, steps=15_000, evaluate_every=50, checkpoints=5000, stop_when_grokked=True)
-    return replace(base, schedule=replace(schedule, stop_factor=1.2))
+_NANDA = changed(
+    preset("nanda"),
+    {
+        "schedule.steps": 15_000,
+        "schedule.evaluate_every": 50,
+        "schedule.checkpoints": 5000,
+        "schedule.stop_when_grokked": True,
+        "schedule.stop_factor": 1.2,
+    },
+)
 
 
 def decide(evidence: Evidence) -> tuple[Claim, ...]:
-    """The claim about held norms."""
+    """The claim about constrained norms."""
     return (held_norm_removes_delay(evidence.table("held"), evidence.table("free")),)
 
 
 RECIPE = Recipe(
     name="omnigrok-constrained-norm",
-    title="A held weight norm removes the delay",
+    title="A constrained weight norm removes the delay",
     source="Liu, Michaud and Tegmark 2022, arXiv:2210.01117",
     full=Form(
-        _arms(_nanda(), 0.8, 15_000, range(1)),
+        _arms(_NANDA, 0.8, 15_000, range(1)),
         "15 minutes",
-        "beside the held run stands the same transformer with weight decay 1 and a free norm",
+        "the arm 'free' is the same transformer with weight decay 1 and an unconstrained norm",
     ),
     quick=Form(
         _arms(small_transformer(1.0, p=37, fraction=0.5, steps=3000), 1.2, 1000, range(2)),
         "40 s",
-        "p = 37 and a smaller transformer; the norm is held at 1.2 times that of the start for 0.8, since a network "
-        "this small does not fit the training set at less",
+        "p = 37 and a smaller transformer; the norm is constrained to 1.2 times the initial norm instead of 0.8 times, "
+        "because a network this small does not fit the training set at less",
     ),
     decide=decide,
 )

@@ -1,4 +1,4 @@
-"""Recipe `omnigrok-initialization`: Liu et al. 2022, the delay against the scale of the initial weights."""
+"""Recipe `omnigrok-initialization`: Liu et al. 2022, the delay as a function of the initialization scale."""
 
 from dataclasses import replace
 
@@ -35,18 +35,19 @@ def _nanda() -> RunConfig:
 
 
 def decide(evidence: Evidence) -> tuple[Claim, ...]:
-    """The claim about the start's scale."""
+    """The claim about the initialization scale."""
     return (larger_start_longer_delay(evidence.table("start")),)
 
 
 RECIPE = Recipe(
     name="omnigrok-initialization",
-    title="The delay against the scale of the start",
+    title="The delay as a function of the initialization scale",
     source="Liu, Michaud and Tegmark 2022, arXiv:2210.01117",
     full=Form(
         (Arm("start", _nanda(), {"model.init_scale": (0.5, 0.8, 1.0, 1.5, 2.0), "model_seed": range(3)}),),
         "3 hours",
-        "Omnigrok varies the start on MNIST and in the teacher-student task; here it is Nanda et al.'s transformer",
+        "Omnigrok varies the initialization on MNIST and in the teacher-student task; this recipe varies it for "
+        "Nanda et al.'s transformer",
     ),
     quick=Form(
         (Arm("start", _small_mlp(), {"model.init_scale": (0.5, 2.0, 8.0), "model_seed": range(2)}),),

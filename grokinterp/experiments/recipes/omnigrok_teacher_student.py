@@ -1,4 +1,4 @@
-"""Recipe `omnigrok-teacher-student`: Liu et al. 2022, section 3.1, a tanh network that learns another."""
+"""Recipe `omnigrok-teacher-student`: Liu et al. 2022, section 3.1, a tanh network that learns from another one."""
 
 from dataclasses import replace
 
@@ -11,18 +11,14 @@ from grokinterp.experiments.claims.omnigrok import (
 )
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe
+from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
 
 
 def student_config(alpha: float, lr: float = 3e-4, steps: int = 100_000) -> RunConfig:
-    """The student whose initial weights are multiplied by alpha; an error below 0.01 counts as right, as printed."""
-    base = preset("teacher-student")
-    assert base.optimizer is not None
+    """The student with initial weights multiplied by alpha. As in the paper, an error below 0.01 counts as correct."""
     return replace(
-        base,
+        changed(preset("teacher-student"), {"model.init_scale": alpha, "optimizer.lr": lr}),
         task=RegressionConfig(threshold=0.01),
-        model=replace(base.model, init_scale=alpha),
-        optimizer=replace(base.optimizer, lr=lr),
         schedule=ScheduleConfig(
             steps=steps,
             evaluate_every="dense:0:2000:10+every:50",
@@ -43,10 +39,10 @@ def _arms(lr: float, steps: int, large: tuple[float, ...], small: tuple[float, .
 
 
 def decide(evidence: Evidence) -> tuple[Claim, ...]:
-    """The claims about weight decay, from a large start and from a small one."""
+    """The claims about weight decay for a large and a small initialization."""
     large, small = evidence.table("large"), evidence.table("small")
     return (
-        generalization_as_inverse_decay(large, published="Omnigrok, Figure 3: T_test as 1/γ at α = 2"),
+        generalization_as_inverse_decay(large, published="Omnigrok, Figure 3: T_test scales as 1/γ at α = 2"),
         memorization_without_decay(large, published="Omnigrok, Figure 3: T_train does not change"),
         small_start_has_no_delay(small),
     )
@@ -54,17 +50,18 @@ def decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="omnigrok-teacher-student",
-    title="Teacher and student: the start's norm and weight decay",
+    title="Teacher and student: initial norm and weight decay",
     source="Liu, Michaud and Tegmark 2022, arXiv:2210.01117",
     full=Form(
         _arms(3e-4, 100_000, (0.0, 0.03, 0.1, 0.3, 1.0), (0.0, 0.03, 1.0)),
         "4 minutes",
-        "published are γ = 0, 0.03 and 1; the others are for the exponent. Runs end soon after they generalize",
+        "the paper uses γ = 0, 0.03 and 1; the other values serve to fit the exponent. Runs stop soon after they "
+        "generalize",
     ),
     quick=Form(
         _arms(1e-3, 10_000, (0.0, 0.03, 0.1, 0.3), (0.0, 0.3)),
         "30 s",
-        "learning rate 1e-3 for 3e-4 and 10,000 steps for 100,000",
+        "learning rate 1e-3 instead of 3e-4, and 10,000 steps instead of 100,000",
     ),
     decide=decide,
 )

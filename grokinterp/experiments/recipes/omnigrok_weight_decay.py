@@ -1,4 +1,4 @@
-"""Recipe `omnigrok-weight-decay`: Liu et al. 2022, appendix C, the time to generalize against weight decay."""
+"""Recipe `omnigrok-weight-decay`: Liu et al. 2022, appendix C, time to generalize as a function of weight decay."""
 
 from dataclasses import replace
 
@@ -10,11 +10,11 @@ from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe
 
-_SAID = "Omnigrok, Appendix C: proportional over about two decades"
+_PUBLISHED = "Omnigrok, Appendix C: proportional over about two decades"
 
 
 def small_transformer(weight_decay: float, *, p: int, fraction: float, steps: int) -> RunConfig:
-    """One layer of Nanda et al.'s kind, small enough for seconds."""
+    """A one-layer transformer like that of Nanda et al., small enough to train in seconds."""
     return RunConfig(
         task=TaskConfig(p=p, train_fraction=fraction),
         model=TransformerConfig(d_model=64, n_heads=4, d_mlp=128),
@@ -48,21 +48,21 @@ def decide(evidence: Evidence) -> tuple[Claim, ...]:
     """The claims about weight decay."""
     table = evidence.table("decay")
     return (
-        delay_as_inverse_decay(table, _SAID),
-        delay_as_inverse_decay(table, _SAID, quantity="T_grok_0.95", number=None),
-        # Assertion 19 is of a large start; this network has the usual one.
+        delay_as_inverse_decay(table, _PUBLISHED),
+        delay_as_inverse_decay(table, _PUBLISHED, quantity="T_grok_0.95", number=None),
+        # Assertion 19 concerns a large initialization; this network has the usual one.
         replace(memorization_without_decay(table, published="Omnigrok: T_train does not change"), number=None),
     )
 
 
 RECIPE = Recipe(
     name="omnigrok-weight-decay",
-    title="The time to generalize against weight decay: 1/λ",
+    title="Time to generalize as a function of weight decay: 1/λ",
     source="Liu, Michaud and Tegmark 2022, arXiv:2210.01117, Appendix C",
     full=Form(
         (Arm("decay", _nanda(), {"optimizer.weight_decay": (0.1, 0.3, 1.0, 3.0), "model_seed": range(3)}),),
-        "10 hours, most of them at the smallest decay",
-        "the transformer and the task of Nanda et al.; decays from 0.1 to 3",
+        "10 hours, most of them at the smallest weight decay",
+        "the transformer and the task of Nanda et al.; weight decays from 0.1 to 3",
     ),
     quick=Form(
         (
@@ -73,8 +73,8 @@ RECIPE = Recipe(
             ),
         ),
         "50 s",
-        "p = 37, 60 % of the pairs, a smaller transformer, less than a decade of decays: seeds differ by as much as "
-        "the decays do, and settle no exponent",
+        "p = 37, 60 % of the pairs, a smaller transformer, less than a decade of weight decays; differences between "
+        "seeds are as large as differences between decays, so these runs cannot determine an exponent",
     ),
     decide=decide,
 )

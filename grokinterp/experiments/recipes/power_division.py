@@ -38,11 +38,11 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="power-division",
-    title="Division by a small transformer, with weight decay and without",
+    title="Division by a small transformer with and without weight decay",
     source="Power et al. 2022, arXiv:2201.02177",
     full=Form(
         (Arm("decay", _FULL, {DECAY: (1.0, 0.0)}),),
-        "10 hours (estimated): one run of up to 1,000,000 steps, and a short one",
+        "10 hours (estimated): one run of up to 1,000,000 steps and a short one",
     ),
     quick=Form(
         (Arm("decay", _SMALL, {DECAY: (1.0, 0.0)}),),

@@ -1,4 +1,4 @@
-"""Recipe `power-polynomials`: which operations generalize, and one that does not."""
+"""Recipe `power-polynomials`: four operations that generalize and one that does not."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
 
 _GENERALIZING = ("x^2+y^2", "x^2+xy+y^2", "x^2+xy+y^2+x", "x^3+xy")
-_SMALL_ONES = _GENERALIZING[:2]
+_QUICK_GENERALIZING = _GENERALIZING[:2]
 _NEVER = ("x^3+xy^2+y",)
 _FULL = changed(preset("power"), {"schedule.stop_when_grokked": True, "schedule.stop_factor": 1.05})
 _SMALL = changed(
@@ -36,9 +36,9 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     table = evidence.table("operations")
     if not evidence.quick:
         return (*generalize_or_not(table, _GENERALIZING, _NEVER), one_outcome_each(table))
-    # In so few steps x^2+xy+y^2 gets to about 0.7.
-    these, others = generalize_or_not(table, _SMALL_ONES, _NEVER)
-    return replace(these, should_hold=False), others, one_outcome_each(table)
+    # In so few steps, x^2+xy+y^2 reaches an accuracy of about 0.7.
+    generalizing, never = generalize_or_not(table, _QUICK_GENERALIZING, _NEVER)
+    return replace(generalizing, should_hold=False), never, one_outcome_each(table)
 
 
 RECIPE = Recipe(
@@ -48,10 +48,10 @@ RECIPE = Recipe(
     full=Form(
         (Arm("operations", _FULL, {OPERATION: (*_GENERALIZING, *_NEVER), FRACTION: (0.5, 0.7, 0.95)}),),
         "14 hours at most (estimated): 15 runs of up to 100,000 steps",
-        "three train fractions where the publication has about twenty",
+        "three train fractions, where the publication has about twenty",
     ),
     quick=Form(
-        (Arm("operations", _SMALL, {OPERATION: (*_SMALL_ONES, *_NEVER)}),),
+        (Arm("operations", _SMALL, {OPERATION: (*_QUICK_GENERALIZING, *_NEVER)}),),
         "60 s",
         "p = 31, 80 % of the data, 1 layer of width 64, learning rate 2e-3, up to 2,500 steps",
     ),

@@ -34,10 +34,10 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     claims = [
         generalizes_late(
             table.loc[table[OPERATION] == operation],
-            what,
+            product,
             "Figure 2: at 50 % of the data within 1e5 steps",
         )
-        for operation, what in _PRODUCTS.items()
+        for operation, product in _PRODUCTS.items()
         if operation in set(table[OPERATION])
     ]
     return (*claims, thresholds_differ(table), one_outcome_each(table))
@@ -54,8 +54,8 @@ RECIPE = Recipe(
     quick=Form(
         (Arm("s5", _SMALL, {"model_seed": range(2)}),),
         "30 s",
-        "an MLP instead of a transformer: preset s5 with 60 % of the data and learning rate 2e-3, up to 5,000 steps, "
-        "two seeds. A transformer small enough for a minute generalizes while it memorizes, or does neither",
+        "an MLP instead of a transformer: preset s5 with 60 % of the data, learning rate 2e-3, up to 5,000 steps and "
+        "two seeds. A transformer that trains within a minute generalizes while it memorizes, or does neither",
     ),
     decide=_decide,
 )

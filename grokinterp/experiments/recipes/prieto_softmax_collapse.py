@@ -7,7 +7,7 @@ from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleCon
 from grokinterp.experiments.claims.softmax import decay_is_fast, float32_absorbs, generalizes, sooner_than
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe
+from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
 from grokinterp.experiments.softmax import absorption_of_run
 
 _FIGURES = "Prieto et al. 2025, Figures 1 and 4; Chou 2025 could not reproduce Figures 2a, 6b and 15a"
@@ -31,10 +31,15 @@ def _config(p: int, fraction: float, width: int, lr: float, steps: int) -> RunCo
 
 
 def _arms(base: RunConfig, slow: RunConfig, seeds: range) -> tuple[Arm, ...]:
-    """Args: base: at the rate of Figures 1 and 4; slow: at that of Figure 2, where the softmax collapses."""
-    assert base.optimizer is not None
+    """The arms without weight decay.
+
+    Args:
+        base: has the learning rate of Figures 1 and 4.
+        slow: has the learning rate of Figure 2, at which the softmax collapses.
+        seeds: seeds of every arm.
+    """
     grid = {"model_seed": seeds}
-    perpendicular = replace(base, optimizer=replace(base.optimizer, orthogonal_gradient=True))
+    perpendicular = changed(base, {"optimizer.orthogonal_gradient": True})
     return (
         Arm("collapse", slow, grid),
         Arm("cross-entropy", base, grid),
@@ -44,20 +49,20 @@ def _arms(base: RunConfig, slow: RunConfig, seeds: range) -> tuple[Arm, ...]:
 
 
 def _with_decay(decays: tuple[float, ...], seeds: range) -> Arm:
-    """At the published size in either form: it is over soon."""
+    """Weight decay alone, at the published size in both forms because its runs are short."""
     grid = {"optimizer.weight_decay": decays, "model_seed": seeds}
     return Arm("weight-decay", _config(113, 0.4, 200, 1e-2, 400), grid)
 
 
 def decide(evidence: Evidence) -> tuple[Claim, ...]:
-    """The claims about the collapse and what avoids it."""
+    """The claims about the collapse and about ways to avoid it."""
     plain = evidence.table("cross-entropy")
     avoids = partial(generalizes, published=_FIGURES, budget_decides=not evidence.quick)
     perpendicular = evidence.table("orthogonal-gradient")
     stable = evidence.table("stablemax")
     return (
         float32_absorbs([absorption_of_run(run) for run in evidence.runs("collapse")]),
-        # Of the first two no run of ours generalized, at p = 43 and up to 4,000 steps.
+        # With the first two losses, no run generalized at p = 43 within 4,000 steps.
         avoids(plain, means="a loss that does not collapse", should_hold=False),
         avoids(stable, means="StableMax", should_hold=False),
         avoids(perpendicular, means="⊥Grad"),
@@ -68,7 +73,7 @@ def decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="prieto-softmax-collapse",
-    title="Softmax collapse, and what avoids it",
+    title="Softmax collapse and ways to avoid it",
     source="Prieto, Barsbey, Mediano and Birdal 2025, arXiv:2501.04697",
     full=Form(
         (
@@ -76,8 +81,8 @@ RECIPE = Recipe(
             _with_decay((2.0, 5.0, 10.0), range(3)),
         ),
         "20 minutes",
-        "cross entropy is trained in the form of this package, which does not collapse; what plain float32 would make "
-        "of its logits is measured at every checkpoint",
+        "training uses this package's form of the cross entropy, which does not collapse; the effect of plain "
+        "float32 on the logits is measured at every checkpoint",
     ),
     quick=Form(
         (
@@ -85,8 +90,8 @@ RECIPE = Recipe(
             _with_decay((5.0,), range(1)),
         ),
         "40 s",
-        "p = 43, 60 % of the pairs, width 100, 2,000 steps; until the softmax collapses 3,000, at a rate of 3e-3. "
-        "Weight decay alone is at the published size",
+        "p = 43, 60 % of the pairs, width 100, 2,000 steps; 3,000 steps at learning rate 3e-3 for the softmax to "
+        "collapse. Only the weight-decay arm has the published size",
     ),
     decide=decide,
 )

@@ -1,4 +1,4 @@
-"""psi-baseline: addition mod 97 by a two-layer MLP, 50 % of the data, 10,000 epochs."""
+"""Recipe `psi-baseline`: addition mod 97 by a two-layer MLP, 50 % of the data, 10,000 epochs."""
 
 from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
@@ -26,7 +26,7 @@ RECIPE = Recipe(
     full=Form(
         (Arm("baseline", _BASE, {"model_seed": range(3)}),),
         "5 minutes",
-        "three seeds where psi has one, evaluated every 10 epochs where psi logs every 50",
+        "three seeds where psi has one; evaluated every 10 epochs, where psi logs every 50",
     ),
     quick=Form(
         (Arm("baseline", changed(_BASE, _SMALLER), {"model_seed": range(2)}),),

@@ -1,4 +1,4 @@
-"""psi-data-fraction: psi's MLP with four shares of the data."""
+"""Recipe `psi-data-fraction`: psi's MLP at four train fractions."""
 
 from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
@@ -27,7 +27,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="psi-data-fraction",
-    title="psi's MLP with four shares of the data",
+    title="psi's MLP at four train fractions",
     source="Chopra 2026, github AgentTorch/psi",
     full=Form(
         (Arm("fraction", _BASE, {FRACTION: tuple(_TIMES), "model_seed": range(12, 15)}),),
@@ -37,7 +37,7 @@ RECIPE = Recipe(
     quick=Form(
         (Arm("fraction", _SMALLER, {FRACTION: (0.5, 0.7, 0.9), "model_seed": (0,)}),),
         "25 s",
-        "p = 59, 3,000 epochs, one seed, no fraction of 0.3",
+        "p = 59, 3,000 epochs, one seed, without train fraction 0.3",
     ),
     decide=_decide,
     published=(

@@ -1,4 +1,4 @@
-"""psi-operation: psi's MLP on addition, subtraction and multiplication."""
+"""Recipe `psi-operation`: psi's MLP on addition, subtraction and multiplication."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ _T99 = {"add": 2700, "subtract": 2600, "multiply": 2300}
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     table = evidence.table("operation")
     same = () if evidence.quick else (within_the_replicates(table, _TIMES, OPERATION),)
-    # At p = 59 the three part further.
+    # At p = 59 the three operations differ more.
     return (
         *same,
         replace(operations_alike(table), should_hold=not evidence.quick),

@@ -1,4 +1,4 @@
-"""psi-weight-decay: psi's MLP at six weight decays."""
+"""Recipe `psi-weight-decay`: psi's MLP at six weight decays."""
 
 from grokinterp import figures
 from grokinterp.config.presets import preset
@@ -41,7 +41,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 def _of_published_size(evidence: Evidence) -> tuple[Claim, ...]:
     table = evidence.table("decay")
     return (
-        # Both can go either way: at 0.1 the norm levels off about then, at 0.5 that is about when the MLP groks.
+        # Both may fail: around the last step, the norm levels off at decay 0.1 and the MLP groks at decay 0.5.
         norm_still_grows(evidence.metrics("decay", {DECAY: 0.1}), 0.1, "95.1, rising", should_hold=False),
         grokking_with_decay(evidence.table("decay", {DECAY: 0.5}), "0.5", "4,000", should_hold=False),
         grokking_with_decay(table.loc[table[DECAY] >= 1], "1 to 5", "2,650, 1,250, 800"),
@@ -53,8 +53,8 @@ def _figures(evidence: Evidence) -> Figures:
     return {
         **curves_of_arms(evidence),
         "Times and norms": (
-            (figures.delay_against(table, DECAY), "Delay from T_train(0.99) to T_grok(0.95), every run a point."),
-            (figures.norm_at_grok(table, DECAY), "Weight norm at T_grok(0.95) in both units."),
+            (figures.delay_against(table, DECAY), "Delay from T_train(0.99) to T_grok(0.95), one point per run."),
+            (figures.norm_at_grok(table, DECAY), "Weight norm at T_grok(0.95) as L2 norm and RMS."),
         ),
     }
 

@@ -1,4 +1,4 @@
-"""psi-width: psi's MLP at five widths."""
+"""Recipe `psi-width`: psi's MLP at five widths."""
 
 from dataclasses import replace
 
@@ -28,14 +28,14 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     return (
         overfits_sooner_when_wide(table),
         *(() if evidence.quick else _of_published_size(evidence)),
-        # At width 32 the last few per cent may take longer than all before.
+        # At width 32, the last few percent may take longer than all the rest.
         replace(thresholds_differ(table), should_hold=False),
         one_outcome_each(table),
     )
 
 
 def _of_published_size(evidence: Evidence) -> tuple[Claim, ...]:
-    """Seeds of width 32 differ more than psi's replicates of width 128, so that one run there says little."""
+    """Claims for the full form. Width 32 is separate: its seeds vary more than psi's replicates of width 128."""
     table = evidence.table("width")
     wider = table.loc[table[WIDTH] > 32]
     return (
@@ -51,10 +51,11 @@ def _figures(evidence: Evidence) -> Figures:
     return {
         **curves_of_arms(evidence),
         "Times and norms": (
-            (figures.delay_against(table, WIDTH, "T_grok_0.95"), "T_grok(0.95), every run a point."),
+            (figures.delay_against(table, WIDTH, "T_grok_0.95"), "T_grok(0.95), one point per run."),
             (
                 figures.norm_at_grok(table, WIDTH),
-                "Weight norm at T_grok(0.95): L2 hardly depends on the width, RMS falls with the number of parameters.",
+                "Weight norm at T_grok(0.95): the L2 norm hardly depends on the width, the RMS falls with the number "
+                "of parameters.",
             ),
         ),
     }

@@ -29,7 +29,7 @@ from grokinterp.theory.sweep import stage_steps
 
 @dataclass(frozen=True)
 class _Plan:
-    """How much of each part is run: seeds, and the sizes that cost time."""
+    """The size of each part: seeds and the number of random features."""
 
     sweep_seeds: int
     zero_seeds: int
@@ -45,7 +45,7 @@ _NETWORK_DECAYS = (0.05, 0.1, 0.2)
 
 
 def run(quick: bool, progress: Progress | None) -> Outcome:
-    """Runs Figures 1 to 4 of the paper, and η beside them, and decides the claims."""
+    """Reproduces Figures 1 to 4 of the paper, varies η as well, and decides the claims."""
     plan = _QUICK if quick else _FULL
     rows = plan.sweep_seeds * sum(map(len, FIGURE_2.values()))
     parts = (
@@ -62,10 +62,10 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
         if progress is not None:
             progress(done, parts)
 
-    table = ridge_sweep(seeds=range(plan.sweep_seeds), progress=lambda now, _: tick(now - done))
+    table = ridge_sweep(seeds=range(plan.sweep_seeds), progress=lambda completed, _: tick(completed - done))
     zero = []
-    for one in _zero_teacher(plan):
-        zero.append(one)
+    for trajectory in _zero_teacher(plan):
+        zero.append(trajectory)
         tick(1)
     features, curves = [], {}
     for row, solution in _random_features(plan):
@@ -85,7 +85,7 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
         tables={"ridge": table, "random_features": feature_table, "two_layer": network_table},
         figures=_figures(table, zero, curves, base),
         settings={
-            "ridge": "n = 100, m = 1000, ν² = 1, λ = 1e-4, η = 1, ‖θ*‖ = 1, c = ε = 0.01 where not varied",
+            "ridge": "n = 100, m = 1000, ν² = 1, λ = 1e-4, η = 1, ‖θ*‖ = 1, c = ε = 0.01 unless varied",
             "ridge, seeds": plan.sweep_seeds,
             **{f"ridge, {name}": ", ".join(f"{value:g}" for value in values) for name, values in FIGURE_2.items()},
             "zero teacher": f"n = 100, m = 10000, λ = 1e-5, ν² = 1, η = 1, {plan.zero_seeds} seeds",
@@ -136,7 +136,7 @@ def _two_layer(plan: _Plan) -> Iterator[tuple[dict[str, object], TwoLayerRun]]:
 
 
 def _update_error(seeds: range) -> dict[int, float]:
-    """By seed, how far the closed form is from the updates of gradient descent, at steps all along the training."""
+    """By seed, the deviation of the closed form from the updates of gradient descent at steps throughout training."""
     steps = stage_steps(50_000)
     return {seed: solve(gaussian_problem(seed=seed)).update_error(steps) for seed in seeds}
 
@@ -149,30 +149,31 @@ def _figures(
             (
                 figures.times(table),
                 "t1 is the last step with train loss at least 0.01, t2 the first with population loss at most 0.01. "
-                "Points are seeds, lines their medians, dashes the bounds (8): t1 keeps below its own, t2 above its "
-                "own (Xu et al. 2026, Figure 2, whose grids are not printed; the panel over η is not in the paper).",
+                "Points are seeds, lines are medians, dashes are the bounds (8): t1 stays below its bound, t2 above "
+                "its bound (Xu et al. 2026, Figure 2, whose grids are not printed; the panel over η is not in the "
+                "paper).",
             ),
         ),
         "Zero teacher": (
             (
                 figures.stage_curves(zero),
                 "Train loss (blue) and population loss (red) with the envelopes of Theorem 4.1 (dashed): the train "
-                "loss keeps below its own, the population loss above (Xu et al. 2026, Figure 1, left).",
+                "loss stays below its envelope, the population loss above (Xu et al. 2026, Figure 1, left).",
             ),
         ),
         "Random features": (
             (
                 figures.loss_curves(curves),
-                "Population loss (solid) and train loss (dotted) of a ReLU network of which the last layer is trained, "
-                "computed exactly. The teacher is not in the span of the features: the population loss ends above 0 "
-                "(Xu et al. 2026, Figure 3, which shows curves, and no times).",
+                "Population loss (solid) and train loss (dotted), computed exactly, of a ReLU network with only its "
+                "last layer trained. The teacher is outside the span of the features, so the population loss ends "
+                "above 0 (Xu et al. 2026, Figure 3, which shows curves but no times).",
             ),
         ),
         "Two-layer ReLU network": (
             (
                 figures.two_layer_times(networks),
-                "Both layers trained by gradient descent, zero teacher. t2 falls as 1/λ, t1 hardly moves (Xu et al. "
-                "2026, Figure 4).",
+                "Both layers trained by gradient descent with a zero teacher. t2 falls as 1/λ, t1 hardly changes (Xu "
+                "et al. 2026, Figure 4).",
             ),
         ),
     }
@@ -183,6 +184,6 @@ RECIPE = Recipe(
     title="Provable grokking in ridge regression",
     source="Xu, Vardi and Safran 2026, arXiv:2601.19791",
     full=Form((), "about a minute"),
-    quick=Form((), "half a minute", "fewer seeds, fewer random features"),
+    quick=Form((), "half a minute", "fewer seeds and fewer random features"),
     run=run,
 )

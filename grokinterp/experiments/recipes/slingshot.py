@@ -1,4 +1,4 @@
-"""Recipe `slingshot`: Adam without weight decay, and what its ε does late in training."""
+"""Recipe `slingshot`: Adam without weight decay, and the effect of its ε late in training."""
 
 import pandas as pd
 
@@ -47,16 +47,16 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 def _figures(evidence: Evidence) -> Figures:
     captions = {
         "eps": "Training loss, and the L2 norm of the last layer's matrix at the checkpoints, with PyTorch's float32 "
-        "cross entropy. A slingshot is a spike of the loss after a rise of the norm, and before a plateau of it "
-        "(Thilak et al. 2022, Figure 1).",
-        "exact": "The same with a cross entropy that is exact where it is small: the loss falls without a spike.",
+        "cross entropy. In a slingshot, the norm rises, the loss spikes, and the norm reaches a plateau (Thilak et al. "
+        "2022, Figure 1).",
+        "exact": "The same with a cross entropy that is exact for small values: the loss falls without a spike.",
     }
-    drawn = []
+    curves = []
     for arm, caption in captions.items():
         table, runs = evidence.table(arm), evidence.runs(arm)
         losses = [pd.Series(run.metrics["train_loss"]) for run in runs]
-        drawn.append((slingshot_curves(table, losses, [last_layer_norms(run) for run in runs]), caption))
-    return {"Slingshots": tuple(drawn), **curves_of_arms(evidence)}
+        curves.append((slingshot_curves(table, losses, [last_layer_norms(run) for run in runs]), caption))
+    return {"Slingshots": tuple(curves), **curves_of_arms(evidence)}
 
 
 RECIPE = Recipe(
@@ -69,7 +69,7 @@ RECIPE = Recipe(
             Arm("exact", changed(_FULL, {"loss_dtype": "float32"}), {"model_seed": range(1)}),
         ),
         "13 hours (estimated): three runs of 500,000 steps",
-        "one arm more than published: a cross entropy that is exact where it is small",
+        "one more arm than published: a cross entropy that is exact for small values",
     ),
     quick=Form(
         (
