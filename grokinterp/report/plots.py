@@ -56,7 +56,7 @@ def block(figure: Figure, name: str, caption: str = "") -> str:
     return (
         f'<figure>{head}<div class="plot" id="{name}" style="--wide: {wide}px; --narrow: {narrow}px"></div>'
         f'<script type="application/json" data-for="{name}">{content}</script>'
-        f"<figcaption>{escape(caption)}{notes}</figcaption></figure>"
+        f"<figcaption>{re.sub('`(.*?)`', r'<code>\1</code>', escape(caption))}{notes}</figcaption></figure>"
     )
 
 

@@ -117,7 +117,7 @@ def _facts(analysis: Analysis) -> dict[str, str]:
         if timing
         else _UNKNOWN,
         "forward path": environment.get("forward_path") or _UNKNOWN,
-        "machine": _join({name: environment.get(name) for name in ("machine", "device", "threads")}),
+        "hardware": _join({name: environment.get(name) for name in ("machine", "device", "threads")}),
         "versions": _join({"python": environment.get("python"), **packages}),
         "command": environment.get("command") or _UNKNOWN,
         "commit": environment.get("commit") or _UNKNOWN,
@@ -198,7 +198,7 @@ def _transition(analysis: Analysis) -> str:
     ]
     evidence = [[escape(name.replace("_", " ")), number(value)] for name, value in transition.evidence.items()]
     return (
-        f"<p>Outcome: <b>{_outcome(analysis)}</b> ({escape(transition.reason)}).</p>"
+        f"<p>Outcome: <b>{_outcome(analysis)}</b> ({escape(headline(analysis))}).</p>"
         + table(["event", "at step", "previous evaluated step", "reason if none"], events)
         + '<p class="caption">The run fits at T_train(θ) and generalizes at T_grok(θ), the first evaluated steps with '
         "train and test accuracy of at least θ. Each event happened after the previous evaluated step.</p>"
