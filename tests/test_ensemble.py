@@ -355,7 +355,7 @@ class TestResuming:
         for config, path, steps in zip(configs, paths, (10, 10, 20), strict=True):
             train(lasting(config, steps), path)
         before = [contents(path) for path in paths]
-        message = r"member0 goes on from step 10 and .*member2 from step 20, .*: resume them one by one with train\("
+        message = r"member0 resumes from step 10 but .*member2 from step 20, .*: resume them one by one with train\("
         with pytest.raises(RunError, match=message):
             train_many(configs, paths, resume=True)
         assert [contents(path) for path in paths] == before

@@ -10,7 +10,7 @@ import pytest
 from grokinterp.errors import GrokinterpError, RunError
 from grokinterp.runs.files import (
     append,
-    checksum_of,
+    file_checksum,
     make_subfolder,
     parse_json,
     read_bytes,
@@ -59,14 +59,14 @@ class TestWriting:
         (tmp_path / "run").mkdir()
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "run" / "weights").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(RunError, match=r"weights leads out of .*run: put there what it leads to"):
+        with pytest.raises(RunError, match=r"weights is a symlink to somewhere outside .*run\. Replace it with a copy"):
             make_subfolder(tmp_path / "run", "weights")
 
     def test_a_folder_whose_name_begins_alike_is_another(self, tmp_path):
         for name in ("run", "run2"):
             (tmp_path / name).mkdir()
         (tmp_path / "run" / "weights").symlink_to("../run2")
-        with pytest.raises(RunError, match="leads out of"):
+        with pytest.raises(RunError, match="is a symlink to somewhere outside"):
             make_subfolder(tmp_path / "run", "weights")
 
     def test_a_linked_run_has_its_own_subfolders(self, tmp_path):
@@ -99,12 +99,12 @@ class TestReading:
         thread = threading.Thread(target=read, daemon=True)
         thread.start()
         thread.join(5)
-        assert said == [f"{tmp_path}/file is no ordinary file: put the file there that belongs there"]
+        assert said == [f"{tmp_path}/file is not a regular file. Restore the original file."]
 
     @pytest.mark.parametrize("target", ["/dev/zero", ".", "/dev/null"])
     def test_what_is_no_file(self, target, tmp_path):
         (tmp_path / "file").symlink_to(target)
-        with pytest.raises(RunError, match="file is no ordinary file"):
+        with pytest.raises(RunError, match="file is not a regular file"):
             read_bytes(tmp_path / "file")
 
     @pytest.mark.parametrize("target", ["file", "nowhere"])
@@ -121,7 +121,7 @@ class TestReading:
     def test_a_file_of_100_gigabytes(self, tmp_path):
         with (tmp_path / "file").open("wb") as file:
             file.truncate(100 << 30)
-        with pytest.raises(RunError, match=r"it has 107,374,182,400 bytes, and no such file has more than"):
+        with pytest.raises(RunError, match=r"it has 107,374,182,400 bytes, and a file of its kind has at most"):
             read_bytes(tmp_path / "file")
         with pytest.raises(RunError, match="it has a line of more than 1,048,576 bytes"):
             list(read_lines(tmp_path / "file"))
@@ -130,11 +130,11 @@ class TestReading:
         """Metrics of a long run are larger than any JSON file that is read whole."""
         with (tmp_path / "file").open("wb") as file:
             file.truncate(70 << 20)
-        assert checksum_of(tmp_path / "file") == hashlib.sha256(bytes(70 << 20)).hexdigest()
+        assert file_checksum(tmp_path / "file") == hashlib.sha256(bytes(70 << 20)).hexdigest()
         with (tmp_path / "file").open("wb") as file:
             file.truncate(100 << 30)
         with pytest.raises(RunError, match=r"it has 107,374,182,400 bytes"):
-            checksum_of(tmp_path / "file")
+            file_checksum(tmp_path / "file")
 
     def test_what_is_no_text(self, tmp_path):
         (tmp_path / "file").write_bytes(b"ab\xff")

@@ -225,13 +225,13 @@ def test_an_update_stays_in_its_tensors_as_a_cuda_graph_needs_it(name):
     for step in range(4):
         toy.zero_grad()
         toy.loss().backward()
-        held = [*toy.trained(), *interventions.slow.values(), interventions.seen]
+        held = [*toy.trained(), *interventions.slow.values(), interventions.count]
         held += [w.grad for w in toy.trained() if w.grad is not None]
         held += [] if interventions.norm is None or step == 0 else [interventions.norm]
         with NoReading():
-            interventions.before()
-            interventions.after()
-        after = [*toy.trained(), *interventions.slow.values(), interventions.seen]
+            interventions.change_gradients()
+            interventions.change_weights()
+        after = [*toy.trained(), *interventions.slow.values(), interventions.count]
         after += [w.grad for w in toy.trained() if w.grad is not None]
         after += [] if interventions.norm is None or step == 0 else [interventions.norm]
         assert all(one is other for one, other in zip(held, after, strict=True))
@@ -283,7 +283,7 @@ def train_with_deaths(config: RunConfig, path: Path, deaths: list[int], **option
     return train(config, path, resume=True, progress=False)
 
 
-def state_of(run: Run) -> dict[str, Tensor]:
+def resume_state(run: Run) -> dict[str, Tensor]:
     file = run.path / "resume.safetensors"
     return deserialize(file.read_bytes(), file).tensors
 
@@ -315,7 +315,7 @@ class TestRuns:
 
     def test_without_them_nothing_is_remembered(self, tmp_path):
         run = train(config_of(), tmp_path / "run", progress=False)
-        kinds = {key.split(":")[0] for key in state_of(run)}
+        kinds = {key.split(":")[0] for key in resume_state(run)}
         assert kinds == {"weights", "optimizer", "batches"}
 
     def test_a_run_of_another_kind_of_device_is_refused_in_one_line(self):
@@ -331,7 +331,7 @@ class TestRuns:
     @pytest.mark.parametrize("stored", ["elsewhere", "lacking"])
     def test_it_is_refused_before_anything_is_written(self, name, key, stored, tmp_path):
         run = train(RUNS[name], tmp_path / "run", progress=False)
-        state = state_of(run)
+        state = resume_state(run)
         assert state.pop(key).numel() > 16
         if stored == "elsewhere":  # the state of a generator of CUDA has 16 bytes
             state[key] = torch.zeros(16, dtype=torch.uint8)
@@ -490,7 +490,7 @@ class TestTogether:
     def test_such_runs_are_not_stacked(self, name, tmp_path):
         options = interventions_of(RUNS[name])
         assert options
-        match = f"train_many does not do {', '.join(options)}".replace(".", r"\.")
+        match = f"train_many does not support {', '.join(options)}".replace(".", r"\.")
         with pytest.raises(ConfigError, match=match):
             shape_of(RUNS[name])
         with pytest.raises(ConfigError, match=match):
@@ -499,7 +499,7 @@ class TestTogether:
         assert not ensemble_pays(RUNS[name], "cpu")
 
     def test_nor_a_run_with_one_beside_a_run_without(self, tmp_path):
-        with pytest.raises(ConfigError, match=r"train_many does not do optimizer\.l1: train such runs one by one"):
+        with pytest.raises(ConfigError, match=r"train_many does not support optimizer\.l1: train such runs one by one"):
             train_many([config_of(), RUNS["l1"]], [tmp_path / "a", tmp_path / "b"])
 
     def test_a_sweep_trains_them_one_by_one(self, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import RunError
-from grokinterp.runs.locks import LOCK_NAME, HeldError, hold
+from grokinterp.runs.locks import LOCK_NAME, FolderInUseError, hold
 from grokinterp.runs.run import Run
 from grokinterp.training import Callback, train, train_many
 
@@ -52,8 +52,8 @@ def holder(tmp_path):
 
 
 def test_another_process_is_kept_out_and_told_by_whom(holder, tmp_path):
-    said = rf"run is in use by process {holder.pid} on \S+: wait for its end"
-    with pytest.raises(HeldError, match=said), hold(tmp_path / "run"):
+    said = rf"run is in use by process {holder.pid} on \S+: wait until that process ends"
+    with pytest.raises(FolderInUseError, match=said), hold(tmp_path / "run"):
         pass
 
 
@@ -67,7 +67,7 @@ def test_a_killed_holder_leaves_the_folder_free(holder, tmp_path):
 
 
 def test_it_is_held_within_one_process_too(tmp_path):
-    with hold(tmp_path), pytest.raises(HeldError), hold(tmp_path):
+    with hold(tmp_path), pytest.raises(FolderInUseError), hold(tmp_path):
         pass
     with hold(tmp_path):
         assert (tmp_path / LOCK_NAME).exists()
@@ -79,7 +79,7 @@ def test_many_that_want_it_have_it_one_after_another(tmp_path):
     script = """
 import sys, time
 from pathlib import Path
-from grokinterp.runs.locks import HeldError, hold
+from grokinterp.runs.locks import FolderInUseError, hold
 folder = Path(sys.argv[1])
 done = 0
 while done < 40:
@@ -89,7 +89,7 @@ while done < 40:
             time.sleep(0.0005)
             (folder / "count").write_text(str(count + 1))
             done += 1
-    except HeldError:
+    except FolderInUseError:
         pass
 """
     (tmp_path / "count").write_text("0")
@@ -115,7 +115,7 @@ def test_after_the_kill_of_a_training_it_is_resumed_at_once(tmp_path):
     while not (tmp_path / "run" / "resume.safetensors").exists():
         assert time.monotonic() < until
         time.sleep(0.02)
-    with pytest.raises(HeldError, match=f"process {process.pid}"):
+    with pytest.raises(FolderInUseError, match=f"process {process.pid}"):
         train(long, tmp_path / "run", resume=True, progress=False)
     process.kill()
     process.wait()

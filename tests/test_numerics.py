@@ -21,7 +21,7 @@ from grokinterp.runs.run import Run
 from grokinterp.tasks import RegressionTask, Task
 from grokinterp.training import Callback, train, train_many, trainer
 from grokinterp.training.evaluation import evaluate
-from grokinterp.training.numerics import Watch, any_nonzero, median_margin, not_finite, rounded
+from grokinterp.training.numerics import Monitor, any_nonzero, median_margin, not_finite, rounded
 
 RUN42 = Path(__file__).parent.parent / "checkpoints" / "run42"
 SCHEDULE = ScheduleConfig(steps=100, evaluate_every=5, checkpoints=5, resume_every=25)
@@ -210,7 +210,7 @@ class TestTrainings:
         assert f"{shares[collapse.step]:.0%} of the training examples" in collapse.message
         assert underflow.step == min(step for step, share in shares.items() if share == 1)
         exact = losses_of(*logits_at(run, underflow.step)).mean()
-        assert f"the exact one is {exact:.2g}" in underflow.message
+        assert f"its exact value is {exact:.2g}" in underflow.message
         assert exact > 1e-10
 
     @pytest.mark.parametrize("name", ["exact float32", "float64"])
@@ -243,9 +243,9 @@ class TestTrainings:
         (finding,) = findings(run)
         assert (run.status["status"], finding.step) == ("diverged", 2)
         assert run.status["reason"] == "the training loss was not finite at step 2"
-        cause = "the weights are finite, and the logits are not"
+        cause = "the weights are finite, but the logits are not"
         if evaluate_every == 50:
-            cause = "step 0, the last that was evaluated, had finite weights and losses"
+            cause = "weights and losses were finite at step 0, the last evaluated step"
         assert finding.message == f"{run.status['reason']}: {cause}"
         assert [record.getMessage() for record in caplog.records] == [f"{run.path}: {finding.message}"]
 
@@ -271,13 +271,13 @@ class TestTrainings:
         """Every checkpoint of run42, from its first step to long after it grokked."""
         run = Run.open(RUN42)
         task = run.classification
-        watch = Watch(run.config, task, run.path, [])
+        monitor = Monitor(run.config, task, run.path, [])
         for step in run.steps:
             weights = run.weights(step)
             logits = forward_for(run.config.model, task).logits_by_rows(weights, task.tokens)
-            watch.look(step, logits, weights, evaluate(task, logits, weights), still=False)
-        assert watch.findings == []
-        assert watch.looked_at == run.steps[-1]
+            monitor.check(step, logits, weights, evaluate(task, logits, weights), zero_gradients=False)
+        assert monitor.findings == []
+        assert monitor.finite_at == run.steps[-1]
         assert run.metrics["train_loss"].min() < 1e-5
 
     def test_looking_costs_no_update_but_those_before_an_evaluation(self, tmp_path, monkeypatch):
@@ -290,24 +290,24 @@ class TestTrainings:
 # --- what an evaluation sees that a training seldom does -------------------------------------------------------------
 
 
-class TestWatch:
-    def look(self, config: RunConfig, task: Any, outputs: torch.Tensor, **weights: torch.Tensor) -> list[Finding]:
-        watch = Watch(config, task, Path("run"), [])
-        watch.look(7, outputs, weights, evaluate(task, outputs, weights, config.loss), still=False)
-        return watch.findings
+class TestMonitor:
+    def check(self, config: RunConfig, task: Any, outputs: torch.Tensor, **weights: torch.Tensor) -> list[Finding]:
+        monitor = Monitor(config, task, Path("run"), [])
+        monitor.check(7, outputs, weights, evaluate(task, outputs, weights, config.loss), zero_gradients=False)
+        return monitor.findings
 
     def test_weights_that_are_not_finite_where_the_training_loss_is(self):
         task = Task.from_config(BASE.task)
-        (found,) = self.look(BASE, task, torch.zeros(25, 5), W=torch.tensor([math.inf]))
+        (found,) = self.check(BASE, task, torch.zeros(25, 5), W=torch.tensor([math.inf]))
         assert (found.step, found.kind) == (7, "non_finite")
-        assert found.message == "at step 7 weights are not finite (W), though the training loss is finite"
+        assert found.message == "at step 7 weights are not finite (W), although the training loss is finite"
 
     def test_logits_of_test_inputs_that_are_not_finite(self):
         task = Task.from_config(BASE.task)
         logits = torch.zeros(25, 5)
         logits[task.test_mask, 0] = math.nan
-        (found,) = self.look(BASE, task, logits, W=torch.ones(2))
-        assert found.message.startswith("at step 7 the weights are finite, and the logits are not, though")
+        (found,) = self.check(BASE, task, logits, W=torch.ones(2))
+        assert found.message.startswith("at step 7 the weights are finite, but the logits are not, although")
 
     @pytest.mark.parametrize(
         ("dtype", "margin", "kinds"),
@@ -324,7 +324,7 @@ class TestWatch:
         """Of 4 wrong classes: e^-16 is 1.1e-7, 4 e^-18.5 is 3.7e-8, and 4 e^-58 / 15 is 1.7e-26."""
         task = Task.from_config(BASE.task)
         logits = margin * torch.eye(5)[task.labels]
-        assert [found.kind for found in self.look(replace(BASE, loss_dtype=dtype), task, logits)] == kinds
+        assert [found.kind for found in self.check(replace(BASE, loss_dtype=dtype), task, logits)] == kinds
 
     @pytest.mark.parametrize(("difference", "kinds"), [(0.0, []), (1e-23, ["loss_underflow"]), (1e-3, [])])
     def test_squares_of_a_regression_underflow_but_a_perfect_fit_does_not(self, difference, kinds):
@@ -332,7 +332,7 @@ class TestWatch:
         task = RegressionTask.from_config(config.task)
         exact = task.labels.float()
         task = replace(task, labels=torch.zeros_like(exact).double())
-        assert [found.kind for found in self.look(config, task, torch.full_like(exact, difference))] == kinds
+        assert [found.kind for found in self.check(config, task, torch.full_like(exact, difference))] == kinds
 
     def test_findings_of_a_damaged_or_older_status_are_left_out(self):
         whole = {"step": 3, "kind": "diverged", "message": "m"}

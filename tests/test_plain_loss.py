@@ -79,5 +79,5 @@ def test_it_resumes_to_the_same_bits_and_is_evaluated_exactly(tmp_path):
 def test_it_is_refused_where_it_means_nothing():
     with pytest.raises(ConfigError, match="float32_plain applies only to loss cross_entropy: with loss mse"):
         replace(PLAIN, loss="mse")
-    with pytest.raises(ConfigError, match="train_many does not do loss_dtype float32_plain"):
+    with pytest.raises(ConfigError, match="train_many does not support loss_dtype float32_plain"):
         shape_of(PLAIN)

@@ -183,7 +183,7 @@ class TestWhatIsRecorded:
         assert row["weight_norm"] > 0
         assert recorder.run.steps == [0]
         assert recorder.run.snapshot(0).weights is None
-        with pytest.raises(RunError, match="kept no weights at step 0"):
+        with pytest.raises(RunError, match="has no weights of step 0"):
             recorder.run.weights(0)
 
     def test_a_split_made_elsewhere(self, tmp_path):
@@ -317,7 +317,7 @@ class TestRefusals:
     def test_steps_must_grow(self, step, task, tmp_path):
         with Recorder(tmp_path / "run", task) as recorder:
             recorder.record(10, torch.zeros(P * P, P))
-            with pytest.raises(ConfigError, match=f"step {step} was recorded after step 10: steps must grow"):
+            with pytest.raises(ConfigError, match=f"step {step} was recorded after step 10: steps must increase"):
                 recorder.record(step, torch.zeros(P * P, P))
         assert recorder.run.steps == [10]
         assert recorder.run.metrics.index.tolist() == [10]

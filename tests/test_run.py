@@ -198,7 +198,7 @@ class TestFiles:
     def test_steps_are_sorted_as_numbers(self, copy):
         writer = RunWriter(copy, Run.open(copy).config)
         for step in (1_000_000, 999_999, 20_000_000, 7):
-            writer.keep(step, Run.open(copy).weights(5))
+            writer.save_checkpoint(step, Run.open(copy).weights(5))
         assert Run.open(copy).steps == [0, 5, 7, 10, 999_999, 1_000_000, 20_000_000]
         assert set(Run.open(copy).weights(20_000_000)) == set(Run.open(copy).weights(5))
 
@@ -210,7 +210,7 @@ class TestFiles:
     def test_weights_are_kept_as_float32(self, copy):
         writer, weights = RunWriter(copy, Run.open(copy).config), Run.open(copy).weights(10)
         given = torch.arange(16 * P, dtype=torch.float64).view(P, 16).T  # not contiguous
-        writer.keep(20, weights | {"unembed.W_U": given})
+        writer.save_checkpoint(20, weights | {"unembed.W_U": given})
         kept = Run.open(copy).weights(20)["unembed.W_U"]
         assert kept.dtype == torch.float32
         assert torch.equal(kept, given.float())
@@ -218,11 +218,11 @@ class TestFiles:
 
 class TestOpening:
     def test_a_folder_that_does_not_exist(self, tmp_path):
-        with pytest.raises(RunError, match=r"none does not exist: `grokinterp list` shows the runs there are"):
+        with pytest.raises(RunError, match=r"none does not exist: `grokinterp list` shows the existing runs"):
             Run.open(tmp_path / "none")
 
     def test_a_folder_that_is_no_run(self, tmp_path):
-        with pytest.raises(RunError, match=r"is not a run: it holds no config.json"):
+        with pytest.raises(RunError, match=r"is not a run: it has no config.json"):
             Run.open(tmp_path)
 
     def test_a_file(self, copy):
@@ -234,7 +234,7 @@ class TestOpening:
         raw = json.loads((copy / "config.json").read_text())
         (copy / "config.json").write_text(json.dumps(raw | {"format_version": version, "new_key": 1}))
         message = (
-            rf"config.json has format version {version!r}, and this grokinterp reads version 1: install the release"
+            rf"config.json has format version {version!r}, but this grokinterp reads version 1: install the release"
         )
         with pytest.raises(ConfigError, match=message):
             Run.open(copy)
@@ -319,10 +319,10 @@ class TestDamage:
             Run.open(copy).weights(5)
 
     def test_a_step_that_was_not_kept(self, copy):
-        with pytest.raises(RunError, match="kept no weights at step 6: the nearest step kept is 5"):
+        with pytest.raises(RunError, match="has no weights of step 6: the nearest checkpoint is at step 5"):
             Run.open(copy).weights(6)
         shutil.rmtree(copy / "weights")
-        with pytest.raises(RunError, match="kept no weights at step 0: no step was kept"):
+        with pytest.raises(RunError, match="has no weights of step 0: it has no checkpoints"):
             Run.open(copy).weights(0)
         assert Run.open(copy).steps == []
 
@@ -338,7 +338,7 @@ class TestDamage:
             weights = own | {"layers.0.W": torch.zeros(3, 3)}
         elif "stray" in weights:
             weights = own | weights
-        RunWriter(copy, run.config).keep(5, weights)
+        RunWriter(copy, run.config).save_checkpoint(5, weights)
         with pytest.raises(RunError, match="do not fit"):
             run.model(5)
 
@@ -396,7 +396,7 @@ class TestAtomicWrites:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(*((os, "fsync", fail) if call == "fsync" else (Path, "replace", fail)))
-        with pytest.raises(RunError, match=r"cannot write .*file: No space left on device; free or unlock that place"):
+        with pytest.raises(RunError, match=r"cannot write .*file: No space left on device; check permissions and free disk space"):
             write_atomically(tmp_path / "file", "new content")
         assert {file.name: file.read_text() for file in tmp_path.iterdir()} == ({"file": old} if old else {})
 
@@ -418,7 +418,7 @@ class TestAtomicWrites:
         with monkeypatch.context() as disk:
             disk.setattr(os, "fsync", fail)
             with pytest.raises(RunError, match="No space left on device"):
-                writer.keep(20, {"w": torch.zeros(1)})
+                writer.save_checkpoint(20, {"w": torch.zeros(1)})
         assert sorted(copy.rglob("*")) == before
         assert Run.open(copy).steps == [0, 5, 10]
 
@@ -447,11 +447,11 @@ def test_metrics_are_read_again_when_they_have_changed_and_only_then(copy, monke
 
 class TestForgetting:
     def test_later_steps_are_dropped(self, copy):
-        RunWriter(copy, Run.open(copy).config).keep(7, {"logits": torch.zeros(1)}, folder="logits")
+        RunWriter(copy, Run.open(copy).config).save_checkpoint(7, {"logits": torch.zeros(1)}, folder="logits")
         before = Run.open(copy).status["checksums"]
         writer = RunWriter(copy, Run.open(copy).config)
-        writer.take_up(5)
-        writer.forget_after(5)
+        writer.prepare_resume(5)
+        writer.discard_after(5)
         run = Run.open(copy)
         assert run.steps == [0, 5]
         assert list(run.metrics.index) == [0, 5]
@@ -463,13 +463,13 @@ class TestForgetting:
         name = "weights/step_000005.safetensors"
         before = Run.open(copy).status["checksums"][name]
         shutil.copy(copy / "weights" / "step_000000.safetensors", copy / name)
-        RunWriter(copy, Run.open(copy).config).take_up(5)
+        RunWriter(copy, Run.open(copy).config).prepare_resume(5)
         assert Run.open(copy).status["checksums"][name] == before
 
     def test_a_torn_line_is_dropped_too(self, copy):
         with (copy / "metrics.jsonl").open("a") as file:
             file.write('{"step": 15, "train_')
-        RunWriter(copy, Run.open(copy).config).forget_after(10)
+        RunWriter(copy, Run.open(copy).config).discard_after(10)
         assert (copy / "metrics.jsonl").read_text().endswith("}\n")
         assert list(Run.open(copy).metrics.index) == [0, 5, 10]
 
@@ -486,7 +486,7 @@ class TestListing:
         assert run_folders(tmp_path) == []
 
     def test_no_folder(self, tmp_path):
-        with pytest.raises(RunError, match="is not a folder: give the one that holds the runs"):
+        with pytest.raises(RunError, match="is not a folder: give the folder that contains the runs"):
             run_folders(tmp_path / "none")
 
 
@@ -499,5 +499,5 @@ def test_a_reference_to_a_step(text, parts):
 
 @pytest.mark.parametrize("text", ["run", "run@", "@5", "run@-5", "run@5.0", "run@last", ""])
 def test_what_is_no_reference_to_a_step(text):
-    with pytest.raises(ConfigError, match=r"is not of the form RUN@STEP, for instance checkpoints/run42@1000"):
+    with pytest.raises(ConfigError, match=r"does not have the form RUN@STEP, for instance checkpoints/run42@1000"):
         parse_step(text)

@@ -1,7 +1,7 @@
-"""Files of a run: written whole or not at all, and read as what a stranger may have put there.
+"""File access for run folders: atomic writes, and reads that do not trust the file.
 
-Nothing here writes through a link, waits for a pipe, or reads more than a file of its kind can hold. Links are read
-through: caches of shared runs are made of them.
+Nothing here writes through a symlink, waits for a pipe, or reads more bytes than a file of its kind can have. Symlinks
+are followed when reading, because caches of shared runs consist of them.
 """
 
 import contextlib
@@ -16,32 +16,39 @@ from typing import Any, BinaryIO
 from grokinterp.errors import RunError
 
 FileState = tuple[int, int, int] | None
-MOST_TEXT = 64 << 20  # bytes of a JSON file; status.json has 110 a checkpoint
-LARGEST_CONFIG = 1 << 20  # bytes
-_LARGEST = 1 << 32  # bytes of any file
-_LONGEST_LINE = 1 << 20
 
-# Flags that not every system has: do not wait for a pipe's writer, do not go where a link leads.
+# Limits on what a run folder may hold; a file beyond them is refused instead of filling memory.
+MAX_FILE_BYTES = 1 << 32
+MAX_JSON_BYTES = 64 << 20  # status.json needs 110 bytes per checkpoint
+MAX_CONFIG_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 20
+MAX_METRIC_LINE_BYTES = 1 << 15
+MAX_METRIC_COLUMNS = 200
+MAX_TENSOR_HEADER_BYTES = 16 << 20  # usually 100 bytes per tensor
+MAX_RECORDED_NUMBERS = 1 << 28  # in a recorded model, whose size the configuration does not give
+MAX_STEP = 10**12
+
+# Flags that some systems lack: do not wait for a pipe's writer, do not follow symlinks.
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
 def write_atomically(path: Path, content: bytes | str, *, sync_parent: bool = True) -> None:
-    """Replaces `path` by `content` in one instant; a crash leaves the old file or the new one.
+    """Replaces the content of `path` atomically: after a crash it has either the old content or the new.
 
     Args:
-        path: the file. Where a link stands, the link is replaced, and what it leads to is left alone.
-        content: what is to be in it.
-        sync_parent: wait until the new name is on the disk too; else `sync_folder` is to do so later.
+        path: the file. A symlink is replaced; its target is not touched.
+        content: the new content.
+        sync_parent: also sync the folder, so that the rename survives a power cut; if False, call `sync_folder` later.
 
     Raises:
-        RunError: the folder cannot be written to, or the disk is full. Nothing half written is left.
+        RunError: the folder is not writable, or the disk is full. No partial file is left behind.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _fresh(temporary) as file:
+        with _create(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -51,11 +58,11 @@ def write_atomically(path: Path, content: bytes | str, *, sync_parent: bool = Tr
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise cannot("write", path, error) from None
+        raise access_error("write", path, error) from None
 
 
-def _fresh(path: Path) -> BinaryIO:
-    """A new file of that name, opened; what a crash left there, a link even, is removed."""
+def _create(path: Path) -> BinaryIO:
+    """Creates and opens a file, after removing a leftover (even a symlink) of the same name."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS | _BINARY
     try:
         descriptor = os.open(path, flags, 0o666)
@@ -66,15 +73,15 @@ def _fresh(path: Path) -> BinaryIO:
 
 
 def append(path: Path, line: str) -> None:
-    """Adds a line to a file, wholly or not at all.
+    """Appends a line to a file, completely or not at all.
 
     Raises:
-        RunError: it cannot be written, or is a link.
+        RunError: the file is not writable, or is a symlink.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINKS | _NO_WAITING | _BINARY, 0o666)
     except OSError as error:
-        raise cannot("write", path, error) from None
+        raise access_error("write", path, error) from None
     try:
         before = _require_regular(path, descriptor).st_size
         data = line.encode()
@@ -82,18 +89,18 @@ def append(path: Path, line: str) -> None:
             while data:
                 data = data[os.write(descriptor, data) :]
         except OSError as error:
-            with contextlib.suppress(OSError):  # a later line must not be glued to the beginning of this one
+            with contextlib.suppress(OSError):  # otherwise the next line would be appended to half of this one
                 os.ftruncate(descriptor, before)
-            raise cannot("write", path, error) from None
+            raise access_error("write", path, error) from None
     finally:
         os.close(descriptor)
 
 
 def sync_file(path: Path) -> None:
-    """Waits until what was written to a file is on the disk.
+    """Waits until everything written to a file is on the disk.
 
     Raises:
-        RunError: the disk says that it is not.
+        RunError: the disk reports an error.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | _NO_LINKS | _NO_WAITING | _BINARY)
@@ -102,19 +109,19 @@ def sync_file(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise cannot("write", path, error) from None
+        raise access_error("write", path, error) from None
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` last, where the system can (POSIX).
+    """Makes renames in `folder` survive a power cut, on systems that can sync a folder (POSIX).
 
     Raises:
-        RunError: the disk says that it cannot.
+        RunError: the disk reports an error.
     """
     try:
         _sync(folder)
     except OSError as error:
-        raise cannot("write", folder, error) from None
+        raise access_error("write", folder, error) from None
 
 
 def _sync(folder: Path) -> None:
@@ -130,19 +137,19 @@ def make_folder(path: Path) -> None:
     """Creates `path` and its parents.
 
     Raises:
-        RunError: it cannot be created, or a file stands there.
+        RunError: the folder cannot be created, or a file is in its place.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot create the folder {path}: {error.strerror or error}; choose another place") from None
+        raise RunError(f"cannot create the folder {path}: {error.strerror or error}; choose another folder") from None
 
 
 def make_subfolder(folder: Path, name: str) -> Path:
-    """A folder inside another, which is made where it does not exist.
+    """Creates a folder inside another unless it exists, and returns its path.
 
     Raises:
-        RunError: it cannot be created, or it is a link to elsewhere.
+        RunError: the subfolder cannot be created, or is a symlink to somewhere else.
     """
     path = folder / name
     make_folder(path)
@@ -151,7 +158,7 @@ def make_subfolder(folder: Path, name: str) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a link, if there is one.
+    """Removes a file or a symlink if it exists.
 
     Raises:
         RunError: it cannot be removed.
@@ -159,14 +166,14 @@ def remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise cannot("remove", path, error) from None
+        raise access_error("remove", path, error) from None
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what writes that a crash cut short have left directly in a folder.
+    """Removes the temporary files that interrupted writes left directly in a folder.
 
     Raises:
-        RunError: one cannot be removed.
+        RunError: one of them cannot be removed.
     """
     if not folder.is_dir() or folder.is_symlink():
         return
@@ -175,101 +182,90 @@ def remove_leftovers(folder: Path) -> None:
             remove(entry)
 
 
-def read_bytes(path: Path, *, most: int = MOST_TEXT) -> bytes:
-    """What a file holds.
+def read_bytes(path: Path, *, limit: int = MAX_JSON_BYTES) -> bytes:
+    """Reads a file.
 
     Args:
-        path: an ordinary file, or a link to one.
-        most: bytes that a file of its kind can have.
+        path: a regular file, or a symlink to one.
+        limit: largest size in bytes that a file of this kind can have.
 
     Raises:
-        RunError: it is not there, is no ordinary file, is larger, or cannot be read.
+        RunError: the file is missing, is not a regular file, is larger than `limit`, or cannot be read.
     """
-    with _opened(path) as file:
+    with _open(path) as file, _reading(path):
         size = os.fstat(file.fileno()).st_size
-        _require_size(path, size, most)
-        try:
-            return file.read(size)
-        except OSError as error:
-            raise cannot("read", path, error) from None
+        _require_size(path, size, limit)
+        return file.read(size)
 
 
-def checksum_of(path: Path) -> str:
-    """SHA-256 of a file of at most 4 GB, in little memory.
+def file_checksum(path: Path) -> str:
+    """Computes the SHA-256 of a file of at most 4 GB without loading it into memory.
 
     Raises:
-        RunError: as `read_bytes`.
+        RunError: as in `read_bytes`.
     """
     digest = hashlib.sha256()
-    with _opened(path) as file:
-        _require_size(path, os.fstat(file.fileno()).st_size, _LARGEST)
-        try:
-            for part in iter(lambda: file.read(1 << 20), b""):
-                digest.update(part)
-        except OSError as error:
-            raise cannot("read", path, error) from None
+    with _open(path) as file, _reading(path):
+        _require_size(path, os.fstat(file.fileno()).st_size, MAX_FILE_BYTES)
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
     return digest.hexdigest()
 
 
-def _require_size(path: Path, size: int, most: int) -> None:
-    if size > most:
-        raise RunError(f"{path} is damaged: it has {size:,} bytes, and no such file has more than {most:,}")
+def _require_size(path: Path, size: int, limit: int) -> None:
+    if size > limit:
+        raise RunError(f"{path} is damaged: it has {size:,} bytes, and a file of its kind has at most {limit:,}")
 
 
-def read_tail(path: Path, most: int) -> bytes:
-    """The last bytes of a file, at most so many.
+def read_tail(path: Path, size: int) -> bytes:
+    """Reads the last `size` bytes of a file, or all of it if it is shorter.
 
     Raises:
-        RunError: as `read_bytes`, whatever its size.
+        RunError: the file is missing, is not a regular file, or cannot be read.
     """
-    with _opened(path) as file:
-        try:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
-            return file.read(most)
-        except OSError as error:
-            raise cannot("read", path, error) from None
+    with _open(path) as file, _reading(path):
+        file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+        return file.read(size)
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Each line of a file with its end, the last one perhaps without; in little memory.
+    """Yields each line of a file with its newline, which the last line may lack, in little memory.
 
     Raises:
-        RunError: as `read_bytes`, or a line has more than a megabyte.
+        RunError: the file is missing, is not a regular file, cannot be read, or has a line of more than a megabyte.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         while True:
-            try:
-                line = file.readline(_LONGEST_LINE)
-            except OSError as error:
-                raise cannot("read", path, error) from None
+            with _reading(path):
+                line = file.readline(MAX_LINE_BYTES)
             if not line:
                 return
-            if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
-                raise RunError(f"{path} is damaged: it has a line of more than {_LONGEST_LINE:,} bytes")
+            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                raise RunError(f"{path} is damaged: it has a line of more than {MAX_LINE_BYTES:,} bytes")
             yield line
 
 
-def read_text(path: Path, *, most: int = MOST_TEXT) -> str:
-    """What a text file holds.
+def read_text(path: Path, *, limit: int = MAX_JSON_BYTES) -> str:
+    """Reads a text file.
 
     Raises:
-        RunError: as `read_bytes`, or it is not UTF-8.
+        RunError: as in `read_bytes`, or the text is not UTF-8.
     """
     try:
-        return read_bytes(path, most=most).decode("utf-8")
+        return read_bytes(path, limit=limit).decode("utf-8")
     except UnicodeDecodeError as error:
         raise RunError(f"{path} is damaged: it is not UTF-8 ({error.reason} at byte {error.start})") from None
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text means.
+    """Parses JSON.
 
     Raises:
-        ValueError: it means nothing, is nested too deeply, or holds what no text can be written of.
+        ValueError: the text is not JSON, is nested too deeply, or has a lone surrogate, which cannot be encoded.
     """
     try:
         content = json.loads(text)
-        if b"\\ud" in text.lower() if isinstance(text, bytes) else "\\ud" in text.lower():  # half of a character?
+        if b"\\ud" in text.lower() if isinstance(text, bytes) else "\\ud" in text.lower():  # perhaps a lone surrogate
             json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -277,36 +273,46 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def exists(path: Path) -> bool:
-    """Whether anything has that name, a link to nowhere even."""
+    """Whether the name is in use, even by a broken symlink."""
     return os.path.lexists(path)
 
 
-def state_of(path: Path) -> FileState:
-    """What changes when a file is replaced, or added to; None where there is none."""
+def file_state(path: Path) -> FileState:
+    """Inode, size and modification time, one of which changes when a file does; None if there is no file."""
     try:
-        about = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return about.st_ino, about.st_size, about.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def require_inside(path: Path, folder: Path) -> None:
-    """Refuses what does not lie in a folder, wherever links lead.
+    """Checks that `path`, with symlinks resolved, is inside `folder`.
 
     Raises:
-        RunError: it leads out.
+        RunError: it is outside.
     """
-    place, root = os.path.realpath(path), os.path.realpath(folder)
-    if place != root and not place.startswith(root.rstrip(os.sep) + os.sep):
-        raise RunError(f"{path} leads out of {folder}: put there what it leads to, or remove it")
+    target, root = os.path.realpath(path), os.path.realpath(folder)
+    if target != root and not target.startswith(root.rstrip(os.sep) + os.sep):
+        raise RunError(
+            f"{path} is a symlink to somewhere outside {folder}. Replace it with a copy of its target, or delete it."
+        )
 
 
-def cannot(what: str, path: Path, error: OSError) -> RunError:
-    """The error for a file that the system refuses to read, write or remove."""
-    return RunError(f"cannot {what} {path}: {error.strerror or error}; free or unlock that place")
+def access_error(action: str, path: Path, error: OSError) -> RunError:
+    """The error for a file that the system refuses to read, write or remove (`action`)."""
+    return RunError(f"cannot {action} {path}: {error.strerror or error}; check permissions and free disk space")
 
 
-def _opened(path: Path) -> BinaryIO:
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise access_error("read", path, error) from None
+
+
+def _open(path: Path) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | _NO_WAITING | _BINARY)
     except FileNotFoundError:
@@ -322,7 +328,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _require_regular(path: Path, descriptor: int) -> os.stat_result:
-    about = os.fstat(descriptor)
-    if not stat.S_ISREG(about.st_mode):
-        raise RunError(f"{path} is no ordinary file: put the file there that belongs there")
-    return about
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise RunError(f"{path} is not a regular file. Restore the original file.")
+    return status

@@ -1,4 +1,4 @@
-"""Findings: what a training found about its own numbers, as status.json keeps it under `warnings`."""
+"""Finding: a warning about a run's numbers, as status.json stores it under `warnings`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a run's numbers that a reader should know.
+    """A warning about the numbers of a run.
 
     Attributes:
-        step: the evaluated step at which it was found; of a divergence the first step with a non-finite loss.
-        kind: `diverged`, `non_finite`, `loss_underflow`, `softmax_collapse` or `zero_gradients`.
+        step: the step that the warning is about; for a divergence, the first step with a non-finite loss.
+        kind: what happened. Training reports `diverged`, `non_finite`, `loss_underflow`, `softmax_collapse` and
+            `zero_gradients`.
         message: one line that names the step.
     """
 
@@ -21,12 +22,12 @@ class Finding:
 
 
 def findings_in(status: Mapping[str, Any]) -> list[Finding]:
-    """The findings that a status.json holds, in order; none where the run was made before they were kept."""
-    kept = status.get("warnings")
-    whole = [entry for entry in kept if isinstance(entry, dict)] if isinstance(kept, list) else []
-    given = [(entry.get("step"), entry.get("kind"), entry.get("message")) for entry in whole]
+    """The warnings in the content of a status.json, in order; runs of early versions have none."""
+    warnings = status.get("warnings")
+    entries = [entry for entry in warnings if isinstance(entry, dict)] if isinstance(warnings, list) else []
+    fields = [(entry.get("step"), entry.get("kind"), entry.get("message")) for entry in entries]
     return [
         Finding(step, kind, message)
-        for step, kind, message in given
+        for step, kind, message in fields
         if isinstance(step, int) and isinstance(kind, str) and isinstance(message, str)
     ]

@@ -1,4 +1,4 @@
-"""Who works in a folder: a lock that ends with the process that holds it, however that process ends."""
+"""A lock on a folder, which the system releases when the process that has it ends, for whatever reason."""
 
 import contextlib
 import logging
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from grokinterp.errors import RunError
-from grokinterp.runs.files import cannot, make_folder
+from grokinterp.runs.files import access_error, make_folder
 
 try:
     import fcntl
-except ImportError:  # Windows: there nothing is locked
+except ImportError:  # Windows, where nothing is locked
     fcntl = None
 
 log = logging.getLogger(__name__)
@@ -21,59 +21,64 @@ log = logging.getLogger(__name__)
 LOCK_NAME = ".lock"
 
 
-class HeldError(RunError):
-    """Another process works in the folder."""
+class FolderInUseError(RunError):
+    """Another process has locked the folder."""
 
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Keeps every other process that asks for it out of a folder, which is made where it does not exist.
+    """Context manager that locks a folder against other processes that call it; creates the folder if necessary.
 
     Raises:
-        HeldError: another process is in it; the message says which.
-        RunError: the folder cannot be made or written to.
+        FolderInUseError: another process has the lock; the message names the process.
+        RunError: the folder cannot be created or is not writable.
     """
     make_folder(folder)
-    descriptor = _locked(folder) if fcntl is not None else None
+    descriptor = _lock(folder)
     if descriptor is None:
         yield
         return
     try:
-        with contextlib.suppress(OSError):  # on a full disk others are kept out, but not told by whom
+        with contextlib.suppress(OSError):  # on a full disk the lock holds, but does not name this process
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        with contextlib.suppress(OSError):  # before it is released: another's lock must not be removed
+        with contextlib.suppress(OSError):  # before releasing the lock, so that no other process's file is removed
             (folder / LOCK_NAME).unlink()
         os.close(descriptor)
 
 
-def _locked(folder: Path) -> int | None:
-    """The descriptor of the lock file, locked; None where the file system knows no locks."""
-    assert fcntl is not None
+def _lock(folder: Path) -> int | None:
+    """Opens and locks the lock file and returns its descriptor; None if the system or file system has no locks."""
+    if fcntl is None:
+        return None
     path = folder / LOCK_NAME
     while True:
         try:
-            # No link is followed: whoever holds the lock writes into it.
+            # Do not follow a symlink: this process writes into the file.
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         except OSError as error:
-            raise cannot("write", path, error) from None
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:  # it will be written into
+            raise access_error("write", path, error) from None
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # a hard link would be written into, too
             os.close(descriptor)
-            raise RunError(f"{path} is no lock of ours: remove it")
+            raise RunError(f"{path} is not a lock file of grokinterp: remove it")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
-            raise HeldError(f"{folder} is in use by {holder}: wait for its end, or stop it") from None
+            raise FolderInUseError(
+                f"{folder} is in use by {holder}: wait until that process ends, or stop it"
+            ) from None
         except OSError as error:
             os.close(descriptor)
-            log.warning("%s cannot be locked (%s): see that no other process trains there", folder, error.strerror)
+            log.warning(
+                "%s cannot be locked (%s): make sure that no other process trains there", folder, error.strerror
+            )
             return None
-        with contextlib.suppress(OSError):  # whoever held it before may have removed it in this instant
+        with contextlib.suppress(OSError):  # the previous holder may have just removed the file
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line an evaluated step, read back as columns."""
+"""metrics.jsonl: one line per evaluated step, read back as a table."""
 
 import math
 from array import array
@@ -11,21 +11,25 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.errors import RunError
-from grokinterp.runs.files import exists, parse_json, read_lines, read_tail
-
-_MOST_COLUMNS = 200
-_LONGEST = 1 << 16  # bytes of two lines
-LAST_STEP = 10**12  # of any run
+from grokinterp.runs.files import (
+    MAX_METRIC_COLUMNS,
+    MAX_METRIC_LINE_BYTES,
+    MAX_STEP,
+    exists,
+    parse_json,
+    read_lines,
+    read_tail,
+)
 
 
 @dataclass(frozen=True)
 class MetricLine:
-    """A whole line of metrics.jsonl.
+    """A complete line of metrics.jsonl.
 
     Attributes:
-        step: the step that was evaluated.
-        values: every number but the step; NaN where it was not finite.
-        text: the line, with its end.
+        step: the evaluated step.
+        values: every number except the step; NaN if it was not finite.
+        text: the line, with its newline.
     """
 
     step: int
@@ -34,47 +38,51 @@ class MetricLine:
 
 
 def metric_lines(file: Path, *, tolerant: bool = False) -> Iterator[MetricLine]:
-    """Each whole line; a last line without its end was cut by a crash and does not count.
+    """Yields each complete line; ignores a last line without newline, which a crash cut short.
 
     Args:
-        file: metrics.jsonl; there is none before the first evaluation.
-        tolerant: end at the first damaged line, which a power cut can leave.
+        file: metrics.jsonl, which does not exist before the first evaluation.
+        tolerant: stop at the first damaged line, which a power cut can leave, instead of raising.
 
     Raises:
         RunError: a line is damaged, or the file cannot be read.
     """
     if not exists(file):
         return
-    for number, line in enumerate(read_lines(file), start=1):
-        if not line.endswith(b"\n"):
+    for number, data in enumerate(read_lines(file), start=1):
+        if not data.endswith(b"\n"):
             return
-        found = _parsed(line)
-        if found is None:
+        line = _parse(data)
+        if line is None:
             if tolerant:
                 return
-            raise RunError(f"{file}, line {number} is damaged: resume the run, which writes later lines anew")
-        yield found
+            raise RunError(f"{file}, line {number} is damaged: resume the run to write this and later lines again")
+        yield line
 
 
 def last_line(file: Path) -> MetricLine | None:
-    """The last whole line, without reading those before it; None where there is none.
+    """The last complete line, read without those before it; None if there is none.
 
     Raises:
-        RunError: it is damaged, or the file cannot be read.
+        RunError: the line is damaged, or the file cannot be read.
     """
     if not exists(file):
         return None
-    whole, _, _ = read_tail(file, _LONGEST).rpartition(b"\n")
-    if not whole:
+    text, _, _ = read_tail(file, 2 * MAX_METRIC_LINE_BYTES).rpartition(b"\n")
+    if not text:
         return None
-    found = _parsed(whole.rpartition(b"\n")[2] + b"\n")
-    if found is None:
-        raise RunError(f"{file}: its last line is damaged: resume the run, which writes later lines anew")
-    return found
+    line = _parse(text.rpartition(b"\n")[2] + b"\n")
+    if line is None:
+        raise RunError(f"{file}: its last line is damaged: resume the run to write it again")
+    return line
 
 
 def read_metrics(file: Path) -> pd.DataFrame:
-    """One row an evaluated step, indexed by step; NaN where a line lacks a column. The last of two equal steps counts.
+    """Reads metrics.jsonl as a table.
+
+    Returns:
+        One row per evaluated step, indexed by step; NaN if a line lacks a column. If a step occurs twice, the last
+        line counts.
 
     Raises:
         RunError: a line is damaged, or there are more columns than any run has.
@@ -83,8 +91,8 @@ def read_metrics(file: Path) -> pd.DataFrame:
     for line in metric_lines(file):
         for name, value in line.values.items():
             if name not in columns:
-                if len(columns) == _MOST_COLUMNS:
-                    raise RunError(f"{file} is damaged: it has more than {_MOST_COLUMNS} columns")
+                if len(columns) == MAX_METRIC_COLUMNS:
+                    raise RunError(f"{file} is damaged: it has more than {MAX_METRIC_COLUMNS} columns")
                 columns[name] = array("d", [math.nan]) * len(steps)
             columns[name].append(value)
         steps.append(line.step)
@@ -96,15 +104,15 @@ def read_metrics(file: Path) -> pd.DataFrame:
     return frame.loc[~frame.index.duplicated(keep="last")].sort_index()
 
 
-def _parsed(line: bytes) -> MetricLine | None:
+def _parse(data: bytes) -> MetricLine | None:
     try:
-        text = line.decode("utf-8")
+        text = data.decode("utf-8")
         row = parse_json(text)
         step = row.pop("step")
         values = {str(name): _number(value) for name, value in row.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    if not (type(step) is int and 0 <= step <= LAST_STEP):
+    if not (type(step) is int and 0 <= step <= MAX_STEP):
         return None
     return MetricLine(step, values, text)
 
@@ -113,5 +121,5 @@ def _number(value: Any) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     return float(value)

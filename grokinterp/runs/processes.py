@@ -1,7 +1,7 @@
-"""A Python process of our own that answers questions, both in JSON lines.
+"""JsonProcess: a Python subprocess that answers questions; both are lines of JSON.
 
-It is a plain subprocess, so a script needs no `if __name__ == "__main__"`, a notebook works, and
-nothing is pickled. It ends when its input does, so none outlives its parent.
+It is a plain subprocess: a script needs no `if __name__ == "__main__"`, a notebook works, and nothing is pickled. The
+subprocess ends when its input is closed, so it does not outlive its parent.
 """
 
 import json
@@ -11,9 +11,9 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-# It finds what its parent finds. PYTHONPATH would say so too early: a folder of measures may have a sitecustomize.py,
-# which Python imports from there as it starts.
-_BEGINNING = """
+# The subprocess gets the import path of its parent here and not through PYTHONPATH, because Python imports a
+# sitecustomize.py from there on startup, and a folder of measures may contain one.
+_BOOTSTRAP = """
 import json, runpy, sys
 sys.path[:] = json.loads(sys.argv.pop())
 runpy.run_module(sys.argv.pop(), run_name="__main__", alter_sys=True)
@@ -24,7 +24,7 @@ class ProcessDied(Exception):
     """The process ended before it answered.
 
     Attributes:
-        returncode: as of `subprocess.Popen`: the negative number of the signal that killed it, or its exit code.
+        returncode: as in `subprocess.Popen`: its exit status, or the negative number of the signal that killed it.
     """
 
     def __init__(self, returncode: int):
@@ -33,17 +33,22 @@ class ProcessDied(Exception):
 
 
 class JsonProcess:
-    """Runs a module with one thread of its own, and talks to it.
+    """Runs a module in a single-threaded subprocess and exchanges JSON with it.
 
     Attributes:
         process: the subprocess.
     """
 
     def __init__(self, module: str, *, own_session: bool = False):
-        """Args: module: what to run; own_session: keep Ctrl-C in the terminal from it."""
+        """Starts the subprocess.
+
+        Args:
+            module: dotted name of the module to run.
+            own_session: start it in a session of its own, so that Ctrl-C in the terminal does not reach it.
+        """
         paths = [path or os.getcwd() for path in sys.path]
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BEGINNING, module, json.dumps(paths)],
+            [sys.executable, "-P", "-c", _BOOTSTRAP, module, json.dumps(paths)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -55,18 +60,19 @@ class JsonProcess:
         return self
 
     def exchange(self, question: Any) -> Any:
-        """Asks, and waits for the answer.
+        """Sends a question and waits for the answer.
 
         Raises:
-            ProcessDied: it ended instead.
+            ProcessDied: the process ended instead.
         """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        stdin, stdout = self.process.stdin, self.process.stdout
+        if stdin is None or stdout is None:
+            raise ProcessDied(self.process.wait())
         try:
-            self.process.stdin.write(json.dumps(question) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except (BrokenPipeError, ValueError):  # ValueError: `__exit__` closed the pipes meanwhile
+            stdin.write(json.dumps(question) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+        except (BrokenPipeError, ValueError):  # ValueError: `__exit__` closed the pipes in the meantime
             line = ""
         if not line.endswith("\n"):
             raise ProcessDied(self.process.wait())
@@ -76,6 +82,6 @@ class JsonProcess:
         self.process.kill()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
-                with suppress(OSError):  # what was still to be written has no reader
+                with suppress(OSError):  # buffered input has no reader any more
                     stream.close()
         self.process.wait()

@@ -1,4 +1,4 @@
-"""What a resume point must hold, known from the configuration; nothing is copied from one that holds anything else."""
+"""Validation of a resume point against the configuration, before anything is copied from it."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -10,71 +10,71 @@ from torch import Tensor
 from grokinterp.config import RunConfig, TransformerConfig
 from grokinterp.errors import RunError
 from grokinterp.models.shapes import parameter_shapes
-from grokinterp.runs.tensors import Shapes, misfit
+from grokinterp.runs.tensors import Shapes, describe_misfit
 from grokinterp.tasks import AnyTask
-
-_ADVICE = "delete it, and the run resumes from its start"
 
 
 def state_shapes(config: RunConfig, step: int) -> Shapes:
-    """The float32 tensors of the resume point after `step` updates: weights, and what the optimizer remembers."""
-    assert config.optimizer is not None
-    shapes = parameter_shapes(config.model, config.task)
-    found = {f"weights:{name}": shape for name, shape in shapes.items()}
+    """Shapes of the float32 tensors in the resume point after `step` updates: weights and optimizer state."""
+    optimizer = config.training().optimizer
+    parameters = parameter_shapes(config.model, config.task)
+    shapes = {f"weights:{name}": shape for name, shape in parameters.items()}
     if step == 0:
-        return found
-    if config.optimizer.name == "sgd":
-        slots = ["momentum_buffer"] if config.optimizer.momentum else []
-    else:
-        slots = ["exp_avg", "exp_avg_sq"]
-    for name, shape in shapes.items():
+        return shapes
+    for name, shape in parameters.items():
         if isinstance(config.model, TransformerConfig) and not config.model.trains(name):
             continue
-        found |= {f"optimizer:{name}:{slot}": shape for slot in slots}
-        if config.optimizer.name != "sgd":
-            found[f"optimizer:{name}:step"] = ()
-    return found
+        shapes |= {f"optimizer:{name}:{slot}": shape for slot in optimizer.state_slots}
+        if optimizer.name != "sgd":  # the others count their updates
+            shapes[f"optimizer:{name}:step"] = ()
+    return shapes
 
 
 def require_state(state: Mapping[str, Tensor], config: RunConfig, task: AnyTask, step: int, file: Path) -> None:
-    """Refuses a resume point that is not of this configuration.
+    """Checks that a resume point fits the configuration.
 
     Args:
-        state: its tensors.
+        state: the tensors of the resume point.
         config: of the run.
         task: of the run.
         step: number of updates made.
-        file: for the message.
+        file: the resume point, for the message.
 
     Raises:
-        RunError: something is missing, of another shape, or out of range.
+        RunError: a tensor is missing, has another shape, or is out of range.
     """
-    own = {name: tensor for name, tensor in state.items() if name.startswith(("weights:", "optimizer:"))}
-    wrong = misfit(own, state_shapes(config, step))
-    if not wrong:
-        assert task.train_mask is not None
-        pending, n = state.get("batches:pending"), int(task.train_mask.sum())
-        if pending is None or pending.dtype != torch.int64 or pending.ndim != 1 or len(pending) > n:
-            wrong = "it has no order of the next minibatches"
-        elif len(pending) and not 0 <= int(pending.min()) <= int(pending.max()) < n:
-            wrong = "its minibatches hold examples that there are not"
-    if not wrong:
-        try:
-            torch.Generator().set_state(state["batches:order"])
-        except (KeyError, RuntimeError, TypeError):
-            wrong = "it has no random state that the next minibatches are drawn from"
-    if wrong:
-        raise RunError(f"{file} does not fit config.json ({wrong}): {_ADVICE}")
+    tensors = {name: tensor for name, tensor in state.items() if name.startswith(("weights:", "optimizer:"))}
+    problem = describe_misfit(tensors, state_shapes(config, step)) or _describe_bad_batches(state, task)
+    if problem:
+        raise _misfit_error(file, problem)
+
+
+def _describe_bad_batches(state: Mapping[str, Tensor], task: AnyTask) -> str:
+    """Describes what is wrong with the state of the minibatches; empty if it is valid."""
+    pending, n = state.get("batches:pending"), int(task.require_split().sum())
+    if pending is None or pending.dtype != torch.int64 or pending.ndim != 1 or len(pending) > n:
+        return "it has no valid order of the next minibatches"
+    if len(pending) and not 0 <= int(pending.min()) <= int(pending.max()) < n:
+        return "its minibatches refer to training examples that do not exist"
+    try:
+        torch.Generator().set_state(state["batches:order"])
+    except (KeyError, RuntimeError, TypeError):
+        return "it has no valid random state for the next minibatches"
+    return ""
 
 
 @contextlib.contextmanager
 def restoring(file: Path) -> Iterator[None]:
-    """Says of a resume point from which something cannot be put back that it is damaged.
+    """Context manager for code that restores state from a resume point: an error means that the file does not fit.
 
     Raises:
-        RunError: in place of what went wrong.
+        RunError: instead of the original error.
     """
     try:
         yield
     except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
-        raise RunError(f"{file} does not fit config.json ({type(error).__name__}: {error}): {_ADVICE}") from None
+        raise _misfit_error(file, f"{type(error).__name__}: {error}") from None
+
+
+def _misfit_error(file: Path, problem: str) -> RunError:
+    return RunError(f"{file} does not fit config.json ({problem}): delete it to resume the run from its start")

@@ -1,4 +1,4 @@
-"""Run: one training as a folder on disk, read lazily. `grokinterp.runs.writer.RunWriter` is what fills it."""
+"""Run: a training as a folder on disk, read lazily. `grokinterp.runs.writer.RunWriter` writes it."""
 
 import hashlib
 import re
@@ -20,57 +20,67 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import Forward, build_model, forward_for, task_of
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
-from grokinterp.runs.files import LARGEST_CONFIG, FileState, exists, parse_json, read_bytes, read_text, state_of
-from grokinterp.runs.metrics import LAST_STEP, read_metrics
-from grokinterp.runs.tensors import Shapes, TensorFile, deserialize, misfit, most_bytes
+from grokinterp.runs.files import (
+    MAX_CONFIG_BYTES,
+    MAX_RECORDED_NUMBERS,
+    MAX_STEP,
+    FileState,
+    exists,
+    file_state,
+    parse_json,
+    read_bytes,
+    read_text,
+)
+from grokinterp.runs.metrics import read_metrics
+from grokinterp.runs.tensors import Shapes, TensorFile, describe_misfit, deserialize, max_bytes
 from grokinterp.tasks import AnyTask, RegressionTask, Task
 
 if TYPE_CHECKING:
     from grokinterp.measures import Snapshot
 
-StatusName = Literal["running", "finished", "stopped", "diverged"]
-
 Folder = Literal["weights", "logits"]
 FOLDERS: tuple[Folder, ...] = ("weights", "logits")
 
-_KEPT_NAME = re.compile(r"step_([0-9]{6,13})\.safetensors")
-_ATTEMPTS, _PAUSE = 3, 0.01  # seconds between them
-_Read = TypeVar("_Read")
-MOST_RECORDED = 1 << 28  # numbers in a recorded model, whose size no configuration says
+_CHECKPOINT_NAME = re.compile(r"step_([0-9]{6,13})\.safetensors")
+_ATTEMPTS, _PAUSE = 3, 0.01  # of `read_stable`; the pause is in seconds
+_T = TypeVar("_T")
 
 
 class Run:
-    """A training, finished or not: its configuration, metrics, and the weights kept at some of its steps.
+    """A training, finished or not: its configuration, its metrics, and checkpoints at some of its steps.
 
     >>> run = Run.open("checkpoints/run42")
     >>> run.steps[0], run.config.task.p
     (0, 67)
 
     Attributes:
-        path: the folder.
-        config: everything that determined the run.
+        path: the run folder.
+        config: everything that determines the run.
     """
 
     def __init__(self, path: Path, config: RunConfig):
         self.path = path
         self.config = config
-        self._metrics: tuple[FileState, pd.DataFrame] | None = None  # as last read
+        self._metrics: tuple[FileState, pd.DataFrame] | None = None  # cache of the last read
 
     @staticmethod
     def open(path: str | Path) -> "Run":
-        """Opens the run in that folder.
+        """Opens a run folder.
+
+        Args:
+            path: the run folder.
 
         Raises:
-            RunError: there is no run there.
-            ConfigError: its config.json is damaged or of another format version.
+            RunError: the folder does not exist or is not a run.
+            ConfigError: its config.json is damaged or has another format version.
         """
         folder = Path(path)
         config_path = folder / "config.json"
         if not folder.exists():
-            raise RunError(f"{folder} does not exist: `grokinterp list` shows the runs there are")
+            raise RunError(f"{folder} does not exist: `grokinterp list` shows the existing runs")
         if not exists(config_path):
-            raise RunError(f"{folder} is not a run: it holds no config.json")
-        text = read_text(config_path, most=LARGEST_CONFIG)
+            raise RunError(f"{folder} is not a run: it has no config.json")
+        text = read_text(config_path, limit=MAX_CONFIG_BYTES)
         return Run(folder, RunConfig.from_json(text, str(config_path)))
 
     def __repr__(self) -> str:
@@ -78,25 +88,25 @@ class Run:
 
     @cached_property
     def task(self) -> AnyTask:
-        """The task, with the very split that was trained on."""
+        """The task, with the split that the run is trained on."""
         stored, indices = self.path / "split.safetensors", None
         if exists(stored):
-            most = most_bytes({"train_indices": (2 * self.config.task.n_inputs,)})  # of int64
-            indices = deserialize(read_bytes(stored, most=most), stored).tensors.get("train_indices")
+            limit = max_bytes({"train_indices": (2 * self.config.task.n_inputs,)})  # of int64
+            indices = deserialize(read_bytes(stored, limit=limit), stored).tensors.get("train_indices")
             if indices is None or indices.dtype != torch.int64 or indices.ndim != 1:
-                raise RunError(f"{stored} is damaged: it holds no list of training examples, and the split is lost")
+                raise RunError(f"{stored} is damaged: it has no list of training examples. Restore the original file.")
         return task_of(self.config, indices)
 
     @property
     def classification(self) -> Task:
-        """The task, of a run that can be analyzed: snapshots and measures are of classes.
+        """The task, provided that it has classes, which snapshots and measures need.
 
         Raises:
-            ConfigError: the run is of a regression.
+            ConfigError: the task is a regression.
         """
         if isinstance(self.task, RegressionTask):
             raise ConfigError(
-                f"{self.path}: {self.task.why_no_classes}, so there is no snapshot and nothing to analyze; its losses, "
+                f"{self.path}: {self.task.why_no_classes}, so there is no snapshot and nothing to analyze; losses, "
                 "accuracies and norms are in run.metrics"
             )
         return self.task
@@ -105,16 +115,16 @@ class Run:
     def status(self) -> dict[str, Any]:
         """status.json: `status`, `step`, `reason`, timings, warnings and checksums, as last written."""
         content = self._json("status.json")
-        whole = (
+        valid = (
             isinstance(content.get("status"), str)
             and type(content.get("step")) is int
-            and 0 <= content["step"] <= LAST_STEP
+            and 0 <= content["step"] <= MAX_STEP
             and isinstance(content.get("checksums", {}), dict)
             and isinstance(content.get("warnings", []), list)
         )
-        if content and not whole:
+        if content and not valid:
             raise RunError(
-                f"{self.path / 'status.json'} is damaged (no status, or no step): delete it, and resume the run"
+                f"{self.path / 'status.json'} is damaged (no valid status or step): delete it, and resume the run"
             )
         return content
 
@@ -125,66 +135,65 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row an evaluated step, indexed by step. A line that a crash cut short is left out."""
+        """Table with one row per evaluated step, indexed by step, without a last line that a crash cut short."""
         file = self.path / "metrics.jsonl"
-        state = state_of(file)
+        state = file_state(file)
         if self._metrics is None or self._metrics[0] != state:
             self._metrics = state, read_metrics(file)
         return self._metrics[1].copy()
 
     @property
     def steps(self) -> list[int]:
-        """The steps at which weights (or, in a recorded run, logits) were kept, ascending."""
-        kept = {*kept_steps(self.path / "weights"), *kept_steps(self.path / "logits")}
-        return sorted(kept)
+        """The steps that have a checkpoint of the weights (or, in a recorded run, the logits), ascending."""
+        return sorted({step for folder in FOLDERS for step in checkpoint_steps(self.path / folder)})
 
     def weights(self, step: int) -> dict[str, Tensor]:
-        """The parameters kept at a step, on the CPU, under TransformerLens names.
+        """The parameters of a checkpoint, on the CPU, under TransformerLens names.
 
         Raises:
-            RunError: nothing was kept there, the file is damaged, or it does not fit config.json.
+            RunError: there is no checkpoint at this step, the file is damaged, or it does not fit config.json.
         """
-        return self._kept("weights", step).tensors
+        return self._checkpoint("weights", step).tensors
 
     @cached_property
     def shapes(self) -> Shapes:
-        """The shape of each parameter, by name, as the configuration has it.
+        """The shape of each parameter, by name, according to the configuration.
 
         Raises:
-            ConfigError: a recorded model, whose architecture is not known.
+            ConfigError: the model was recorded, so that its architecture is unknown.
         """
         return parameter_shapes(self.config.model, self.config.task)
 
     def checksum(self, step: int) -> str:
-        """SHA-256 of what was kept at a step, from the files as they are now.
+        """SHA-256 of a checkpoint, computed from the files as they are now.
 
         Raises:
-            RunError: nothing was kept there.
+            RunError: there is no checkpoint at this step.
         """
         return _checksum(self._contents(step))
 
     def recorded_checksums(self) -> dict[int, str]:
-        """By step, what `checksum` gave when the files were written, as far as status.json records it."""
+        """By step, the checksums (as in `checksum`) that status.json recorded when the files were written."""
         by_step: dict[int, list[str]] = {}
         for name, checksum in sorted(self.status.get("checksums", {}).items(), reverse=True):
-            match = _KEPT_NAME.fullmatch(name.rpartition("/")[2])
+            match = _CHECKPOINT_NAME.fullmatch(name.rpartition("/")[2])
             if match:
                 by_step.setdefault(int(match[1]), []).append(str(checksum))
         return {step: _combined(checksums) for step, checksums in by_step.items()}
 
     def model(self, step: int) -> nn.Module:
-        """The model as it was at a step: a HookedTransformer, or an MLP with hooks."""
+        """The model with the weights of a checkpoint: a HookedTransformer, or an MLP with hooks."""
         model = build_model(self.config, self.task)
-        # A HookedTransformer has buffers (mask, IGNORE) that are no weights and are not stored.
+        # A HookedTransformer has buffers (mask, IGNORE), which checkpoints do not store.
         model.load_state_dict(self.weights(step), strict=False)
         return model
 
     def snapshot(self, step: int) -> "Snapshot":
-        """The checkpoint of a step, evaluated on every input.
+        """A checkpoint evaluated on every input.
 
         Raises:
-            ConfigError: the run is of a regression.
-            RunError: nothing was kept there.
+            ConfigError: the task is a regression.
+            RunError: there is no checkpoint at this step.
         """
         from grokinterp.measures import Activity, Snapshot
 
@@ -194,9 +203,9 @@ class Run:
         trains = getattr(config, "trains", lambda name: True)
         task, forward = self.classification, self.forward
         n, c = len(task.inputs), task.n_classes
-        require_memory(16 * n * c, f"the logits of {n:,} inputs and {c:,} classes")  # twice, in float64
-        contents = self._contents(step)  # read once: the checksum is that of what is evaluated
-        weights = self._kept("weights", step, contents).tensors
+        require_memory(16 * n * c, f"the logits of {n:,} inputs and {c:,} classes")  # float64, two copies
+        contents = self._contents(step)  # read only once, so that the checksum belongs to these weights
+        weights = self._checkpoint("weights", step, contents).tensors
 
         return Snapshot(
             task,
@@ -215,10 +224,10 @@ class Run:
         contents = self._contents(step)
         weights, trained = None, None
         if "weights" in contents:
-            kept = self._kept("weights", step, contents)
-            frozen, weights = kept.metadata.get("frozen", "[]"), kept.tensors
-            trained = tuple(name for name in weights if name not in parse_json(frozen))
-        logits = self._kept("logits", step, contents).tensors["logits"]
+            file = self._checkpoint("weights", step, contents)
+            frozen, weights = parse_json(file.metadata.get("frozen", "[]")), file.tensors
+            trained = tuple(name for name in weights if name not in frozen)
+        logits = self._checkpoint("logits", step, contents).tensors["logits"]
         snapshot = Snapshot.from_logits(self.classification, logits, weights=weights, step=step)
         return replace(snapshot, trained=trained, checksum=_checksum(contents))
 
@@ -227,58 +236,60 @@ class Run:
         """The exact forward pass of this run's architecture."""
         return forward_for(self.config.model, self.task)
 
-    def read_kept(self, folder: Folder, step: int) -> bytes:
-        """What a kept file holds; no more than its configuration lets it have."""
+    def read_checkpoint(self, folder: Folder, step: int) -> bytes:
+        """Reads a checkpoint file, which must not be larger than the configuration implies."""
         if folder == "logits":
             shapes = self._logits_shape()
         else:
             recorded = isinstance(self.config.model, RecordedConfig)
-            shapes = {"": (MOST_RECORDED,)} if recorded else self.shapes
-        return read_bytes(self.path / folder / file_name(step), most=most_bytes(shapes))
+            shapes = {"": (MAX_RECORDED_NUMBERS,)} if recorded else self.shapes
+        return read_bytes(self.path / folder / file_name(step), limit=max_bytes(shapes))
 
     def _logits_shape(self) -> Shapes:
         return {"logits": (len(self.classification.inputs), self.classification.n_classes)}
 
     def _contents(self, step: int, folders: tuple[Folder, ...] = FOLDERS) -> dict[Folder, bytes]:
-        """The files kept at a step, by folder."""
+        """The content of the checkpoint files of a step, by folder."""
         contents: dict[Folder, bytes] = {
-            name: self.read_kept(name, step) for name in folders if exists(self.path / name / file_name(step))
+            name: self.read_checkpoint(name, step) for name in folders if exists(self.path / name / file_name(step))
         }
         if not contents:
-            kept = self.steps
-            near = min(kept, key=lambda other: abs(other - step), default=None)
-            hint = f"the nearest step kept is {near}" if near is not None else "no step was kept"
-            raise RunError(f"{self.path} kept no {folders[0]} at step {step}: {hint}")
+            nearest = min(self.steps, key=lambda candidate: abs(candidate - step), default=None)
+            hint = f"the nearest checkpoint is at step {nearest}" if nearest is not None else "it has no checkpoints"
+            raise RunError(f"{self.path} has no {folders[0]} of step {step}: {hint}")
         return contents
 
-    def _kept(self, folder: Folder, step: int, contents: Mapping[Folder, bytes] = MappingProxyType({})) -> TensorFile:
+    def _checkpoint(
+        self, folder: Folder, step: int, contents: Mapping[Folder, bytes] = MappingProxyType({})
+    ) -> TensorFile:
         data = contents[folder] if folder in contents else self._contents(step, (folder,))[folder]
-        return self.parse_kept(folder, step, data)
+        return self.parse_checkpoint(folder, step, data)
 
-    def parse_kept(self, folder: Folder, step: int, data: bytes) -> TensorFile:
-        """Tensors from the content of the file that was kept at a step.
+    def parse_checkpoint(self, folder: Folder, step: int, data: bytes) -> TensorFile:
+        """Parses the content of a checkpoint file.
 
         Args:
-            folder: what they are.
-            step: of which they are to be.
-            data: the content, as it was read.
+            folder: whether the file has weights or logits.
+            step: the step of the checkpoint.
+            data: the content of the file.
 
         Raises:
-            RunError: it is damaged, or does not fit config.json.
+            RunError: the content is damaged, or does not fit config.json.
         """
-        found = deserialize(data, self.path / folder / file_name(step))
-        if folder == "logits":
-            wrong = misfit(found.tensors, self._logits_shape())
-        elif isinstance(self.config.model, RecordedConfig):  # of no known shapes
-            wrong = misfit(found.tensors, {name: tuple(tensor.shape) for name, tensor in found.tensors.items()})
-            wrong = wrong or _wrong_frozen(found.metadata.get("frozen", "[]"))
+        file = deserialize(data, self.path / folder / file_name(step))
+        recorded = folder == "weights" and isinstance(self.config.model, RecordedConfig)
+        if recorded:  # only the dtype is known
+            shapes: Shapes = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
         else:
-            wrong = misfit(found.tensors, self.shapes)
-        if not wrong and found.metadata.get("step", str(step)) != str(step):
-            wrong = f"they say that they are of step {found.metadata['step']}"
-        if wrong:
-            raise RunError(f"the {folder} of step {step} in {self.path} do not fit config.json: {wrong}")
-        return found
+            shapes = self._logits_shape() if folder == "logits" else self.shapes
+        problem = describe_misfit(file.tensors, shapes)
+        if not problem and recorded:
+            problem = _describe_bad_frozen(file.metadata.get("frozen", "[]"))
+        if not problem and file.metadata.get("step", str(step)) != str(step):
+            problem = f"the file is from step {file.metadata['step']}"
+        if problem:
+            raise RunError(f"the {folder} of step {step} in {self.path} do not fit config.json: {problem}")
+        return file
 
     def _json(self, name: str) -> dict[str, Any]:
         file = self.path / name
@@ -288,20 +299,20 @@ class Run:
         try:
             content = parse_json(text)
         except ValueError as error:
-            raise RunError(f"{file} is damaged ({error}): delete it, and resume the run to write it anew") from None
+            raise RunError(f"{file} is damaged ({error}): delete it, and resume the run to write it again") from None
         if not isinstance(content, dict):
-            raise RunError(f"{file} is damaged (no JSON object): delete it, and resume the run to write it anew")
+            raise RunError(f"{file} is damaged (not a JSON object): delete it, and resume the run to write it again")
         return content
 
 
-def settled(folder: Path, read: Callable[[], _Read]) -> _Read:
-    """What `read` gives of a run that another process may be putting in place of another: of one of the two."""
+def read_stable(folder: Path, read: Callable[[], _T]) -> _T:
+    """Calls `read` so that its result belongs to a single run, even if a process replaces the folder meanwhile."""
     for _ in range(_ATTEMPTS - 1):
         before = _identity(folder)
-        with suppress(RunError):  # lest that be why
-            found = read()
+        with suppress(RunError):  # the replacement may be the cause
+            result = read()
             if _identity(folder) == before:
-                return found
+                return result
         time.sleep(_PAUSE)
     return read()
 
@@ -314,26 +325,26 @@ def _identity(folder: Path) -> int | None:
 
 
 def run_folders(folder: str | Path) -> list[Path]:
-    """The run folders directly below `folder`, by name.
+    """The run folders directly below `folder`, sorted by name.
 
     Raises:
-        RunError: there is no such folder.
+        RunError: `folder` is not a folder.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise RunError(f"{root} is not a folder: give the one that holds the runs")
+        raise RunError(f"{root} is not a folder: give the folder that contains the runs")
     return sorted(path.parent for path in root.glob("[!.]*/config.json"))
 
 
 def parse_step(reference: str) -> tuple[str, int]:
-    """RUN@STEP as run and step.
+    """Splits RUN@STEP into the run and the step.
 
     Raises:
-        ConfigError: another form.
+        ConfigError: the reference does not have this form.
     """
     run, separator, step = reference.rpartition("@")
     if not (separator and run and step.isdecimal()):
-        raise ConfigError(f"{reference!r} is not of the form RUN@STEP, for instance checkpoints/run42@1000")
+        raise ConfigError(f"{reference!r} does not have the form RUN@STEP, for instance checkpoints/run42@1000")
     return run, int(step)
 
 
@@ -341,13 +352,13 @@ def file_name(step: int) -> str:
     return f"step_{step:06d}.safetensors"
 
 
-def kept_steps(folder: Path) -> list[int]:
-    """The steps of which a folder holds files, ascending."""
+def checkpoint_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoint files in a folder, ascending."""
     if not folder.is_dir():
         return []
-    matches = (_KEPT_NAME.fullmatch(entry.name) for entry in folder.iterdir())
+    matches = (_CHECKPOINT_NAME.fullmatch(entry.name) for entry in folder.iterdir())
     steps = (int(match[1]) for match in matches if match and file_name(int(match[1])) == match[0])
-    return sorted(step for step in steps if step <= LAST_STEP)
+    return sorted(step for step in steps if step <= MAX_STEP)
 
 
 def _checksum(contents: Mapping[Folder, bytes]) -> str:
@@ -355,15 +366,15 @@ def _checksum(contents: Mapping[Folder, bytes]) -> str:
 
 
 def _combined(checksums: list[str]) -> str:
-    """One checksum for the files of a step: that of the only one, or one over those of several."""
+    """One checksum for the files of a step: the checksum of a single file, or a hash over those of several."""
     return checksums[0] if len(checksums) == 1 else hashlib.sha256(" ".join(checksums).encode()).hexdigest()
 
 
-def _wrong_frozen(text: str) -> str:
-    """What is wrong with the list of names that are not trained."""
+def _describe_bad_frozen(text: str) -> str:
+    """Describes what is wrong with the list of frozen weights; empty if it is valid."""
     try:
         names = parse_json(text)
     except ValueError:
         names = None
-    whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return "" if whole else "its list of frozen weights is none"
+    valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return "" if valid else "its list of frozen weights is invalid"

@@ -1,4 +1,4 @@
-"""RunWriter: fills a run folder so that at any instant it opens, analyzes and resumes."""
+"""RunWriter: writes a run folder that can be opened, analyzed and resumed at any moment."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +20,10 @@ from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import RunError
 from grokinterp.models.shapes import parameter_shapes
 from grokinterp.runs.files import (
+    MAX_RECORDED_NUMBERS,
     append,
-    checksum_of,
     exists,
+    file_checksum,
     make_folder,
     make_subfolder,
     read_bytes,
@@ -36,118 +37,130 @@ from grokinterp.runs.files import (
 from grokinterp.runs.findings import Finding, findings_in
 from grokinterp.runs.locks import LOCK_NAME
 from grokinterp.runs.metrics import metric_lines
-from grokinterp.runs.run import MOST_RECORDED, Run, StatusName, file_name, kept_steps
-from grokinterp.runs.tensors import deserialize, most_bytes, serialize
+from grokinterp.runs.run import FOLDERS, Folder, Run, checkpoint_steps, file_name
+from grokinterp.runs.status import RunStatus
+from grokinterp.runs.tensors import deserialize, max_bytes, serialize
 from grokinterp.tasks import AnyTask
 
 _METRICS, RESUME = "metrics.jsonl", "resume.safetensors"
-_FOLDERS = ("weights", "logits")
 
 
 class RunWriter:
-    """Fills a run folder, so that at any instant it opens, analyzes and resumes."""
+    """Writes a run folder that can be opened, analyzed and resumed at any moment.
+
+    Attributes:
+        path: the run folder.
+        config: everything that determines the run.
+        findings: warnings for status.json; None for a run whose numbers are not monitored.
+    """
 
     def __init__(self, path: Path, config: RunConfig):
         self.path = path
         self.config = config
-        self.findings: list[Finding] | None = None  # of the run's numbers, where these are watched
+        self.findings: list[Finding] | None = None
         self._checksums: dict[str, str] = {}
         self._writer = ThreadPoolExecutor(
-            max_workers=1, thread_name_prefix="grokinterp-writer", initializer=_yield_to_others
+            max_workers=1, thread_name_prefix="grokinterp-writer", initializer=_lower_priority
         )
-        self._being_written: Future[None] | None = None
+        self._pending_write: Future[None] | None = None
 
     @staticmethod
     def create(path: str | Path, config: RunConfig, environment: Mapping[str, Any], task: AnyTask) -> "RunWriter":
-        """A new run in a folder that is empty or does not exist.
+        """Starts a new run in a folder that is empty or does not exist.
+
+        Args:
+            path: the run folder.
+            config: everything that determines the run.
+            environment: the content of environment.json.
+            task: the task, whose split is stored if it was given as indices.
 
         Raises:
-            RunError: the folder holds a run or anything else, or cannot be written to.
+            RunError: the folder is not empty, or is not writable.
         """
         folder = Path(path)
-        refuse_occupied(folder)
+        require_vacant(folder)
         make_folder(folder)
         make_subfolder(folder, "weights")
         if config.task.split == "given":
-            assert task.train_mask is not None
-            indices = task.train_mask.nonzero().flatten()
+            indices = task.require_split().nonzero().flatten()
             write_atomically(folder / "split.safetensors", serialize({"train_indices": indices}, {}))
         writer = RunWriter(folder, config)
         writer.write_environment(environment)
-        write_atomically(folder / "config.json", config.to_json())  # last: from here on it is a run
+        write_atomically(folder / "config.json", config.to_json())  # last, because this file makes the folder a run
         return writer
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         write_atomically(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     def write_config(self, config: RunConfig) -> None:
-        """Replaces config.json; only for a resumed run that is to last longer."""
+        """Replaces config.json, for a resumed run with more steps."""
         self.config = config
         write_atomically(self.path / "config.json", config.to_json())
 
     def append_metrics(self, row: Mapping[str, float]) -> None:
-        """Adds one evaluated step; NaN and Inf are written as null."""
+        """Appends the metrics of one evaluated step; NaN and infinities are written as null."""
         line = json.dumps({name: value if math.isfinite(value) else None for name, value in row.items()}) + "\n"
         append(self.path / _METRICS, line)
 
-    def keep(
+    def save_checkpoint(
         self,
         step: int,
         tensors: Mapping[str, Tensor],
-        folder: Literal["weights", "logits"] = "weights",
+        folder: Folder = "weights",
         frozen: Sequence[str] = (),
         *,
         wait: bool = True,
     ) -> None:
-        """Keeps the weights (or logits) of a step, as float32, and which of them are frozen where no config says so.
+        """Saves the weights (or logits) of a step as float32.
 
         Args:
             step: number of updates made.
-            tensors: by name; copied before this returns.
-            folder: what they are.
-            frozen: names of those that are not trained.
-            wait: False to return while the file is being written; what goes wrong there is then raised by the next
-                call that writes anything but metrics.
+            tensors: by name; copied before this method returns.
+            folder: whether the tensors are weights or logits.
+            frozen: names of the weights that are not trained, for a recorded run, whose configuration does not say so.
+            wait: if False, return while the file is being written; a failure is then raised by the next call of a
+                method that writes anything except metrics.
         """
         self._finish_writing()
         make_subfolder(self.path, folder)
-        plain = {name: t.detach().to("cpu", torch.float32, copy=True).contiguous() for name, t in tensors.items()}
+        copies = {name: t.detach().to("cpu", torch.float32, copy=True).contiguous() for name, t in tensors.items()}
         metadata = {"step": str(step)} | ({"frozen": json.dumps(list(frozen))} if frozen else {})
-        self._being_written = self._writer.submit(self._write_kept, f"{folder}/{file_name(step)}", plain, metadata)
+        name = f"{folder}/{file_name(step)}"
+        self._pending_write = self._writer.submit(self._write_checkpoint, name, copies, metadata)
         if wait:
             self._finish_writing()
 
     def metrics_size(self) -> int:
-        """Bytes that metrics.jsonl has."""
+        """Size of metrics.jsonl in bytes."""
         file = self.path / _METRICS
         return file.stat().st_size if file.is_file() else 0
 
-    def forget(self, step: int, metrics_size: int) -> None:
-        """Removes, as far as the disk lets it, what was kept at a step and what was added to the metrics since."""
+    def undo_step(self, step: int, metrics_size: int) -> None:
+        """Removes the checkpoint of a step and cuts the metrics back to a size, as far as the disk permits."""
         with contextlib.suppress(OSError):
             os.truncate(self.path / _METRICS, metrics_size)
-        for folder in _FOLDERS:
+        for folder in FOLDERS:
             name = f"{folder}/{file_name(step)}"
             with contextlib.suppress(RunError):
                 remove(self.path / name)
                 self._checksums.pop(name, None)
 
-    def _write_kept(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    def _write_checkpoint(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         content = serialize(tensors, metadata)
-        # Where a power cut undoes the renaming, the run resumes from an earlier point and keeps this step again.
+        # If a power cut undoes the rename, the run resumes from an earlier step and saves this checkpoint again.
         write_atomically(self.path / name, content, sync_parent=False)
         self._checksums[name] = hashlib.sha256(content).hexdigest()
 
     def _finish_writing(self) -> None:
-        """Waits for the file that is being written, and raises what went wrong."""
-        being_written, self._being_written = self._being_written, None
-        if being_written is not None:
-            being_written.result()
+        """Waits for the checkpoint that is being written, and raises the error if it failed."""
+        pending, self._pending_write = self._pending_write, None
+        if pending is not None:
+            pending.result()
 
     def write_resume_point(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Replaces the resume point; what was written so far is synced first, so that it is never behind it."""
+        """Replaces the resume point, after syncing checkpoints and metrics, so that they never lag behind it."""
         self._finish_writing()
-        for folder in _FOLDERS:
+        for folder in FOLDERS:
             if (self.path / folder).is_dir():
                 sync_folder(self.path / folder)
         if exists(self.path / _METRICS):
@@ -156,98 +169,109 @@ class RunWriter:
         write_atomically(self.path / RESUME, content)
 
     def read_resume_point(self) -> tuple[int, dict[str, Tensor]] | None:
-        """Step and tensors of the resume point, or None where there is none yet.
+        """Reads the step and the tensors of the resume point; None if there is none yet.
 
         Raises:
-            RunError: it is damaged, or not what was written.
+            RunError: the resume point is damaged.
         """
         file = self.path / RESUME
         if not exists(file):
             return None
         try:
-            found = deserialize(read_bytes(file, most=self._most_bytes()), file)
-            step = found.metadata.get("step", "")
+            content = deserialize(read_bytes(file, limit=self._max_resume_bytes()), file)
+            step = content.metadata.get("step", "")
             last = self.config.schedule.steps if self.config.schedule else 0
             if not (step.isdecimal() and step.isascii() and int(step[:20]) <= last):
                 raise RunError(f"{file} is damaged (its step is {step!r})")
         except RunError as error:
-            raise RunError(f"{error}: delete it, and the run resumes from its start") from None
-        return int(step), found.tensors
+            raise RunError(f"{error}: delete it to resume the run from its start") from None
+        return int(step), content.tensors
 
-    def take_up(self, step: int) -> None:
-        """Says that the run goes on from a step, before anything is changed.
+    def prepare_resume(self, step: int) -> None:
+        """Marks the run as running from a step (-1 for the start), before anything else in the folder changes.
 
-        What was kept up to there keeps the checksum that was recorded when it was written; so do findings.
+        Checkpoints up to this step keep the checksums that were recorded when they were written, and warnings up to
+        this step are kept.
 
         Raises:
-            RunError: status.json is damaged, a kept file cannot be read, or the folder cannot be written to.
+            RunError: status.json is damaged, a checkpoint cannot be read, or the folder is not writable.
         """
         status = Run(self.path, self.config).status
         recorded = status.get("checksums", {})
         self.findings = [finding for finding in findings_in(status) if finding.step <= step]
-        for folder in _FOLDERS:
-            for kept_step in kept_steps(self.path / folder):
-                name = f"{folder}/{file_name(kept_step)}"
-                if kept_step <= step:
-                    self._checksums[name] = recorded.get(name) or checksum_of(self.path / name)
-        self.write_status("running", max(step, 0))
+        for folder in FOLDERS:
+            for saved_step in checkpoint_steps(self.path / folder):
+                name = f"{folder}/{file_name(saved_step)}"
+                if saved_step <= step:
+                    self._checksums[name] = recorded.get(name) or file_checksum(self.path / name)
+        self.write_status(RunStatus.RUNNING, max(step, 0))
 
-    def forget_after(self, step: int) -> None:
-        """Drops metrics and weights of later steps, which a resumed run makes again.
+    def discard_after(self, step: int) -> None:
+        """Removes the metrics and checkpoints of later steps, which the resumed run computes again.
 
         Raises:
-            RunError: a folder of the run leads elsewhere, or something cannot be read or removed.
+            RunError: a folder of the run is a symlink to somewhere else, or a file cannot be read or removed.
         """
-        for folder in ("", *_FOLDERS):
+        for folder in ("", *FOLDERS):
             require_inside(self.path / folder, self.path)
             remove_leftovers(self.path / folder)
         metrics = self.path / _METRICS
         if exists(metrics):
-            kept = [line.text for line in metric_lines(metrics, tolerant=True) if line.step <= step]
-            write_atomically(metrics, "".join(kept))
-        for folder in _FOLDERS:
-            for kept_step in kept_steps(self.path / folder):
-                if kept_step > step:
-                    remove(self.path / folder / file_name(kept_step))
+            lines = [line.text for line in metric_lines(metrics, tolerant=True) if line.step <= step]
+            write_atomically(metrics, "".join(lines))
+        for folder in FOLDERS:
+            for saved_step in checkpoint_steps(self.path / folder):
+                if saved_step > step:
+                    remove(self.path / folder / file_name(saved_step))
 
-    def _most_bytes(self) -> int:
-        """How large a resume point can be."""
+    def _max_resume_bytes(self) -> int:
+        """Largest possible size of the resume point."""
         model, task, optimizer = self.config.model, self.config.task, self.config.optimizer
-        if isinstance(model, RecordedConfig):  # which has none
-            return most_bytes({"": (MOST_RECORDED,)})
+        if isinstance(model, RecordedConfig):  # a recorded run has no resume point
+            return max_bytes({"": (MAX_RECORDED_NUMBERS,)})
         window = optimizer.grokfast_window if optimizer is not None and optimizer.grokfast == "ma" else 1
-        return most_bytes(parameter_shapes(model, task), copies=4 + window)
+        return max_bytes(parameter_shapes(model, task), copies=4 + window)
 
-    def write_status(self, status: StatusName, step: int, **more: Any) -> None:
-        """Replaces status.json; also where a checkpoint that was still being written failed, which is then raised."""
+    def write_status(self, status: RunStatus, step: int, **more: Any) -> None:
+        """Replaces status.json, even if a pending checkpoint could not be written; that error is raised afterwards.
+
+        Args:
+            status: progress of the run.
+            step: number of updates made.
+            **more: further entries.
+        """
         try:
             self._finish_writing()
         finally:
             checksums = dict(self._checksums)
-            if status != "running":  # these change no more
+            if status != RunStatus.RUNNING:  # from now on, these files do not change
                 names = ("config.json", "split.safetensors", _METRICS)
-                checksums |= {name: checksum_of(self.path / name) for name in names if exists(self.path / name)}
-            found = {} if self.findings is None else {"warnings": [asdict(finding) for finding in self.findings]}
-            content = {"status": status, "step": step, **more, **found, "checksums": checksums}
+                checksums |= {name: file_checksum(self.path / name) for name in names if exists(self.path / name)}
+            warnings = {} if self.findings is None else {"warnings": [asdict(finding) for finding in self.findings]}
+            content = {"status": status, "step": step, **more, **warnings, "checksums": checksums}
             write_atomically(self.path / "status.json", json.dumps(content, indent=2) + "\n")
 
 
-def _yield_to_others() -> None:
-    """Gives this thread the lowest priority: threads that train wait for each other, and so for whoever delays one."""
-    if sys.platform.startswith("linux"):  # elsewhere priorities are of whole processes
+def _lower_priority() -> None:
+    """Gives this thread the lowest priority: training threads wait for each other, so delaying one delays them all."""
+    if sys.platform.startswith("linux"):  # on other systems, only a whole process has a priority
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
-def refuse_occupied(folder: Path) -> None:
-    """Raises a RunError where a new run cannot begin, because the folder holds something."""
+def require_vacant(folder: Path) -> None:
+    """Checks that a new run can start in a folder.
+
+    Raises:
+        RunError: the folder is not empty.
+    """
     if (folder / "config.json").exists():
         raise RunError(f"{folder} already holds a run: resume it (--resume), or choose another folder")
     if folder.exists() and not _is_vacant(folder):
-        raise RunError(f"{folder} exists and is not an empty folder: choose another")
+        raise RunError(f"{folder} exists and is not an empty folder: choose another folder")
 
 
 def _is_vacant(folder: Path) -> bool:
-    """Whether a folder is empty, but for what a run that was killed before it had a config.json left there."""
+    """Whether a folder is empty, except for files of a run that was killed before it wrote config.json."""
     if not folder.is_dir():
         return False
     files = [entry for entry in folder.rglob("*") if not entry.is_dir()]

@@ -1,4 +1,4 @@
-"""Training: `train` makes a run, `train_many` many of one shape; `scheduled_steps` says what a schedule means."""
+"""Training: `train` trains a run, `train_many` many runs of one shape; `scheduled_steps` lists a schedule's steps."""
 
 from grokinterp.config.schedule import scheduled_steps
 from grokinterp.training.callbacks import Callback, Tracker

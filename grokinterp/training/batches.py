@@ -1,35 +1,42 @@
-"""BatchOrder: which training examples each minibatch has, resumed to the same bits."""
+"""BatchOrder: the training examples of each minibatch, in an order that resumes bit for bit."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-# Minibatches are drawn from another stream than the initialization. A CPU generator uses the low 32 bits of its seed.
+# Keeps the random stream of minibatches apart from that of the initialization. A CPU generator uses only the low
+# 32 bits of its seed.
 _BATCH_STREAM = 0x85EBCA6B
 
 
 class BatchOrder:
-    """Which training examples each minibatch has: an epoch is a new shuffle; its short rest is left out."""
+    """Draws minibatches: each epoch is a new shuffle, whose remainder shorter than a batch is dropped."""
 
     def __init__(self, n: int, batch_size: int | None, seed: int):
-        """Args: n: training examples; batch_size: examples an update, all where None; seed: the run's model_seed."""
+        """Seeds the order.
+
+        Args:
+            n: number of training examples.
+            batch_size: examples per update; None for all.
+            seed: the run's model_seed.
+        """
         self.n, self.size = n, min(batch_size or n, n)
         self.generator = torch.Generator().manual_seed(seed ^ _BATCH_STREAM)
-        self.pending = torch.empty(0, dtype=torch.int64)  # what is left of the current epoch's order
+        self.pending = torch.empty(0, dtype=torch.int64)  # the rest of the current epoch
 
     def next(self) -> Tensor:
-        """Positions among the training examples, on the CPU."""
+        """Draws the next minibatch: indices of training examples, on the CPU."""
         if len(self.pending) < self.size:
             self.pending = torch.randperm(self.n, generator=self.generator)
         batch, self.pending = self.pending[: self.size], self.pending[self.size :]
         return batch
 
     def state(self) -> dict[str, Tensor]:
-        """What the next batches depend on."""
+        """The state that the next batches depend on."""
         return {"batches:order": self.generator.get_state(), "batches:pending": self.pending}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Puts back what `state` gave."""
+        """Restores what `state` returned."""
         self.generator.set_state(state["batches:order"])
         self.pending = state["batches:pending"]

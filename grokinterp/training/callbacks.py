@@ -1,4 +1,4 @@
-"""What watches a training: a progress bar, a stopping rule, trackers. None of them changes an update."""
+"""Callbacks: a progress bar, a stopping rule, and trackers. No callback changes an update."""
 
 import sys
 from collections.abc import Mapping
@@ -14,27 +14,37 @@ GROKKED_ACCURACY = 0.99
 
 
 class Callback:
-    """Override what is of interest; every method may be left alone."""
+    """Base class of callbacks: override the methods you need."""
 
     def on_start(self, config: RunConfig, step: int, last_step: int) -> None:
-        """Called once, before the first update: the run begins at `step` and is to end at `last_step`."""
+        """Called once, before the first update.
+
+        Args:
+            config: of the run.
+            step: the step at which training starts; not 0 if the run is resumed.
+            last_step: the step at which training ends unless it is stopped earlier.
+        """
 
     def on_step(self, step: int) -> None:
         """Called after each update."""
 
     def on_evaluation(self, metrics: Mapping[str, float]) -> bool:
-        """Called with each row of metrics (and, on resuming, with the rows there are); True ends the run here."""
+        """Called with each row of metrics, including the rows before a resume; return True to end the run."""
         return False
 
     def on_end(self, status: str) -> None:
-        """Called once, whatever ended the run."""
+        """Called once, when training ends for whatever reason."""
 
 
 class ProgressBar(Callback):
-    """Steps, steps/s and time left, with losses and accuracies; in a terminal or a notebook, silent elsewhere."""
+    """Shows step, speed, remaining time, losses and accuracies, in a terminal or a notebook."""
 
     def __init__(self, show: bool | None = None):
-        """Args: show: True or False to force it; by default shown where somebody can see it."""
+        """Creates the progress bar.
+
+        Args:
+            show: whether to show it; by default, only if stderr is a terminal or the code runs in a notebook.
+        """
         self.show = show
         self.bar: Any = None
 
@@ -54,13 +64,13 @@ class ProgressBar(Callback):
 
     def on_evaluation(self, metrics: Mapping[str, float]) -> bool:
         if self.bar is not None:
-            shown = {
-                f"{split} {what}": f"{metrics[f'{split}_{full}']:{form}}"
+            values = {
+                f"{split} {label}": f"{metrics[f'{split}_{metric}']:{spec}}"
                 for split in ("train", "test")
-                for what, full, form in (("loss", "loss", ".2g"), ("acc", "accuracy", ".3f"))
-                if f"{split}_{full}" in metrics
+                for label, metric, spec in (("loss", "loss", ".2g"), ("acc", "accuracy", ".3f"))
+                if f"{split}_{metric}" in metrics
             }
-            self.bar.set_postfix(shown, refresh=False)
+            self.bar.set_postfix(values, refresh=False)
         return False
 
     def on_end(self, status: str) -> None:
@@ -69,7 +79,7 @@ class ProgressBar(Callback):
 
 
 class StopWhenGrokked(Callback):
-    """Ends a run at `stop_factor` times the first evaluated step with 99 % test accuracy."""
+    """Ends a run at `stop_factor` times the first evaluated step with at least 99 % test accuracy."""
 
     def __init__(self, schedule: ScheduleConfig):
         self.factor = schedule.stop_factor
@@ -83,16 +93,20 @@ class StopWhenGrokked(Callback):
 
 
 class Tracker(Callback):
-    """Sends each row of metrics to Weights & Biases or trackio, which are imported only here and only on request."""
+    """Sends each row of metrics to Weights & Biases or trackio, which nothing else imports."""
 
     def __init__(self, service: str, project: str = "grokinterp"):
-        """Args: service: `wandb` or `trackio`; project: under which name.
+        """Imports the package of the service.
+
+        Args:
+            service: `wandb` or `trackio`.
+            project: name of the project there.
 
         Raises:
-            ConfigError: the service is not known, or its package is not installed.
+            ConfigError: the service is unknown, or its package is not installed.
         """
         if service not in ("wandb", "trackio"):
-            raise ConfigError(f"tracker {service!r} is not known: {nearest(service, ('wandb', 'trackio'))}")
+            raise ConfigError(f"unknown tracker {service!r}: {nearest(service, ('wandb', 'trackio'))}")
         try:
             self.module: Any = import_module(service)
         except ImportError:

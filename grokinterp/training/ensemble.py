@@ -1,4 +1,4 @@
-"""train_many: runs of one shape trained at once as stacked weights, each in a run folder of its own."""
+"""train_many: trains runs of one shape together as stacked weights, each in its own run folder."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, TransformerConfig
+from grokinterp.config import (
+    MLPConfig,
+    OptimizerConfig,
+    RegressionConfig,
+    RunConfig,
+    TrainingSettings,
+    TransformerConfig,
+)
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.memory import keep_freed_memory
@@ -18,7 +25,8 @@ from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.locks import hold
 from grokinterp.runs.resume_point import restoring
 from grokinterp.runs.run import Run
-from grokinterp.runs.writer import RESUME, RunWriter, refuse_occupied
+from grokinterp.runs.status import RunStatus
+from grokinterp.runs.writer import RESUME, RunWriter, require_vacant
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
@@ -30,17 +38,17 @@ from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
 from grokinterp.training.preparation import choose_device, has_ended, load_start, reopen, task_to_train
 from grokinterp.training.trainer import interrupts
 
-# What may differ among the runs of an ensemble; everything else is their shape.
-_FREE = {
+# Settings that may differ between the runs of an ensemble; all others are their shape.
+_VARIABLE = {
     *("model_seed", "model.init", "model.init_scale"),
     *("task.data_seed", "task.split", "task.train_fraction", "task.label_noise", "task.random_labels"),
     *(f"optimizer.{name}" for name in ("lr", "weight_decay", "betas", "eps", "momentum")),
 }
-# Any two values of these are of one shape, but not a value and none.
-_FREE_WHERE_GIVEN = {"optimizer.warmup_steps", "optimizer.clip"}
+# Their values may differ, but either all runs have a value or none has.
+_VARIABLE_IF_SET = {"optimizer.warmup_steps", "optimizer.clip"}
 
-# Floating-point operations of one run's update up to which a CPU core spends more time on starting operations than on
-# making them, so that stacking runs saves time. Above it the written-out gradients of `train`, one run a core, win.
+# For updates of up to this many floating-point operations per run, a CPU core spends more time on launching operations
+# than on computing, so that stacking runs saves time. For larger ones, `train` on one core per run is faster.
 _TINY_UPDATE = 3e7
 
 
@@ -52,72 +60,76 @@ def train_many(
     device: str = "auto",
     progress: bool | None = None,
 ) -> list[Run]:
-    """Trains runs of one shape together, each in a folder of its own that is like any other run's.
+    """Trains runs of one shape together, each in its own ordinary run folder.
 
-    A run sees the same initialization, split and minibatches as in `train` and comes to the same weights within
-    rounding, though not to the same bits. Each ends for itself: finished, grokked (`stop_when_grokked`) or diverged.
-    Interrupted runs are continued by the same call with `resume=True`, or one by one by `train`; runs that `train`
-    began can be continued here. Nothing is written unless every check is passed. All runs are in memory at once.
+    A run has the same initialization, split and minibatches as in `train`, and its weights are equal up to rounding,
+    but not bit for bit. Runs end independently: finished, grokked (`stop_when_grokked`) or diverged. The same call with
+    `resume=True` continues interrupted runs, and so does `train`, one by one; runs started by `train` can be continued
+    here. Nothing is written unless all checks pass. All runs are in memory at the same time.
 
     Args:
-        configs: what to train. They may differ in seeds, split, label noise, initialization, learning rate, weight
-            decay, betas, eps, momentum, and the values of warm-up and clip.
-        paths: their run folders; new unless `resume`.
-        resume: continue the runs; those that finished or diverged are left alone.
-        device: `auto` (CUDA where there is one, else the CPU), `cpu` or `cuda`.
-        progress: True or False to force the progress bar; by default shown where somebody can see it.
+        configs: what to train. The configurations may differ in seeds, split, label noise, initialization, learning
+            rate, weight decay, betas, eps, momentum, and the values of warm-up and clip.
+        paths: the run folders; must be new or empty unless `resume`.
+        resume: continue the runs; skips those that finished or diverged.
+        device: `auto` (CUDA if available, otherwise the CPU), `cpu` or `cuda`.
+        progress: whether to show the progress bar; by default, only in a terminal or a notebook.
 
     Returns:
-        The runs, in the order given.
+        The runs, in the order of `configs`.
 
     Raises:
-        ConfigError: runs of different shapes, or what `train` would refuse.
-        RunError: a folder holds another run, cannot be written to, is in use by another process, or the runs to
-            resume stand at different steps.
+        ConfigError: the runs have different shapes, or `train` would reject one of them.
+        RunError: a folder is not empty, is not writable or is in use by another process, or the runs to resume are at
+            different steps.
     """
-    chosen = choose_device(device)
-    if chosen.startswith("mps"):
-        raise ConfigError("train_many works on the CPU and with CUDA: use device cpu, or train the runs separately")
+    device = choose_device(device)
+    if device.startswith("mps"):
+        raise ConfigError("train_many does not support mps: use device cpu, or train the runs separately")
     folders = [Path(path) for path in paths]
-    _refuse_folders(len(configs), folders)
+    _require_separate(len(configs), folders)
     runs = [Run.open(folder) if resume else None for folder in folders]
-    tasks = [task_to_train(config, run, chosen) for config, run in zip(configs, runs, strict=True)]
-    _refuse_shapes(configs, tasks, folders)
-    plans = [_Plan(*parts) for parts in zip(configs, folders, tasks, runs, strict=True)]
+    tasks = [task_to_train(config, run, device) for config, run in zip(configs, runs, strict=True)]
+    plans = [
+        _Plan(config, config.training(), folder, task, task.require_split(), run)
+        for config, folder, task, run in zip(configs, folders, tasks, runs, strict=True)
+    ]
+    _require_same_shape(plans)
     if not resume:
         for folder in folders:
-            refuse_occupied(folder)
+            require_vacant(folder)
     unfinished = [plan for plan in plans if not plan.has_ended()]
     if unfinished:
-        _Ensemble(unfinished, _common_step(unfinished), chosen, progress).run()
+        _Ensemble(unfinished, _common_step(unfinished), device, progress).run()
     return [Run.open(folder) for folder in folders]
 
 
 def ensemble_pays(config: RunConfig, device: str = "auto") -> bool:
-    """Whether runs of this shape are sooner done in `train_many` than one by one; False for what it does not do.
+    """Whether `train_many` is faster than `train` for runs of this shape; False if `train_many` does not support them.
 
     Args:
-        config: of any of them.
+        config: of any of the runs.
         device: as in `train_many`.
     """
-    chosen = choose_device(device)
-    tiny = chosen == "cpu" and _operations(config) <= _TINY_UPDATE
-    return not interventions_of(config) and (chosen.startswith("cuda") or tiny)
+    device = choose_device(device)
+    tiny = device == "cpu" and _operations(config) <= _TINY_UPDATE
+    return not interventions_of(config) and (device.startswith("cuda") or tiny)
 
 
 def shape_of(config: RunConfig) -> str:
-    """What two runs must share for `train_many` to take both, as text to compare.
+    """Describes the shape of a run as text; `train_many` can train two runs together if these texts are equal.
 
     Raises:
-        ConfigError: the configuration describes no training, or an intervention that `train_many` does not do.
+        ConfigError: the configuration cannot be trained, or has an intervention that `train_many` does not support.
     """
-    shape = _shape(config, task_to_train(config, None, "cpu"))
-    shape |= {name: bool(shape[name]) for name in _FREE_WHERE_GIVEN}
+    split = task_to_train(config, None, "cpu").require_split()
+    shape = _shape(config, config.training().optimizer, split)
+    shape |= {name: bool(shape[name]) for name in _VARIABLE_IF_SET}
     return repr(sorted(shape.items(), key=lambda item: item[0]))
 
 
 def _operations(config: RunConfig) -> float:
-    """Floating-point operations of one update, roughly: two a weight and example forward, four backward."""
+    """Approximate floating-point operations of an update: per weight and example, two forward and four backward."""
     model, task = config.model, config.task
     outputs = task.d_out if isinstance(task, RegressionConfig) else task.p
     examples = int((task.train_fraction or 0.0) * task.n_inputs)
@@ -135,77 +147,77 @@ def _operations(config: RunConfig) -> float:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What one run is to be: its configuration, folder and task, and the run that is there, when resuming."""
+    """A run to train or resume.
+
+    Attributes:
+        config: what to train.
+        settings: its optimizer and schedule.
+        folder: the run folder.
+        task: the task.
+        train_mask: `[n]`, which inputs are training examples.
+        begun: the run to resume; None for a new run.
+    """
 
     config: RunConfig
+    settings: TrainingSettings
     folder: Path
     task: AnyTask
+    train_mask: Tensor
     begun: Run | None
-
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        assert self.config.optimizer is not None
-        return self.config.optimizer
-
-    @property
-    def schedule(self) -> ScheduleConfig:
-        assert self.config.schedule is not None
-        return self.config.schedule
 
     def training_set(self) -> tuple[Tensor, Tensor]:
         """Tokens and labels of the training examples."""
-        mask = self.task.train_mask
-        return self.task.tokens[mask], self.task.labels[mask]
+        return self.task.tokens[self.train_mask], self.task.labels[self.train_mask]
 
     def has_ended(self) -> bool:
-        """Whether there is nothing left to do for it."""
+        """Whether the run needs no more updates."""
         return self.begun is not None and has_ended(self.begun, self.config)
 
     def step(self) -> int:
-        """Where it goes on: its resume point, or the start."""
+        """The step at which the run continues: that of its resume point, or 0."""
         point = None if self.begun is None else RunWriter(self.folder, self.config).read_resume_point()
         return 0 if point is None else point[0]
 
 
-def _refuse_folders(count: int, folders: Sequence[Path]) -> None:
+def _require_separate(count: int, folders: Sequence[Path]) -> None:
     if len(folders) != count:
-        raise ConfigError(f"{count} configurations and {len(folders)} paths were given: give one path a configuration")
-    places = [folder.resolve() for folder in folders]
-    first = {place: i for i, place in reversed(list(enumerate(places)))}
-    for i, place in enumerate(places):
-        for outer in (place, *place.parents):
+        raise ConfigError(f"{count} configurations and {len(folders)} paths were given: give one path for each")
+    paths = [folder.resolve() for folder in folders]
+    first = {path: i for i, path in reversed(list(enumerate(paths)))}
+    for i, path in enumerate(paths):
+        for outer in (path, *path.parents):
             if first.get(outer, i) != i:
                 raise ConfigError(
                     f"{folders[first[outer]]} and {folders[i]} are the same folder, or one inside the other: "
-                    "give each run its own"
+                    "give each run its own folder"
                 )
 
 
-def _refuse_shapes(configs: Sequence[RunConfig], tasks: Sequence[AnyTask], folders: Sequence[Path]) -> None:
-    shapes = [_shape(config, task) for config, task in zip(configs, tasks, strict=True)]
-    for shape, folder in zip(shapes[1:], folders[1:], strict=True):
+def _require_same_shape(plans: Sequence[_Plan]) -> None:
+    shapes = [_shape(plan.config, plan.settings.optimizer, plan.train_mask) for plan in plans]
+    for shape, plan in zip(shapes[1:], plans[1:], strict=True):
         for name, first in shapes[0].items():
-            found = shape.get(name)
-            same = (not first) == (not found) if name in _FREE_WHERE_GIVEN else first == found
+            value = shape.get(name)
+            same = bool(first) == bool(value) if name in _VARIABLE_IF_SET else first == value
             if not same:
                 raise ConfigError(
-                    f"runs trained together must be of one shape, but {name} is {first} in {folders[0]} and {found} "
-                    f"in {folder}: train them separately"
+                    f"runs trained together must have the same shape, but {name} is {first} in {plans[0].folder} and "
+                    f"{value} in {plan.folder}: train them separately"
                 )
 
 
-def _shape(config: RunConfig, task: AnyTask) -> dict[str, Any]:
-    """Whatever two runs must share to be stacked, by dotted name."""
-    assert config.optimizer is not None
-    assert task.train_mask is not None
-    if alone := interventions_of(config):
-        raise ConfigError(f"train_many does not do {', '.join(alone)}: train such runs one by one, as a sweep does")
+def _shape(config: RunConfig, optimizer: OptimizerConfig, train_mask: Tensor) -> dict[str, Any]:
+    """The settings, by dotted name, in which runs must agree to be stacked."""
+    if unsupported := interventions_of(config):
+        raise ConfigError(
+            f"train_many does not support {', '.join(unsupported)}: train such runs one by one, as a sweep does"
+        )
     flat: dict[str, Any] = {}
     for name, value in asdict(config).items():
-        flat |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
-    shape = {name: value for name, value in flat.items() if name not in _FREE}
-    decay = "decoupled" if config.optimizer.decoupled else "coupled"
-    return shape | {"optimizer.decay": decay, "the number of training examples": int(task.train_mask.sum())}
+        flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+    shape = {name: value for name, value in flat.items() if name not in _VARIABLE}
+    decay = "decoupled" if optimizer.decoupled else "coupled"
+    return shape | {"optimizer.decay": decay, "the number of training examples": int(train_mask.sum())}
 
 
 def _common_step(plans: Sequence[_Plan]) -> int:
@@ -213,8 +225,8 @@ def _common_step(plans: Sequence[_Plan]) -> int:
     for plan, step in zip(plans, steps, strict=True):
         if step != steps[0]:
             raise RunError(
-                f"{plans[0].folder} goes on from step {steps[0]} and {plan.folder} from step {step}, and runs trained "
-                "together make each step together: resume them one by one with train(config, path, resume=True)"
+                f"{plans[0].folder} resumes from step {steps[0]} but {plan.folder} from step {step}, and runs trained "
+                "together must be at the same step: resume them one by one with train(config, path, resume=True)"
             )
     return steps[0]
 
@@ -226,38 +238,41 @@ class _Member:
 
 
 class _Ensemble:
-    """The loop: what `train` does for one run, for every row of a stack.
+    """The loop of `train`, for every row of a stack.
 
     Attributes:
         members: the runs that have not ended, in the order of the stack's rows.
-        tokens: `[r, n, t]`, the training examples of each.
-        labels: `[r, n]`, or `[r, n, d_out]` of a regression.
-        first_bad: `[r]`, the first step at which each loss was not finite, or -1; updates do not read it.
-        clock: the step, where the device can read it.
-        pulled: `[r]`, whether any gradient of a run was not 0 when that was last asked.
+        tokens: `[r, n, t]`, the training examples of each run.
+        labels: `[r, n]`, or `[r, n, d_out]` for a regression.
+        first_bad: `[r]`, the first step with a non-finite loss, or -1; updates do not wait for it.
+        clock: the step, on the device.
+        gradient_is_nonzero: `[r]`, whether any gradient entry of a run was not 0 when an update last checked.
+        checks_gradient: whether the next update checks it.
     """
 
     def __init__(self, plans: Sequence[_Plan], step: int, device: str, progress: bool | None):
         keep_freed_memory()
         self.plans, self.step, self.device = plans, step, device
-        self.config, self.steps = plans[0].config, plans[0].schedule.steps
+        self.config, self.settings = plans[0].config, plans[0].settings
+        self.steps = self.settings.schedule.steps
         self.bar = ProgressBar(progress)
         self.forward = forward_for(self.config.model, plans[0].task)
         self.logits = torch.func.vmap(self.forward.logits)
         self.loss = LOSSES_AND_GRADIENTS[self.config.loss]
         self.members: list[_Member] = []
-        self.held = contextlib.ExitStack()  # the folders, against other processes
+        self.locks = contextlib.ExitStack()
 
     def run(self) -> None:
         try:
             with interrupts() as interrupted:
                 self.open()
                 self.bar.on_start(self.config, self.step, self.steps)
-                self.look([i for i, member in enumerate(self.members) if member.bookkeeper.begin(self.step)])
+                is_new = [member.bookkeeper.begin(self.step) for member in self.members]
+                self.evaluate_and_save([i for i, new in enumerate(is_new) if new])
                 while self.members and self.step < self.steps and not interrupted.is_set():
                     self.update()
-                    if self.members[0].bookkeeper.due(self.step):  # all have one schedule
-                        self.look(range(len(self.members)))
+                    if self.members[0].bookkeeper.is_due(self.step):  # all have the same schedule
+                        self.evaluate_and_save(range(len(self.members)))
                 if self.members:  # interrupted, or resumed at the last step
                     self.note_divergence()
                     self.end(range(len(self.members)))
@@ -265,19 +280,19 @@ class _Ensemble:
             self.abandon(error)
             raise
         finally:
-            self.held.close()
-            self.bar.on_end("stopped" if self.members else "finished")
+            self.locks.close()
+            self.bar.on_end(RunStatus.STOPPED if self.members else RunStatus.FINISHED)
 
     def open(self) -> None:
-        """Makes or goes back to what each run starts from, and stacks it."""
+        """Opens the run folders, and stacks the weights from which each run starts or resumes."""
         weights = [initial_parameters(plan.config, plan.task) for plan in self.plans]
         environment = {
             **describe_environment(self.device, self.forward.path),
             "matrix_products": "torch",  # stacked matrices are always multiplied by PyTorch's own library
             "ensemble": len(weights),
         }
-        points = [self.enter(*both, environment) for both in zip(self.plans, weights, strict=True)]
-        self.stack = Stack(weights, [plan.optimizer for plan in self.plans], self.device)
+        points = [self.open_run(*pair, environment) for pair in zip(self.plans, weights, strict=True)]
+        self.stack = Stack(weights, [plan.settings.optimizer for plan in self.plans], self.device)
         for i, point in enumerate(points):
             if point is not None:
                 with restoring(self.plans[i].folder / RESUME):
@@ -287,50 +302,55 @@ class _Ensemble:
         self.tokens, self.labels = torch.stack(tokens).to(self.device), torch.stack(labels).to(self.device)
         self.first_bad = torch.full((len(weights),), -1, device=self.device)
         self.clock = torch.tensor(self.step, device=self.device)
-        self.prepare()
+        self.allocate()
 
-    def enter(
+    def open_run(
         self, plan: _Plan, parameters: dict[str, nn.Parameter], environment: Mapping[str, Any]
     ) -> dict[str, Tensor] | None:
-        """Opens the folder of a run; the tensors it goes on from, or None where it starts from those of the model."""
+        """Opens the folder of a run.
+
+        Returns:
+            The tensors of the resume point; None if the run starts from `parameters`.
+        """
         config, task = plan.config, plan.task
-        self.held.enter_context(hold(plan.folder))
+        self.locks.enter_context(hold(plan.folder))
         if plan.begun is None:
             writer = RunWriter.create(plan.folder, config, environment, task)
         else:
             writer = reopen(plan.begun, config, environment, self.device)
         trained = {name for name, weight in parameters.items() if weight.requires_grad}
         bookkeeper = Bookkeeper(config, writer, task, self.forward, trained, self.device, [])
-        batches = BatchOrder(len(plan.training_set()[1]), plan.optimizer.batch_size, config.model_seed)
+        batch_size = plan.settings.optimizer.batch_size
+        batches = BatchOrder(int(plan.train_mask.sum()), batch_size, config.model_seed)
         self.members.append(_Member(bookkeeper, batches))
         if plan.begun is None:
             return None
-        point = bookkeeper.go_back()
+        point = bookkeeper.rewind()
         if point is None:
             load_start(plan.folder, parameters)
         return None if point is None else point[1]
 
-    def prepare(self) -> None:
-        """What depends on how many runs there are and is made anew when one leaves."""
-        whole = self.plans[0].optimizer.batch_size is None
+    def allocate(self) -> None:
+        """Creates what depends on the number of runs."""
+        full_batch = self.settings.optimizer.batch_size is None
         shape = (len(self.members), self.members[0].batches.size)
-        self.batch = None if whole else torch.zeros(shape, dtype=torch.int64, device=self.device)
+        self.batch = None if full_batch else torch.zeros(shape, dtype=torch.int64, device=self.device)
         device = torch.device(self.device)
-        self.pulled = torch.ones(len(self.members), dtype=torch.bool, device=device)
+        self.gradient_is_nonzero = torch.ones(len(self.members), dtype=torch.bool, device=device)
         self.compute = GraphedUpdate(self._compute, device) if device.type == "cuda" else self._compute
 
     def update(self) -> None:
-        """Makes one update of every run; the losses are those of the weights before it."""
+        """Makes one update of every run; the losses are those of the weights before the update."""
         if self.batch is not None:
             self.batch.copy_(torch.stack([member.batches.next() for member in self.members]))
         # A captured update is the same at every step.
-        self.asks = self.device != "cpu" or self.step + 1 in self.members[0].bookkeeper.evaluated
+        self.checks_gradient = self.device != "cpu" or self.step + 1 in self.members[0].bookkeeper.evaluation_steps
         self.compute()
         self.step += 1
         self.bar.on_step(self.step)
 
     def _compute(self) -> None:
-        """The part of an update that the device does, always on the same tensors."""
+        """The part of an update that runs on the device, always on the same tensors."""
         tokens, labels = self.tokens, self.labels
         if self.batch is not None:
             runs = torch.arange(len(self.batch), device=self.batch.device)[:, None]
@@ -342,49 +362,49 @@ class _Ensemble:
         logits.backward(gradient.to(logits.dtype).view_as(logits))
         bad = ~torch.isfinite(losses.view(r, n).sum(dim=1)) & (self.first_bad < 0)
         self.first_bad.copy_(torch.where(bad, self.clock, self.first_bad))
-        if self.asks:
-            assert self.stack.weights.grad is not None
-            self.pulled.copy_((self.stack.weights.grad != 0).any(dim=1))
+        if self.checks_gradient:
+            self.gradient_is_nonzero.copy_((self.stack.gradient() != 0).any(dim=1))
         self.stack.update(self.clock)
         self.clock += 1
 
-    def look(self, which: Sequence[int]) -> None:
-        """Does at this step what the journals of these runs are to do, and takes out every run that is over."""
+    def evaluate_and_save(self, indices: Sequence[int]) -> None:
+        """Does what the schedule demands at this step for some of the runs, and ends every run that is over."""
         self.note_divergence()
-        pulled = self.pulled.tolist()
-        for i in which:
+        is_nonzero = self.gradient_is_nonzero.tolist()
+        for i in indices:
             bookkeeper = self.members[i].bookkeeper
-            if not bookkeeper.over:
-                bookkeeper.look(self.step, self.stack.member(i), partial(self.state, i), still=not pulled[i])
-        self.end([i for i, member in enumerate(self.members) if member.bookkeeper.over])
+            if not bookkeeper.ended:
+                weights, state = self.stack.member(i), partial(self.state, i)
+                bookkeeper.evaluate_and_save(self.step, weights, state, zero_gradients=not is_nonzero[i])
+        self.end([i for i, member in enumerate(self.members) if member.bookkeeper.ended])
 
     def note_divergence(self) -> None:
-        """Tells the journals whose runs have diverged; waits for the device."""
+        """Informs the bookkeepers whose runs have diverged; waits for the device."""
         for member, first_bad in zip(self.members, self.first_bad.tolist(), strict=True):
             member.bookkeeper.note_divergence(first_bad)
 
     def state(self, i: int) -> dict[str, Tensor]:
-        """Everything that the next update of a run depends on, as `train` keeps it."""
+        """Everything that the next update of a run depends on, in the form that `train` stores."""
         return {**self.stack.state(i, self.step), **self.members[i].batches.state()}
 
-    def end(self, which: Sequence[int]) -> None:
-        """Writes the last words on these runs, and takes them out of the stack."""
-        for i in which:
+    def end(self, indices: Sequence[int]) -> None:
+        """Writes the final status of some runs, and removes them from the stack."""
+        for i in indices:
             bookkeeper = self.members[i].bookkeeper
             status, reason = bookkeeper.conclude(self.step, self.stack.member(i), partial(self.state, i))
             bookkeeper.close(self.step, status, reason)
-        kept = [i for i in range(len(self.members)) if i not in which]
-        self.members = [self.members[i] for i in kept]
-        if which and kept:
-            rows = torch.tensor(kept, device=self.device)
+        remaining = [i for i in range(len(self.members)) if i not in indices]
+        self.members = [self.members[i] for i in remaining]
+        if indices and remaining:
+            rows = torch.tensor(remaining, device=self.device)
             self.stack.select(rows)
             self.tokens, self.labels = self.tokens.index_select(0, rows), self.labels.index_select(0, rows)
             self.first_bad = self.first_bad.index_select(0, rows)
-            self.prepare()
+            self.allocate()
 
     def abandon(self, error: BaseException) -> None:
-        """Says in the folders of all runs that had not ended what stopped them."""
+        """Writes to the folders of all runs that have not ended which error stopped them."""
         for member in self.members:
-            if member.bookkeeper.status in (None, "running"):
-                with contextlib.suppress(RunError):  # this may be the very folder that cannot be written to
-                    member.bookkeeper.close(self.step, "stopped", f"{type(error).__name__}: {error}")
+            if member.bookkeeper.status in (None, RunStatus.RUNNING):
+                with contextlib.suppress(RunError):  # this folder may be the one that is not writable
+                    member.bookkeeper.close(self.step, RunStatus.STOPPED, f"{type(error).__name__}: {error}")

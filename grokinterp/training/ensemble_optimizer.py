@@ -1,4 +1,4 @@
-"""The weights of many runs of one shape as one tensor, and updates of all of them at once."""
+"""Stack: the weights of many runs of one shape in one tensor, which one call updates together."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,32 +6,29 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from grokinterp.config import OptimizerConfig
-
-_ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
-_SGD_MOMENTS = ("momentum_buffer",)
+from grokinterp.config import STATE_SLOTS, OptimizerConfig
 
 
 class Stack:
-    """The weights of r runs, what their optimizers remember, and updates with each run's own learning rate and decay.
+    """The weights and optimizer states of r runs, with updates that use each run's learning rate and weight decay.
 
-    An update does what `Updater` does, in the same order. The trained parameters of a run lie one after another in one
-    row of x numbers, so that an update is a dozen operations however many parameters there are.
+    An update does what `Updater` does, in the same order. The trained parameters of a run are concatenated to a row of
+    x numbers, so that an update is a dozen operations regardless of the number of parameters.
 
     Attributes:
-        weights: `[r, x]`, the trained parameters; a leaf, in whose `grad` gradients are left.
+        weights: `[r, x]`, the trained parameters; a leaf, whose `grad` receives the gradients.
         frozen: the other parameters, `[r, ...]` each.
-        moments: `[r, x]` each, under torch.optim's names.
-        settings: `[r, 1]` each, in float64: what may differ from run to run.
+        moments: the optimizer state, `[r, x]` each, under the names of torch.optim.
+        settings: the settings that may differ between runs, `[r, 1]` each, in float64.
     """
 
     def __init__(self, runs: Sequence[Mapping[str, nn.Parameter]], configs: Sequence[OptimizerConfig], device: str):
         """Copies the parameters of every run.
 
         Args:
-            runs: the named parameters of each, of the same names, shapes and frozenness.
-            configs: of each run; only what `settings` holds may differ.
-            device: where the stack is put.
+            runs: the named parameters of each run, with the same names and shapes, and the same ones frozen.
+            configs: the optimizer of each run; only the values in `settings` may differ.
+            device: for the stack.
         """
         self.shapes = {name: parameter.shape for name, parameter in runs[0].items()}
         self.trained = [name for name, parameter in runs[0].items() if parameter.requires_grad]
@@ -43,11 +40,9 @@ class Stack:
             if name not in self.trained
         }
         self.config = configs[0]
-        if self.config.name != "sgd":
-            names = _ADAM_MOMENTS
-        else:
-            names = _SGD_MOMENTS if any(config.momentum for config in configs) else ()
-        self.moments = {name: torch.zeros_like(self.weights, requires_grad=False) for name in names}
+        slots = STATE_SLOTS[self.config.name] if any(config.state_slots for config in configs) else ()
+        self.moments = {slot: torch.zeros_like(self.weights, requires_grad=False) for slot in slots}
+        self.has_moments = [bool(config.state_slots) for config in configs]
         settings = {
             "lr": [config.lr for config in configs],
             "decay": [config.weight_decay for config in configs],
@@ -63,14 +58,14 @@ class Stack:
         }
 
     def split(self, rows: Float[Tensor, "r x"]) -> dict[str, Tensor]:
-        """Views of the trained parameters, `[r, ...]` each, in something laid out like `weights`."""
+        """Splits a tensor laid out like `weights` into views of the trained parameters, `[r, ...]` each."""
         parts = rows.split([self.shapes[name].numel() for name in self.trained], dim=1)
         return {name: part.unflatten(1, self.shapes[name]) for name, part in zip(self.trained, parts, strict=True)}
 
     def parts(self) -> dict[str, Tensor]:
         """Every parameter of all runs, `[r, ...]` each, in the models' order; differentiable in `weights`."""
-        every = {**self.frozen, **self.split(self.weights)}
-        return {name: every[name] for name in self.shapes}
+        parameters = {**self.frozen, **self.split(self.weights)}
+        return {name: parameters[name] for name in self.shapes}
 
     @torch.no_grad()
     def member(self, i: int) -> dict[str, Tensor]:
@@ -79,71 +74,77 @@ class Stack:
 
     @torch.no_grad()
     def update(self, clock: Int[Tensor, ""]) -> None:
-        """Makes an update of every run from the gradients, and clears them.
+        """Applies the gradients of every run, and clears them.
 
         Args:
-            clock: number of the update, from 0, where the device reads it.
+            clock: number of the update, from 0, on the device.
         """
-        gradient, of = self.weights.grad, self.settings
-        assert gradient is not None
-        rate = of["lr"]
+        gradient, settings = self.gradient(), self.settings
+        rate = settings["lr"]
         if self.config.warmup_steps:
-            rate = rate * (clock / of["warmup"]).clamp(max=1.0)
+            rate = rate * (clock / settings["warmup"]).clamp(max=1.0)
         if self.config.clip is not None:
             norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-            gradient.mul_((of["clip"] / (norm + 1e-6)).clamp(max=1.0).float())  # 1e-6 as in clip_grad_norm_
+            gradient.mul_((settings["clip"] / (norm + 1e-6)).clamp(max=1.0).float())  # 1e-6 as in clip_grad_norm_
         if self.config.decoupled:
-            self.weights.mul_((1.0 - rate * of["decay"]).float())
+            self.weights.mul_((1.0 - rate * settings["decay"]).float())
         else:
-            gradient.addcmul_(self.weights, of["decay"].float())
+            gradient.addcmul_(self.weights, settings["decay"].float())
         if self.config.name == "sgd":
             self._descend(gradient, rate)
         else:
             self._adapt(gradient, rate, clock + 1)
         self.weights.grad = None
 
+    def gradient(self) -> Tensor:
+        """The gradients in `weights`.
+
+        Raises:
+            RuntimeError: backward was not called since the last update.
+        """
+        if self.weights.grad is None:
+            raise RuntimeError("the stack has no gradients: call backward first")
+        return self.weights.grad
+
     def _descend(self, gradient: Tensor, rate: Tensor) -> None:
-        for velocity in self.moments.values():  # none where no run has momentum
+        for velocity in self.moments.values():  # empty if no run has momentum
             gradient = velocity.mul_(self.settings["momentum"].float()).add_(gradient)
         self.weights.addcmul_(gradient, -rate.float())
 
-    def _adapt(self, gradient: Tensor, rate: Tensor, made: Tensor) -> None:
+    def _adapt(self, gradient: Tensor, rate: Tensor, count: Tensor) -> None:
         beta1, beta2 = self.settings["beta1"], self.settings["beta2"]
-        mean, square = (self.moments[name] for name in _ADAM_MOMENTS)
+        mean, square = self.moments.values()
         mean.lerp_(gradient, (1.0 - beta1).float())
         square.mul_(beta2.float()).addcmul_(gradient * (1.0 - beta2).float(), gradient)
-        size = rate / (1.0 - beta1**made)
-        correction = (1.0 - beta2**made).sqrt()
+        size = rate / (1.0 - beta1**count)
+        correction = (1.0 - beta2**count).sqrt()
         scale = square.sqrt().div_(correction.float()).add_(self.settings["eps"].float())
         self.weights.addcdiv_(mean * -size.float(), scale)
 
     def state(self, i: int, step: int) -> dict[str, Tensor]:
-        """Weights and optimizer of run i after `step` updates, copied to the CPU, under the keys of `train`."""
-        found = {f"weights:{name}": weight.to("cpu", copy=True) for name, weight in self.member(i).items()}
-        if step == 0:  # torch.optim remembers nothing before the first update
-            return found
-        for key, rows in self.moments.items():
-            if key in _SGD_MOMENTS and not self.settings["momentum"][i]:
-                continue
-            found |= {
-                f"optimizer:{name}:{key}": part[i].to("cpu", copy=True) for name, part in self.split(rows).items()
-            }
+        """Weights and optimizer state of run i after `step` updates, copied to the CPU, under the keys of `train`."""
+        state = {f"weights:{name}": weight.to("cpu", copy=True) for name, weight in self.member(i).items()}
+        if step == 0:  # torch.optim has no state before the first update
+            return state
+        for slot, rows in self.moments.items() if self.has_moments[i] else ():
+            state |= {f"optimizer:{name}:{slot}": t[i].to("cpu", copy=True) for name, t in self.split(rows).items()}
         if self.config.name != "sgd":
-            found |= {f"optimizer:{name}:step": torch.tensor(float(step)) for name in self.trained}
-        return found
+            state |= {f"optimizer:{name}:step": torch.tensor(float(step)) for name in self.trained}
+        return state
 
     def restore(self, i: int, state: Mapping[str, Tensor]) -> None:
-        """Puts back into run i what `state` gave, or what `train` wrote."""
+        """Restores run i from what `state` returned, or from what `train` wrote."""
         for name, weight in self.member(i).items():
             weight.copy_(state[f"weights:{name}"])
-        for key, rows in self.moments.items():
+        for slot, rows in self.moments.items():
             for name, part in self.split(rows).items():
-                stored = state.get(f"optimizer:{name}:{key}")
+                stored = state.get(f"optimizer:{name}:{slot}")
                 if stored is not None:
                     part[i].copy_(stored)
 
-    def select(self, kept: Int[Tensor, " k"]) -> None:
-        """Leaves these runs in the stack, as new tensors."""
-        self.weights = self.weights.detach().index_select(0, kept).requires_grad_()
+    def select(self, rows: Int[Tensor, " k"]) -> None:
+        """Reduces the stack to some of its runs, in new tensors."""
+        self.has_moments = [self.has_moments[i] for i in rows.tolist()]
+        self.weights = self.weights.detach().index_select(0, rows).requires_grad_()
         for group in (self.frozen, self.moments, self.settings):
-            group.update({name: tensor.index_select(0, kept) for name, tensor in group.items()})
+            group.update({name: tensor.index_select(0, rows) for name, tensor in group.items()})

@@ -1,4 +1,4 @@
-"""What a run will cost, measured by making a few steps of it that are thrown away."""
+"""Estimates the cost of a run from a few trial updates, which are discarded."""
 
 import time
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from grokinterp.training.interventions import dropout_of
 from grokinterp.training.optimizers import Updater
 from grokinterp.training.preparation import task_to_train
 
-_PATIENCE = 2.0  # seconds
+_TIME_LIMIT = 2.0  # seconds
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Time and disk that a run takes.
+    """Time and disk space that a run needs.
 
     Attributes:
-        steps: updates.
-        seconds_per_step: measured, in seconds.
-        seconds: of all updates; evaluation and writing come on top.
-        parameters: numbers in one checkpoint.
-        checkpoints: how many are kept.
-        checkpoint_bytes: size of one.
+        steps: number of updates.
+        seconds_per_step: measured time per update.
+        seconds: time for all updates, without evaluations and writing.
+        parameters: numbers in a checkpoint.
+        checkpoints: number of checkpoints.
+        checkpoint_bytes: size of a checkpoint.
     """
 
     steps: int
@@ -37,43 +37,38 @@ class Cost:
 
 
 def estimate(config: RunConfig, tries: int = 5) -> Cost:
-    """Builds the model, makes `tries` updates on the CPU (fewer where one takes seconds), and writes nothing.
+    """Measures the time of an update on the CPU, without writing anything.
+
+    Args:
+        config: of the run.
+        tries: number of trial updates; fewer are made if an update takes seconds.
 
     Raises:
-        ConfigError: the configuration describes no training, or one that does not fit into memory.
+        ConfigError: the configuration cannot be trained, or the training does not fit into memory.
     """
-    task = task_to_train(config, None, "cpu")
-    assert config.optimizer is not None
-    assert config.schedule is not None
-    assert task.train_mask is not None
+    task, settings = task_to_train(config, None, "cpu"), config.training()
+    optimizer, schedule, train_mask = settings.optimizer, settings.schedule, task.require_split()
     weights = initial_parameters(config, task)
     forward, hook = forward_for(config.model, task), dropout_of(config, "cpu") or no_hook
     gradients = gradients_function(config, forward, weights, hook=hook)
-    updater = Updater(weights.items(), config.optimizer, config.model_seed)
-    size = config.optimizer.batch_size
-    tokens, labels = task.tokens[task.train_mask][:size], task.labels[task.train_mask][:size]
+    updater = Updater(weights.items(), optimizer, config.model_seed)
+    size = optimizer.batch_size
+    tokens, labels = task.tokens[train_mask][:size], task.labels[train_mask][:size]
     times = []
     for step in range(tries):
-        began = time.perf_counter()
+        start = time.perf_counter()
         gradients(tokens, labels)
         updater.apply(step)
-        times.append(time.perf_counter() - began)
-        if sum(times) > _PATIENCE:
+        times.append(time.perf_counter() - start)
+        if sum(times) > _TIME_LIMIT:
             break
-    typical = sorted(times)[len(times) // 2]
+    median = sorted(times)[len(times) // 2]
     parameters = sum(w.numel() for w in weights.values())
     return Cost(
-        steps=config.schedule.steps,
-        seconds_per_step=typical,
-        seconds=typical * config.schedule.steps,
+        steps=schedule.steps,
+        seconds_per_step=median,
+        seconds=median * schedule.steps,
         parameters=parameters,
-        checkpoints=len(scheduled_steps(config.schedule.checkpoints, config.schedule.steps)),
+        checkpoints=len(scheduled_steps(schedule.checkpoints, schedule.steps)),
         checkpoint_bytes=4 * parameters,
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as a person says it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""One row of metrics.jsonl: a model scored on every input."""
+"""The metrics of an evaluated step: a model scored on every input."""
 
 from collections.abc import Mapping
 
@@ -16,21 +16,21 @@ from grokinterp.training.losses import stablemax_and_gradient
 def evaluate(
     task: AnyTask, logits: Float[Tensor, "n c"], weights: Mapping[str, Tensor], loss: str = "cross_entropy"
 ) -> dict[str, float]:
-    """Losses, accuracies and weight norms, in float64; cross entropy and StableMax in forms that keep a tiny loss.
+    """Computes losses, accuracies and weight norms in float64, in forms that stay exact for tiny losses.
 
     Args:
-        task: the task; without a known split there is one `loss` and one `accuracy`.
-        logits: of every input. The loss counts all classes (`=` too, where the model has it); accuracy does not. Of a
-            regression the outputs, whose accuracy is the share of examples with a squared error, averaged over the
-            outputs, below the task's threshold (as in the code of Liu et al. 2022).
-        weights: the trained parameters; frozen ones are not to be in it.
-        loss: `cross_entropy`, `mse` or `stablemax`; a regression has no other than `mse`.
+        task: the task; if its split is unknown, there is a single `loss` and a single `accuracy`.
+        logits: `[n, c]`, of every input. The loss counts all classes, including `=` if the model has it; the accuracy
+            does not count `=`. For a regression, the outputs; its accuracy is the share of examples whose squared
+            error, averaged over the outputs, is below the task's threshold (as in the code of Liu et al. 2022).
+        weights: the trained parameters, without frozen ones.
+        loss: `cross_entropy`, `mse` or `stablemax`; ignored for a regression, which always has `mse`.
 
     Returns:
-        `train_loss`, `test_loss`, `train_accuracy`, `test_accuracy`, where the operation commutes `mirror_accuracy`
-        and `novel_accuracy` (where there are such pairs), `weight_norm` (L2) and `weight_rms`.
+        `train_loss`, `test_loss`, `train_accuracy`, `test_accuracy`, `weight_norm` (L2) and `weight_rms`; if the
+        operation commutes and there are such pairs, also `mirror_accuracy` and `novel_accuracy`.
     """
-    if logits.device.type == "mps":  # which has no float64
+    if logits.device.type == "mps":  # mps has no float64
         logits = logits.cpu()
     logits, labels = logits.double(), task.labels.to(logits.device)
     masks = {"train": task.train_mask, "test": task.test_mask}
@@ -39,7 +39,7 @@ def evaluate(
         hits = (losses < task.config.threshold).double()
     else:
         if loss == "cross_entropy":
-            # An infinite correct logit is NaN, not a solved example.
+            # An infinite correct logit gives NaN, so that the example does not count as solved.
             losses = cross_entropy_by_input(logits, labels) + 0.0 * logits.gather(1, labels[:, None]).squeeze(1)
         elif loss == "stablemax":
             losses, _ = stablemax_and_gradient(logits, labels, 1)

@@ -1,4 +1,4 @@
-"""Loss and gradients of one update: by autograd, or for the folded transformer in one pass over chunks of rows."""
+"""Loss and gradients of an update: by autograd, or in one pass over chunks of rows for the folded transformer."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,22 +15,22 @@ from grokinterp.models.products import prepare_compiling, product, training_matm
 from grokinterp.models.rows import attend_rows, logits_of, neurons_before, pick, row_chunks
 from grokinterp.training.losses import cross_entropy_and_gradient, loss_dtype, loss_function
 
-# tokens and labels -> the loss, with its gradients left in the weights' `grad`
+# Maps tokens and labels to the loss, and adds its gradients to the weights' `grad`.
 Gradients = Callable[[Tensor, Tensor], Tensor]
 
 
 def gradients_function(
     config: RunConfig, forward: Forward, weights: Mapping[str, Tensor], *, compiled: bool = False, hook: Hook = no_hook
 ) -> Gradients:
-    """What computes the loss of some examples and adds its gradients to the weights'.
+    """Returns the function that computes the loss of some examples and adds its gradients to those of the weights.
 
     Args:
         config: of the run.
-        forward: how logits are computed; on the CPU, on the path `last_position` with cross entropy, what depends on
-            the pair is written out with its gradients, chunk by chunk, instead of left to autograd.
+        forward: computes the logits. For cross entropy on the CPU with the path `last_position`, explicit formulas
+            replace autograd for the part that depends on the pair of operands, chunk by chunk.
         weights: the parameters.
-        compiled: compile it with torch.compile, which takes most of a minute at the first update.
-        hook: may replace neurons, which leaves the gradients to autograd.
+        compiled: use torch.compile, which takes most of a minute at the first update.
+        hook: may replace neurons; gradients then come from autograd.
     """
     model = config.model
     on_cpu = all(weight.device.type == "cpu" for weight in weights.values())
@@ -47,9 +47,9 @@ def gradients_function(
     differentiable = _compile(loss_of) if compiled else loss_of
 
     def by_autograd(tokens: Tensor, labels: Tensor) -> Tensor:
-        found = differentiable(tokens, labels)
-        found.backward()
-        return found.detach()
+        value = differentiable(tokens, labels)
+        value.backward()
+        return value.detach()
 
     return by_autograd
 
@@ -66,8 +66,8 @@ def _folded(
 
     def gradients(tokens: Tensor, labels: Tensor) -> Tensor:
         folded = fold(weights, model, training_matmul)
-        loss, found = pairwise(folded.map(Tensor.detach), tokens, labels, model, dtype)
-        torch.autograd.backward(folded.tensors(), found.tensors())
+        loss, gradient = pairwise(folded.map(Tensor.detach), tokens, labels, model, dtype)
+        torch.autograd.backward(folded.tensors(), gradient.tensors())
         return loss
 
     return gradients
@@ -77,16 +77,19 @@ def _folded(
 def folded_gradients(
     folded: Folded, tokens: Int[Tensor, "n t"], labels: Int[Tensor, " n"], config: TransformerConfig, dtype: torch.dtype
 ) -> tuple[Float[Tensor, ""], Folded]:
-    """Mean cross entropy of a folded transformer, and its gradients with respect to every part of `folded`.
+    """Computes the mean cross entropy of a folded transformer and its gradients with respect to each part of `folded`.
 
-    Autograd would keep every intermediate array of all rows; here they live in the cache, one chunk after another.
+    Autograd would store the intermediate arrays of all rows; the arrays of one chunk at a time fit into the cache.
 
     Args:
-        folded: of `grokinterp.models.forward.fold`.
-        tokens: the operands, then `=` where the model takes it.
-        labels: the correct classes.
+        folded: from `grokinterp.models.forward.fold`.
+        tokens: `[n, t]`, the operands, then `=` if the model reads it.
+        labels: `[n]`, the correct classes.
         config: the architecture.
         dtype: of the cross entropy.
+
+    Returns:
+        The loss, and the gradients in the form of `folded`.
     """
     h, relu = config.n_heads, config.activation == "relu"
     gradient = folded.map(torch.zeros_like)
@@ -126,7 +129,7 @@ def folded_gradients(
 
 
 def _add_rows(table: Tensor, row: Tensor | None, added: Tensor) -> None:
-    """Adds to each row of a table, or to its only row, what belongs to it."""
+    """Adds rows to a table, at the indices `row`; without indices, adds their sum to the table's only row."""
     if row is None:
         table.add_(added.sum(dim=0))
     else:

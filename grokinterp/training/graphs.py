@@ -1,38 +1,39 @@
-"""CUDA graphs: a small model's update is a few hundred kernels, and starting each takes longer than running it."""
+"""CUDA graphs: the update of a small model is a few hundred kernels, which take longer to launch than to run."""
 
 from collections.abc import Callable
 
 import torch
 
-# Before a capture, PyTorch wants a few updates made on another stream; they are updates like any other.
+# Before a capture, PyTorch requires a few updates on another stream. They are ordinary updates.
 _EAGER_UPDATES = 3
 
 
 class GraphedUpdate:
-    """Calls a function a few times, captures the next call as a CUDA graph, and replays that from then on.
+    """Calls a function a few times, captures the next call as a CUDA graph, and replays the graph from then on.
 
-    The function must read and write the same tensors in every call, ask nothing of the GPU, and leave no gradients.
+    The function must read and write the same tensors in every call, must not transfer values from the GPU to the
+    host, and must not leave gradients behind.
     """
 
     def __init__(self, update: Callable[[], None], device: torch.device):
         self.update = update
         self.device = device
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.made = 0
+        self.count = 0
 
     def __call__(self) -> None:
         if self.graph is not None:
             self.graph.replay()
-        elif self.made < _EAGER_UPDATES:
+        elif self.count < _EAGER_UPDATES:
             current, side = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
             side.wait_stream(current)
             with torch.cuda.stream(side):
                 self.update()
             current.wait_stream(side)
-            self.made += 1
+            self.count += 1
         else:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):  # records, and runs nothing
+            with torch.cuda.graph(graph):  # records without running
                 self.update()
             self.graph = graph
             graph.replay()

@@ -1,10 +1,10 @@
-"""What published experiments on grokking do beside the optimizer: to gradients, to weights and to neurons.
+"""Interventions of published grokking experiments, which change gradients, weights or neurons beside the optimizer.
 
-In an update, in this order: the gradient of the loss (with dropout, where asked for); L1, noise, orthogonal gradient
-and Grokfast, in `Interventions.before`; clipping, and the optimizer with its weight decay; the norm constraint, in
-`Interventions.after`. So the orthogonal gradient is that of the whole objective, noise included, and weight decay is
-not projected, as in the code of Prieto et al.; Grokfast averages what the optimizer would have seen without it, as in
-the code of Lee et al.
+The order within an update is: the gradient of the loss (with dropout, if configured); L1, noise, orthogonal gradient
+and Grokfast, in `Interventions.change_gradients`; clipping, and the optimizer with its weight decay; the norm
+constraint, in `Interventions.change_weights`. Thus the orthogonal gradient is that of the complete objective, noise
+included, and weight decay is not projected, as in the code of Prieto et al.; Grokfast averages the gradients that the
+optimizer would get without it, as in the code of Lee et al.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,54 +16,55 @@ from torch import Tensor
 from grokinterp.config import PLAIN, MLPConfig, OptimizerConfig, RunConfig, TransformerConfig
 from grokinterp.errors import RunError
 
-# Other streams than those of the initialization and of the minibatches. A CPU generator uses the low 32 bits of a seed.
+# Keep these random streams apart from those of the initialization and the minibatches. A CPU generator uses only the
+# low 32 bits of its seed.
 _NOISE_STREAM = 0xC2B2AE35
 _DROPOUT_STREAM = 0x27D4EB2F
-# What the state of Interventions is kept under in a resume point, and that of the noise's generator within it.
+# Keys in a resume point: the prefix of the state of Interventions, and the state of the noise generator within it.
 _PREFIX = "interventions:"
 _NOISE = "noise:draws"
 
 _TINY = 1e-30  # as in the code of Prieto et al.
-# A gradient along its weights but for less than this is so within the rounding of float32.
+# A smaller relative deviation of a gradient from the direction of its weights is rounding error of float32.
 _ALONG = 1e-6
 
 
 def interventions_of(config: RunConfig) -> list[str]:
-    """The options of a run, by dotted name, by which its updates are not those of an exact loss and an optimizer."""
+    """The dotted names of the options of a run that make its updates more than an exact loss and an optimizer."""
     options = config.optimizer
-    chosen = {"model.dropout": _dropout_share(config) > 0, "loss_dtype float32_plain": config.loss_dtype == PLAIN}
+    enabled = {"model.dropout": _dropout_share(config) > 0, "loss_dtype float32_plain": config.loss_dtype == PLAIN}
     if options is not None:
-        chosen |= {
+        enabled |= {
             "optimizer.l1": options.l1 > 0,
             "optimizer.gradient_noise": options.gradient_noise > 0,
             "optimizer.orthogonal_gradient": options.orthogonal_gradient,
             "optimizer.grokfast": options.grokfast != "none",
             "optimizer.constrain_norm": options.constrain_norm,
         }
-    return [name for name, on in chosen.items() if on]
+    return [name for name, on in enabled.items() if on]
 
 
 def draws_in_updates(config: RunConfig) -> bool:
-    """Whether an update draws random numbers on the device, which a captured graph would not draw anew."""
+    """Whether an update draws random numbers on the device, which a captured graph would repeat."""
     return not {"model.dropout", "optimizer.gradient_noise"}.isdisjoint(interventions_of(config))
 
 
 def dropout_of(config: RunConfig, device: str) -> "Dropout | None":
-    """The dropout of a run's updates; None where there is none."""
+    """The dropout of a run's updates; None if it has no dropout."""
     share = _dropout_share(config)
     return Dropout(share, config.model_seed, device) if share else None
 
 
 def require_draws(config: RunConfig, state: Mapping[str, Tensor], device: str) -> None:
-    """Looks whether the random numbers of a run's updates can be gone on with on a device.
+    """Checks that a device can continue the random numbers of a run's updates.
 
     Args:
         config: of the run.
-        state: of its resume point.
-        device: to resume it on.
+        state: the tensors of its resume point.
+        device: on which to resume it.
 
     Raises:
-        RunError: they cannot.
+        RunError: the state is missing, or belongs to another kind of device.
     """
     options, dropout = config.optimizer, dropout_of(config, device)
     if dropout is not None:
@@ -77,7 +78,7 @@ def _dropout_share(config: RunConfig) -> float:
 
 
 class _Source:
-    """A generator of the run's own, whose state is kept under a key."""
+    """A random generator, whose state a resume point stores under a key."""
 
     def __init__(self, key: str, seed: int, device: torch.device):
         self.key = key
@@ -87,21 +88,21 @@ class _Source:
         return {self.key: self.generator.get_state()}
 
     def stored(self, state: Mapping[str, Tensor]) -> Tensor:
-        """What to go on from.
+        """The stored state of the generator.
 
         Raises:
-            RunError: it is not there, or of another kind of device.
+            RunError: the state is missing, or belongs to another kind of device.
         """
         if self.key not in state:
             raise RunError(
-                f"resume.safetensors lacks {self.key}, what this run's random numbers are drawn from: delete it, and "
-                "the run resumes from its start"
+                f"resume.safetensors lacks {self.key}, the state of the run's random numbers: delete the file to "
+                "resume the run from its start"
             )
         stored = state[self.key]
         if stored.shape != self.generator.get_state().shape:
             raise RunError(
                 f"this run drew its random numbers on another kind of device than {self.generator.device}: resume it "
-                "on the device that it began on"
+                "on the kind of device on which it started"
             )
         return stored
 
@@ -110,45 +111,59 @@ class _Source:
 
 
 class Dropout:
-    """Sets a share of the hidden neurons to 0 and divides the others by the rest, as the hook of a forward pass."""
+    """The hook of a forward pass that sets a share of the hidden neurons to 0 and divides the rest by 1 - share."""
 
     def __init__(self, share: float, seed: int, device: str):
-        """Args: share: of the neurons, in (0, 1); seed: the run's model_seed; device: of the neurons."""
-        self.kept = 1.0 - share
+        """Seeds the random generator.
+
+        Args:
+            share: probability of dropping a neuron, in (0, 1).
+            seed: the run's model_seed.
+            device: of the neurons.
+        """
+        self.keep_probability = 1.0 - share
         self.source = _Source("dropout:draws", seed ^ _DROPOUT_STREAM, torch.device(device))
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        """The value, dropped where `name` is that of neurons after their activation function."""
+        """Applies dropout to `value` if `name` refers to neurons after the activation function."""
         if not name.endswith("hook_post"):
             return value
-        mask = torch.empty_like(value, requires_grad=False).bernoulli_(self.kept, generator=self.source.generator)
-        return value * mask.div_(self.kept)
+        mask = torch.empty_like(value, requires_grad=False)
+        mask.bernoulli_(self.keep_probability, generator=self.source.generator)
+        return value * mask.div_(self.keep_probability)
 
     def state(self) -> dict[str, Tensor]:
-        """What the next masks depend on."""
+        """The state that the next masks depend on."""
         return self.source.state()
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Puts back what `state` gave."""
+        """Restores what `state` returned."""
         self.source.restore(state)
 
 
 class Interventions:
-    """What is done to the gradients before an optimizer reads them, and to the weights after it wrote them.
+    """Changes the gradients before the optimizer uses them, and the weights afterwards.
 
     Attributes:
-        slow: what Grokfast remembers of each tensor's gradients: their mean, or the last ones `[window, ...]`.
-        seen: how many gradients it has seen.
-        norm: global L2 norm of the weights before the first update, in float64 where there is such; None before that.
+        slow: Grokfast's state for each tensor: the mean of its gradients, or the last gradients `[window, ...]`.
+        count: number of gradients so far.
+        norm: global L2 norm of the weights before the first update, in float64 if the device has it; None before that
+            update or without the norm constraint.
     """
 
     def __init__(self, named: Sequence[tuple[str, Tensor]], config: OptimizerConfig, seed: int):
-        """Args: named: the trained weights; config: of the optimizer; seed: the run's model_seed."""
+        """Prepares the interventions.
+
+        Args:
+            named: the trained weights, by name.
+            config: of the optimizer.
+            seed: the run's model_seed.
+        """
         self.named, self.config = named, config
         device = named[0][1].device
         self.wide = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
         self.noise = _Source(_NOISE, seed ^ _NOISE_STREAM, device) if config.gradient_noise else None
-        self.seen = torch.zeros((), dtype=torch.int64, device=device)
+        self.count = torch.zeros((), dtype=torch.int64, device=device)
         self.slow: dict[str, Tensor] = {}
         if config.grokfast != "none":
             window = (config.grokfast_window,) if config.grokfast == "ma" else ()
@@ -156,28 +171,30 @@ class Interventions:
         self.norm: Tensor | None = None
 
     @torch.no_grad()
-    def before(self) -> None:
-        """Changes the gradients, in the order that the module describes."""
+    def change_gradients(self) -> None:
+        """Changes the gradients, in the order given in the module's docstring."""
         config = self.config
         if config.constrain_norm and self.norm is None:
             self.norm = self._norm()
-        given = [(name, weight, weight.grad) for name, weight in self.named if weight.grad is not None]
-        for name, weight, gradient in given:
+        for name, weight in self.named:
+            gradient = weight.grad
+            if gradient is None:
+                continue
             if config.l1:
                 gradient.add_(weight.sign(), alpha=config.l1)
             if self.noise is not None:
-                gradient.add_(self._drawn(gradient), alpha=config.gradient_noise)
+                noise = torch.empty_like(gradient).normal_(generator=self.noise.generator)
+                gradient.add_(noise, alpha=config.gradient_noise)
             if config.orthogonal_gradient:
                 gradient.copy_(orthogonal_to(weight, gradient, self.wide))
             if config.grokfast != "none":
-                gradient.add_(self._slow(self.slow[name], gradient), alpha=config.amplification)
-        self.seen += 1
+                gradient.add_(self._update_slow(self.slow[name], gradient), alpha=config.amplification)
+        self.count += 1
 
     @torch.no_grad()
-    def after(self) -> None:
-        """Changes the weights: scales all of them alike to the norm that they started with."""
-        if self.config.constrain_norm:
-            assert self.norm is not None
+    def change_weights(self) -> None:
+        """With the norm constraint, scales all weights by a common factor to the norm they started with."""
+        if self.config.constrain_norm and self.norm is not None:
             scale = self.norm / self._norm()
             for _, weight in self.named:
                 weight.mul_(scale)
@@ -186,60 +203,56 @@ class Interventions:
         norms = [torch.linalg.vector_norm(weight, dtype=self.wide) for _, weight in self.named]
         return torch.linalg.vector_norm(torch.stack(norms))
 
-    def _drawn(self, like: Tensor) -> Tensor:
-        assert self.noise is not None
-        return torch.empty_like(like).normal_(generator=self.noise.generator)
+    def _update_slow(self, slow: Tensor, gradient: Tensor) -> Tensor:
+        """Adds a gradient to Grokfast's state and returns the mean; 0 until the window is full (Lee et al. 2024).
 
-    def _slow(self, kept: Tensor, gradient: Tensor) -> Tensor:
-        """The slow part of the gradients so far, this one included; 0 while a window is not full (Lee et al. 2024).
-
-        The counter is read by the device only, so that an update can be captured as a CUDA graph.
+        Only the device reads the counter, so that an update can be captured as a CUDA graph.
         """
         if self.config.grokfast == "ema":
-            mean = kept.lerp(gradient, 1.0 - self.config.grokfast_alpha)
-            return kept.copy_(torch.where(self.seen == 0, gradient, mean))
+            mean = slow.lerp(gradient, 1.0 - self.config.grokfast_alpha)
+            return slow.copy_(torch.where(self.count == 0, gradient, mean))
         window = self.config.grokfast_window
-        kept.index_copy_(0, (self.seen % window)[None], gradient[None])
-        return torch.where(self.seen + 1 >= window, kept.mean(dim=0), 0.0)
+        slow.index_copy_(0, (self.count % window)[None], gradient[None])
+        return torch.where(self.count + 1 >= window, slow.mean(dim=0), 0.0)
 
     def state(self) -> dict[str, Tensor]:
-        """What the next updates depend on, copied to the CPU; nothing where there are no interventions."""
-        found = {} if self.noise is None else self.noise.state()
-        found |= {f"grokfast:{name}": kept.to("cpu", copy=True) for name, kept in self.slow.items()}
+        """The state that the next updates depend on, copied to the CPU; empty without interventions."""
+        state = {} if self.noise is None else self.noise.state()
+        state |= {f"grokfast:{name}": slow.to("cpu", copy=True) for name, slow in self.slow.items()}
         if self.slow:
-            found["grokfast_seen"] = self.seen.to("cpu", copy=True)
+            state["grokfast_seen"] = self.count.to("cpu", copy=True)
         if self.norm is not None:
-            found["norm"] = self.norm.to("cpu", copy=True)
-        return {f"{_PREFIX}{key}": tensor for key, tensor in found.items()}
+            state["norm"] = self.norm.to("cpu", copy=True)
+        return {f"{_PREFIX}{key}": tensor for key, tensor in state.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Puts back what `state` gave."""
-        own = {key.removeprefix(_PREFIX): t for key, t in state.items() if key.startswith(_PREFIX)}
+        """Restores what `state` returned."""
+        stored = {key.removeprefix(_PREFIX): t for key, t in state.items() if key.startswith(_PREFIX)}
         if self.noise is not None:
-            self.noise.restore(own)
-        for name, kept in self.slow.items():
-            kept.copy_(own[f"grokfast:{name}"])
+            self.noise.restore(stored)
+        for name, slow in self.slow.items():
+            slow.copy_(stored[f"grokfast:{name}"])
         if self.slow:
-            self.seen.copy_(own["grokfast_seen"])
-        if "norm" in own:
-            self.norm = own["norm"].to(self.seen.device)
+            self.count.copy_(stored["grokfast_seen"])
+        if "norm" in stored:
+            self.norm = stored["norm"].to(self.count.device)
 
 
 def orthogonal_to(
     weight: Float[Tensor, "*shape"], gradient: Float[Tensor, "*shape"], dtype: torch.dtype = torch.float64
 ) -> Float[Tensor, "*shape"]:
-    """What is left of a gradient without its component along the weights, scaled to the norm that the gradient had.
+    """Removes from a gradient its component along the weights, and rescales the rest to the norm of the gradient.
 
-    ⊥Grad of Prieto et al. 2025 (arXiv:2501.04697), whose equation has no scaling; their code scales, and
-    takes each parameter tensor by itself, as here. Where nothing is left but rounding errors, it is 0.
+    This is ⊥Grad of Prieto et al. 2025 (arXiv:2501.04697). Their equation has no scaling, but their code scales, and
+    treats each parameter tensor separately, as here. If only rounding errors remain, the result is 0.
 
     Args:
         weight: one parameter tensor.
-        gradient: of the objective with respect to it.
-        dtype: to compute in; the result has the gradient's.
+        gradient: of the objective with respect to `weight`.
+        dtype: for the computation; the result has the dtype of the gradient.
     """
     w, g = weight.flatten().to(dtype), gradient.flatten().to(dtype)
     rest = g - torch.dot(w, g) / (torch.dot(w, w) + _TINY) * w
-    size, left = torch.linalg.vector_norm(g), torch.linalg.vector_norm(rest)
-    scale = torch.where(left > _ALONG * size, size / (left + _TINY), 0.0)
+    norm, rest_norm = torch.linalg.vector_norm(g), torch.linalg.vector_norm(rest)
+    scale = torch.where(rest_norm > _ALONG * norm, norm / (rest_norm + _TINY), 0.0)
     return (rest * scale).view_as(gradient).to(gradient.dtype)

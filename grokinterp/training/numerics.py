@@ -1,7 +1,8 @@
-"""What rounding does to a training: numbers that are not finite, losses that vanish, gradients that are exactly 0.
+"""Monitors a training for numerical problems: non-finite values, loss underflow, softmax collapse, zero gradients.
 
-An evaluation's logits and numbers are looked at, and no more is computed unless the margins say that it can matter.
-Each kind is warned of once a run, with its step, and kept in status.json; docs/numerics.md says what to do about each.
+The monitor uses the logits and metrics of an evaluation, and computes more only if the margins are so large that
+rounding can matter. It warns once per run of each kind of problem, with the step, and stores the warning in
+status.json; docs/numerics.md says what to do about each kind.
 """
 
 import logging
@@ -21,21 +22,22 @@ from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_function
 
 log = logging.getLogger(__name__)
 
-# Half of the examples can only have collapsed where half of the margins are above this: in float32 a sum that starts
-# at 1 absorbs e^-16.6 at most; the exact form leaves out shares of the loss below e^-55.
-_LEAST_MARGIN = {PLAIN: 15.0}
-_LEAST_MARGIN_OF_EXACT = 40.0
-# Nor can another loss be rounded to 0 above this: the squares of float32 end at 1e-45.
-_LARGEST_LOSS = 1e-20
+# Half of the examples can only have collapsed if half of the margins are above these: in float32, adding up to e^-16.6
+# to 1 changes nothing; the exact form drops terms of the loss below e^-55.
+_MIN_MARGIN = {PLAIN: 15.0}
+_MIN_MARGIN_EXACT_FORM = 40.0
+# Other losses above this cannot be rounded to 0: the squares of float32 end at 1e-45.
+_MAX_VANISHING_LOSS = 1e-20
+_NAMES_SHOWN = 3  # in a message
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """What the arithmetic of a training makes of its loss.
+    """The effect of rounding on a training loss.
 
     Attributes:
-        loss: as the training computes it.
-        exact: the same loss of the same logits in float64, in the form that does not cancel.
+        loss: the loss as the training computes it.
+        exact: the loss of the same logits in float64, in the form without cancellation.
         collapsed: share of the examples whose gradient with respect to the correct logit is exactly 0.
     """
 
@@ -49,17 +51,17 @@ def rounded(
 ) -> Rounded:
     """Computes loss and gradient as a run's updates do, and compares them with float64.
 
-    What is lost depends on `loss_dtype`. `float32_plain`: an example whose sum over the classes of exp(z - z_max) is
-    exactly 1 in float32 has loss 0 and gives its correct class no gradient (softmax collapse, Prieto et al. 2025,
-    arXiv:2501.04697, section 3), from margins of about 16.6 on. `float32` and `float64` compute softplus(logsumexp of
-    the wrong classes - correct logit), in which no 1 absorbs anything: both lose nothing until an example's part in the
-    mean loss is below 1e-24, where its gradient is set to 0 on purpose. The loss itself is exactly 0 from margins of
-    about 100 (float32) or 740 (float64) on. With `mse` and `stablemax` nothing collapses.
+    What rounding loses depends on `loss_dtype`. With `float32_plain`, an example whose sum over the classes of
+    exp(z - z_max) is exactly 1 in float32 has loss 0, and its correct class gets no gradient (softmax collapse, Prieto
+    et al. 2025, arXiv:2501.04697, section 3); this happens from margins of about 16.6. `float32` and `float64` compute
+    softplus(logsumexp of the wrong classes - correct logit), which adds nothing to 1: both lose nothing until the
+    contribution of an example to the mean loss is below 1e-24, where its gradient is set to 0 on purpose. The loss
+    itself is exactly 0 from margins of about 100 (float32) or 740 (float64). `mse` and `stablemax` do not collapse.
 
     Args:
         config: of the run.
-        logits: of the training examples, in float32; or the outputs of a regression.
-        labels: the correct classes, or the outputs that are wanted.
+        logits: `[n, c]`, of the training examples, in float32; or the outputs of a regression.
+        labels: the correct classes, or the targets of a regression.
     """
     leaf = logits.detach().clone().requires_grad_()
     with torch.enable_grad():
@@ -73,137 +75,146 @@ def rounded(
 
 
 def median_margin(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> float:
-    """The correct logit minus the largest other one, of the example in the middle."""
+    """Median over the examples of the margin: the correct logit minus the largest wrong logit."""
     column = labels[:, None]
-    others = logits.scatter(1, column, -math.inf).amax(dim=1)
-    return (logits.gather(1, column).squeeze(1) - others).median().item()
+    runner_up = logits.scatter(1, column, -math.inf).amax(dim=1)
+    return (logits.gather(1, column).squeeze(1) - runner_up).median().item()
 
 
 def any_nonzero(gradients: Iterable[Tensor | None]) -> Bool[Tensor, ""]:
-    """Whether anything in some gradients is not exactly 0; the device decides, and the host reads nothing."""
+    """Whether any entry of some gradients is nonzero, as a tensor, so that the host need not wait for the device."""
     largest = torch._foreach_norm([g for g in gradients if g is not None], math.inf)
     return torch.stack(largest).ne(0.0).any()
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold NaN or infinities."""
+    """Names of the tensors that contain NaN or infinities."""
     return [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
 
 
-class Watch:
-    """Looks at the numbers of one run; every kind of finding is warned of once.
+class Monitor:
+    """Monitors the numbers of a run, and warns once of each kind of problem.
 
     Attributes:
-        findings: so far, in the order in which they were found.
+        findings: the warnings so far, in order.
+        finite_at: the last evaluated step with only finite numbers; None if there is none.
     """
 
     def __init__(self, config: RunConfig, task: AnyTask, path: Path, findings: list[Finding]):
-        """Args: path: the run folder, which the log names; findings: those that are known, and the place for more."""
-        assert task.train_mask is not None
+        """Prepares the monitor.
+
+        Args:
+            config: of the run.
+            task: of the run.
+            path: the run folder, which log messages name.
+            findings: earlier warnings; the monitor appends to this list.
+        """
         self.config, self.path = config, path
-        self.rows, self.labels = task.train_mask, task.labels[task.train_mask]
+        self.rows = task.require_split()
+        self.labels = task.labels[self.rows]
         self.findings = findings
-        self.looked_at: int | None = None  # the last step at which all was finite
+        self.finite_at: int | None = None
 
-    def go_back(self, rows: Iterable[Mapping[str, float]]) -> None:
-        """Remembers what was looked at before: the rows of metrics.jsonl up to the step that a run resumes from."""
-        self.looked_at = max((int(row["step"]) for row in rows if _all_finite(row)), default=None)
+    def resume(self, rows: Iterable[Mapping[str, float]]) -> None:
+        """Restores `finite_at` from the rows of metrics.jsonl up to the step at which a run resumes."""
+        self.finite_at = max((int(row["step"]) for row in rows if _all_finite(row)), default=None)
 
-    def note(self, step: int, kind: str, message: str) -> None:
-        """Warns of something, unless something of its kind is known."""
-        if not self.knows(kind):
+    def warn(self, step: int, kind: str, message: str) -> None:
+        """Warns of a problem unless there is a warning of the same kind already."""
+        if not self.has_warned(kind):
             self.findings.append(Finding(step, kind, message))
             log.warning("%s: %s", self.path, message)
 
-    def knows(self, kind: str) -> bool:
+    def has_warned(self, kind: str) -> bool:
         return any(finding.kind == kind for finding in self.findings)
 
-    def diverged(self, step: int, cause: str = "") -> None:
-        """Notes a training loss that was not finite, found in an evaluation of that step or in an update after it."""
-        if not cause and self.looked_at is not None:
-            cause = f"step {self.looked_at}, the last that was evaluated, had finite weights and losses"
-        self.note(step, "diverged", f"the training loss was not finite at step {step}" + f": {cause}" * bool(cause))
+    def report_divergence(self, step: int, cause: str = "") -> None:
+        """Warns of a non-finite training loss, at an evaluation of this step or in the update that follows it."""
+        if not cause and self.finite_at is not None:
+            cause = f"weights and losses were finite at step {self.finite_at}, the last evaluated step"
+        message = f"the training loss was not finite at step {step}"
+        self.warn(step, "diverged", f"{message}: {cause}" if cause else message)
 
-    def look(
+    def check(
         self,
         step: int,
         logits: Float[Tensor, "n c"],
         weights: Mapping[str, Tensor],
         row: Mapping[str, float],
-        still: bool,
+        zero_gradients: bool,
     ) -> None:
-        """Looks at an evaluated step.
+        """Checks an evaluated step.
 
         Args:
             step: number of updates made.
             logits: of every input.
             weights: all parameters.
-            row: what the evaluation gave.
-            still: whether every gradient of the last update was exactly 0.
+            row: the metrics of the step.
+            zero_gradients: whether every gradient of the last update was exactly 0.
         """
         if not math.isfinite(row["train_loss"]):
-            self.diverged(step, _what_is_not_finite(logits, weights))
+            self.report_divergence(step, _locate_non_finite(logits, weights))
             return
-        if not _all_finite(row):
-            self.note(
-                step,
-                "non_finite",
-                f"at step {step} {_what_is_not_finite(logits, weights)}, though the training loss is finite",
-            )
+        if _all_finite(row):
+            self.finite_at = step
         else:
-            self.looked_at = step
-        if still:
-            self.note(
+            place = _locate_non_finite(logits, weights)
+            self.warn(step, "non_finite", f"at step {step} {place}, although the training loss is finite")
+        if zero_gradients:
+            self.warn(
                 step,
                 "zero_gradients",
-                f"zero gradients at step {step}: in the update before it the loss had a gradient of exactly 0 in every "
-                "trained parameter, so that it teaches nothing; what still moves the weights is weight decay, momentum "
-                "or an intervention",
+                f"zero gradients at step {step}: in the previous update, the gradient of the loss was exactly 0 in "
+                "every trained parameter. Only weight decay, momentum or an intervention still moves the weights.",
             )
-        self._look_at_the_loss(step, logits, row["train_loss"])
+        self._check_rounding(step, logits, row["train_loss"])
 
-    def _look_at_the_loss(self, step: int, logits: Tensor, train_loss: float) -> None:
+    def _check_rounding(self, step: int, logits: Tensor, train_loss: float) -> None:
         config = self.config
-        crosses = config.loss == "cross_entropy"
-        if self.knows("loss_underflow") and (self.knows("softmax_collapse") or not crosses):
+        is_cross_entropy = config.loss == "cross_entropy"
+        if self.has_warned("loss_underflow") and (self.has_warned("softmax_collapse") or not is_cross_entropy):
             return
-        if not crosses and train_loss >= _LARGEST_LOSS:
+        if not is_cross_entropy and train_loss >= _MAX_VANISHING_LOSS:
             return
-        if logits.device.type == "mps":  # which has no float64
+        if logits.device.type == "mps":  # mps has no float64
             logits = logits.cpu()
         trained, labels = logits[self.rows.to(logits.device)], self.labels.to(logits.device)
-        if crosses and median_margin(trained, labels) <= _LEAST_MARGIN.get(config.loss_dtype, _LEAST_MARGIN_OF_EXACT):
+        min_margin = _MIN_MARGIN.get(config.loss_dtype, _MIN_MARGIN_EXACT_FORM)
+        if is_cross_entropy and median_margin(trained, labels) <= min_margin:
             return
-        found = rounded(config, trained, labels)
-        if found.collapsed > 0.5:
-            self.note(step, "softmax_collapse", _collapse(config, step, found))
-        if found.loss == 0 and (crosses or found.exact > 0):
-            arithmetic = "float32" if config.loss_dtype == PLAIN else config.loss_dtype
-            self.note(
-                step,
-                "loss_underflow",
-                f"loss underflow at step {step}: in {arithmetic}, as updates compute it, the training loss is exactly "
-                f"0, where the exact one is {_small(found.exact)}" + _ADVICE * (config.loss_dtype == PLAIN),
-            )
+        rounding = rounded(config, trained, labels)
+        if rounding.collapsed > 0.5:
+            self.warn(step, "softmax_collapse", _describe_collapse(config, step, rounding))
+        if rounding.loss == 0 and (is_cross_entropy or rounding.exact > 0):
+            self.warn(step, "loss_underflow", _describe_underflow(config, step, rounding))
 
 
-_ADVICE = "; loss_dtype float32 and float64 keep what is rounded away here"
+_ADVICE = "; loss_dtype float32 or float64 avoids this rounding"
 
 
-def _collapse(config: RunConfig, step: int, found: Rounded) -> str:
+def _describe_collapse(config: RunConfig, step: int, rounding: Rounded) -> str:
+    share = f"softmax collapse at step {step}: {rounding.collapsed:.0%} of the training examples"
     if config.loss_dtype == PLAIN:
         return (
-            f"softmax collapse at step {step}: of {found.collapsed:.0%} of the training examples the sum over the "
-            "classes of exp(z - z_max) is exactly 1 in float32, so that their loss is 0 and their correct class gets "
-            f"no gradient{_ADVICE}"
+            f"{share} have a sum over the classes of exp(z - z_max) of exactly 1 in float32, so that their loss is 0 "
+            f"and their correct class gets no gradient{_ADVICE}"
         )
     return (
-        f"softmax collapse at step {step}: {found.collapsed:.0%} of the training examples add less than 1e-24 each to "
-        f"the mean loss, which is {_small(found.exact)}, and get no gradient any more"
+        f"{share} contribute less than 1e-24 each to the mean loss, which is {_format_loss(rounding.exact)}, and no "
+        "longer get a gradient"
     )
 
 
-def _small(loss: float) -> str:
+def _describe_underflow(config: RunConfig, step: int, rounding: Rounded) -> str:
+    plain = config.loss_dtype == PLAIN
+    return (
+        f"loss underflow at step {step}: the updates compute a training loss of exactly 0 in "
+        f"{'float32' if plain else config.loss_dtype}, but its exact value is {_format_loss(rounding.exact)}"
+        f"{_ADVICE if plain else ''}"
+    )
+
+
+def _format_loss(loss: float) -> str:
     return f"{loss:.2g}" if loss else "below 1e-300"
 
 
@@ -211,11 +222,12 @@ def _all_finite(row: Mapping[str, float]) -> bool:
     return all(math.isfinite(value) for value in row.values())
 
 
-def _what_is_not_finite(logits: Tensor, weights: Mapping[str, Tensor]) -> str:
-    """What was not finite first: weights make logits, and these the loss."""
+def _locate_non_finite(logits: Tensor, weights: Mapping[str, Tensor]) -> str:
+    """Names the first of weights, logits and loss that is not finite; each is computed from the one before."""
     names = not_finite(weights)
     if names:
-        return f"weights are not finite ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+        more = ", ..." if len(names) > _NAMES_SHOWN else ""
+        return f"weights are not finite ({', '.join(names[:_NAMES_SHOWN])}{more})"
     if not torch.isfinite(logits).all():
-        return "the weights are finite, and the logits are not"
-    return "weights and logits are finite, and the loss is not"
+        return "the weights are finite, but the logits are not"
+    return "weights and logits are finite, but the loss is not"

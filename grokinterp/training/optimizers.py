@@ -1,4 +1,4 @@
-"""Updates: one optimizer with warm-up, clipping, either kind of weight decay, and interventions."""
+"""Updater: an optimizer with warm-up, clipping, coupled or decoupled weight decay, and interventions."""
 
 from collections.abc import Iterable
 
@@ -10,10 +10,16 @@ from grokinterp.training.interventions import Interventions
 
 
 class Updater:
-    """One optimizer with warm-up, clipping, weight decay and interventions; `apply(step)` makes one update."""
+    """An optimizer with warm-up, clipping, weight decay and interventions; `apply(step)` makes one update."""
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, seed: int = 0):
-        """Args: parameters: by name, of which frozen ones are left alone; seed: the run's model_seed."""
+        """Creates the optimizer.
+
+        Args:
+            parameters: by name; frozen ones are not updated.
+            config: of the optimizer.
+            seed: the run's model_seed.
+        """
         self.config = config
         self.named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         self.tensors: list[Tensor] = [parameter for _, parameter in self.named]
@@ -21,7 +27,7 @@ class Updater:
         tensors = self.tensors
         devices = {t.device for t in tensors}
         fused = all(device.type in ("cpu", "cuda") for device in devices)
-        # On CUDA an update is captured as a graph: the rate, which changes from step to step, must be a tensor there.
+        # On CUDA an update may be captured as a graph, so that the learning rate, which changes, must be a tensor.
         self.on_cuda = any(device.type == "cuda" for device in devices)
         self.rate: float | Tensor = torch.tensor(config.lr, device=tensors[0].device) if self.on_cuda else config.lr
         self.optimizer: torch.optim.Optimizer
@@ -43,7 +49,7 @@ class Updater:
             )
 
     def apply(self, step: int) -> None:
-        """Makes update number `step` (from 0) from the gradients, and clears them."""
+        """Applies the gradients in update number `step` (from 0), and clears them."""
         self.set_rate(step)
         self.update()
 
@@ -57,35 +63,35 @@ class Updater:
             self.rate = self.optimizer.param_groups[0]["lr"] = rate
 
     def update(self) -> None:
-        """Makes an update from the gradients at the learning rate that was set, and clears them."""
+        """Applies the gradients at the current learning rate, and clears them."""
         config = self.config
-        self.interventions.before()
+        self.interventions.change_gradients()
         if config.clip is not None:
             nn.utils.clip_grad_norm_(self.tensors, config.clip)
         if config.name == "sgd" and config.decoupled and config.weight_decay:
             with torch.no_grad():
                 torch._foreach_mul_(self.tensors, 1.0 - self.rate * config.weight_decay)
         self.optimizer.step()
-        self.interventions.after()
+        self.interventions.change_weights()
         for tensor in self.tensors:
             tensor.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """The optimizer's tensors under `optimizer:parameter:key`, and those of interventions."""
-        own = {
+        """The optimizer's tensors under `optimizer:parameter:slot`, and those of the interventions."""
+        tensors = {
             f"optimizer:{name}:{key}": value.detach().cpu()
             for name, parameter in self.named
             for key, value in self.optimizer.state[parameter].items()
             if isinstance(value, Tensor)
         }
-        return {**own, **self.interventions.state()}
+        return {**tensors, **self.interventions.state()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Puts back what `state` gave."""
+        """Restores what `state` returned."""
         self.interventions.restore(state)
-        where = dict(self.named)
+        parameters = dict(self.named)
         for key, value in state.items():
             kind, name, slot = (*key.split(":"), "", "")[:3]
             if kind == "optimizer":
-                # The step count stays where fused optimizers expect it: beside its parameter.
-                self.optimizer.state[where[name]][slot] = value.to(where[name].device)
+                # Fused optimizers expect the step count on the device of its parameter.
+                self.optimizer.state[parameters[name]][slot] = value.to(parameters[name].device)

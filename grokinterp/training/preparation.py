@@ -1,4 +1,4 @@
-"""What is checked and opened before a training: the device, the task, the folder of a resumed run, other weights."""
+"""Preparation of a training: the device, the task, the folder of a resumed run, and weights from another run."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,54 +14,62 @@ from grokinterp.models import parameter_count, task_of
 from grokinterp.models.memory import require_memory
 from grokinterp.runs.resume_point import require_state
 from grokinterp.runs.run import Run, parse_step
+from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RESUME, RunWriter
 from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws
 
-_COPIES_OF_WEIGHTS = 5  # themselves, their gradients, two moments, and what is written
-_COPIES_OF_LOGITS = 4  # of float32; the loss takes them in float64
+_COPIES_OF_WEIGHTS = 5  # weights, gradients, two moments, and the copy that is written
+_COPIES_OF_LOGITS = 4  # in float32; the loss converts them to float64
 
-GROKKED = "grokked"  # the reason why a run finished before its last step
+GROKKED = "grokked"  # the reason in status.json of a run that finished early because it grokked
 
 
-def choose_device(wanted: str) -> str:
-    """The device that `auto`, `cpu`, `cuda` or `mps` means here."""
-    if wanted == "auto":
+def choose_device(name: str) -> str:
+    """Resolves `auto` to a device, and checks that this machine has the device.
+
+    Raises:
+        ConfigError: the name is unknown, or this machine has no such device.
+    """
+    if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise ConfigError(f"device {wanted!r} is not known: auto, cpu, cuda or mps") from None
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if device.type not in counts:
-        raise ConfigError(f"device {wanted!r} is not known: auto, cpu, cuda or mps")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in counts:
+        raise ConfigError(f"unknown device {name!r}: use auto, cpu, cuda or mps")
     if (device.index or 0) >= counts[device.type]:
-        raise ConfigError(f"device {wanted!r} was asked for, and this machine has none: use --device cpu")
-    return wanted
+        raise ConfigError(f"this machine has no device {name!r}: use --device cpu")
+    return name
 
 
 def task_to_train(config: RunConfig, begun: Run | None, device: str) -> AnyTask:
-    """The task of a new run, or of one to be resumed, after all checks that need no model.
+    """Makes all checks that need no model, and returns the task.
+
+    Args:
+        config: what to train.
+        begun: the run to resume; None for a new run.
+        device: on which to train.
 
     Raises:
-        ConfigError: the configuration describes no training, or differs from that of the run to resume.
+        ConfigError: the configuration cannot be trained, or differs from that of the run to resume.
     """
-    if config.optimizer is None or config.schedule is None:
-        raise ConfigError("this configuration was recorded or imported, without optimizer and schedule: give both")
+    training = config.training()
     if device.startswith("mps") and config.loss_dtype == "float64":
-        raise ConfigError("mps has no float64: use --loss-dtype float32, which stays exact at small losses")
+        raise ConfigError("mps has no float64: use --loss-dtype float32, which is exact for small losses")
     if begun is not None:
-        _refuse_another_config(begun, config, config.schedule)
+        _require_same_config(begun, config, training.schedule)
     task = task_of(config) if begun is None else begun.task
-    if task.train_mask is None:
-        raise ConfigError("split 'unknown' is for models made elsewhere: to train, give a split and a train_fraction")
+    task.require_split()
     if not device.startswith("cuda"):
-        _require_memory(config, config.optimizer)
+        _require_memory(config, training.optimizer)
     return task
 
 
 def _require_memory(config: RunConfig, optimizer: OptimizerConfig) -> None:
-    """Refuses a training that does not fit: weights, gradients, what the optimizer remembers, and all logits."""
+    """Checks that the memory suffices for weights, gradients, optimizer state and all logits."""
     require_fit(config.model, config.task)
     slow = {"none": 0, "ema": 1, "ma": optimizer.grokfast_window}[optimizer.grokfast]
     weights = (_COPIES_OF_WEIGHTS + slow) * parameter_count(config.model, config.task)
@@ -70,24 +78,24 @@ def _require_memory(config: RunConfig, optimizer: OptimizerConfig) -> None:
     require_memory(4 * (weights + logits), f"training {config.task.title} with this model")
 
 
-def _refuse_another_config(run: Run, config: RunConfig, schedule: ScheduleConfig) -> None:
+def _require_same_config(run: Run, config: RunConfig, schedule: ScheduleConfig) -> None:
     stored = run.config
     if stored.schedule is None:
         raise ConfigError(f"{run.path} was recorded, not trained here: it cannot be resumed")
     if replace(stored, schedule=replace(stored.schedule, steps=schedule.steps)) != config:
         raise ConfigError(
             f"{run.path} was trained with another configuration: only schedule.steps may change when resuming; "
-            "leave the other options out, or choose another folder"
+            "omit the other options, or choose another folder"
         )
     if schedule.steps < stored.schedule.steps:
         raise ConfigError(
-            f"{run.path} is to make {stored.schedule.steps} steps, more than the {schedule.steps} given: "
+            f"{run.path} has {stored.schedule.steps} steps, more than the {schedule.steps} given: "
             "schedule.steps may only grow when resuming"
         )
 
 
 def may_follow(new: RunConfig, old: RunConfig) -> bool:
-    """Whether a run of the old configuration can be gone on with under the new one: only schedule.steps may grow."""
+    """Whether a run of the old configuration can be resumed with the new one, which may have more steps."""
     if new.schedule is None or old.schedule is None:
         return new == old
     same = replace(old, schedule=replace(old.schedule, steps=new.schedule.steps)) == new
@@ -95,51 +103,55 @@ def may_follow(new: RunConfig, old: RunConfig) -> bool:
 
 
 def has_ended(run: Run, config: RunConfig) -> bool:
-    """Whether resuming a run would make no update: all steps were made, or it grokked or diverged before."""
-    assert config.schedule is not None
+    """Whether resuming a run would make no update: it has made all steps, or has grokked or diverged before."""
     status = run.status
-    if status.get("status") == "finished":
-        return status["step"] >= config.schedule.steps or status.get("reason") == GROKKED
-    return status.get("status") == "diverged"
+    if status.get("status") == RunStatus.FINISHED:
+        return status["step"] >= config.training().schedule.steps or status.get("reason") == GROKKED
+    return status.get("status") == RunStatus.DIVERGED
 
 
 def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: str) -> RunWriter:
-    """What fills the folder of a resumed run; its first environment is kept, and this one noted beside it.
+    """Prepares the folder of a run to be resumed, and returns its writer.
+
+    Args:
+        run: the run to resume.
+        config: its configuration, perhaps with more steps.
+        environment: of this process; environment.json keeps the first environment and adds this one to `resumed`.
+        device: on which to resume the run.
 
     Raises:
-        RunError: something that resuming needs is damaged, or random numbers that the run draws cannot be gone on with
-            on this device, and nothing was written; or the folder cannot be written to.
+        RunError: a file that resuming needs is damaged, or this device cannot continue the run's random numbers (in
+            both cases nothing was written); or the folder is not writable.
     """
-    assert config.schedule is not None
     writer = RunWriter(run.path, config)
     first, from_step = run.environment, run.status.get("step")
     before = first.get("resumed", [])
     if not isinstance(before, list):
-        raise RunError(f"{run.path / 'environment.json'} is damaged: delete it, and resume the run to write it anew")
+        raise RunError(f"{run.path / 'environment.json'} is damaged: delete it, and resume the run to write it again")
     point = writer.read_resume_point()
     if point is not None:
         require_state(point[1], run.config, run.task, point[0], run.path / RESUME)
         require_draws(config, point[1], device)
-    writer.take_up(-1 if point is None else point[0])
+    writer.prepare_resume(-1 if point is None else point[0])
     if config != run.config:
         writer.write_config(config)
-    again = {**environment, "from_step": from_step, "to_step": config.schedule.steps}
-    writer.write_environment({**first, "resumed": [*before, again]})
+    entry = {**environment, "from_step": from_step, "to_step": config.training().schedule.steps}
+    writer.write_environment({**first, "resumed": [*before, entry]})
     return writer
 
 
 def load_start(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Gives a model the weights that the run in a folder started from, where these were another run's."""
+    """Copies the weights that the run in a folder started from into parameters, if they came from another run."""
     source = Run.open(path).environment.get("start_from")
     if source is not None:
         load_from(source, parameters)
 
 
 def load_from(reference: str, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Gives a model the weights of `RUN@STEP`.
+    """Copies the weights of `RUN@STEP` into parameters.
 
     Raises:
-        RunError: there are none, or they do not fit.
+        RunError: there is no such checkpoint, or it does not fit.
     """
     source, step = parse_step(reference)
     weights = Run.open(source).weights(step)
@@ -148,7 +160,7 @@ def load_from(reference: str, parameters: Mapping[str, nn.Parameter]) -> None:
     frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
     if "pos_embed.W_pos" in frozen and not torch.equal(weights["pos_embed.W_pos"], parameters["pos_embed.W_pos"].cpu()):
         raise RunError(
-            f"the positions of {reference} were learned, and this model's are fixed: give model.positions learned"
+            f"{reference} has learned positions, but this model has fixed positions: set model.positions to learned"
         )
     with torch.no_grad():
         for name, parameter in parameters.items():

@@ -1,4 +1,4 @@
-"""Recorder: a stranger's training loop, logged into a run that analyze, report and figures read.
+"""Recorder: logs any training loop to a run folder, which analyze, report and figures can read.
 
 task = Task.modular_addition(p=97, train_fraction=0.3)
 with Recorder("checkpoints/mine", task) as recorder:
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +25,17 @@ from grokinterp.measures import Snapshot
 from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.locks import hold
 from grokinterp.runs.run import Run
-from grokinterp.runs.writer import RunWriter, refuse_occupied
+from grokinterp.runs.status import RunStatus
+from grokinterp.runs.writer import RunWriter, require_vacant
 from grokinterp.tasks import Task
 from grokinterp.training.evaluation import evaluate
 
 
 class Recorder:
-    """Writes a run from somebody's own training loop: logits on every input, metrics, and the weights.
+    """Records a training loop of your own as a run: logits on every input, metrics, and weights.
 
-    The architecture is not known, so the logits themselves are kept; measures of logits all work. Measures of weights
-    work where parameters carry TransformerLens names (`embed.W_E`, ...).
+    The architecture is unknown, so the logits themselves are stored, and all measures of logits work. Measures of
+    weights work if parameters have TransformerLens names (`embed.W_E`, ...).
 
     Attributes:
         run: the run so far.
@@ -45,12 +46,12 @@ class Recorder:
 
         Args:
             path: an empty or new folder.
-            task: what is being learned, with the split that is trained on.
+            task: the task, with the split used for training.
             description: of the model, for the report.
-            keep_weights: whether to keep named parameters beside the logits.
+            keep_weights: whether to store named parameters beside the logits.
 
         Raises:
-            RunError: the folder holds something already, cannot be written to, or another process works in it.
+            RunError: the folder is not empty or not writable, or another process uses it.
         """
         config = RunConfig(
             task=task.config, model=RecordedConfig(description=description), optimizer=None, schedule=None
@@ -58,12 +59,12 @@ class Recorder:
         self.task = task
         self.keep_weights = keep_weights
         self._last_step = -1
-        refuse_occupied(Path(path))
-        with ExitStack() as held:
-            held.enter_context(hold(Path(path)))
+        require_vacant(Path(path))
+        with ExitStack() as stack:
+            stack.enter_context(hold(Path(path)))
             self._writer = RunWriter.create(path, config, describe_environment("cpu", "recorded"), task)
-            self._writer.write_status("running", 0)
-            self._held = held.pop_all()
+            self._writer.write_status(RunStatus.RUNNING, 0)
+            self._lock = stack.pop_all()
 
     @property
     def run(self) -> Run:
@@ -77,49 +78,49 @@ class Recorder:
         *,
         weights: Mapping[str, Tensor] | None = None,
     ) -> dict[str, float]:
-        """Records one checkpoint.
+        """Records a checkpoint.
 
         Args:
-            step: number of updates made; must grow from call to call.
+            step: number of updates made; must increase from call to call.
             model: called with `task.tokens`, as in `Snapshot.from_model`; or the logits themselves. A module is put
                 into evaluation mode for the call.
             weights: named parameters; by default those of a module.
 
         Returns:
-            The row of metrics that was written.
+            The metrics of the step, as written to metrics.jsonl.
 
         Raises:
-            ConfigError: a step that does not grow, or logits of another shape.
-            RunError: it cannot be written. Then nothing of this step is left, and it may be recorded again; but where
-                only status.json could not be written, the step is recorded.
+            ConfigError: the step does not increase, or the logits have the wrong shape.
+            RunError: the step cannot be written. Nothing of it remains, so that it can be recorded again; but if only
+                status.json could not be written, the step is recorded.
         """
         try:
             step = operator.index(step)
         except TypeError:
-            raise ConfigError(f"step must be a whole number, but is {step!r}") from None
+            raise ConfigError(f"step must be an integer, but is {step!r}") from None
         if step <= self._last_step:
-            raise ConfigError(f"step {step} was recorded after step {self._last_step}: steps must grow")
+            raise ConfigError(f"step {step} was recorded after step {self._last_step}: steps must increase")
         if isinstance(model, Tensor):
             snapshot = Snapshot.from_logits(self.task, model)
         else:
             snapshot = self._from_model(model)
             if weights is None and isinstance(model, nn.Module):
                 weights = dict(model.named_parameters())
-        kept = {name: w for name, w in (weights or {}).items() if self.keep_weights}
+        saved = {name: w for name, w in (weights or {}).items() if self.keep_weights}
         trained = {name: w for name, w in (weights or {}).items() if w.requires_grad or not w.is_leaf}
         trained = trained or dict(weights or {})
         row = {"step": step, **evaluate(self.task, snapshot.logits, trained)}
         before = self._writer.metrics_size()
         try:
-            self._writer.keep(step, {"logits": snapshot.logits}, folder="logits")
-            if kept:
-                self._writer.keep(step, kept, frozen=[name for name in kept if name not in trained])
+            self._writer.save_checkpoint(step, {"logits": snapshot.logits}, folder="logits")
+            if saved:
+                self._writer.save_checkpoint(step, saved, frozen=[name for name in saved if name not in trained])
             self._writer.append_metrics(row)
         except RunError:
-            self._writer.forget(step, before)  # all of a step, or nothing
+            self._writer.undo_step(step, before)  # a step is recorded completely or not at all
             raise
         self._last_step = step
-        self._writer.write_status("running", step)
+        self._writer.write_status(RunStatus.RUNNING, step)
         return row
 
     def _from_model(self, model: Callable[[Tensor], Tensor]) -> Snapshot:
@@ -140,13 +141,16 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("stopped" if error is not None else "finished", "" if error is None else repr(error))
+        if error is None:
+            self.close()
+        else:
+            self.close(RunStatus.STOPPED, repr(error))
 
-    def close(self, status: Any = "finished", reason: str = "") -> None:
-        """Ends the run, and lets others into its folder; the context manager calls it."""
+    def close(self, status: str = RunStatus.FINISHED, reason: str = "") -> None:
+        """Ends the run and unlocks its folder; the context manager calls this method on exit."""
         losses = self.run.metrics
         column = "train_loss" if "train_loss" in losses else "loss"
         if len(losses) and not math.isfinite(losses[column].iloc[-1]):
-            status, reason = "diverged", f"the loss was not finite at step {self._last_step}"
-        with self._held:
-            self._writer.write_status(status, max(self._last_step, 0), reason=reason)
+            status, reason = RunStatus.DIVERGED, f"the loss was not finite at step {self._last_step}"
+        with self._lock:
+            self._writer.write_status(RunStatus(status), max(self._last_step, 0), reason=reason)

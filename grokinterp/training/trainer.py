@@ -1,4 +1,4 @@
-"""train: the loop, and everything that makes it stoppable at any instant."""
+"""train: the training loop, which can be interrupted at any moment."""
 
 import signal
 import threading
@@ -19,7 +19,8 @@ from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.locks import hold
 from grokinterp.runs.resume_point import restoring
 from grokinterp.runs.run import Run
-from grokinterp.runs.writer import RESUME, RunWriter, refuse_occupied
+from grokinterp.runs.status import RunStatus
+from grokinterp.runs.writer import RESUME, RunWriter, require_vacant
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
@@ -44,54 +45,54 @@ def train(
     plain_forward: bool = False,
     compile: bool = False,
 ) -> Run:
-    """Trains a model and keeps it, step by step, in a run folder.
+    """Trains a model and stores metrics and checkpoints in a run folder.
 
-    A run that stops for whatever reason (Ctrl-C, a crash, a full disk) is continued by the same call with
-    `resume=True`, to the same bits as one that never stopped (same machine, same number of threads).
+    If a run stops for whatever reason (Ctrl-C, a crash, a full disk), the same call with `resume=True` continues it,
+    bit for bit as if it had not stopped (on the same machine, with the same number of threads).
 
     Args:
-        config: what to train. When resuming it must be the run's own, but for a larger `schedule.steps`.
-        path: the run folder; new unless `resume`.
+        config: what to train. To resume, give the configuration of the run; `schedule.steps` may be larger.
+        path: the run folder; must be new or empty unless `resume`.
         resume: continue the run in `path`.
-        start_from: `RUN@STEP`, another run's checkpoint to start from instead of an initialization.
-        device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, or `mps`.
+        start_from: `RUN@STEP`, a checkpoint of another run to start from instead of an initialization.
+        device: `auto` (CUDA if available, otherwise the CPU), `cpu`, `cuda`, or `mps`.
         callbacks: see `grokinterp.training.callbacks`.
-        progress: True or False to force the progress bar; by default shown where somebody can see it.
-        plain_forward: compute logits with the module itself, even where a faster exact form exists. A run that began
-            so is resumed so.
-        compile: compile the update with torch.compile. A run that began so is resumed so.
+        progress: whether to show the progress bar; by default, only in a terminal or a notebook.
+        plain_forward: compute logits with the module itself even if a faster exact form exists. A resumed run keeps
+            the setting it started with.
+        compile: compile the update with torch.compile. A resumed run keeps the setting it started with.
 
     Returns:
         The run. Its status is `finished`, `stopped` (interrupted) or `diverged` (a loss became NaN or infinite).
 
     Raises:
-        RunError: the folder holds another run, cannot be written to, or another process trains in it.
-        ConfigError: the configuration differs from that of the run to resume, or describes no training.
+        RunError: the folder is not empty or not writable, or another process trains in it.
+        ConfigError: the configuration cannot be trained, or differs from that of the run to resume.
     """
-    chosen = choose_device(device)
+    device = choose_device(device)
     if resume and start_from is not None:
-        raise ConfigError("start_from (--from) is for a new run: a resumed one goes on from its own weights")
+        raise ConfigError("start_from (--from) is only for a new run: a resumed run continues from its own weights")
     begun = Run.open(path) if resume else None
-    task = task_to_train(config, begun, chosen)
-    if begun is not None:  # what computed the first steps computes the others
+    task = task_to_train(config, begun, device)
+    if begun is not None:  # all steps must be computed in the same way
         compile = compile or begun.environment.get("compiled") is True
         plain_forward = plain_forward or begun.environment.get("forward_path") == "module"
-    if compile and dropout_of(config, chosen) is not None:
-        raise ConfigError("torch.compile does not keep dropout's random numbers: leave --compile or model.dropout out")
-    parameters = initial_parameters(config, task, device=chosen)
+    if compile and dropout_of(config, device) is not None:
+        raise ConfigError("torch.compile does not preserve dropout's random numbers: omit --compile or model.dropout")
+    parameters = initial_parameters(config, task, device=device)
     forward = forward_for(config.model, task, plain=plain_forward)
-    environment = describe_environment(chosen, forward.path, compiled=compile)
+    environment = describe_environment(device, forward.path, compiled=compile)
     if begun is None:
-        refuse_occupied(Path(path))
+        require_vacant(Path(path))
         if start_from is not None:
             load_from(start_from, parameters)
             environment["start_from"] = start_from
     with hold(Path(path)):
         if begun is not None:
-            writer = reopen(begun, config, environment, chosen)
+            writer = reopen(begun, config, environment, device)
         else:
             writer = RunWriter.create(path, config, environment, task)
-        loop = _Loop(config, writer, task, parameters, forward, chosen, [*callbacks, ProgressBar(progress)], compile)
+        loop = _Loop(config, writer, task, parameters, forward, device, [*callbacks, ProgressBar(progress)], compile)
         if resume:
             loop.restore()
         loop.run()
@@ -99,6 +100,15 @@ def train(
 
 
 class _Loop:
+    """The training loop of a run.
+
+    Attributes:
+        first_bad: the first step with a non-finite loss, or -1; a tensor, so that updates need not wait for the device.
+        clock: the step, on the device.
+        gradient_is_nonzero: whether any gradient entry was not 0 when an update last checked.
+        checks_gradient: whether the next update checks it; always on a GPU, whose captured update cannot change.
+    """
+
     def __init__(
         self,
         config: RunConfig,
@@ -111,40 +121,39 @@ class _Loop:
         compiled: bool = False,
     ):
         keep_freed_memory()
-        assert config.optimizer is not None
-        assert task.train_mask is not None
+        optimizer, train_mask = config.training().optimizer, task.require_split()
         self.weights = parameters
         trained = {name for name, w in self.weights.items() if w.requires_grad}
         self.bookkeeper = Bookkeeper(config, writer, task, forward, trained, device, callbacks)
-        self.updater = Updater(self.weights.items(), config.optimizer, config.model_seed)
+        self.updater = Updater(self.weights.items(), optimizer, config.model_seed)
         self.dropout = dropout_of(config, device)
         self.gradients = gradients_function(
             config, forward, self.weights, compiled=compiled, hook=self.dropout or no_hook
         )
-        self.train_tokens = task.tokens[task.train_mask].to(device)
-        self.train_labels = task.labels[task.train_mask].to(device)
-        size = config.optimizer.batch_size
+        self.train_tokens = task.tokens[train_mask].to(device)
+        self.train_labels = task.labels[train_mask].to(device)
+        size = optimizer.batch_size
         self.batches = BatchOrder(len(self.train_labels), size, config.model_seed)
         self.batch = None if size is None else torch.zeros(self.batches.size, dtype=torch.int64, device=device)
-        self.first_bad = torch.tensor(-1, device=device)  # first step with a non-finite loss; updates do not read it
-        self.clock = torch.tensor(0, device=device)  # the step, where the device can read it
+        self.first_bad = torch.tensor(-1, device=device)
+        self.clock = torch.tensor(0, device=device)
         graphed = torch.device(device).type == "cuda" and forward.path != "module" and not draws_in_updates(config)
         self.compute = GraphedUpdate(self._compute, torch.device(device)) if graphed else self._compute
         self.step = 0
-        self.pulled = torch.tensor(True, device=device)  # whether any gradient was not 0 when that was last asked
-        self.always_asks = self.asks = graphed  # a captured update is the same at every step
+        self.gradient_is_nonzero = torch.tensor(True, device=device)
+        self.always_checks_gradient = self.checks_gradient = graphed
 
     def run(self) -> None:
         bookkeeper = self.bookkeeper
-        status, reason = "stopped", "interrupted"
-        fresh = bookkeeper.begin(self.step)
+        status, reason = RunStatus.STOPPED, "interrupted"
+        is_new = bookkeeper.begin(self.step)
         try:
             with interrupts() as interrupted:
-                if fresh:
-                    self.look()
-                while not bookkeeper.over and self.step < bookkeeper.schedule.steps and not interrupted.is_set():
+                if is_new:
+                    self.evaluate_and_save()
+                while not bookkeeper.ended and self.step < bookkeeper.schedule.steps and not interrupted.is_set():
                     self.update()
-                    self.look()
+                    self.evaluate_and_save()
             bookkeeper.note_divergence(int(self.first_bad))
             status, reason = bookkeeper.conclude(self.step, self.weights, self.state)
         except BaseException as error:
@@ -154,18 +163,18 @@ class _Loop:
             bookkeeper.close(self.step, status, reason)
 
     def update(self) -> None:
-        """Makes one update; the loss is that of the weights before it."""
+        """Makes one update; its loss is that of the weights before the update."""
         if self.batch is not None:
             self.batch.copy_(self.batches.next())
         self.updater.set_rate(self.step)
-        self.asks = self.always_asks or self.step + 1 in self.bookkeeper.evaluated
+        self.checks_gradient = self.always_checks_gradient or self.step + 1 in self.bookkeeper.evaluation_steps
         self.compute()
         self.step += 1
         for callback in self.bookkeeper.callbacks:
             callback.on_step(self.step)
 
     def _compute(self) -> None:
-        """The part of an update that the device does, always on the same tensors."""
+        """The part of an update that runs on the device, always on the same tensors."""
         tokens, labels = self.train_tokens, self.train_labels
         if self.batch is not None:
             tokens, labels = tokens[self.batch], labels[self.batch]
@@ -173,16 +182,17 @@ class _Loop:
         bad = ~torch.isfinite(loss) & (self.first_bad < 0)
         self.first_bad.copy_(torch.where(bad, self.clock, self.first_bad))
         self.clock += 1
-        if self.asks:
-            self.pulled.copy_(any_nonzero(tensor.grad for tensor in self.updater.tensors))
+        if self.checks_gradient:
+            self.gradient_is_nonzero.copy_(any_nonzero(tensor.grad for tensor in self.updater.tensors))
         self.updater.update()
 
-    def look(self) -> None:
-        """What the journal does at this step, unless the run has diverged before."""
-        if self.bookkeeper.due(self.step):
+    def evaluate_and_save(self) -> None:
+        """Does what the schedule demands at this step, unless the run has diverged."""
+        if self.bookkeeper.is_due(self.step):
             self.bookkeeper.note_divergence(int(self.first_bad))
-            if not self.bookkeeper.over:
-                self.bookkeeper.look(self.step, self.weights, self.state, still=not bool(self.pulled))
+            if not self.bookkeeper.ended:
+                zero_gradients = not bool(self.gradient_is_nonzero)
+                self.bookkeeper.evaluate_and_save(self.step, self.weights, self.state, zero_gradients)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next update depends on."""
@@ -191,8 +201,8 @@ class _Loop:
         return {**weights, **self.updater.state(), **self.batches.state(), **dropout}
 
     def restore(self) -> None:
-        """Goes back to the resume point, or to the start where there is none."""
-        point = self.bookkeeper.go_back()
+        """Restores the resume point, or the start if there is no resume point."""
+        point = self.bookkeeper.rewind()
         if point is None:
             load_start(self.bookkeeper.writer.path, self.weights)
             return
@@ -209,10 +219,10 @@ class _Loop:
 
 @contextmanager
 def interrupts() -> Iterator[threading.Event]:
-    """Lets the current update finish on Ctrl-C or SIGTERM; a second Ctrl-C does not wait."""
+    """Context manager that sets an event on Ctrl-C or SIGTERM instead of stopping at once; a second Ctrl-C stops."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield flag  # signals only ever reach the main thread
+        yield flag  # signals only reach the main thread
         return
 
     def handle(number: int, frame: Any) -> None:
