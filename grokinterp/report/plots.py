@@ -52,11 +52,12 @@ def block(figure: Figure, name: str, caption: str = "") -> str:
     # The page sets the title, so that it can wrap, and the height, which depends on the window's width.
     figure.update_layout(title=None, margin_t=40, height=None)
     content = str(figure.to_json()).replace("<", "\\u003c")  # so that no text can end the script element
+    caption_html = re.sub("`(.*?)`", r"<code>\1</code>", escape(caption))
     wide, narrow = (_height(figure, meta, width) for width in (1000, 370))
     return (
         f'<figure>{head}<div class="plot" id="{name}" style="--wide: {wide}px; --narrow: {narrow}px"></div>'
         f'<script type="application/json" data-for="{name}">{content}</script>'
-        f"<figcaption>{re.sub('`(.*?)`', r'<code>\1</code>', escape(caption))}{notes}</figcaption></figure>"
+        f"<figcaption>{caption_html}{notes}</figcaption></figure>"
     )
 
 
