@@ -1,4 +1,4 @@
-"""What the tests of sweeps share: a base configuration, a trained sweep, commands, and comparisons of tables."""
+"""Helpers for tests of sweeps: a base configuration, a trained sweep, commands, and comparisons of tables."""
 
 import contextlib
 import functools
@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import processes
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.runs.run import Run
@@ -25,7 +25,6 @@ BASE = RunConfig(
     loss_dtype="float32",
 )
 TWELVE = {"optimizer.weight_decay": [0.3, 1.0, 3.0], "model_seed": range(4)}
-TIMEOUT = 600.0  # seconds; only a hang takes that long, even on a busy machine
 
 
 @functools.cache
@@ -42,15 +41,9 @@ def sweep_words(folder: Path, *more: str, config: RunConfig = BASE, grid: Sequen
     return [sys.executable, "-m", "grokinterp.cli", "sweep", str(folder), "--config", str(file), "--grid", *grid, *more]
 
 
-@contextlib.contextmanager
-def started(words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """Start a command, and kill it at the end of the block if it is still running."""
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+def start_command(words: Sequence[str]) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    """Start a command with its output in pipes."""
+    return processes.start(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run_sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -62,14 +55,7 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command of grokinterp to its end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-m", "grokinterp.cli", *arguments]
-    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment, timeout=TIMEOUT)
-
-
-def wait_for(condition: Callable[[], object], seconds: float = TIMEOUT) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true"
-        time.sleep(0.02)
+    return processes.run(words, capture_output=True, text=True, env=environment)
 
 
 def finished_runs(folder: Path) -> list[Path]:

@@ -4,16 +4,16 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import processes
 import pytest
+from processes import TIMEOUT, wait_until
 from sweeps import (
     BASE,
-    TIMEOUT,
     TWELVE,
     assert_complete,
     assert_same_table,
@@ -21,10 +21,9 @@ from sweeps import (
     is_alive,
     run_command,
     run_sweep,
-    started,
+    start_command,
     sweep_words,
     train_twelve,
-    wait_for,
     workers_of,
 )
 
@@ -40,12 +39,12 @@ def undisturbed(tmp_path_factory) -> Sweep:
 class TestKilled:
     def test_a_killed_sweep_continues_to_the_same_table(self, undisturbed, tmp_path):
         folder = tmp_path / "killed"
-        with hold_last_run(folder), started(sweep_words(folder, "--workers", "2")) as process:
-            wait_for(lambda: len(finished_runs(folder)) >= 4 and workers_of(folder))
+        with hold_last_run(folder), start_command(sweep_words(folder, "--workers", "2")) as process:
+            wait_until(lambda: len(finished_runs(folder)) >= 4 and workers_of(folder))
             process.kill()
             process.communicate()
         assert 4 <= len(finished_runs(folder)) < 12, "it was killed in the middle"
-        with started(sweep_words(folder, "--workers", "2")) as again:
+        with start_command(sweep_words(folder, "--workers", "2")) as again:
             output, _ = again.communicate(timeout=TIMEOUT)
         assert again.returncode == 0, output
         assert_complete(folder, 12)
@@ -55,15 +54,15 @@ class TestKilled:
         """The workers are killed by nobody: they notice, in the middle of a training, that their parent has ended."""
         folder = tmp_path / "orphans"
         endless = replace(BASE, schedule=replace(BASE.schedule, steps=1_000_000))
-        with started(sweep_words(folder, "--workers", "2", config=endless)) as process:
-            wait_for(lambda: len(workers_of(folder)) == 2)
-            wait_for(lambda: len(list(folder.glob("*/metrics.jsonl"))) == 2)
+        with start_command(sweep_words(folder, "--workers", "2", config=endless)) as process:
+            wait_until(lambda: len(workers_of(folder)) == 2)
+            wait_until(lambda: len(list(folder.glob("*/metrics.jsonl"))) == 2)
             workers = workers_of(folder)
             process.kill()
             process.communicate()
         try:
             assert len(workers) == 2
-            wait_for(lambda: not any(map(is_alive, workers)))
+            wait_until(lambda: not any(map(is_alive, workers)))
         finally:
             for pid in filter(is_alive, workers):
                 os.kill(pid, signal.SIGKILL)
@@ -71,8 +70,8 @@ class TestKilled:
     def test_a_killed_worker_costs_only_its_run(self, tmp_path):
         folder = tmp_path / "unlucky"
         longer = replace(BASE, schedule=replace(BASE.schedule, steps=1200))
-        with started(sweep_words(folder, "--workers", "1", config=longer, grid=["model_seed=0:3"])) as process:
-            wait_for(lambda: (folder / "model_seed=1" / ".lock").is_file() and workers_of(folder))
+        with start_command(sweep_words(folder, "--workers", "1", config=longer, grid=["model_seed=0:3"])) as process:
+            wait_until(lambda: (folder / "model_seed=1" / ".lock").is_file() and workers_of(folder))
             os.kill(workers_of(folder)[0], signal.SIGKILL)
             process.communicate(timeout=TIMEOUT)
         assert process.returncode == 1
@@ -88,8 +87,8 @@ class TestKilled:
 
     def test_ctrl_c_stops_runs_so_that_they_can_resume(self, undisturbed, tmp_path):
         folder = tmp_path / "interrupted"
-        with hold_last_run(folder), started(sweep_words(folder, "--workers", "2")) as process:
-            wait_for(lambda: len(finished_runs(folder)) >= 2 and len(workers_of(folder)) == 2)
+        with hold_last_run(folder), start_command(sweep_words(folder, "--workers", "2")) as process:
+            wait_until(lambda: len(finished_runs(folder)) >= 2 and len(workers_of(folder)) == 2)
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 130
@@ -124,7 +123,7 @@ class TestFailures:
         file.write_text(config.to_json())
         (tmp_path / "points.json").write_text(json.dumps(points))
         command = [sys.executable, "-m", "grokinterp.cli", "sweep", str(folder), "--config", str(file), "--points"]
-        with started(memory_limit([*command, str(tmp_path / "points.json"), "--workers", "1"])) as process:
+        with start_command(memory_limit([*command, str(tmp_path / "points.json"), "--workers", "1"])) as process:
             output, errors = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 1, errors
         sweep = Sweep.open(folder)
@@ -160,7 +159,7 @@ def memory_limit():
     except OSError as error:
         pytest.skip(f"cannot create a memory control group: {error}")
     yield lambda command: ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh", *command]
-    wait_for(lambda: not (group / "cgroup.procs").read_text().strip())
+    wait_until(lambda: not (group / "cgroup.procs").read_text().strip())
     group.rmdir()
 
 
@@ -176,7 +175,7 @@ class TestJobArray:
         for line in lines:
             program = f"{sys.executable} -m grokinterp.cli"
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            subprocess.run(line.replace("grokinterp", program, 1), shell=True, check=True, env=environment)
+            processes.run(line.replace("grokinterp", program, 1), shell=True, check=True, env=environment)
         assert commands(Sweep.open(folder)) == []
         sweep = run_sweep(str(folder))
         assert sweep.returncode == 0
@@ -191,7 +190,7 @@ class TestJobArray:
     def test_two_elements_of_one_run_train_it_once(self, tmp_path):
         folder = tmp_path / "s"
         words = sweep_words(folder, "--only", "model_seed=0", grid=["model_seed=0:2"])
-        with started(words) as first, started(words) as second:
+        with start_command(words) as first, start_command(words) as second:
             outputs = [process.communicate(timeout=TIMEOUT) for process in (first, second)]
         assert (first.returncode, second.returncode) == (0, 0), outputs
         assert Sweep.open(folder).failures == {}
@@ -202,8 +201,8 @@ class TestJobArray:
         endless = replace(BASE, schedule=replace(BASE.schedule, steps=1_000_000))
         Sweep(folder, endless, expand(endless, grid={"model_seed": [0]})).write()
         words = [sys.executable, "-m", "grokinterp.cli", "sweep", str(folder), "--only", "model_seed=0"]
-        with started(words) as process:
-            wait_for(lambda: workers_of(folder) and (folder / "model_seed=0" / "metrics.jsonl").exists())
+        with start_command(words) as process:
+            wait_until(lambda: workers_of(folder) and (folder / "model_seed=0" / "metrics.jsonl").exists())
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 130

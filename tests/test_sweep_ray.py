@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeps import BASE, TWELVE, assert_complete, assert_same_table, wait_for
+from processes import wait_until
+from sweeps import BASE, TWELVE, assert_complete, assert_same_table
 
 from grokinterp.errors import ConfigError
 from grokinterp.runs.run import Run
@@ -110,7 +111,7 @@ def test_removing_a_node_loses_no_run(cluster, undisturbed, tmp_path, results):
     remove = RemoveOne(cluster, places[results])
     sweep = train_sweep(folder, LONGER, grid=TWELVE, executor=RayExecutor(results=results, workers=3), watch=remove)
     assert remove.run is not None
-    wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
+    wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
     assert sweep.failures == {}
     assert_complete(folder, 12, LONGER.schedule)
     assert_same_table(sweep.table, undisturbed.table)

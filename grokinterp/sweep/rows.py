@@ -123,7 +123,7 @@ def _row(run: Run) -> Row:
     )
     row: Row = {
         "status": status.get("status", RunStatus.RUNNING.value),
-        "outcome": transition.outcome,
+        "outcome": str(transition.outcome),
         "step": int(status.get("step", 0)),
     }
     for name, events in (
