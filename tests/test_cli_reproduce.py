@@ -1,4 +1,4 @@
-"""grokinterp reproduce: what it prints, writes and refuses."""
+"""grokinterp reproduce: output, files and errors."""
 
 import json
 from dataclasses import replace
@@ -59,13 +59,13 @@ def test_published_stands_beside_measured(capsys, tmp_path):
     assert (tmp_path / "reproductions" / "toy-good" / "results.json").is_file()
 
 
-def test_a_claim_that_should_hold_and_does_not_exits_with_1(capsys):
+def test_a_claim_that_should_hold_but_does_not_exits_with_1(capsys):
     code, out, _ = run(capsys, "toy-bad", "--quick")
     assert code == 1
     assert "does not hold: B. (criterion: one)" in out
 
 
-def test_all_goes_on_where_it_stopped(capsys, tmp_path):
+def test_all_continues_where_it_stopped(capsys, tmp_path):
     code, out, _ = run(capsys, "--all", "--quick")
     assert code == 1
     assert out.count("report: ") == 2
@@ -79,7 +79,7 @@ def test_all_goes_on_where_it_stopped(capsys, tmp_path):
     assert results.stat().st_mtime_ns == before
 
 
-def test_all_passes_over_what_cannot_be_run_here(capsys, three_recipes, monkeypatch):
+def test_all_skips_recipes_that_cannot_run_here(capsys, three_recipes, monkeypatch):
     three_recipes["toy-bad"] = replace(three_recipes["toy-bad"], full=Form((), "60 h", gpu=True))
     monkeypatch.setattr("grokinterp.experiments.reproduction.choose_device", lambda _: "cpu")
     code, out, _ = run(capsys, "--all")
@@ -95,7 +95,7 @@ def test_a_page_of_all_results(capsys, tmp_path):
     assert "30,100" in (tmp_path / "page.md").read_text()
 
 
-def test_an_interruption_says_how_to_go_on(capsys, three_recipes):
+def test_an_interruption_prints_how_to_resume(capsys, three_recipes):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -105,7 +105,7 @@ def test_an_interruption_says_how_to_go_on(capsys, three_recipes):
     assert "Run the same command again to continue from reproductions/toy-good." in out
 
 
-def test_an_interruption_ends_all_of_them(capsys, three_recipes):
+def test_an_interruption_stops_all_recipes(capsys, three_recipes):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -115,7 +115,7 @@ def test_an_interruption_ends_all_of_them(capsys, three_recipes):
     assert "toy-good" not in out
 
 
-def test_runs_that_failed_exit_with_1_and_are_tried_again(capsys, three_recipes):
+def test_failed_runs_exit_with_1_and_are_retried(capsys, three_recipes):
     lost = replace(outcome(GOOD), lost=1)
     three_recipes["toy-good"] = replace(three_recipes["toy-good"], run=lambda *_: lost)
     assert run(capsys, "toy-good")[0] == 1
@@ -141,7 +141,7 @@ def test_the_list_names_cost_and_gpu(capsys, three_recipes, monkeypatch):
     assert "toy-good" in out
 
 
-def test_images_are_written_or_their_lack_is_said(capsys, tmp_path, monkeypatch):
+def test_images_are_written_or_the_reason_is_reported(capsys, tmp_path, monkeypatch):
     def write(self, file, **_):
         file.write_bytes(b"PNG")
 
@@ -155,5 +155,5 @@ def test_images_are_written_or_their_lack_is_said(capsys, tmp_path, monkeypatch)
     monkeypatch.setattr("plotly.graph_objects.Figure.write_image", fail)
     code, _, err = run(capsys, "toy-bad", "--images")
     assert code == 2
-    assert "no image could be written (RuntimeError: no Chrome): images need pip install grokinterp[images]" in err
+    assert "cannot write images (RuntimeError: no Chrome): install grokinterp[images]" in err
     assert json.loads((tmp_path / "reproductions" / "toy-good" / "results.json").read_text())

@@ -1,4 +1,4 @@
-"""The recipes of Kumar et al., Omnigrok and Prieto et al.: as published, step by step, and a run that groks."""
+"""The recipes of Kumar et al., Omnigrok and Prieto et al.: published settings, updates step by step, a grokking run."""
 
 from dataclasses import replace
 
@@ -23,13 +23,13 @@ NAMES = (
 
 
 def arms(name: str, *, quick: bool = False):
-    """By arm, the configuration of every run."""
+    """The configurations of all runs, by arm."""
     form = catalog()[name].form(quick)
     return {arm.name: [point.config(arm.base) for point in arm.expanded()] for arm in form.arms}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_run_of_a_recipe_makes_sense(name):
+def test_both_forms_of_a_recipe_have_the_same_arms(name):
     recipe = catalog()[name]
     if recipe.run is None:
         full, quick = arms(name), arms(name, quick=True)
@@ -40,8 +40,8 @@ def test_every_run_of_a_recipe_makes_sense(name):
     assert "2" in recipe.source  # a year
 
 
-def test_kumars_modular_run_is_the_papers_formula_step_by_step(tmp_path):
-    """f = scale²/(DN) W2 (W1 x)², steps of 100/scale² on the mean squared error over scale², written out."""
+def test_kumars_modular_run_follows_the_formula_of_the_paper(tmp_path):
+    """f = scale²/(DN) W2 (W1 x)², learning rate 100/scale² on the mean squared error over scale², written out."""
     scale, p, width = 0.5, 23, 100
     config = modular_config(scale)
     task = task_of(config)
@@ -69,7 +69,7 @@ def test_kumars_modular_run_is_the_papers_formula_step_by_step(tmp_path):
 
 
 def test_kumars_modular_run_groks_without_decay_as_its_norm_rises(tmp_path):
-    """At scale 0.5 an independent loop had T_train 4,300 and T95 5,000, and a norm of 83.5 at the start."""
+    """At scale 0.5, an independent loop gave T_train 4,300, T95 5,000 and an initial norm of 83.5."""
     run = train(modular_config(0.5, steps=8000), tmp_path / "run", progress=False, device="cpu")
     row = summarize(run, measures=False)
     assert 3000 <= row["T_train_0.99"] < row["T_grok_0.95"] <= 7000
@@ -80,7 +80,7 @@ def test_kumars_modular_run_groks_without_decay_as_its_norm_rises(tmp_path):
     assert norm_rises(table, [run.metrics]).verdict == "supported"
 
 
-def test_kumars_modular_runs_are_those_published():
+def test_kumars_modular_runs_have_the_published_settings():
     runs = arms("kumar-modular")["scale"]
     assert len(runs) == 12
     assert {run.optimizer.lr for run in runs} == {1600.0, 100.0, 100 / 1.5**4, 6.25}
@@ -103,7 +103,7 @@ def test_unit_initialization_of_an_mlp():
             assert weight.std().item() == pytest.approx(2.0, rel=0.02), name
 
 
-def test_polynomial_regression_is_that_published():
+def test_polynomial_regression_has_the_published_settings():
     settings = list(polynomial_recipe._settings(polynomial_recipe._FULL))
     scales = {setting.scale for setting in settings if setting.varied == "scale"}
     assert scales == {2.0**k for k in range(-5, 6)}
@@ -124,7 +124,7 @@ def test_polynomial_regression_is_that_published():
 
 
 def test_the_polynomial_recipe_runs(monkeypatch):
-    """Small networks in place of the published ones: tables, claims and figures are there."""
+    """With small networks in place of the published ones, it returns tables, claims and figures."""
     monkeypatch.setattr(
         polynomial_recipe,
         "_QUICK",
@@ -147,7 +147,7 @@ def test_the_polynomial_recipe_runs(monkeypatch):
     assert [trace.name for trace in figures[0].data][:2] == ["α = 1", "α = 1"]
 
 
-def test_teacher_and_student_are_those_published():
+def test_teacher_and_student_have_the_published_settings():
     full = arms("omnigrok-teacher-student")
     assert {run.model.init_scale for run in full["large"]} == {2.0}
     assert {run.model.init_scale for run in full["small"]} == {0.5}
@@ -160,13 +160,13 @@ def test_teacher_and_student_are_those_published():
         assert (run.model.depth, run.model.width, run.model.activation) == (2, 100, "tanh")
 
 
-def test_the_held_norm_is_that_published():
+def test_the_constrained_norm_has_the_published_settings():
     full = arms("omnigrok-constrained-norm")
-    for held, free in zip(full["held"], full["free"], strict=True):
-        assert held.optimizer == replace(free.optimizer, weight_decay=0.0, constrain_norm=True)
-        assert held.model == replace(free.model, init_scale=0.8)
+    for constrained, free in zip(full["held"], full["free"], strict=True):
+        assert constrained.optimizer == replace(free.optimizer, weight_decay=0.0, constrain_norm=True)
+        assert constrained.model == replace(free.model, init_scale=0.8)
         assert (free.model.init_scale, free.optimizer.weight_decay, free.task.p) == (1.0, 1.0, 113)
-        assert (held.loss_dtype, held.schedule.steps) == ("float64", 15_000)
+        assert (constrained.loss_dtype, constrained.schedule.steps) == ("float64", 15_000)
 
 
 def test_decays_and_starts_of_omnigrok():
@@ -180,7 +180,7 @@ def test_decays_and_starts_of_omnigrok():
     assert {run.optimizer.weight_decay for run in starts} == {1.0}
 
 
-def test_prietos_runs_are_those_published():
+def test_prietos_runs_have_the_published_settings():
     full = arms("prieto-softmax-collapse")
     for name, runs in full.items():
         for run in runs:

@@ -1,4 +1,4 @@
-"""Recipe `ridge`: what it writes, and that each of its claims can fail."""
+"""Recipe `ridge`: its files and report, and a counterexample for each of its claims."""
 
 import json
 from dataclasses import replace
@@ -9,9 +9,10 @@ import pytest
 
 from grokinterp.experiments import reproduce
 from grokinterp.experiments.claims.networks import decide_random_features, decide_two_layer
-from grokinterp.experiments.claims.numbers import relative_change, seed_slopes, span, verdict
+from grokinterp.experiments.claims.numbers import relative_change, seed_slopes, verdict
 from grokinterp.experiments.claims.ridge import Evidence, decide_ridge
 from grokinterp.experiments.recipes import ridge as recipe
+from grokinterp.statistics.formatting import span
 from grokinterp.theory import ridge_sweep, two_layer_problem
 
 EXPECTED_NOT_TO_HOLD = {"more features, more grokking", "random features: c", "two-layer ReLU: t1 with ν²"}
@@ -22,13 +23,13 @@ def small(tmp_path_factory):
     """The whole recipe on one seed each, with smaller networks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "_QUICK", recipe._Plan(1, 2, 1, 800, 1))
-        patch.setattr(recipe, "two_layer_problem", lambda **given: two_layer_problem(12, 60, 12, **given))
+        patch.setattr(recipe, "two_layer_problem", lambda **settings: two_layer_problem(12, 60, 12, **settings))
         calls = []
         done = reproduce("ridge", tmp_path_factory.mktemp("results") / "ridge", True, lambda *call: calls.append(call))
     return done, calls
 
 
-def test_the_recipe_writes_what_it_found(small):
+def test_the_recipe_writes_its_results(small):
     done, calls = small
     assert sorted(path.name for path in done.folder.iterdir()) == [
         "random_features.parquet",
@@ -73,14 +74,14 @@ def test_rows_are_the_claims(small):
     assert set(rows.loc[~rows["should_hold"], "name"]) == EXPECTED_NOT_TO_HOLD
 
 
-def test_the_ridge_claims_hold_and_the_others_do_not(small):
+def test_the_ridge_claims_hold_except_those_expected_to_fail(small):
     done, _ = small
-    found = {claim.name: claim.verdict for claim in done.claims}
-    linear = [name for name in found if not name.startswith(("random", "two-layer"))]
+    verdicts = {claim.name: claim.verdict for claim in done.claims}
+    linear = [name for name in verdicts if not name.startswith(("random", "two-layer"))]
     assert len(linear) == 16
     for name in linear:
-        assert found[name] == ("not supported" if name in EXPECTED_NOT_TO_HOLD else "supported"), name
-    assert found["random features: c"] == "not supported"
+        assert verdicts[name] == ("not supported" if name in EXPECTED_NOT_TO_HOLD else "supported"), name
+    assert verdicts["random features: c"] == "not supported"
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +114,11 @@ SPOILED = {
 
 @pytest.mark.parametrize("name", SPOILED)
 def test_each_claim_about_ridge_regression_can_fail(evidence, name):
-    def found(given: Evidence) -> str:
-        return next(claim.verdict for claim in decide_ridge(given) if claim.name == name)
+    def verdict_on(evidence: Evidence) -> str:
+        return next(claim.verdict for claim in decide_ridge(evidence) if claim.name == name)
 
-    assert found(evidence) == "supported"
-    assert found(replace(evidence, sweep=spoil(evidence.sweep, *SPOILED[name]))) == "not supported"
+    assert verdict_on(evidence) == "supported"
+    assert verdict_on(replace(evidence, sweep=spoil(evidence.sweep, *SPOILED[name]))) == "not supported"
 
 
 def test_the_claim_about_the_closed_form_can_fail(evidence):
@@ -125,7 +126,7 @@ def test_the_claim_about_the_closed_form_can_fail(evidence):
     assert (claim.name, claim.verdict) == ("closed form", "not supported")
 
 
-def test_a_claim_that_should_not_hold_can(evidence):
+def test_a_claim_that_should_not_hold_can_be_supported(evidence):
     grown = spoil(evidence.sweep, "m", "delay", lambda t: t["m"].astype(float))
     claim = next(c for c in decide_ridge(replace(evidence, sweep=grown)) if c.name == "more features, more grokking")
     assert claim.verdict == "supported"
@@ -156,14 +157,14 @@ def feature_rows(exponent=-1.0, fewer=300.0, wider=1.0, plateau=0.9, t2=None) ->
     ],
 )
 def test_each_claim_about_random_features_can_fail(name, spoiled):
-    def found(table: pd.DataFrame) -> str:
+    def verdict_on(table: pd.DataFrame) -> str:
         return next(c.verdict for c in decide_random_features(table) if c.name == f"random features: {name}")
 
-    assert found(feature_rows()) == "supported"
-    assert found(feature_rows(**spoiled)) == "not supported"
+    assert verdict_on(feature_rows()) == "supported"
+    assert verdict_on(feature_rows(**spoiled)) == "not supported"
 
 
-def test_a_threshold_that_is_reached_is_said():
+def test_reaching_the_threshold_supports_the_claim():
     assert decide_random_features(feature_rows())[-1].verdict == "not supported"
     assert decide_random_features(feature_rows(t2=100.0))[-1].verdict == "supported"
 
@@ -178,15 +179,15 @@ def network_rows(exponent=-1.0, t1=200.0, loud=(150.0, 9000.0)) -> pd.DataFrame:
 
 
 def test_each_claim_about_two_layer_networks_can_fail():
-    def found(**given) -> list[str]:
-        return [claim.verdict for claim in decide_two_layer(network_rows(**given))]
+    def verdicts(**changes) -> list[str]:
+        return [claim.verdict for claim in decide_two_layer(network_rows(**changes))]
 
     good = ["supported", "supported", "supported", "not supported"]
-    assert found() == good
-    assert found(exponent=-0.95)[0] == "not supported"
-    assert found(t1=250.0)[1] == "not supported"
-    assert found(loud=(150.0, 6000.0))[2] == "not supported"
-    assert found(loud=(250.0, 9000.0))[3] == "supported"
+    assert verdicts() == good
+    assert verdicts(exponent=-0.95)[0] == "not supported"
+    assert verdicts(t1=250.0)[1] == "not supported"
+    assert verdicts(loud=(150.0, 6000.0))[2] == "not supported"
+    assert verdicts(loud=(250.0, 9000.0))[3] == "supported"
 
 
 def test_numbers():

@@ -247,7 +247,7 @@ def _counts(table: pd.DataFrame) -> str:
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in RunOutcome if outcome in counts)
 
 
-def _median_and_range(column: pd.Series) -> str:
+def _median_and_range(column: Any) -> str:
     """Formats the median and range of the values in a column; missing values are counted."""
     values = np.asarray(column.dropna(), dtype=float)
     if not len(values):
