@@ -70,7 +70,7 @@ def key_frequencies_call(rule: Rule) -> MeasureCall:
 def union_call(call: MeasureCall, frequencies: tuple[int, ...]) -> MeasureCall:
     """The first column of a measure once more, as `..._union`, with every key frequency since T_grok(0.95)."""
     measure, first = call.measure, call.measure.columns[0]
-    definition = f"{first.definition}; here with every key since T_grok(0.95)"
+    definition = f"{first.name} with every key since T_grok(0.95), not only those of the reference step"
     column = Column(f"{first.name}_union", definition, first.options)
     union = Measure(f"{measure.name}_union", measure.function, measure.needs, measure.version, (column,))
     return MeasureCall(union, frequencies, None if call.source is None else f"union {call.source}")

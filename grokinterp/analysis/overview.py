@@ -35,7 +35,8 @@ def milestones(analysis: Analysis) -> list[Milestone]:
     ratio = first_reaching(timeline, "circuit_efficiency_ratio", 1)
     if ratio.step is None:
         unknown = known_values(timeline, "circuit_efficiency_ratio").empty
-        reason = analysis.why_missing("circuit_efficiency_ratio") if unknown else "the ratio stays below 1"
+        last = int(timeline.index[-1])
+        reason = analysis.why_missing("circuit_efficiency_ratio", last) if unknown else "the ratio stays below 1"
         ratio = Event(None, reason=reason)
     events = {
         "fits (99 %)": transition.T_train[0.99],
@@ -73,9 +74,8 @@ def headline(analysis: Analysis) -> str:
         return f"fits the training set {steps} (both at {100 * theta:.0f} %)"
     if transition.outcome == Outcome.DNF_TEST:
         last = max(int(frame.index[-1]) for frame in (analysis.metrics, analysis.timeline) if len(frame))
-        return (
-            f"fits the training set at step {fits[0.99].step:,}, never generalizes up to step {last:,} (both at 99 %)"
-        )
+        fit = f"fits the training set at step {fits[0.99].step:,}"
+        return f"{fit}, does not generalize by step {last:,} (both at 99 %)"
     return transition.reason
 
 

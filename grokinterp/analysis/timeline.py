@@ -8,7 +8,7 @@ evaluated, one at a time in each process. Key frequencies that were lost after g
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,20 +148,10 @@ def _analysis(
         reference,
         transition,
         (*evaluator.warnings(), *notices(run, reference, transition, timeline, reasons)),
-        _definitions(calls, reference),
+        {column.name: column.definition for call in calls for column in call.measure.columns},
         reasons,
         {step: values.checksums[step] for step in steps},
     )
-
-
-def _definitions(calls: Iterable[MeasureCall], reference: Reference) -> dict[str, str]:
-    """What each column means. Where keys were lost, a column that does not use them all says so."""
-    definitions = {column.name: column.definition for call in calls for column in call.measure.columns}
-    if reference.lost:
-        for name in _PROGRESS:
-            if f"{name}_union" in definitions:
-                definitions[name] += f", with the keys of step {reference.frequencies.step} alone"
-    return definitions
 
 
 def select_steps(checkpoints: Sequence[int], steps: str | Sequence[int] | None) -> list[int]:

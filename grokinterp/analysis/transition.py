@@ -172,7 +172,7 @@ def _outcome(
     if not train_loss.empty and len(curves) > 1 and train_loss.iloc[-1] > 2 * math.log(n_classes):
         return Outcome.DIVERGED, "the final train loss is more than twice that of a uniform guess"
     if known_values(curves, "train_accuracy").empty or known_values(curves, "test_accuracy").empty:
-        return Outcome.UNDETERMINED, "which inputs were trained on, or the accuracy on them, is not known"
+        return Outcome.UNDETERMINED, "the train/test split, or the accuracy on it, is unknown"
     if len(curves) < 2:
         return Outcome.UNDETERMINED, "a single step was evaluated"
     memorized, generalized = events["train"][0.99].step, events["test"][0.95].step

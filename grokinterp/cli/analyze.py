@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokinterp.cli.options import parse, progress_bar
+from grokinterp.cli.options import default, parse, progress_bar
 from grokinterp.cli.report import write_reports
 from grokinterp.errors import ConfigError
 
@@ -22,18 +22,18 @@ class Analyze:
 
     run: tyro.conf.Positional[Path]
     """the run folder"""
-    measures: str | None = None
-    """names or package.module:function, separated by commas (default: all)"""
-    steps: str | None = None
-    """A:B:C, the steps from A to B (inclusive) with stride C (default: every checkpoint)"""
+    measures: Annotated[str | None, default("all")] = None
+    """names or package.module:function, separated by commas"""
+    steps: Annotated[str | None, default("every checkpoint")] = None
+    """A:B:C, the steps from A to B (inclusive) with stride C"""
     rule: str = "cube_cosine"
     """rule for key frequencies: cube_cosine, neuron_clusters, embedding_norm or unembedding_power"""
     frequencies: str | None = None
     """key frequencies to use instead of a rule, separated by commas"""
-    reference_step: int | None = None
-    """checkpoint whose key frequencies are used (default: the last)"""
-    workers: int | None = None
-    """worker processes; 0 evaluates in this process (default: one per core if there is enough work)"""
+    reference_step: Annotated[int | None, default("the last")] = None
+    """checkpoint whose key frequencies are used"""
+    workers: Annotated[int | None, default("one per core if there is enough work")] = None
+    """worker processes; 0 evaluates in this process"""
     all: bool = False
     """also print every event, and every measure at the last step with its meaning"""
     json: bool = False

@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape as without_markup
+from rich.padding import Padding
 from rich.table import Table
 
 from grokinterp.errors import one_line
@@ -97,14 +98,14 @@ def _print_milestones(console: Console, analysis: "Analysis") -> None:
                 reason = analysis.why_missing(name, column.checkpoint)
                 if math.isnan(value) and column.checkpoint is not None and reason:
                     gaps.setdefault(reason, []).append(f"{label} at {column.name}")
-        elif analysis.why_missing(name):
-            gaps.setdefault(analysis.why_missing(name), []).append(label)
+        elif reason := analysis.why_missing(name, columns[-1].checkpoint):
+            gaps.setdefault(reason, []).append(label)
     console.print(table)
     if moved:
         console.print("Accuracies and weight norm are read at the step, the other measures at the nearest checkpoint.")
     console.print(
-        'Margin ratio: margin of the generalizing circuit / margin of the memorizing one, the "circuit efficiency" of '
-        "one relative to the other at their common weight norm."
+        "Margin ratio: margin on held-out pairs / extra margin of training pairs over held-out pairs, that is, of the "
+        'generalizing / the memorizing circuit at the same weight norm ("circuit efficiency").'
     )
     for reason, labels in gaps.items():
         console.print(f"{MISSING} {escape(', '.join(labels))}: {escape(reason)}")
@@ -116,9 +117,10 @@ def _print_key_frequencies(console: Console, analysis: "Analysis") -> None:
 
     reference = analysis.reference
     keys, shares = reference.frequencies, key_shares(analysis)
-    text = ", ".join(map(str, keys.values)) or f"none ({keys.reason})"
+    text = ", ".join(map(str, keys.values)) or "none"
     origin = "given" if keys.rule == "given" else f"rule {keys.rule}, step {number(keys.step)}"
-    console.print(f"key frequencies: [bold]{escape(text)}[/] ({origin})")
+    reason = f": {keys.reason}" if keys.reason else ""
+    console.print(f"key frequencies: [bold]{text}[/] ({origin}){escape(reason)}")
     if reference.lost:
         lost, union = (", ".join(map(str, values)) for values in (reference.lost, reference.union))
         console.print(f"lost since T_grok(0.95): {lost}; union of keys: {union}")
@@ -129,10 +131,12 @@ def _print_key_frequencies(console: Console, analysis: "Analysis") -> None:
         if len(shares) > 1:
             table.add_row("all", *map(_percent, shares.sum()))
         console.print(table)
-        console.print(
-            f"Shares at step {number(shares.attrs['step'])}: of the embedding's variance over tokens; of the logits' "
-            "variance over classes, explained by cos w_k(a+b-c)."
-        )
+        meanings = {
+            "embedding": "of the embedding's variance over tokens",
+            "logits": "of the logits' variance over classes, explained by cos w_k(a+b-c)",
+        }
+        meaning = "; ".join(meanings[str(column)] for column in shares)
+        console.print(f"Shares at step {number(shares.attrs['step'])}: {meaning}.")
     console.print()
 
 
@@ -307,13 +311,11 @@ def _reached(row: dict[Hashable, Any]) -> str:
 
 def show_recipes(recipes: "Sequence[Recipe]") -> None:
     """Prints the experiments that can be reproduced."""
-    table = Table(box=SIMPLE, pad_edge=False)
-    for heading in ("name", "experiment", "source", "cost", "quick form"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
+    console = _Console(highlight=False)
     for recipe in recipes:
-        full = f"{recipe.full.cost}{' (GPU)' if recipe.full.gpu else ''}"
-        table.add_row(recipe.name, recipe.title, recipe.source, full, recipe.quick.cost)
-    _Console(highlight=False).print(table)
+        cost = f"{recipe.full.cost} (GPU)" if recipe.full.gpu else recipe.full.cost
+        console.print(f"[bold]{escape(recipe.name)}[/]: {escape(cost)}; quick form: {escape(recipe.quick.cost)}")
+        console.print(Padding(f"{escape(recipe.title)}\n{escape(recipe.source)}", (0, 0, 0, 4)))
 
 
 def show_reproduction(reproduction: "Reproduction") -> None:

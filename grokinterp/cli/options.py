@@ -14,6 +14,11 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.runs.files import MAX_CONFIG_BYTES, read_text
 
 
+def default(description: str) -> Any:
+    """Describes the default of an option whose value None means something, for `Annotated` and `--help`."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {description})")
+
+
 def parse(kind: Any, arguments: Sequence[str], default: Any = None) -> Any:
     """Parses arguments into a dataclass of options.
 

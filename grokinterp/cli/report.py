@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokinterp.cli.options import parse, progress_bar
+from grokinterp.cli.options import default, parse, progress_bar
 from grokinterp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,9 +20,13 @@ class Report:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """the run folders, or the folder of one sweep"""
-    output: Path | None = None
-    """file to write (default: analysis/report.html in the run, comparison.html in the first of several runs, or
-    report.html in the sweep)"""
+    output: Annotated[
+        Path | None,
+        default(
+            "analysis/report.html in the run, comparison.html in the first of several runs, or report.html in the sweep"
+        ),
+    ] = None
+    """file to write"""
 
 
 def run_report(arguments: Sequence[str]) -> int:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from grokinterp.cli.options import parse
+from grokinterp.cli.options import default, parse
 from grokinterp.errors import ConfigError, GrokinterpError
 
 
@@ -19,8 +20,8 @@ class Reproduce:
 
     name: tyro.conf.Positional[str | None] = None
     """name of the experiment; --list shows the names"""
-    folder: Path | None = None
-    """folder for the report, the numbers and the runs (default: reproductions/NAME, or NAME-quick with --quick)"""
+    folder: Annotated[Path | None, default("reproductions/NAME, or NAME-quick with --quick")] = None
+    """folder for the report, the numbers and the runs"""
     quick: bool = False
     """run a smaller form with the same essentials, at most 90 s on two cores"""
     all: bool = False

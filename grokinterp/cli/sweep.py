@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from grokinterp.cli.options import base_config, parse, take
+from grokinterp.cli.options import base_config, default, parse, take
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
 
@@ -40,10 +40,10 @@ class SweepOptions:
     """JSON file with a list of runs, each an object that maps fields to values"""
     executor: Literal["local", "ray"] = "local"
     """where runs train: in processes on this machine, or on a Ray cluster"""
-    workers: int | None = None
-    """number of runs at a time (default: one per core, or as many as fit on the cluster)"""
-    address: str | None = None
-    """address of the Ray cluster: auto, ray://HOST:PORT or HOST:PORT (default: start one here)"""
+    workers: Annotated[int | None, default("one per core, or as many as fit on the cluster")] = None
+    """number of runs at a time"""
+    address: Annotated[str | None, default("start one here")] = None
+    """address of the Ray cluster: auto, ray://HOST:PORT or HOST:PORT"""
     cpus_per_run: float = 1.0
     """cores per run on the cluster"""
     gpus_per_run: float = 0.0
