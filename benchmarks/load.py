@@ -23,6 +23,7 @@ from grokinterp.config.presets import preset
 from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.files import make_folder
 from grokinterp.runs.run import Run
+from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RunWriter
 from grokinterp.sweep import plan
 from grokinterp.sweep.rows import summarize
@@ -117,7 +118,7 @@ def make_run(folder: Path, checkpoints: int) -> None:
         writer.append_metrics({"step": step, **row})
         if i % 500 == 0:
             print(f"step {step:,}: test accuracy {row['test_accuracy']:.3f}", flush=True)
-    writer.write_status("finished", schedule.steps)
+    writer.write_status(RunStatus.FINISHED, schedule.steps)
 
 
 def make_sweep(folder: Path, runs: int) -> None:
@@ -154,7 +155,7 @@ def make_sweep(folder: Path, runs: int) -> None:
         grokked = 50 * math.ceil(3000 / point.values["optimizer.weight_decay"] ** 0.7 / 50 * (1 + 0.01 * (number % 20)))
         lines = [json.dumps(_row(step, grokked)) for step in range(0, 10_001, 50)]
         (path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-        writer.write_status("finished", 10_000, timing={"seconds": 10.0, "steps_per_second": 1000.0})
+        writer.write_status(RunStatus.FINISHED, 10_000, timing={"seconds": 10.0, "steps_per_second": 1000.0})
         summarize(Run.open(path))
         if number % 200 == 199:
             print(f"{number + 1:,} runs", flush=True)

@@ -1,7 +1,8 @@
 """Shared by all tests: shape checks on the package, published data, and devices."""
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,31 @@ def device(request) -> str:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("this machine has no CUDA device")
     return request.param
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> dict:
+    """Runs of the configurations in trainings.py that nothing interrupts, by name."""
+    from trainings import CONFIGS, MORE_CONFIGS
+
+    from grokinterp.training import train
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return {kind: train(config, folder / kind) for kind, config in (CONFIGS | MORE_CONFIGS).items()}
+
+
+@pytest.fixture(scope="session")
+def ensemble_and_alone(tmp_path_factory) -> Callable[[str], tuple[list, list]]:
+    """For a kind of run in ensembles.py: three variants trained together, and the same three one by one."""
+    from ensembles import KINDS, places, variants
+
+    from grokinterp.training import train, train_many
+
+    @functools.cache
+    def runs_of(kind: str) -> tuple[list, list]:
+        folder = tmp_path_factory.mktemp("trained")
+        configs = variants(KINDS[kind])
+        together = train_many(configs, places(folder, 3))
+        return together, [train(config, folder / f"alone{i}") for i, config in enumerate(configs)]
+
+    return runs_of

@@ -1,170 +1,57 @@
 """train_many: every member is the run that `train` would have made, in a folder of its own, however the others fare."""
 
-import errno
 import hashlib
 import json
-import os
-import signal
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ensembles import (
+    ADAMW,
+    KINDS,
+    MLP,
+    MOMENTUM,
+    SCHEDULE,
+    TRANSFORMER,
+    P,
+    assert_same_metrics,
+    assert_same_weights,
+    config_of,
+    contents,
+    lasting,
+    places,
+    result,
+    variants,
+)
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from grokinterp.config import (
-    MLPConfig,
     OptimizerConfig,
     RecordedConfig,
     RunConfig,
-    ScheduleConfig,
     TaskConfig,
-    TransformerConfig,
 )
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.runs.run import Run
-from grokinterp.training import Callback, ensemble, ensemble_pays, train, train_many, trainer
-from grokinterp.training.callbacks import ProgressBar
+from grokinterp.training import ensemble, ensemble_pays, train, train_many
 from grokinterp.training.ensemble_optimizer import Stack
-
-P = 7
-SCHEDULE = ScheduleConfig(steps=30, evaluate_every=10, checkpoints=10, resume_every=10)
-TRANSFORMER = TransformerConfig(d_model=16, n_heads=2, d_mlp=32)
-MLP = MLPConfig(width=16, depth=2)
-ADAMW = OptimizerConfig(lr=3e-3, weight_decay=0.5)
-MOMENTUM = OptimizerConfig(name="sgd", lr=0.03, momentum=0.9, weight_decay=1e-2)
-
-
-def config_of(model: Any, optimizer: OptimizerConfig = ADAMW, **more: Any) -> RunConfig:
-    task = TaskConfig(p=P, train_fraction=0.5)
-    return RunConfig(**({"task": task, "model": model, "optimizer": optimizer, "schedule": SCHEDULE} | more))
-
-
-NOISY = TaskConfig(p=P, train_fraction=0.5, label_noise=0.2)
-KINDS = {
-    "transformer": config_of(TRANSFORMER),
-    "transformer, trained biases": config_of(replace(TRANSFORMER, biases="trained", init="torch", activation="gelu")),
-    "transformer without =": config_of(replace(TRANSFORMER, equals_token=False, biases="mlp")),
-    "transformer, class of =, float32 loss": config_of(replace(TRANSFORMER, equals_logit=True), loss_dtype="float32"),
-    "transformer, two layers, LayerNorm": config_of(replace(TRANSFORMER, n_layers=2, normalization="layernorm")),
-    "transformer, squared error, noisy labels": config_of(TRANSFORMER, loss="mse", task=NOISY),
-    "mlp, minibatches": config_of(MLP, replace(ADAMW, batch_size=7)),
-    "mlp, embedded, minibatches": config_of(replace(MLP, input="concat"), replace(ADAMW, batch_size=7)),
-    "mlp, residual": config_of(replace(MLP, input="sum", architecture="residual")),
-    "mlp, squared error, float32": config_of(MLP, loss="mse", loss_dtype="float32"),
-    "adamw, warm-up": config_of(MLP, replace(ADAMW, warmup_steps=12)),
-    "adamw, clip": config_of(MLP, replace(ADAMW, clip=0.05)),
-    "adam": config_of(MLP, OptimizerConfig(name="adam", lr=3e-3, weight_decay=0.01)),
-    "adam, everything": config_of(
-        MLP, OptimizerConfig(name="adam", lr=3e-3, weight_decay=0.01, warmup_steps=12, clip=0.05, batch_size=7)
-    ),
-    "sgd": config_of(MLP, replace(MOMENTUM, momentum=0.0)),
-    "sgd, momentum": config_of(MLP, replace(MOMENTUM, batch_size=7)),
-    "sgd, decoupled": config_of(MLP, replace(MOMENTUM, decay="decoupled", warmup_steps=12, clip=0.5)),
-}
-
-
-def variants(config: RunConfig, count: int = 3) -> list[RunConfig]:
-    """Runs of one shape: other seeds, learning rates, weight decays, sizes of the initialization."""
-    given = config.optimizer
-    assert given is not None
-    return [
-        replace(
-            config,
-            model_seed=i,
-            task=replace(config.task, data_seed=10 + i, split=("torch", "python", "numpy")[i % 3]),
-            model=replace(config.model, init_scale=1.0 - 0.1 * i),
-            optimizer=replace(given, lr=given.lr * (1 + 0.5 * i), weight_decay=given.weight_decay * abs(2 - i)),
-        )
-        for i in range(count)
-    ]
-
-
-def lasting(config: RunConfig, steps: int, **schedule: Any) -> RunConfig:
-    assert config.schedule is not None
-    return replace(config, schedule=replace(config.schedule, steps=steps, **schedule))
-
-
-def places(folder: Path, count: int) -> list[Path]:
-    return [folder / f"member{i}" for i in range(count)]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-def result(run: Run) -> dict[str, bytes]:
-    """Metrics, kept weights, and the state that a longer run would start from."""
-    files = [run.path / "metrics.jsonl", run.path / "resume.safetensors", *(run.path / "weights").glob("*.safetensors")]
-    return {file.name: file.read_bytes() for file in files}
-
-
-def distances(found: Run, expected: Run, step: int = 30) -> dict[str, float]:
-    """How far apart two runs of one initialization are, in units of how far training has moved each tensor."""
-    start, ours, theirs = expected.weights(0), found.weights(step), expected.weights(step)
-    assert list(ours) == list(theirs)
-    assert all(torch.equal(weight, start[name]) for name, weight in found.weights(0).items())
-    moved = {name: (theirs[name] - start[name]).norm().item() for name in theirs}
-    return {
-        name: (ours[name] - theirs[name]).norm().item() / moved[name]
-        if moved[name]
-        else float(not torch.equal(ours[name], start[name]))
-        for name in theirs
-    }
-
-
-def assert_same_weights(found: Run, expected: Run, step: int = 30) -> None:
-    """Equal but for rounding.
-
-    One rounding of a float32 is 6e-8 of it; what 30 updates make of that stays around 1e-6 of the distance moved (the
-    tolerance is ten times that), where a wrong hyperparameter or batch makes it 1e-2 and more. But b_K adds the same to
-    all scores of a query: its gradient is rounding alone, and Adam makes whole steps of it.
-    """
-    for name, distance in distances(found, expected, step).items():
-        if not name.endswith("b_K"):
-            assert distance <= 1e-5, (name, distance)
-
-
-def assert_same_metrics(found: Run, expected: Run) -> None:
-    ours, theirs = found.metrics, expected.metrics
-    assert list(ours.index) == list(theirs.index)
-    assert list(ours.columns) == list(theirs.columns)
-    # b_K is a part of the norm of the weights.
-    np.testing.assert_allclose(ours.to_numpy(), theirs.to_numpy(), rtol=1e-4, atol=1e-12)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Of a kind: three variants trained together, and the same three one by one; each kind is trained once."""
-    done: dict[str, tuple[list[Run], list[Run]]] = {}
-
-    def of(kind: str) -> tuple[list[Run], list[Run]]:
-        if kind not in done:
-            folder = tmp_path_factory.mktemp("trained")
-            configs = variants(KINDS[kind])
-            together = train_many(configs, places(folder, 3))
-            done[kind] = together, [train(config, folder / f"alone{i}") for i, config in enumerate(configs)]
-        return done[kind]
-
-    return of
 
 
 class TestEachMemberIsTheRunItWouldBeAlone:
     @pytest.mark.parametrize("kind", KINDS)
-    def test_weights_and_metrics(self, kind, trained):
-        for found, expected in zip(*trained(kind), strict=True):
+    def test_weights_and_metrics(self, kind, ensemble_and_alone):
+        for found, expected in zip(*ensemble_and_alone(kind), strict=True):
             for step in (10, 20, 30):
                 assert_same_weights(found, expected, step)
             assert_same_metrics(found, expected)
 
     @pytest.mark.parametrize("kind", ["transformer", "adam, everything", "sgd", "sgd, momentum"])
-    def test_the_folder(self, kind, trained):
-        for found, expected in zip(*trained(kind), strict=True):
+    def test_the_folder(self, kind, ensemble_and_alone):
+        for found, expected in zip(*ensemble_and_alone(kind), strict=True):
             assert contents(found.path).keys() == contents(expected.path).keys()
             assert found.config == expected.config
             assert found.steps == expected.steps == [0, 10, 20, 30]
@@ -183,8 +70,8 @@ class TestEachMemberIsTheRunItWouldBeAlone:
             assert found.environment["forward_path"] == expected.environment["forward_path"]
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_the_resume_point(self, kind, trained):
-        for found, expected in zip(*trained(kind), strict=True):
+    def test_the_resume_point(self, kind, ensemble_and_alone):
+        for found, expected in zip(*ensemble_and_alone(kind), strict=True):
             ours, theirs = (load_file(run.path / "resume.safetensors") for run in (found, expected))
             assert ours.keys() == theirs.keys()
             for name, tensor in theirs.items():
@@ -270,8 +157,8 @@ class TestMembersAreIndependent:
         assert max(((ours[w] - other[w]).norm() / ours[w].norm()).item() for w in ours) > 1e-3
 
     @pytest.mark.parametrize("kind", ["transformer", "mlp, minibatches"])
-    def test_a_member_does_not_depend_on_its_company(self, kind, trained, tmp_path):
-        first, second, third = trained(kind)[0]
+    def test_a_member_does_not_depend_on_its_company(self, kind, ensemble_and_alone, tmp_path):
+        first, second, third = ensemble_and_alone(kind)[0]
         other = replace(third.config, model_seed=77, task=replace(third.config.task, data_seed=77))
         configs = [other, third.config, first.config, other, other]
         runs = train_many(configs, places(tmp_path, 5))
@@ -279,293 +166,10 @@ class TestMembersAreIndependent:
         assert_same_weights(runs[2], first)
         assert_same_weights(train_many([second.config], [tmp_path / "single"])[0], second)
 
-    def test_the_same_ensemble_has_the_same_bits(self, trained, tmp_path):
-        together = trained("mlp, minibatches")[0]
+    def test_the_same_ensemble_has_the_same_bits(self, ensemble_and_alone, tmp_path):
+        together = ensemble_and_alone("mlp, minibatches")[0]
         again = train_many([run.config for run in together], places(tmp_path, 3))
         assert [result(run) for run in again] == [result(run) for run in together]
-
-
-RESUMED = ["transformer", "adam, everything", "sgd, momentum"]
-
-
-class TestResuming:
-    @pytest.mark.parametrize("kind", RESUMED)
-    def test_a_longer_ensemble_has_the_bits_of_one_never_stopped(self, kind, trained, tmp_path):
-        configs, paths = variants(KINDS[kind]), places(tmp_path, 3)
-        train_many([lasting(config, 20) for config in configs], paths)
-        runs = train_many(configs, paths, resume=True)
-        assert [result(run) for run in runs] == [result(run) for run in trained(kind)[0]]
-        for run in runs:
-            assert run.status["status"] == "finished"
-            (resumed,) = run.environment["resumed"]
-            assert (resumed["from_step"], resumed["to_step"], resumed["ensemble"]) == (20, 30, 3)
-
-    @pytest.mark.parametrize("kind", RESUMED)
-    def test_a_member_goes_on_alone(self, kind, trained, tmp_path):
-        configs, paths = variants(KINDS[kind]), places(tmp_path, 3)
-        train_many([lasting(config, 20) for config in configs], paths)
-        for i, expected in enumerate(trained(kind)[1]):
-            run = train(configs[i], paths[i], resume=True)
-            assert_same_weights(run, expected)
-            assert_same_metrics(run, expected)
-
-    @pytest.mark.parametrize("kind", RESUMED)
-    def test_lone_runs_go_on_together(self, kind, trained, tmp_path):
-        configs, paths = variants(KINDS[kind]), places(tmp_path, 3)
-        for config, path in zip(configs, paths, strict=True):
-            train(lasting(config, 20), path)
-        for run, expected in zip(train_many(configs, paths, resume=True), trained(kind)[1], strict=True):
-            assert_same_weights(run, expected)
-            assert_same_metrics(run, expected)
-
-    def test_what_has_finished_is_left_alone(self, trained, tmp_path):
-        configs, paths = variants(KINDS["transformer"]), places(tmp_path, 3)
-        train(configs[1], paths[1])
-        before = contents(paths[1])
-        for i in (0, 2):
-            train(lasting(configs[i], 10), paths[i])
-        runs = train_many(configs, paths, resume=True)
-        assert contents(paths[1]) == before
-        assert [run.status["step"] for run in runs] == [30, 30, 30]
-        assert_same_weights(runs[2], trained("transformer")[1][2])
-        before = [contents(path) for path in paths]
-        train_many(configs, paths, resume=True)
-        assert [contents(path) for path in paths] == before
-
-    def test_without_resume_points_they_start_again(self, trained, tmp_path):
-        configs, paths = variants(KINDS["transformer"]), places(tmp_path, 3)
-        for run in train_many([lasting(config, 10) for config in configs], paths):
-            (run.path / "resume.safetensors").unlink()
-        runs = train_many(configs, paths, resume=True)
-        assert [result(run) for run in runs] == [result(run) for run in trained("transformer")[0]]
-
-    def test_a_run_that_started_from_another_starts_there_again(self, trained, tmp_path):
-        source = trained("transformer")[1][0]
-        config, paths = source.config, places(tmp_path, 2)
-        train(lasting(config, 10), paths[0], start_from=f"{source.path}@20")
-        train(lasting(config, 10), paths[1])
-        for path in paths:
-            (path / "resume.safetensors").unlink()
-        runs = train_many([config, config], paths, resume=True)
-        assert all(torch.equal(weight, source.weights(20)[name]) for name, weight in runs[0].weights(0).items())
-        assert_same_weights(runs[1], source)
-
-    def test_runs_at_different_steps_are_refused(self, tmp_path):
-        configs, paths = variants(KINDS["sgd"]), places(tmp_path, 3)
-        for config, path, steps in zip(configs, paths, (10, 10, 20), strict=True):
-            train(lasting(config, steps), path)
-        before = [contents(path) for path in paths]
-        message = r"member0 resumes from step 10 but .*member2 from step 20, .*: resume them one by one with train\("
-        with pytest.raises(RunError, match=message):
-            train_many(configs, paths, resume=True)
-        assert [contents(path) for path in paths] == before
-
-
-def when_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Any) -> None:
-    """Has `act` called after that update of an ensemble."""
-
-    def on_step(self: ProgressBar, now: int) -> None:
-        if now == step:
-            act()
-
-    monkeypatch.setattr(ProgressBar, "on_step", on_step)
-
-
-class TestStopping:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    @pytest.mark.parametrize("kind", ["transformer", "sgd, momentum"])
-    def test_an_interrupt_stops_all_and_they_resume_to_the_same_bits(
-        self, kind, number, trained, tmp_path, monkeypatch
-    ):
-        configs, paths = variants(KINDS[kind]), places(tmp_path, 3)
-        handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-        with monkeypatch.context() as patch:
-            when_step(patch, 13, lambda: os.kill(os.getpid(), number))
-            runs = train_many(configs, paths)
-        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-        for run in runs:
-            status = run.status
-            assert (status["status"], status["step"], status["reason"]) == ("stopped", 13, "interrupted")
-        again = train_many(configs, paths, resume=True)
-        assert [result(run) for run in again] == [result(run) for run in trained(kind)[0]]
-
-    def test_a_second_interrupt_does_not_wait(self, tmp_path, monkeypatch):
-        def twice() -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        when_step(monkeypatch, 13, twice)
-        with pytest.raises(KeyboardInterrupt):
-            train_many(variants(KINDS["sgd"]), places(tmp_path, 3))
-        for path in places(tmp_path, 3):
-            status = Run.open(path).status
-            assert status["status"] == "stopped"
-            assert status["reason"].startswith("KeyboardInterrupt")
-
-    @pytest.mark.parametrize("file", ["step_000020.safetensors", "resume.safetensors", "status.json"])
-    def test_a_full_disk_leaves_every_status_true(self, file, trained, tmp_path, monkeypatch):
-        configs, paths = variants(KINDS["sgd"]), places(tmp_path, 3)
-        rename, tries = Path.replace, []
-
-        def full(self: Path, target: Path) -> Path:
-            if Path(target) in (paths[1] / file, paths[1] / "weights" / file):
-                tries.append(target)
-                if len(tries) == 1 + (file != "step_000020.safetensors"):  # not the first of those written repeatedly
-                    raise OSError(errno.ENOSPC, "No space left on device")
-            return rename(self, target)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", full)
-            with pytest.raises(RunError, match=r"cannot write .*member1.*: No space left on device"):
-                train_many(configs, paths)
-        for path in paths:
-            status = Run.open(path).status
-            assert status["status"] == "stopped"
-            assert "No space left on device" in status["reason"]
-        for i, expected in enumerate(trained("sgd")[1]):
-            assert_same_weights(train(configs[i], paths[i], resume=True), expected)
-
-    def test_a_disk_full_when_the_last_words_are_written(self, tmp_path, monkeypatch):
-        configs = [lasting(config, 10, checkpoints=4, resume_every=100) for config in variants(KINDS["sgd"])]
-        paths = places(tmp_path, 3)
-        rename = Path.replace
-
-        def full(self: Path, target: Path) -> Path:
-            if Path(target) == paths[1] / "weights" / "step_000010.safetensors":
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return rename(self, target)
-
-        monkeypatch.setattr(Path, "replace", full)
-        with pytest.raises(RunError, match="No space left on device"):
-            train_many(configs, paths)
-        runs = [Run.open(path) for path in paths]
-        assert [run.status["status"] for run in runs] == ["finished", "stopped", "stopped"]
-        assert runs[0].steps == [0, 4, 8, 10]
-
-    def test_a_disk_full_for_all_when_nobody_waits_for_the_writing(self, tmp_path, monkeypatch):
-        """What went wrong at step 10 is only noticed at step 20, with every member's file behind it."""
-        rename = Path.replace
-
-        def full(self: Path, target: Path) -> Path:
-            if Path(target).name == "step_000010.safetensors":
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return rename(self, target)
-
-        monkeypatch.setattr(Path, "replace", full)
-        configs = [lasting(config, 30, resume_every=100) for config in variants(KINDS["sgd"])]
-        with pytest.raises(RunError, match=r"cannot write .*member0.*: No space left on device"):
-            train_many(configs, places(tmp_path, 3))
-        for path in places(tmp_path, 3):
-            status = Run.open(path).status
-            assert status["status"] == "stopped"
-            assert "No space left on device" in status["reason"]
-
-    def test_an_exception_right_after_the_start(self, tmp_path, monkeypatch):
-        """Both resume points are those of step 0, to the bit."""
-
-        class Fail(Callback):
-            def on_step(self, step: int) -> None:
-                fail()
-
-        def fail() -> None:
-            raise ValueError("no more")
-
-        config, paths = KINDS["sgd, momentum"], places(tmp_path, 2)
-        with monkeypatch.context() as patch:
-            when_step(patch, 1, fail)
-            with pytest.raises(ValueError, match="no more"):
-                train_many([config, config], paths)
-        with pytest.raises(ValueError, match="no more"):
-            train(config, tmp_path / "alone", callbacks=[Fail()])
-        for path in paths:
-            assert Run.open(path).status["reason"] == "ValueError: no more"
-            assert result(Run.open(path)) == result(Run.open(tmp_path / "alone"))
-
-    def test_a_folder_that_cannot_be_made(self, tmp_path):
-        (tmp_path / "file").write_text("a file")
-        paths = [tmp_path / "first", tmp_path / "file" / "second", tmp_path / "third"]
-        with pytest.raises(RunError, match="cannot create the folder"):
-            train_many(variants(KINDS["sgd"]), paths)
-        assert Run.open(paths[0]).status["status"] == "stopped"
-        assert not paths[2].exists()
-
-
-def diverging(**schedule: Any) -> list[RunConfig]:
-    """Three runs, of which the second diverges."""
-    optimizer = OptimizerConfig(name="sgd", lr=0.03, weight_decay=0.0)
-    configs = variants(config_of(MLP, optimizer, schedule=replace(SCHEDULE, **schedule)))
-    return [configs[0], replace(configs[1], optimizer=replace(optimizer, lr=1e12)), configs[2]]
-
-
-class TestDivergence:
-    @pytest.mark.parametrize(
-        "schedule",
-        [{"evaluate_every": 1, "checkpoints": 1}, {"evaluate_every": 10}, {"evaluate_every": 30, "checkpoints": 30}],
-        ids=["watched", "looked at", "unnoticed"],
-    )
-    def test_it_is_that_members_own(self, schedule, tmp_path):
-        configs = diverging(**schedule)
-        runs = train_many(configs, places(tmp_path, 3))
-        alone = [train(config, tmp_path / f"alone{i}") for i, config in enumerate(configs)]
-        assert [run.status["status"] for run in runs] == ["finished", "diverged", "finished"]
-        assert runs[1].status["reason"] == alone[1].status["reason"]
-        assert runs[1].status["step"] == alone[1].status["step"]
-        assert runs[1].steps == alone[1].steps
-        assert list(runs[1].metrics.index) == list(alone[1].metrics.index)
-        for i in (0, 2):
-            assert_same_weights(runs[i], alone[i])
-            assert_same_metrics(runs[i], alone[i])
-
-    def test_the_others_are_resumed_without_it(self, tmp_path):
-        paths = places(tmp_path, 3)
-        train_many(diverging(steps=20), paths)
-        before = contents(paths[1])
-        runs = train_many(diverging(), paths, resume=True)
-        assert contents(paths[1]) == before
-        assert [run.status["step"] for run in runs if run.path != paths[1]] == [30, 30]
-
-    def test_it_is_noticed_when_all_are_interrupted(self, tmp_path, monkeypatch):
-        when_step(monkeypatch, 13, lambda: os.kill(os.getpid(), signal.SIGINT))
-        runs = train_many(diverging(evaluate_every=30, checkpoints=30, resume_every=30), places(tmp_path, 3))
-        assert [run.status["status"] for run in runs] == ["stopped", "diverged", "stopped"]
-
-    def test_all_may_diverge(self, tmp_path):
-        runs = train_many([diverging()[1]] * 2, places(tmp_path, 2))
-        assert [run.status["status"] for run in runs] == ["diverged", "diverged"]
-
-
-class TestStopWhenGrokked:
-    @pytest.fixture
-    def second_groks_at_10(self, monkeypatch):
-        """Whatever the weights, the run with data seed 11 has full test accuracy from its second evaluation on."""
-        evaluate, looked = trainer.evaluate, []
-
-        def pretend(task, logits, weights, loss):
-            looked.append(task.config.data_seed)
-            reached = looked.count(11) >= 2 and task.config.data_seed == 11
-            return evaluate(task, logits, weights, loss) | {"test_accuracy": 1.0 if reached else 0.5}
-
-        monkeypatch.setattr(trainer, "evaluate", pretend)
-
-    @pytest.mark.parametrize("kind", ["transformer", "adam, everything"])
-    def test_a_member_ends_and_the_others_go_on(self, kind, trained, second_groks_at_10, tmp_path):
-        configs = [lasting(config, 30, stop_when_grokked=True, stop_factor=1.5) for config in variants(KINDS[kind])]
-        paths = places(tmp_path, 3)
-        runs = train_many(configs, paths)
-        assert [(run.status["status"], run.status["step"]) for run in runs] == [
-            ("finished", 30),
-            ("finished", 20),
-            ("finished", 30),
-        ]
-        assert [run.status["reason"] for run in runs] == ["all steps made", "grokked", "all steps made"]
-        assert runs[1].steps == [0, 10, 20]
-        for i in (0, 2):
-            assert_same_weights(runs[i], trained(kind)[1][i])
-        assert_same_weights(runs[1], trained(kind)[1][1], 20)
-        before = contents(paths[1])
-        longer = train_many([lasting(config, 40) for config in configs], paths, resume=True)
-        assert [run.status["step"] for run in longer] == [40, 20, 40]
-        assert contents(paths[1]) == before
 
 
 def other(**changes: Any) -> RunConfig:
@@ -701,8 +305,8 @@ class TestNoTraces:
         assert shown.out == ""
         assert "10/10" in shown.err
 
-    def test_metrics_have_no_clock_and_one_line_a_step(self, trained):
-        for run in trained("transformer")[0]:
+    def test_metrics_have_no_clock_and_one_line_a_step(self, ensemble_and_alone):
+        for run in ensemble_and_alone("transformer")[0]:
             rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
             assert [row["step"] for row in rows] == [0, 10, 20, 30]
 

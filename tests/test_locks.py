@@ -1,12 +1,13 @@
 """One process at a time works in a folder, and whoever is killed there leaves it free."""
 
+import contextlib
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
+import processes
 import pytest
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
@@ -44,11 +45,10 @@ with hold(Path(sys.argv[1])):
 def holder(tmp_path):
     """Another process that holds `tmp_path / "run"`."""
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with processes.start(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
-        process.kill()
 
 
 def test_another_process_is_kept_out_and_told_by_whom(holder, tmp_path):
@@ -93,8 +93,10 @@ while done < 40:
         pass
 """
     (tmp_path / "count").write_text("0")
-    processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(4)]
-    assert [process.wait(timeout=60) for process in processes] == [0] * 4
+    with contextlib.ExitStack() as stack:
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        rivals = [stack.enter_context(processes.start(command)) for _ in range(4)]
+        assert [rival.wait(timeout=processes.TIMEOUT) for rival in rivals] == [0] * 4
     assert (tmp_path / "count").read_text() == "160"
 
 
@@ -110,15 +112,12 @@ def test_after_the_kill_of_a_training_it_is_resumed_at_once(tmp_path):
     long = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=10_000_000, resume_every=100))
     (tmp_path / "config.json").write_text(long.to_json())
     command = [sys.executable, "-m", "grokinterp.cli", "train", str(tmp_path / "run"), "--config"]
-    process = subprocess.Popen([*command, str(tmp_path / "config.json")], stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 60
-    while not (tmp_path / "run" / "resume.safetensors").exists():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    with pytest.raises(FolderInUseError, match=f"process {process.pid}"):
-        train(long, tmp_path / "run", resume=True, progress=False)
-    process.kill()
-    process.wait()
+    with processes.start([*command, str(tmp_path / "config.json")], stdout=subprocess.DEVNULL) as process:
+        processes.wait_until((tmp_path / "run" / "resume.safetensors").exists, process)
+        with pytest.raises(FolderInUseError, match=f"process {process.pid}"):
+            train(long, tmp_path / "run", resume=True, progress=False)
+        process.kill()
+        process.wait()
     again = train(long, tmp_path / "run", resume=True, progress=False, callbacks=[StopAtOnce()])
     assert again.status["status"] == "finished"
     assert len(again.environment["resumed"]) == 1

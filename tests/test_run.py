@@ -16,6 +16,7 @@ from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleCon
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.runs.files import make_folder, write_atomically
 from grokinterp.runs.run import Run, parse_step, run_folders
+from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
 from grokinterp.training import train
@@ -396,7 +397,8 @@ class TestAtomicWrites:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(*((os, "fsync", fail) if call == "fsync" else (Path, "replace", fail)))
-        with pytest.raises(RunError, match=r"cannot write .*file: No space left on device; check permissions and free disk space"):
+        message = r"cannot write .*file: No space left on device; check permissions and free disk space"
+        with pytest.raises(RunError, match=message):
             write_atomically(tmp_path / "file", "new content")
         assert {file.name: file.read_text() for file in tmp_path.iterdir()} == ({"file": old} if old else {})
 
@@ -455,7 +457,7 @@ class TestForgetting:
         run = Run.open(copy)
         assert run.steps == [0, 5]
         assert list(run.metrics.index) == [0, 5]
-        writer.write_status("running", 5)
+        writer.write_status(RunStatus.RUNNING, 5)
         kept = ("weights/step_000000.safetensors", "weights/step_000005.safetensors")
         assert run.status["checksums"] == {name: before[name] for name in kept}
 

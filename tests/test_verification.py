@@ -147,7 +147,8 @@ class TestDamage:
         data[-1] ^= 1
         file.write_bytes(data)
         assert "step_000010.safetensors: its checksum differs" in verify(run).problems[0]
-        assert any("analysis.json: it was computed from other weights at step 10" in line for line in verify(run).problems)
+        stale = "analysis.json: it was computed from other weights at step 10"
+        assert any(stale in line for line in verify(run).problems)
         assert len(verify(run).problems) == 2
 
     def test_weights_that_are_gone(self, run):
@@ -206,7 +207,10 @@ class TestDamage:
             (lambda lines: lines[:3] + lines[4:], "there is no line for step 15, although the run evaluates there"),
             (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], "its steps do not increase: step 10"),
             (lambda lines: [*lines[:3], lines[2], *lines[3:]], "its steps do not increase: step 10"),
-            (lambda lines: [*lines[:6], '{"step": 30, "loss": 1.0}\n'], "the columns differ from those of the first line at step"),
+            (
+                lambda lines: [*lines[:6], '{"step": 30, "loss": 1.0}\n'],
+                "columns differ from those of the first line at",
+            ),
             (lambda lines: [*lines[:3], "?\n", *lines[4:]], "line 4 is damaged"),
             (lambda lines: [*lines, lines[-1].replace("30", "35", 1)], "it continues to step 35"),
         ],

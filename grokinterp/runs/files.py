@@ -15,17 +15,13 @@ from typing import Any, BinaryIO
 
 from grokinterp.errors import RunError
 
-FileState = tuple[int, int, int] | None
-
 # Limits on what a run folder may hold; a file beyond them is refused instead of filling memory.
 MAX_FILE_BYTES = 1 << 32
 MAX_JSON_BYTES = 64 << 20  # status.json needs 110 bytes per checkpoint
 MAX_CONFIG_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 20
-MAX_METRIC_LINE_BYTES = 1 << 15
-MAX_METRIC_COLUMNS = 200
 MAX_TENSOR_HEADER_BYTES = 16 << 20  # usually 100 bytes per tensor
-MAX_RECORDED_NUMBERS = 1 << 28  # in a recorded model, whose size the configuration does not give
+MAX_RECORDED_NUMBERS = 1 << 28  # in a recorded model, whose configuration does not give its size
 MAX_STEP = 10**12
 
 # Flags that some systems lack: do not wait for a pipe's writer, do not follow symlinks.
@@ -54,7 +50,7 @@ def write_atomically(path: Path, content: bytes | str, *, sync_parent: bool = Tr
             os.fsync(file.fileno())
         temporary.replace(path)
         if sync_parent:
-            _sync(path.parent)
+            sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -118,19 +114,16 @@ def sync_folder(folder: Path) -> None:
     Raises:
         RunError: the disk reports an error.
     """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     try:
-        _sync(folder)
-    except OSError as error:
-        raise access_error("write", folder, error) from None
-
-
-def _sync(folder: Path) -> None:
-    if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        raise access_error("write", folder, error) from None
 
 
 def make_folder(path: Path) -> None:
@@ -277,7 +270,7 @@ def exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def file_state(path: Path) -> FileState:
+def file_state(path: Path) -> tuple[int, int, int] | None:
     """Inode, size and modification time, one of which changes when a file does; None if there is no file."""
     try:
         status = path.stat()

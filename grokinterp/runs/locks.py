@@ -74,9 +74,7 @@ def _lock(folder: Path) -> int | None:
             ) from None
         except OSError as error:
             os.close(descriptor)
-            log.warning(
-                "%s cannot be locked (%s): make sure that no other process trains there", folder, error.strerror
-            )
+            log.warning("%s cannot be locked (%s): let no other process train there", folder, error.strerror)
             return None
         with contextlib.suppress(OSError):  # the previous holder may have just removed the file
             if os.path.samestat(os.fstat(descriptor), path.stat()):

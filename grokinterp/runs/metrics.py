@@ -11,15 +11,10 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.errors import RunError
-from grokinterp.runs.files import (
-    MAX_METRIC_COLUMNS,
-    MAX_METRIC_LINE_BYTES,
-    MAX_STEP,
-    exists,
-    parse_json,
-    read_lines,
-    read_tail,
-)
+from grokinterp.runs.files import MAX_STEP, exists, parse_json, read_lines, read_tail
+
+_MAX_COLUMNS = 200
+_MAX_LINE_BYTES = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ def last_line(file: Path) -> MetricLine | None:
     """
     if not exists(file):
         return None
-    text, _, _ = read_tail(file, 2 * MAX_METRIC_LINE_BYTES).rpartition(b"\n")
+    text, _, _ = read_tail(file, 2 * _MAX_LINE_BYTES).rpartition(b"\n")
     if not text:
         return None
     line = _parse(text.rpartition(b"\n")[2] + b"\n")
@@ -91,8 +86,8 @@ def read_metrics(file: Path) -> pd.DataFrame:
     for line in metric_lines(file):
         for name, value in line.values.items():
             if name not in columns:
-                if len(columns) == MAX_METRIC_COLUMNS:
-                    raise RunError(f"{file} is damaged: it has more than {MAX_METRIC_COLUMNS} columns")
+                if len(columns) == _MAX_COLUMNS:
+                    raise RunError(f"{file} is damaged: it has more than {_MAX_COLUMNS} columns")
                 columns[name] = array("d", [math.nan]) * len(steps)
             columns[name].append(value)
         steps.append(line.step)

@@ -20,19 +20,9 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import Forward, build_model, forward_for, task_of
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
-from grokinterp.runs.files import (
-    MAX_CONFIG_BYTES,
-    MAX_RECORDED_NUMBERS,
-    MAX_STEP,
-    FileState,
-    exists,
-    file_state,
-    parse_json,
-    read_bytes,
-    read_text,
-)
+from grokinterp.runs.files import MAX_CONFIG_BYTES, MAX_STEP, exists, file_state, parse_json, read_bytes, read_text
 from grokinterp.runs.metrics import read_metrics
-from grokinterp.runs.tensors import Shapes, TensorFile, describe_misfit, deserialize, max_bytes
+from grokinterp.runs.tensors import LARGEST_RECORDED, Shapes, TensorFile, describe_misfit, deserialize, max_bytes
 from grokinterp.tasks import AnyTask, RegressionTask, Task
 
 if TYPE_CHECKING:
@@ -61,7 +51,7 @@ class Run:
     def __init__(self, path: Path, config: RunConfig):
         self.path = path
         self.config = config
-        self._metrics: tuple[FileState, pd.DataFrame] | None = None  # cache of the last read
+        self._metrics: tuple[Any, pd.DataFrame] | None = None  # cache of the last read
 
     @staticmethod
     def open(path: str | Path) -> "Run":
@@ -238,15 +228,14 @@ class Run:
 
     def read_checkpoint(self, folder: Folder, step: int) -> bytes:
         """Reads a checkpoint file, which must not be larger than the configuration implies."""
-        if folder == "logits":
-            shapes = self._logits_shape()
-        else:
-            recorded = isinstance(self.config.model, RecordedConfig)
-            shapes = {"": (MAX_RECORDED_NUMBERS,)} if recorded else self.shapes
-        return read_bytes(self.path / folder / file_name(step), limit=max_bytes(shapes))
+        limit = max_bytes(self._expected_shapes(folder) or LARGEST_RECORDED)
+        return read_bytes(self.path / folder / file_name(step), limit=limit)
 
-    def _logits_shape(self) -> Shapes:
-        return {"logits": (len(self.classification.inputs), self.classification.n_classes)}
+    def _expected_shapes(self, folder: Folder) -> Shapes | None:
+        """The shapes in a checkpoint file; None for the weights of a recorded model."""
+        if folder == "logits":
+            return {"logits": (len(self.classification.inputs), self.classification.n_classes)}
+        return None if isinstance(self.config.model, RecordedConfig) else self.shapes
 
     def _contents(self, step: int, folders: tuple[Folder, ...] = FOLDERS) -> dict[Folder, bytes]:
         """The content of the checkpoint files of a step, by folder."""
@@ -277,14 +266,11 @@ class Run:
             RunError: the content is damaged, or does not fit config.json.
         """
         file = deserialize(data, self.path / folder / file_name(step))
-        recorded = folder == "weights" and isinstance(self.config.model, RecordedConfig)
-        if recorded:  # only the dtype is known
-            shapes: Shapes = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
-        else:
-            shapes = self._logits_shape() if folder == "logits" else self.shapes
-        problem = describe_misfit(file.tensors, shapes)
-        if not problem and recorded:
-            problem = _describe_bad_frozen(file.metadata.get("frozen", "[]"))
+        shapes = self._expected_shapes(folder)
+        sizes = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
+        problem = describe_misfit(file.tensors, sizes if shapes is None else shapes)
+        if shapes is None:
+            problem = problem or _describe_bad_frozen(file.metadata.get("frozen", "[]"))
         if not problem and file.metadata.get("step", str(step)) != str(step):
             problem = f"the file is from step {file.metadata['step']}"
         if problem:

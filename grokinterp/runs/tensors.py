@@ -12,12 +12,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from grokinterp.errors import RunError
-from grokinterp.runs.files import MAX_TENSOR_HEADER_BYTES, parse_json
+from grokinterp.runs.files import MAX_RECORDED_NUMBERS, MAX_TENSOR_HEADER_BYTES, parse_json
 
 _DIGEST = "sha256"
 _NAMES_SHOWN = 3  # in a message
 
 Shapes = Mapping[str, tuple[int, ...]]
+LARGEST_RECORDED: Shapes = {"": (MAX_RECORDED_NUMBERS,)}  # stands for a recorded model, whose shapes are unknown
 
 
 @dataclass(frozen=True)

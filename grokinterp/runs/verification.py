@@ -281,9 +281,8 @@ class _Check:
         steps = set(self.run.steps)
         stale = [s for s, checksum in sorted(checksums.items()) if s in steps and self.run.checksum(s) != checksum]
         if stale:
-            self.add_problem(
-                "analysis/analysis.json", f"it was computed from other weights at {_list_steps(stale)}: analyze again"
-            )
+            description = f"it was computed from other weights at {_list_steps(stale)}: analyze again"
+            self.add_problem("analysis/analysis.json", description)
 
 
 def _list_steps(steps: Sequence[int]) -> str:

@@ -20,7 +20,6 @@ from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import RunError
 from grokinterp.models.shapes import parameter_shapes
 from grokinterp.runs.files import (
-    MAX_RECORDED_NUMBERS,
     append,
     exists,
     file_checksum,
@@ -39,7 +38,7 @@ from grokinterp.runs.locks import LOCK_NAME
 from grokinterp.runs.metrics import metric_lines
 from grokinterp.runs.run import FOLDERS, Folder, Run, checkpoint_steps, file_name
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.tensors import deserialize, max_bytes, serialize
+from grokinterp.runs.tensors import LARGEST_RECORDED, deserialize, max_bytes, serialize
 from grokinterp.tasks import AnyTask
 
 _METRICS, RESUME = "metrics.jsonl", "resume.safetensors"
@@ -228,7 +227,7 @@ class RunWriter:
         """Largest possible size of the resume point."""
         model, task, optimizer = self.config.model, self.config.task, self.config.optimizer
         if isinstance(model, RecordedConfig):  # a recorded run has no resume point
-            return max_bytes({"": (MAX_RECORDED_NUMBERS,)})
+            return max_bytes(LARGEST_RECORDED)
         window = optimizer.grokfast_window if optimizer is not None and optimizer.grokfast == "ma" else 1
         return max_bytes(parameter_shapes(model, task), copies=4 + window)
 

@@ -10,14 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokinterp.config import (
-    MLPConfig,
-    OptimizerConfig,
-    RegressionConfig,
-    RunConfig,
-    TrainingSettings,
-    TransformerConfig,
-)
+from grokinterp.config import MLPConfig, RegressionConfig, RunConfig, TrainingSettings, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.memory import keep_freed_memory
@@ -123,7 +116,7 @@ def shape_of(config: RunConfig) -> str:
         ConfigError: the configuration cannot be trained, or has an intervention that `train_many` does not support.
     """
     split = task_to_train(config, None, "cpu").require_split()
-    shape = _shape(config, config.training().optimizer, split)
+    shape = _shape(config, config.training(), split)
     shape |= {name: bool(shape[name]) for name in _VARIABLE_IF_SET}
     return repr(sorted(shape.items(), key=lambda item: item[0]))
 
@@ -194,7 +187,7 @@ def _require_separate(count: int, folders: Sequence[Path]) -> None:
 
 
 def _require_same_shape(plans: Sequence[_Plan]) -> None:
-    shapes = [_shape(plan.config, plan.settings.optimizer, plan.train_mask) for plan in plans]
+    shapes = [_shape(plan.config, plan.settings, plan.train_mask) for plan in plans]
     for shape, plan in zip(shapes[1:], plans[1:], strict=True):
         for name, first in shapes[0].items():
             value = shape.get(name)
@@ -206,7 +199,7 @@ def _require_same_shape(plans: Sequence[_Plan]) -> None:
                 )
 
 
-def _shape(config: RunConfig, optimizer: OptimizerConfig, train_mask: Tensor) -> dict[str, Any]:
+def _shape(config: RunConfig, settings: TrainingSettings, train_mask: Tensor) -> dict[str, Any]:
     """The settings, by dotted name, in which runs must agree to be stacked."""
     if unsupported := interventions_of(config):
         raise ConfigError(
@@ -216,7 +209,7 @@ def _shape(config: RunConfig, optimizer: OptimizerConfig, train_mask: Tensor) ->
     for name, value in asdict(config).items():
         flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
     shape = {name: value for name, value in flat.items() if name not in _VARIABLE}
-    decay = "decoupled" if optimizer.decoupled else "coupled"
+    decay = "decoupled" if settings.optimizer.decoupled else "coupled"
     return shape | {"optimizer.decay": decay, "the number of training examples": int(train_mask.sum())}
 
 

@@ -141,10 +141,8 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.close(RunStatus.STOPPED, repr(error))
+        reason = "" if error is None else repr(error)
+        self.close(RunStatus.STOPPED if reason else RunStatus.FINISHED, reason)
 
     def close(self, status: str = RunStatus.FINISHED, reason: str = "") -> None:
         """Ends the run and unlocks its folder; the context manager calls this method on exit."""

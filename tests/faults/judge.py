@@ -23,6 +23,7 @@ from grokinterp.errors import GrokinterpError
 from grokinterp.experiments import catalog
 from grokinterp.measures import registered
 from tests.faults.targets import DATA, TARGETS, Refused
+from tests.processes import die_with_parent
 
 if TYPE_CHECKING:
     from tests.faults.fuzz import Case
@@ -92,8 +93,9 @@ class Judge:
         reading, writing = os.pipe()
         sys.stdout.flush()
         began = time.monotonic()
-        child = os.fork()
+        parent, child = os.getpid(), os.fork()
         if not child:
+            die_with_parent(parent)
             os.close(reading)
             os.setsid()
             _try(case, place, writing)

@@ -1,5 +1,6 @@
 """Training under fire: a run is killed by SIGKILL at random instants, looked at, and resumed, until it has ended."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,6 +11,8 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from processes import start
 
 from grokinterp.config import RunConfig
 from grokinterp.runs.run import Run
@@ -36,22 +39,18 @@ class Nursery:
     """The script `nursery.py`, talked to in lines."""
 
     def __enter__(self) -> "Nursery":
-        self.process = subprocess.Popen(
-            [sys.executable, str(NURSERY)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ,
-                **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-                "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),  # the package that is being tested
-            },
-        )
+        environment = {
+            **os.environ,
+            **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),  # the package under test
+        }
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.stack = contextlib.ExitStack()
+        self.process = self.stack.enter_context(start([sys.executable, str(NURSERY)], env=environment, **pipes))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
+        self.stack.close()
 
     def live(self, config: RunConfig, path: Path, delay: float | None) -> Life:
         """Trains or resumes in a child, which is killed `delay` seconds after its first update; None to let it live."""

@@ -13,6 +13,7 @@ import torch
 from grokinterp.config import RunConfig
 from grokinterp.errors import GrokinterpError
 from grokinterp.training import Callback, train
+from tests.processes import die_with_parent
 
 
 class FirstStep(Callback):
@@ -40,9 +41,10 @@ def main() -> None:
     torch.set_num_threads(1)
     for line in sys.stdin:
         job = json.loads(line)
-        child = os.fork()
+        parent, child = os.getpid(), os.fork()
         if child == 0:
             code = 1
+            die_with_parent(parent)
             try:
                 code = live(job)
             finally:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from failing import FailingDisk, failing
@@ -168,7 +169,7 @@ class TestRealDisks:
     def start(self, folder: Path, config: Path, before=None) -> subprocess.CompletedProcess:
         command = [sys.executable, "-c", FULL, str(folder), str(config)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, preexec_fn=before, timeout=120)
+        return processes.run(command, capture_output=True, text=True, env=environment, preexec_fn=before)
 
     def test_files_that_may_not_grow(self, tmp_path):
         """A limit on the size of a file, which metrics.jsonl reaches in the middle of a line."""
@@ -193,7 +194,7 @@ class TestRealDisks:
     def test_a_full_disk(self, tmp_path):
         disk = tmp_path / "disk"
         disk.mkdir()
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], capture_output=True)
+        mounted = processes.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], capture_output=True)
         if mounted.returncode:
             pytest.skip(f"no tmpfs may be mounted here: {mounted.stderr.decode().strip()}")
         config = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=400, checkpoints=10))
@@ -204,10 +205,10 @@ class TestRealDisks:
             assert ended.stderr.count("\n") == 1
             assert "No space left on device" in ended.stderr
             assert verify(disk / "run").problems == ()
-            subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+            processes.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
             train(config, disk / "run", resume=True)
             alone = train(config, tmp_path / "alone")
             assert outcome(disk / "run") == outcome(alone.path)
             assert verify(disk / "run").problems == ()
         finally:
-            subprocess.run(["umount", str(disk)], check=True)
+            processes.run(["umount", str(disk)], check=True)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import processes
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 
 def fuzz(*options: str) -> str:
     command = [sys.executable, "-W", "ignore", "-m", "tests.faults.fuzz", *options]
-    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    outcome = processes.run(command, cwd=ROOT, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stdout[-8000:] + outcome.stderr[-2000:]
     return outcome.stdout
 

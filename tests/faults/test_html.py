@@ -1,11 +1,11 @@
-"""Pages that are written of a stranger's runs: whatever stands in their files is shown as text, and never as HTML."""
+"""Reports on untrusted runs: any text in their files is shown as text and never as HTML."""
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 from test_report import BROWSER, Page
 
@@ -24,40 +24,40 @@ HOSTILE = (
 NAME = "<img src=x onerror=document.title='stolen'>"
 
 
-def poisoned(content: Any, told: list[str]) -> Any:
-    """The same with every text, and every name of an unknown thing, replaced by HTML; numbers stay."""
+def poisoned(content: Any, texts: list[str]) -> Any:
+    """Prefix every text with HTML and collect the originals in `texts`; numbers stay."""
     if isinstance(content, dict):
-        return {name: poisoned(value, told) for name, value in content.items()}
+        return {name: poisoned(value, texts) for name, value in content.items()}
     if isinstance(content, list):
-        return [poisoned(value, told) for value in content]
+        return [poisoned(value, texts) for value in content]
     if not isinstance(content, str):
         return content
-    told.append(content)
-    return HOSTILE[len(told) % len(HOSTILE)] + content
+    texts.append(content)
+    return HOSTILE[len(texts) % len(HOSTILE)] + content
 
 
 def poison(file: Path, *keep: str) -> None:
     content = json.loads(file.read_text())
-    kept = {name: content[name] for name in keep if name in content}
-    told: list[str] = []
+    unchanged = {name: content[name] for name in keep if name in content}
+    texts: list[str] = []
     file.write_text(
-        json.dumps(poisoned(content, told) | kept | {"\"><img src=x onerror=document.title='stolen'>": "x"})
+        json.dumps(poisoned(content, texts) | unchanged | {"\"><img src=x onerror=document.title='stolen'>": "x"})
     )
-    assert told
+    assert texts
 
 
 def require_harmless(page: Path, innocent: Path) -> None:
-    """The same elements as the page of the same run without hostile texts, and no attribute that runs anything."""
-    found, expected = Page(page), Page(innocent)
-    assert len(found.scripts) == len(expected.scripts)
-    kinds = {tag for tag, _ in found.tags}
+    """Check that a page has the elements of the same run's page without hostile texts, and no event handlers."""
+    actual, expected = Page(page), Page(innocent)
+    assert len(actual.scripts) == len(expected.scripts)
+    kinds = {tag for tag, _ in actual.tags}
     assert kinds == {tag for tag, _ in expected.tags}
     assert "img" not in kinds
-    assert not [attributes for _, attributes in found.tags if any(name.startswith("on") for name in attributes)]
-    assert "stolen" in found.text + " ".join(found.scripts)  # it was there to be shown
+    assert not [attributes for _, attributes in actual.tags if any(name.startswith("on") for name in attributes)]
+    assert "stolen" in actual.text + " ".join(actual.scripts)  # the texts are shown
     if BROWSER is not None:
         dom = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.resolve().as_uri()]
-        drawn = subprocess.run(dom, capture_output=True, text=True, timeout=60).stdout
+        drawn = processes.run(dom, capture_output=True, text=True, timeout=60).stdout
         assert "<title>stolen" not in drawn
         assert "<title>" in drawn
 
@@ -104,8 +104,8 @@ def test_the_report_of_a_sweep_shows_hostile_texts_as_texts(tmp_path):
             (folder / "sweep.json").write_text(json.dumps(content))
             for file in (folder / "failures").iterdir():
                 poison(file, "kind")
-        found = Sweep.open(folder)
-        pages.append(write_sweep_report(found.collect(), found.axes, found.name, tmp_path / f"{len(pages)}.html"))
+        sweep = Sweep.open(folder)
+        pages.append(write_sweep_report(sweep.collect(), sweep.axes, sweep.name, tmp_path / f"{len(pages)}.html"))
     require_harmless(*pages)
 
 

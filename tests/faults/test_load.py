@@ -1,5 +1,6 @@
 """Analyses, trainings and readers at once, killed, and of the largest size, with real processes."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from processes import TIMEOUT, wait_until
+from processes import start as start_process
 
 from benchmarks.load import kilobytes, make_run, processes
 from grokinterp.analysis import evaluator as evaluator_module
@@ -42,25 +45,18 @@ def run(tmp_path) -> Run:
     return Run.open(tmp_path / "run42")
 
 
-def start(script: str, *arguments: Any, **more: Any) -> subprocess.Popen[str]:
-    """A Python process of one thread."""
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        **more,
-    )
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a Python script with one thread, and kills it at the end of the test."""
+    with contextlib.ExitStack() as stack:
 
+        def start_script(script: str, *arguments: Any, **options: Any) -> subprocess.Popen[str]:
+            command = [sys.executable, "-c", script, *map(str, arguments)]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            return stack.enter_context(start_process(command, env=environment, **pipes, **options))
 
-def wait_until(holds: Callable[[], bool], process: subprocess.Popen[str] | None = None, seconds: float = 300) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        if process is not None and process.poll() is not None:
-            raise AssertionError(f"the process ended: {process.communicate()}")
-        assert time.monotonic() < until
-        time.sleep(0.02)
+        yield start_script
 
 
 def analyzed(journal: Path) -> int:
@@ -81,7 +77,7 @@ ANALYZE = "import sys, grokinterp; grokinterp.analyze(sys.argv[1], steps=sys.arg
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_analysis_is_gone_on_with(workers, run, monkeypatch):
+def test_a_killed_analysis_is_continued(workers, run, start, monkeypatch):
     journal = run.path / "analysis" / "unfinished.jsonl"
     killed = start(ANALYZE, run.path, STEPS, workers)
     wait_until(lambda: analyzed(journal) >= 4, killed)
@@ -119,7 +115,7 @@ def assert_same(one: Any, other: Any) -> None:
     assert one.checksums == other.checksums
 
 
-def test_two_analyses_at_once_are_both_right(run, tmp_path):
+def test_two_analyses_at_once_are_both_right(run, start, tmp_path):
     """The first is in the middle of its work from before the second begins until after it has ended."""
     (tmp_path / "gate.py").write_text(
         "import pathlib, time\n\n\ndef gate(snapshot):\n"
@@ -130,10 +126,10 @@ def test_two_analyses_at_once_are_both_right(run, tmp_path):
     first = start(command, "analyze", *options, "--measures", "gate:gate", cwd=tmp_path)
     wait_until((run.path / "analysis" / ".lock").exists, first)
     second = start(command, "analyze", *options, "--measures", "loss")
-    answers = [second.communicate(timeout=300)]
+    answers = [second.communicate(timeout=TIMEOUT)]
     assert first.poll() is None
     (tmp_path / "open").touch()
-    answers.insert(0, first.communicate(timeout=300))
+    answers.insert(0, first.communicate(timeout=TIMEOUT))
     assert first.returncode == second.returncode == 0
     assert answers[0][1] == ""
     assert answers[1][1].count("\n") == 1
@@ -155,7 +151,7 @@ train(RunConfig.from_json(sys.argv[2]), sys.argv[1], resume=sys.argv[3] == "resu
 """
 
 
-def test_an_analysis_while_a_training_writes_is_killed_and_resumed(tmp_path):
+def test_an_analysis_while_a_training_writes_is_killed_and_resumed(start, tmp_path):
     path = tmp_path / "run"
     seen: list[int] = []
     for life in ("new", "resume", "resume"):
@@ -186,7 +182,7 @@ train_sweep(sys.argv[1], RunConfig.from_json(sys.argv[2]), grid={"model_seed": r
 """
 
 
-def test_a_sweep_and_its_readers(tmp_path):
+def test_a_sweep_and_its_readers(start, tmp_path):
     path = tmp_path / "sweep"
     training = start(SWEEP, path, TINY.to_json())
     wait_until(lambda: (path / "sweep.json").is_file(), training)
@@ -252,7 +248,7 @@ def test_a_run_that_is_put_back_while_it_is_read(look, put_back, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_five_thousand_checkpoints_in_bounded_memory_and_killed_at_half(tmp_path, record_property):
+def test_five_thousand_checkpoints_in_bounded_memory_and_killed_at_half(start, tmp_path, record_property):
     """Half an hour on two cores, and 5 GB of disk. GROKINTERP_LOAD_CHECKPOINTS makes it shorter."""
     count = int(os.environ.get("GROKINTERP_LOAD_CHECKPOINTS", "5000"))
     path = tmp_path / "run"

@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -54,9 +54,9 @@ def watched(tmp_path: Path, *wrapper: str) -> dict[str, list[object]]:
     answer = tmp_path / "answer.json"
     config = ROOT / "tests" / "data" / "trainer" / "transformer" / "config.json"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HTTPS_PROXY": "http://127.0.0.1:9"}
-    outcome = subprocess.run(
+    outcome = processes.run(
         [*wrapper, sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path / "run"), str(config), str(answer)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180,
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert answer.exists(), outcome.stderr[-3000:]
     return json.loads(answer.read_text())
@@ -68,7 +68,7 @@ def test_no_socket_is_opened_and_no_tracker_imported(tmp_path):
 
 def test_all_of_it_works_on_a_machine_without_a_network(tmp_path):
     unshare = shutil.which("unshare")
-    if unshare is None or subprocess.run([unshare, "-rn", "true"], capture_output=True).returncode:
+    if unshare is None or processes.run([unshare, "-rn", "true"], capture_output=True).returncode:
         pytest.skip("a network namespace cannot be made here")
     assert watched(tmp_path, unshare, "-rn")["codes"] == [0, 0, 0, 0]
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -54,7 +55,7 @@ def test_the_bomb_goes_off_where_it_is_unpickled(bomb, marker):
 def planted(*options: str) -> int:
     """How many inputs with a pickle in them were tried; the judge fails where one is so much as looked into."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.faults.fuzz", "--planted", *options]
-    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    outcome = processes.run(command, cwd=ROOT, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stdout[-5000:] + outcome.stderr[-2000:]
     return int(re.search(r"^(\d+) inputs, .* 0 failed", outcome.stdout, re.MULTILINE)[1])  # pyright: ignore
 
@@ -109,8 +110,8 @@ def run_elsewhere(arguments: list[str], cwd: Path, scripts: Path) -> subprocess.
     script = scripts / "grokinterp-script"
     script.write_text("import sys\nfrom grokinterp.cli import main\nsys.exit(main())\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, str(script), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    return processes.run(
+        [sys.executable, str(script), *arguments], cwd=cwd, env=environment, capture_output=True, text=True
     )
 
 

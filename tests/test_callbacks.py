@@ -1,0 +1,177 @@
+"""Callbacks: what they are told and when, when a run ends, and trackers."""
+
+import sys
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from trainings import MINIBATCH_MLP, P, briefly, result, shortened
+
+from grokinterp.config import (
+    RunConfig,
+    ScheduleConfig,
+)
+from grokinterp.errors import ConfigError
+from grokinterp.runs.run import Run
+from grokinterp.training import Callback, Tracker, bookkeeping, train
+from grokinterp.training.callbacks import StopWhenGrokked
+
+
+class TestStopWhenGrokked:
+    @pytest.fixture
+    def generalizes_at_60(self, monkeypatch):
+        """Test accuracy is 0.98 until step 40, and 0.99 from step 60 on."""
+        looked = iter(range(0, 1000, 20))
+
+        def evaluate(task, logits, weights, loss):
+            reached = next(looked) >= 60
+            losses = {"train_loss": 0.1, "test_loss": 1.0, "weight_norm": 1.0, "weight_rms": 1.0}
+            return losses | {"train_accuracy": 1.0, "test_accuracy": 0.99 if reached else 0.98}
+
+        monkeypatch.setattr(bookkeeping, "evaluate", evaluate)
+
+    @pytest.mark.parametrize(("factor", "end"), [(1.0, 60), (1.5, 100), (2.0, 120), (3.0, 180), (4.0, 200)])
+    def test_the_run_ends_at_that_multiple_of_its_grok_step(self, factor, end, generalizes_at_60, tmp_path):
+        config = shortened(MINIBATCH_MLP, checkpoints=1000, stop_when_grokked=True, stop_factor=factor)
+        run = train(config, tmp_path / "run")
+        assert run.status["status"] == "finished"
+        assert run.status["step"] == run.metrics.index[-1] == end
+        assert run.steps == [0, end]
+        assert run.status["reason"] == ("grokked" if end < 200 else "all steps made")
+
+    def test_resuming_what_has_grokked_does_nothing(self, generalizes_at_60, tmp_path):
+        config = shortened(MINIBATCH_MLP, stop_when_grokked=True, stop_factor=1.5)
+        run = train(config, tmp_path / "run")
+        before = result(run.path)
+        again = train(config, tmp_path / "run", resume=True)
+        assert (again.status["status"], again.status["step"]) == ("finished", 100)
+        assert result(run.path) == before
+
+    def test_a_run_is_not_stopped_unless_asked(self, generalizes_at_60, tmp_path):
+        assert train(MINIBATCH_MLP, tmp_path / "run").status["step"] == 200
+
+    def test_an_accuracy_that_falls_again_still_counts(self):
+        rule = StopWhenGrokked(ScheduleConfig(stop_when_grokked=True, stop_factor=2.0))
+        rows = [(0, 0.1), (10, 0.995), (15, 0.2), (19, 0.2), (20, 0.2)]
+        answers = [rule.on_evaluation({"step": step, "test_accuracy": accuracy}) for step, accuracy in rows]
+        assert answers == [False, False, False, False, True]
+
+
+class Diary(Callback):
+    """Everything a callback is told; ends the run at a step, or fails there."""
+
+    def __init__(self, end_at: int | None = None, fail_at: int | None = None):
+        self.end_at, self.fail_at = end_at, fail_at
+        self.entries: list[tuple] = []
+
+    def on_start(self, config: RunConfig, step: int, last_step: int) -> None:
+        self.entries.append(("start", step, last_step))
+
+    def on_step(self, step: int) -> None:
+        self.entries.append(("step", step))
+        if step == self.fail_at:
+            raise ValueError(f"no more at {step}")
+
+    def on_evaluation(self, metrics: Mapping[str, float]) -> bool:
+        self.entries.append(("evaluation", int(metrics["step"])))
+        return metrics["step"] == self.end_at
+
+    def on_end(self, status: str) -> None:
+        self.entries.append(("end", status))
+
+
+class TestCallbacks:
+    def test_they_are_told_everything_in_order(self, tmp_path):
+        diary = Diary()
+        train(briefly(steps=6), tmp_path / "run", callbacks=[diary])
+        assert diary.entries == [
+            ("start", 0, 6),
+            ("evaluation", 0),
+            *[("step", step) for step in (1, 2, 3, 4, 5)],
+            ("evaluation", 5),
+            ("step", 6),
+            ("evaluation", 6),
+            ("end", "finished"),
+        ]
+
+    def test_rows_are_those_of_the_metrics(self, tmp_path):
+        rows = []
+
+        class Keep(Callback):
+            def on_evaluation(self, metrics: Mapping[str, float]) -> bool:
+                rows.append(dict(metrics))
+                return False
+
+        run = train(briefly(), tmp_path / "run", callbacks=[Keep()])
+        pd.testing.assert_frame_equal(pd.DataFrame(rows).set_index("step"), run.metrics)
+
+    def test_a_resumed_run_tells_what_was_before(self, tmp_path):
+        train(briefly(), tmp_path / "run")
+        diary = Diary()
+        train(briefly(steps=12), tmp_path / "run", resume=True, callbacks=[diary])
+        assert diary.entries == [
+            ("start", 10, 12),
+            *[("evaluation", step) for step in (0, 5, 10)],
+            ("step", 11),
+            ("step", 12),
+            ("evaluation", 12),
+            ("end", "finished"),
+        ]
+
+    def test_one_of_them_may_end_the_run(self, tmp_path):
+        config = shortened(MINIBATCH_MLP, checkpoints=100)
+        run = train(config, tmp_path / "run", callbacks=[Diary(), Diary(end_at=40)])
+        assert (run.status["status"], run.status["step"]) == ("finished", 40)
+        assert run.steps == [0, 40]
+
+    def test_a_run_that_a_callback_ended_does_not_claim_to_have_grokked(self, tmp_path):
+        run = train(briefly(), tmp_path / "run", callbacks=[Diary(end_at=5)])
+        assert run.status["step"] == 5
+        assert "grokked" not in run.status["reason"]
+
+    def test_an_exception_in_one_of_them_stops_the_run_resumably(self, tmp_path, undisturbed):
+        diary = Diary(fail_at=70)
+        with pytest.raises(ValueError, match="no more at 70"):
+            train(MINIBATCH_MLP, tmp_path / "run", callbacks=[diary])
+        assert diary.entries[-1] == ("end", "stopped")
+        status = Run.open(tmp_path / "run").status
+        assert (status["status"], status["reason"]) == ("stopped", "ValueError: no more at 70")
+        train(MINIBATCH_MLP, tmp_path / "run", resume=True)
+        assert result(tmp_path / "run") == result(undisturbed["minibatch_mlp"].path)
+
+
+class TestTracker:
+    @pytest.fixture
+    def service(self, monkeypatch):
+        calls: list[tuple] = []
+        module = SimpleNamespace(
+            init=lambda **options: calls.append(("init", options)),
+            log=lambda values, step: calls.append(("log", step, values)),
+            finish=lambda: calls.append(("finish",)),
+        )
+        module.init = lambda **options: calls.append(("init", options)) or module
+        monkeypatch.setitem(sys.modules, "trackio", module)
+        return calls
+
+    def test_rows_are_sent(self, service, tmp_path):
+        train(briefly(), tmp_path / "run", callbacks=[Tracker("trackio")])
+        assert [call[0] for call in service] == ["init", "log", "log", "log", "finish"]
+        assert [call[1] for call in service[1:4]] == [0, 5, 10]
+        assert service[0][1]["config"]["task"]["p"] == P
+        assert {"train_loss", "test_accuracy"} <= set(service[1][2])
+
+    def test_rows_sent_before_are_not_sent_again(self, service, tmp_path):
+        train(briefly(), tmp_path / "run")
+        train(briefly(steps=20), tmp_path / "run", resume=True, callbacks=[Tracker("trackio")])
+        assert [call[1] for call in service if call[0] == "log"][-2:] == [15, 20]
+        assert 0 not in [call[1] for call in service if call[0] == "log"]
+
+    def test_one_that_is_not_installed(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "trackio", None)
+        with pytest.raises(ConfigError, match=r"tracker 'trackio' is not installed: pip install trackio"):
+            Tracker("trackio")
+
+    def test_one_that_is_not_known(self):
+        with pytest.raises(ConfigError, match=r"unknown tracker 'wandbb': did you mean 'wandb'\?"):
+            Tracker("wandbb")
