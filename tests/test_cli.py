@@ -6,12 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import processes
 import pytest
 
 import grokinterp
@@ -46,8 +46,8 @@ class Outcome:
 
 def command(*arguments: str, cwd: Path) -> Outcome:
     """A command as a user gives it, in an interpreter of its own."""
-    options = {"cwd": cwd, "env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 120}
-    found = subprocess.run([*COMMAND, *arguments], **options)
+    options = {"cwd": cwd, "env": ENVIRONMENT, "capture_output": True, "text": True}
+    found = processes.run([*COMMAND, *arguments], **options)
     return Outcome(found.returncode, found.stdout, found.stderr)
 
 
@@ -73,7 +73,7 @@ for line in sys.stdin:
 def shell() -> Iterator[Callable[..., Outcome]]:
     """Runs commands one after another in the current folder, without the shape checks of the tests."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", SHELL], env=ENVIRONMENT, **pipes) as child:
+    with processes.start([sys.executable, "-c", SHELL], env=ENVIRONMENT, **pipes) as child:
 
         def run(*arguments: str) -> Outcome:
             child.stdin.write(json.dumps([os.getcwd(), arguments]) + "\n")
@@ -119,7 +119,7 @@ assert main(["--version"]) == 0
 heavy = {"torch", "transformer_lens", "pandas", "numpy", "plotly", "safetensors"} & set(sys.modules)
 assert not heavy, heavy
 """
-        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+        found = processes.run([sys.executable, "-c", script], capture_output=True, text=True)
         assert found.returncode == 0, found.stderr
         assert found.stderr == ""
         for option in ("--task.p", "--model.d-model", "--optimizer.weight-decay", "--schedule.steps", "--no-report"):
@@ -171,15 +171,10 @@ class TestFromTheShell:
     def test_ctrl_c_leaves_a_run_that_can_be_continued(self, tmp_path):
         endless = [*COMMAND, "train", "run", *TINY, "--schedule.steps", "10000000"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(endless, cwd=tmp_path, env=ENVIRONMENT, **pipes) as started:
-            deadline = time.monotonic() + 100
-            while not (tmp_path / "run" / "metrics.jsonl").is_file() and time.monotonic() < deadline:
-                time.sleep(0.05)
+        with processes.start(endless, cwd=tmp_path, env=ENVIRONMENT, **pipes) as started:
+            processes.wait_until((tmp_path / "run" / "metrics.jsonl").is_file, started)
             started.send_signal(signal.SIGINT)
-            try:
-                out, err = started.communicate(timeout=100)
-            finally:
-                started.kill()
+            out, err = started.communicate(timeout=processes.TIMEOUT)
         assert (started.returncode, err) == (130, "")
         step = Run.open(tmp_path / "run").status["step"]
         assert out.splitlines() == [
@@ -191,10 +186,10 @@ class TestFromTheShell:
     def test_a_reader_that_has_seen_enough_is_no_error(self, how, made, tmp_path):
         listing = [*COMMAND, "list", str(made.parent), *how]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(listing, cwd=tmp_path, env=ENVIRONMENT, **pipes) as started:
+        with processes.start(listing, cwd=tmp_path, env=ENVIRONMENT, **pipes) as started:
             started.stdout.close()
             assert started.stderr.read() == ""
-            assert started.wait(100) == 0
+            assert started.wait(processes.TIMEOUT) == 0
 
 
 class TestTrain:

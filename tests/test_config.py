@@ -1,12 +1,12 @@
 """Configurations: conversion to and from JSON, and the values that they refuse."""
 
 import json
-import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 
@@ -295,7 +295,7 @@ print(json.dumps(unrefused))
 
 
 def test_misspelled_choices_are_refused_in_python_too():
-    outcome = subprocess.run([sys.executable, "-c", MISSPELLED_CHOICES], check=True, capture_output=True, text=True)
+    outcome = processes.run([sys.executable, "-c", MISSPELLED_CHOICES], check=True, capture_output=True, text=True)
     assert json.loads(outcome.stdout) == []
 
 

@@ -1,11 +1,11 @@
 """Corners in which a number was once silently wrong, or a mistake once a traceback."""
 
-import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 import torch
 from jaxtyping import TypeCheckError
@@ -130,6 +130,6 @@ def test_a_diverged_training_is_no_success(tmp_path):
     file = tmp_path / "config.json"
     file.write_text(config.to_json())
     command = [sys.executable, "-m", "grokinterp.cli", "train", str(tmp_path / "run"), "--config", str(file)]
-    outcome = subprocess.run(command, capture_output=True, text=True)
+    outcome = processes.run(command, capture_output=True, text=True)
     assert outcome.returncode == 1
     assert "diverged" in outcome.stdout

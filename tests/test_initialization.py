@@ -1,8 +1,8 @@
 """Initial weights, drawn without TransformerLens, are those of the model that it builds."""
 
-import subprocess
 import sys
 
+import processes
 import pytest
 import torch
 
@@ -50,5 +50,5 @@ config = gi.RunConfig(gi.TaskConfig(p=5), model, schedule=gi.ScheduleConfig(step
 gi.train(config, {str(tmp_path / "run")!r}, progress=False)
 print("transformer_lens" in sys.modules)
 """
-    outcome = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    outcome = processes.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert outcome.stdout.strip() == "False"

@@ -2,11 +2,11 @@
 
 import ast
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import processes
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "grokinterp"
@@ -225,7 +225,7 @@ def test_importing_a_room_does_not_import_what_it_does_not_need():
     }
     for module, libraries in unwanted.items():
         script = f"import json, sys, {module}; print(json.dumps([m for m in {libraries!r} if m in sys.modules]))"
-        outcome = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+        outcome = processes.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
         assert json.loads(outcome.stdout) == [], module
 
 
@@ -240,5 +240,5 @@ for module in pkgutil.walk_packages(gi.__path__, "grokinterp."):
         importlib.import_module(module.name)
 print([name for name, value in public.items() if getattr(gi, name) is not value])
 """
-    outcome = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    outcome = processes.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert outcome.stdout.strip() == "[]"

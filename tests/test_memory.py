@@ -1,11 +1,11 @@
 """What does not fit into memory is refused before it is allocated, with one line that says how much it takes."""
 
 import resource
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 
@@ -38,7 +38,7 @@ def test_a_limit_on_the_address_space_counts():
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))\n"
         "print(before, available_memory())"
     )
-    outcome = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    outcome = processes.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     before, after = map(int, outcome.stdout.split())
     assert after < 1 << 30
     assert after < before
@@ -100,7 +100,7 @@ def test_what_fits_is_not_refused(one_gigabyte, tmp_path):
 def test_a_snapshot_that_does_not_fit_is_refused(monkeypatch, tmp_path):
     run = Run.open(ROOT / "tests" / "data" / "trainer" / "transformer")
     monkeypatch.setattr("grokinterp.models.memory.available_memory", lambda: 16 * 25 * 5 - 1)
-    monkeypatch.setattr("grokinterp.models.require_memory", lambda need, what: None)
+    monkeypatch.setattr("grokinterp.models.building.require_memory", lambda need, what: None)
     with pytest.raises(ConfigError, match="the logits of 25 inputs and 5 classes takes"):
         run.snapshot(30)
 

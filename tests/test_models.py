@@ -2,12 +2,12 @@
 
 import json
 import math
-import subprocess
 import sys
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import processes
 import pytest
 import torch
 import torch.nn.functional as F
@@ -139,7 +139,7 @@ for init in ("torch", "normal"):
 
 
 def test_building_leaves_the_global_generators_alone():
-    subprocess.run([sys.executable, "-c", GLOBAL_GENERATORS], check=True)
+    processes.run([sys.executable, "-c", GLOBAL_GENERATORS], check=True)
 
 
 # --- fast logits against HookedTransformer's own ---------------------------------------------------------------------

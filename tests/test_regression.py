@@ -3,11 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
 
+import processes
 import pytest
 import torch
 import torch.nn.functional as F
@@ -322,7 +322,7 @@ train(RunConfig.from_json(sys.stdin.read()), sys.argv[1], device="cpu", progress
 @pytest.mark.parametrize("config", [SMALL, MINIBATCHES], ids=["adamw", "sgd, minibatches"])
 def test_a_killed_run_resumes_to_the_same_bits(config, tmp_path):
     whole = train(config, tmp_path / "whole", device="cpu", progress=False)
-    child = subprocess.run(
+    child = processes.run(
         [sys.executable, "-c", KILLED, str(tmp_path / "killed")],
         input=config.to_json(),
         text=True,
@@ -409,7 +409,7 @@ def test_the_command_line_trains_it_and_refuses_to_analyze_it(tmp_path):
         ["analyze", path],
         ["list", str(tmp_path)],
     ]
-    child = subprocess.run(
+    child = processes.run(
         [sys.executable, "-c", COMMANDS], input=json.dumps(commands), capture_output=True, text=True, check=True
     )
     dry, trained, analyzed, listed = json.loads(child.stdout)

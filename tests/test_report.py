@@ -1,31 +1,35 @@
-"""The report: one file, whole, safe, asking nothing from the network, and drawn by a browser without complaint."""
+"""The report: one self-contained, safe file without network requests, which a browser draws without errors."""
 
 import json
 import math
 import re
 import shutil
-import subprocess
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from plotly.offline import get_plotlyjs
 from test_figures import FUNCTIONS, record_grokking
 
 import grokinterp as gi
-from grokinterp.report.sections import definition_of, lead, number, warnings
+from grokinterp.report.plots import FIGURES
+from grokinterp.report.sections import definition_of, lead, warnings
+from grokinterp.statistics import Outcome
+from grokinterp.statistics.formatting import number
 from grokinterp.training.recorder import Recorder
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 EVIL = "<script>alert(1)</script>".replace("/", "∕")  # a slash cannot be part of a folder's name
+IN_REPORT = {function.__name__ for functions in FIGURES.values() for function in functions}
 VOID = {"meta", "br", "wbr", "img", "hr", "input", "link"}
 
 
 class Page(HTMLParser):
-    """What a page holds: its text, its tags with their attributes, and whether every element is closed in order."""
+    """The text and tags of a page; raises if elements are not closed in order."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -71,25 +75,25 @@ def page(grokked) -> Page:
     return Page(gi.write_report(grokked))
 
 
-def test_it_lies_in_the_run_and_is_the_same_each_time(grokked, page):
+def test_the_report_is_written_into_the_run_and_is_reproducible(grokked, page):
     path = gi.write_report(grokked)
     assert path == grokked.run.path / "analysis" / "report.html"
     assert path.read_text(encoding="utf-8") == page.source
-    assert not [other.name for other in path.parent.iterdir() if other.name.endswith(".tmp")]
+    assert not [file.name for file in path.parent.iterdir() if file.name.endswith(".tmp")]
 
 
-def test_another_place_may_be_given(grokked, tmp_path):
+def test_the_path_can_be_chosen(grokked, tmp_path):
     path = gi.write_report(grokked, str(tmp_path / "new" / "folder" / "mine.html"))
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_a_place_that_cannot_be_written_is_an_error_of_ours(grokked, tmp_path):
+def test_a_path_that_cannot_be_written_is_a_run_error(grokked, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(gi.RunError, match="cannot create"):
         gi.write_report(grokked, tmp_path / "file" / "report.html")
 
 
-def test_no_analysis_is_refused():
+def test_an_empty_list_is_an_error():
     with pytest.raises(gi.ConfigError, match="no analysis"):
         gi.write_report([])
 
@@ -104,60 +108,64 @@ def test_the_page_is_well_formed_and_has_one_plotly(page):
     assert set(anchors) <= set(ids)
 
 
-def test_nothing_is_loaded_from_anywhere(page):
+def test_nothing_is_loaded_from_the_network(page):
     for tag, attributes in page.tags:
         assert tag not in ("link", "img", "iframe", "object", "embed", "base"), tag
         assert not {"src", "srcset", "data", "action"} & set(attributes), (tag, attributes)
         assert str(attributes.get("href", "#")).startswith("#")
-    own = page.source.replace(get_plotlyjs(), "")
-    assert "http:" not in own
-    assert "https:" not in own
-    assert "@import" not in own
-    assert "url(" not in own
+    source = page.source.replace(get_plotlyjs(), "")
+    for text in ("http:", "https:", "@import", "url("):
+        assert text not in source
     policy = next(a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert str(policy).startswith("default-src 'none'")
 
 
-def test_every_figure_is_there_with_data_and_a_caption(page, grokked):
+def test_every_figure_has_data_and_a_caption(page, grokked):
     blocks = {a["data-for"] for t, a in page.tags if t == "script" and "data-for" in a}
     plots = {a["id"] for t, a in page.tags if t == "div" and a.get("class") == "plot"}
-    assert blocks == plots == set(FUNCTIONS) - {"neuron_logit_spectrum"}  # a recorded run has no neurons
-    drawn = [json.loads(text) for text in page.scripts if text.startswith("{")]
-    assert len(drawn) == len(plots)
+    assert blocks == plots == IN_REPORT - {"neuron_logit_spectrum"}  # a recorded run has no neurons
+    contents = [json.loads(text) for text in page.scripts if text.startswith("{")]
+    assert len(contents) == len(plots)
     assert "Neuron-logit spectrum at the end" in page.text
     assert "the snapshot was made without neurons" in page.text
-    for name, function in FUNCTIONS.items():
-        if name != "neuron_logit_spectrum":
-            assert " ".join(str(function.__doc__).split())[:60] in page.text
+    for name in IN_REPORT - {"neuron_logit_spectrum"}:
+        assert " ".join(str(FUNCTIONS[name].__doc__).split())[:60] in page.text
 
 
-def test_the_outcome_is_said_in_a_sentence(page, grokked):
+def test_the_lead_states_the_outcome_at_one_threshold(page, grokked):
     transition = grokked.transition
-    assert "grokked It memorized its training set by step 100" in page.text
-    assert f"generalized by step {transition.T_grok[0.95].step:,}" in page.text
+    fits, generalizes = transition.T_train[0.99].step, transition.T_grok[0.99].step
+    assert fits == 100
+    text = f"its the training set at step 100, generalizes at step {generalizes:,} (both at 99 %)"
+    assert f"grokked F{text}" in page.text
+    assert f"Outcome: grokked (f{text})" in page.text
     assert "Key frequencies at step 2,000: 2, 5, 9." in page.text
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said"),
-    [("DNF_test", "did not generalize"), ("diverged", "The loss became NaN"), ("undetermined", "A single step")],
+    ("outcome", "text"),
+    [
+        ("DNF_test", "never generalizes up to step 2,000"),
+        ("diverged", "The loss became NaN"),
+        ("undetermined", "A single step"),
+    ],
 )
-def test_other_outcomes_are_said_too(outcome, said, grokked):
+def test_the_lead_states_other_outcomes(outcome, text, grokked):
     reason = {"diverged": "the loss became NaN", "undetermined": "a single step was evaluated"}.get(outcome, "")
     never = {theta: replace(event, step=None) for theta, event in grokked.transition.T_grok.items()}
-    changed = replace(grokked.transition, outcome=outcome, reason=reason, T_grok=never)
-    assert said in lead([replace(grokked, transition=changed)], ["a run"])
+    changed = replace(grokked.transition, outcome=Outcome(outcome), reason=reason, T_grok=never)
+    assert text in lead([replace(grokked, transition=changed)], ["a run"])
 
 
 def test_facts_transition_and_rules_are_tables(page, grokked):
     text = page.text
-    assert "211 of 529 inputs are trained on (39.9%)" in text
-    assert "not known: the run was recorded or imported" in text
+    assert "211 of 529 inputs are training inputs (39.9%)" in text
+    assert "unknown: the run was recorded or imported" in text
     assert "forward path recorded" in text
     event = grokked.transition.T_grok[0.99]
     assert f"T_grok(0.99) {event.step:,} {event.previous:,}" in text
     boundary = grokked.transition.circuit_formation_end
-    assert f"circuit formation {boundary.step} {boundary.previous} {boundary.low} to {boundary.high}" in text
+    assert f"circuit formation ends {boundary.step} {boundary.previous} {boundary.low} to {boundary.high}" in text
     assert grokked.transition.memorization_end.reason in text
     assert "cube_cosine (used) 2, 5, 9 the same" in text
     assert "5 is a harmonic: the double of 9" in text
@@ -172,18 +180,18 @@ def test_every_final_number_has_its_definition_or_reason(page, grokked):
         assert f"{column} {number(float(value))}{reason} {definition}" in page.text, column
 
 
-def test_each_part_of_a_model_has_the_definition_of_them_all(grokked):
+def test_the_parts_of_a_model_share_a_definition(grokked):
     assert "one part of the model" in definition_of(grokked, "group_norm.embed")
 
 
-def test_warnings_are_shown_where_there_are_any(grokked, page):
-    assert "Before you believe" not in page.text
+def test_warnings_are_shown_if_there_are_any(grokked, page):
+    assert "Read these warnings" not in page.text
     coarse = replace(grokked, warnings=("a <b>coarse</b> grid",))
     assert warnings([coarse], ["a"]) == ["a &lt;b&gt;coarse&lt;/b&gt; grid"]
     assert warnings([coarse, grokked], ["a", "b"]) == ["<b>a</b>: a &lt;b&gt;coarse&lt;/b&gt; grid"]
 
 
-def test_what_a_user_named_is_escaped(bare, tmp_path):
+def test_names_from_the_user_are_escaped(bare, tmp_path):
     config = replace(bare.run.config, model=replace(bare.run.config.model, description="<img src=x onerror=alert(2)>"))
     run = gi.Run(bare.run.path, config)
     odd = Page(gi.write_report(replace(bare, run=run, warnings=("<i>w</i>",)), tmp_path / "odd.html"))
@@ -197,32 +205,32 @@ def test_what_a_user_named_is_escaped(bare, tmp_path):
     assert "<script>alert" not in several.source.replace(get_plotlyjs(), "")
 
 
-def test_a_run_of_which_little_is_known_is_reported(bare, tmp_path):
+def test_a_run_with_little_data_is_reported(bare, tmp_path):
     text = Page(gi.write_report(bare, tmp_path / "bare.html")).text
     assert "undetermined" in text
-    assert "x^3+xy mod 7 has no cyclic group behind it" in text
-    assert "which inputs were trained on is not known" in text
+    assert "x^3+xy mod 7 has no cyclic group" in text
+    assert "the train/test split is unknown" in text
 
 
-def test_several_runs_stand_side_by_side_and_overwrite_no_report(grokked, bare, page):
+def test_a_report_on_several_runs_overwrites_no_report(grokked, bare, page):
     path = gi.write_report([grokked, bare])
     assert path == grokked.run.path / "analysis" / "comparison.html"
     text = Page(path).text
     assert "2 runs" in text
     assert "the runs differ in p (7, 23)" in text
-    assert "What is the same in all" in text
+    assert "Shared by all runs" in text
 
 
-def test_of_many_runs_the_outcomes_are_counted(grokked):
+def test_the_lead_counts_the_outcomes_of_many_runs(grokked):
     assert "7 grokked." in lead([grokked] * 7, ["a run"] * 7)
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "text"),
     [(None, "–"), (math.nan, "–"), (12345, "12,345"), (0.000012345, "1.234e-05"), (1.0, "1"), (0.98765, "0.9877")],
 )
-def test_numbers_are_short(value, said):
-    assert number(value) == said
+def test_numbers_are_short(value, text):
+    assert number(value) == text
 
 
 PROBE = """<!doctype html><body><iframe src="{source}" style="border:0; width:{width}px; height:900px"></iframe><script>
@@ -259,35 +267,35 @@ addEventListener("load", () => later(() => {{
 
 
 def browse(page: Path, folder: Path, width: int) -> tuple[dict, list[str]]:
-    """Opens a page in a frame of that width; what it drew and asked for, and what the console had to say."""
+    """Open a page in a frame of that width; return what it drew and requested, and the lines of its console."""
     if BROWSER is None:
-        pytest.skip("neither chromium nor google-chrome is installed: no browser has looked at the report")
+        pytest.skip("neither chromium nor google-chrome is installed")
     probe = folder / "probe.html"
     probe.write_text(PROBE.format(source=page.as_uri(), width=width), encoding="utf-8")
-    outcome = subprocess.run(
+    outcome = processes.run(
         [
             BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
             "--disable-background-networking", f"--user-data-dir={folder / 'profile'}", "--window-size=1300,1000",
             "--host-resolver-rules=MAP * ~NOTFOUND", "--allow-file-access-from-files", "--enable-logging=stderr",
             "--v=0", "--virtual-time-budget=20000", "--dump-dom", probe.as_uri(),
         ],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True,
     )  # fmt: skip
-    found = re.search(r"PROBE(\{.*\})END", outcome.stdout)
-    assert found, outcome.stdout[:2000] + outcome.stderr[-2000:]
+    match = re.search(r"PROBE(\{.*\})END", outcome.stdout)
+    assert match, outcome.stdout[:2000] + outcome.stderr[-2000:]
     console = [line for line in outcome.stderr.splitlines() if ":CONSOLE" in line]
-    return json.loads(found[1].replace("&amp;", "&")), console
+    return json.loads(match[1].replace("&amp;", "&")), console
 
 
 @pytest.mark.parametrize("width", [400, 1200])
-def test_a_browser_draws_it_without_complaint(width, grokked, tmp_path):
+def test_a_browser_draws_the_report_without_errors(width, grokked, tmp_path):
     path = gi.write_report(grokked, tmp_path / "report.html")
     seen, console = browse(path, tmp_path, width)
     assert console == []
     assert seen["requests"] == []
     assert seen["width"] == width
     assert seen["scroll"] <= width  # nothing makes the page scroll sideways
-    assert seen["plots"] == seen["drawn"] == len(FUNCTIONS) - 1
+    assert seen["plots"] == seen["drawn"] == len(IN_REPORT) - 1
     assert seen["widest"] <= width
     assert seen["clipped"] == []
     assert seen["buttons"] == seen["plots"] - 1  # the spectrum at the end has no steps
@@ -295,7 +303,7 @@ def test_a_browser_draws_it_without_complaint(width, grokked, tmp_path):
     assert set(seen["linear"].split()) == {"linear"}
 
 
-def test_a_browser_draws_several_runs_and_odd_ones(grokked, bare, tmp_path):
+def test_a_browser_draws_several_runs_with_little_data(grokked, bare, tmp_path):
     seen, console = browse(gi.write_report([grokked, bare], tmp_path / "several.html"), tmp_path, 700)
     assert console == []
     assert seen["requests"] == []
@@ -304,7 +312,7 @@ def test_a_browser_draws_several_runs_and_odd_ones(grokked, bare, tmp_path):
 
 
 def test_the_browser_test_can_fail(tmp_path):
-    """The probe notices an error, and a page that asks for something."""
+    """The probe reports a script error and a network request."""
     path = tmp_path / "bad.html"
     path.write_text('<!doctype html><img src="http://example.org/a.png"><script>nothing.there</script>')
     seen, console = browse(path, tmp_path, 400)

@@ -3,11 +3,11 @@
 Permutations have test_permutations.py, parity test_parity.py."""
 
 import random
-import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -139,7 +139,7 @@ for split in ("torch", "python", "numpy"):
 
 
 def test_making_a_task_leaves_the_global_generators_alone():
-    subprocess.run([sys.executable, "-c", GLOBAL_GENERATORS], check=True)
+    processes.run([sys.executable, "-c", GLOBAL_GENERATORS], check=True)
 
 
 @pytest.mark.parametrize("split", ["torch", "python", "numpy"])

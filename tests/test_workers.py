@@ -3,12 +3,12 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import processes
 import pytest
 
 import grokinterp.measures as gm
@@ -114,15 +114,15 @@ def test_no_worker_outlives_an_analysis_that_is_given_up(run):
     calls = [measure_call("loss", ())]
     answers = evaluate_in_workers(run, dict.fromkeys(run.steps, calls), 1)
     next(answers)
-    processes = subprocess.run(
+    children = processes.run(
         ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "args"], capture_output=True, text=True, check=True
     ).stdout
-    assert "grokinterp.analysis.workers" in processes
+    assert "grokinterp.analysis.workers" in children
     answers.close()
-    processes = subprocess.run(
+    children = processes.run(
         ["ps", "-ww", "--ppid", str(os.getpid()), "-o", "args"], capture_output=True, text=True, check=True
     ).stdout
-    assert "grokinterp.analysis.workers" not in processes
+    assert "grokinterp.analysis.workers" not in children
 
 
 def test_every_job_is_found_again_by_its_source(run):
@@ -144,7 +144,7 @@ def test_a_script_without_a_main_guard_can_use_workers(run, tmp_path):
     script = tmp_path / "script.py"
     call = f"grokinterp.analyze({str(run.path)!r}, steps='0:500:500', workers=2)"
     script.write_text(f"import grokinterp\nprint({call}.timeline.shape)\n")
-    outcome = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    outcome = processes.run([sys.executable, str(script)], capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout.startswith("(2, ")
 
