@@ -1,4 +1,4 @@
-"""What the tests of ensembles share: configurations, their variants, and comparisons of runs."""
+"""Shared by the tests of ensembles: configurations, their variants, and comparisons of runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +55,7 @@ KINDS = {
 
 
 def variants(config: RunConfig, count: int = 3) -> list[RunConfig]:
-    """Runs of one shape: other seeds, learning rates, weight decays, sizes of the initialization."""
+    """Runs of one shape with different seeds, learning rates, weight decays and sizes of the initialization."""
     given = config.optimizer
     assert given is not None
     return [
@@ -84,13 +84,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def result(run: Run) -> dict[str, bytes]:
-    """Metrics, kept weights, and the state that a longer run would start from."""
+    """Metrics, checkpoints, and the resume point."""
     files = [run.path / "metrics.jsonl", run.path / "resume.safetensors", *(run.path / "weights").glob("*.safetensors")]
     return {file.name: file.read_bytes() for file in files}
 
 
 def distances(found: Run, expected: Run, step: int = 30) -> dict[str, float]:
-    """How far apart two runs of one initialization are, in units of how far training has moved each tensor."""
+    """Distances between the weights of two runs, in units of the distance that training has moved each tensor."""
     start, ours, theirs = expected.weights(0), found.weights(step), expected.weights(step)
     assert list(ours) == list(theirs)
     assert all(torch.equal(weight, start[name]) for name, weight in found.weights(0).items())
@@ -104,11 +104,11 @@ def distances(found: Run, expected: Run, step: int = 30) -> dict[str, float]:
 
 
 def assert_same_weights(found: Run, expected: Run, step: int = 30) -> None:
-    """Equal but for rounding.
+    """Checks that weights are equal up to rounding.
 
-    One rounding of a float32 is 6e-8 of it; what 30 updates make of that stays around 1e-6 of the distance moved (the
-    tolerance is ten times that), where a wrong hyperparameter or batch makes it 1e-2 and more. But b_K adds the same to
-    all scores of a query: its gradient is rounding alone, and Adam makes whole steps of it.
+    A float32 rounding is 6e-8 of the number. After 30 updates its effect is around 1e-6 of the distance moved (the
+    tolerance is ten times that), whereas a wrong hyperparameter or batch causes 1e-2 or more. b_K is excluded: it adds
+    the same to all scores of a query, so that its gradient is only rounding, of which Adam makes full steps.
     """
     for name, distance in distances(found, expected, step).items():
         if not name.endswith("b_K"):
@@ -119,5 +119,5 @@ def assert_same_metrics(found: Run, expected: Run) -> None:
     ours, theirs = found.metrics, expected.metrics
     assert list(ours.index) == list(theirs.index)
     assert list(ours.columns) == list(theirs.columns)
-    # b_K is a part of the norm of the weights.
+    # The norm of the weights includes b_K.
     np.testing.assert_allclose(ours.to_numpy(), theirs.to_numpy(), rtol=1e-4, atol=1e-12)

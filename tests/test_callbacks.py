@@ -1,4 +1,4 @@
-"""Callbacks: what they are told and when, when a run ends, and trackers."""
+"""Callbacks: what they receive and when, the stopping rule, and trackers."""
 
 import sys
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ class TestStopWhenGrokked:
 
 
 class Diary(Callback):
-    """Everything a callback is told; ends the run at a step, or fails there."""
+    """Records every call; ends the run at a step, or fails there."""
 
     def __init__(self, end_at: int | None = None, fail_at: int | None = None):
         self.end_at, self.fail_at = end_at, fail_at

@@ -1,4 +1,4 @@
-"""train_many: every member is the run that `train` would have made, in a folder of its own, however the others fare."""
+"""train_many: every member is the run that `train` would have made, whatever happens to the others."""
 
 import hashlib
 import json
@@ -173,7 +173,7 @@ class TestMembersAreIndependent:
 
 
 def other(**changes: Any) -> RunConfig:
-    """BASE with something else in a section: `optimizer={"batch_size": 5}`."""
+    """BASE with changes in a section: `optimizer={"batch_size": 5}`."""
     sections = {name: replace(getattr(BASE, name), **change) for name, change in changes.items()}
     return replace(BASE, **sections)
 
@@ -355,7 +355,7 @@ class TestStack:
 
 
 class NoReading(TorchDispatchMode):
-    """Refuses operations that hand a number of the device to the host, which a CUDA graph cannot do."""
+    """Refuses operations that copy a number from the device to the host, which a CUDA graph cannot do."""
 
     READING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
 

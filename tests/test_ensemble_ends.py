@@ -109,7 +109,7 @@ class TestResuming:
 
 
 def when_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Any) -> None:
-    """Has `act` called after that update of an ensemble."""
+    """Calls `act` after an update of an ensemble."""
 
     def on_step(self: ProgressBar, now: int) -> None:
         if now == step:
@@ -190,7 +190,7 @@ class TestStopping:
         assert runs[0].steps == [0, 4, 8, 10]
 
     def test_a_disk_full_for_all_when_nobody_waits_for_the_writing(self, tmp_path, monkeypatch):
-        """What went wrong at step 10 is only noticed at step 20, with every member's file behind it."""
+        """The failure at step 10 is only noticed at step 20, when every member's file has been affected."""
         rename = Path.replace
 
         def full(self: Path, target: Path) -> Path:
@@ -208,7 +208,7 @@ class TestStopping:
             assert "No space left on device" in status["reason"]
 
     def test_an_exception_right_after_the_start(self, tmp_path, monkeypatch):
-        """Both resume points are those of step 0, to the bit."""
+        """Both resume points are those of step 0, bit for bit."""
 
         class Fail(Callback):
             def on_step(self, step: int) -> None:
@@ -284,7 +284,7 @@ class TestDivergence:
 class TestStopWhenGrokked:
     @pytest.fixture
     def second_groks_at_10(self, monkeypatch):
-        """Whatever the weights, the run with data seed 11 has full test accuracy from its second evaluation on."""
+        """Gives the run with data seed 11 full test accuracy from its second evaluation on, whatever its weights."""
         evaluate, seeds = bookkeeping.evaluate, []
 
         def pretend(task, logits, weights, loss):

@@ -1,4 +1,4 @@
-"""Files are written wholly, inside their folder, and read only where they are what they should be."""
+"""File access: writes are atomic and stay inside their folder; reads check what kind of file they read."""
 
 import hashlib
 import json
@@ -127,7 +127,7 @@ class TestReading:
             list(read_lines(tmp_path / "file"))
 
     def test_the_checksum_of_a_large_file(self, tmp_path):
-        """Metrics of a long run are larger than any JSON file that is read whole."""
+        """The metrics of a long run are larger than the limit for JSON files."""
         with (tmp_path / "file").open("wb") as file:
             file.truncate(70 << 20)
         assert file_checksum(tmp_path / "file") == hashlib.sha256(bytes(70 << 20)).hexdigest()

@@ -1,4 +1,4 @@
-"""Every forward pass, plain or compiled, trains to the same weights, and to those of a loop written by hand."""
+"""Every forward pass, plain or compiled, gives the same weights as a training loop written by hand."""
 
 import os
 import shutil
@@ -116,7 +116,7 @@ train(config, folder + "/resumed", resume=True)
 
 @pytest.fixture(scope="module", params=PATHS)
 def compiled_folder(request, tmp_path_factory) -> Path:
-    """A run as it is, compiled, and compiled and resumed halfway: in a process without shape checks."""
+    """The same run plain, compiled, and compiled and resumed halfway, in a process without shape checks."""
     folder = tmp_path_factory.mktemp(request.param)
     config = (CONFIGS | MORE_CONFIGS)[request.param]
     script = processes.run(
@@ -140,7 +140,7 @@ class TestCompiled:
         for step in plain.steps:
             expected = plain.weights(step)
             for name, weight in compiled.weights(step).items():
-                if name.endswith("b_K"):  # without effect, so without gradient: Adam follows its rounding errors
+                if name.endswith("b_K"):  # b_K has no effect and thus no gradient: Adam follows its rounding errors
                     continue
                 torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-5, msg=f"{name} at {step}")
 

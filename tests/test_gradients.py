@@ -1,7 +1,7 @@
 """Loss and gradients of one update, on every path, against HookedTransformer in float64.
 
-In float64 they must be the same to the last digits, which shows that the formulas are right. In float32 they must be
-as exact as HookedTransformer's own: errors at most twice as large.
+In float64 they must agree to the last digits, which shows that the formulas are right. In float32 their errors must be
+at most twice as large as those of HookedTransformer.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def training_set(config: RunConfig) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def randomized(model: Any, seed: int, std: float = 0.4) -> Any:
-    """The same model with every parameter drawn anew, biases and LayerNorms too, and all of them trained."""
+    """The same model with random values in every parameter, including biases and LayerNorms, all trained."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         parameter.normal_(std=std, generator=generator)
@@ -81,14 +81,14 @@ def left_in(weights: Gradients) -> Gradients:
 
 
 def ours(config: RunConfig, weights: Gradients, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Gradients]:
-    """Loss and gradients as an update has them."""
+    """Loss and gradients as an update computes them."""
     forward = forward_for(config.model, task_of(config))
     loss = gradients_function(config, forward, weights)(tokens, labels)
     return loss, left_in(weights)
 
 
 def the_modules(model: Any, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Gradients]:
-    """Logits, loss and gradients of a HookedTransformer; its loss is float64's own, whatever its logits are."""
+    """Logits, loss and gradients of a HookedTransformer; the loss is always computed in float64."""
     logits = model(tokens)[:, -1]
     loss = F.cross_entropy(logits.double(), labels)
     named = dict(model.named_parameters())
@@ -98,7 +98,7 @@ def the_modules(model: Any, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Ten
 
 
 def in_float64(config: RunConfig, model: Any) -> Any:
-    """The same HookedTransformer in float64. Its own `to` tells its LayerNorms, too; `nn.Module.double` does not."""
+    """The same HookedTransformer in float64. Its own `to` also converts its LayerNorms; `nn.Module.double` does not."""
     exact: Any = build_model(config, task_of(config))
     exact = exact.to(torch.float64, print_details=False)
     exact.load_state_dict(model.state_dict())
@@ -106,7 +106,7 @@ def in_float64(config: RunConfig, model: Any) -> Any:
 
 
 def assert_same(found: Gradients, true: Gradients) -> None:
-    """To the last digits; where something is exactly 0, to those of the largest gradient."""
+    """Checks equality to the last digits; if a gradient is exactly 0, relative to the largest gradient."""
     largest = max(gradient.abs().max().item() for gradient in true.values())
     assert set(found) == set(true)
     for parameter, gradient in true.items():
@@ -114,7 +114,7 @@ def assert_same(found: Gradients, true: Gradients) -> None:
 
 
 def cut_into_chunks(monkeypatch) -> None:
-    """At least 64 rows a chunk: the 144 training pairs of p = 17 are then 3 chunks."""
+    """Chunks of at least 64 rows: the 144 training pairs of p = 17 form 3 chunks."""
     monkeypatch.setattr(rows, "_CHUNK", 0)
 
 
@@ -148,7 +148,7 @@ def test_so_are_those_of_the_squared_error(name):
 
 @pytest.mark.parametrize("name", ["demo", "no equals", "two layers"])
 def test_examples_may_repeat_and_come_in_any_order(name):
-    """As in a minibatch; each counts as often as it is there."""
+    """As in a minibatch; each example counts as often as it occurs."""
     config = run_of(SMALL_ONES[name], p=7)
     task = task_of(config)
     some = torch.tensor([40, 3, 3, 3, 12, 48, 0, 0])
@@ -238,7 +238,7 @@ def test_the_loss_has_the_dtype_of_the_run(name, loss_dtype):
 
 @pytest.mark.parametrize("name", SMALL_ONES)
 def test_a_nan_among_the_weights_shows_in_the_loss_and_the_logits(name, matrix_products):
-    """Whichever weight it is in: a run that has diverged must not look well for one more step."""
+    """Whichever weight it is in: a diverged run must not look healthy for another step."""
     config = run_of(SMALL_ONES[name], p=7)
     tokens, labels = training_set(config)
     forward = forward_for(config.model, task_of(config))
@@ -258,7 +258,7 @@ def test_a_nan_among_the_weights_shows_in_the_loss_and_the_logits(name, matrix_p
 
 @dataclass(frozen=True)
 class Compared:
-    """A configuration whose errors are compared, with the draws of its weights that they are compared over.
+    """A configuration, and the draws of its weights over which errors are compared.
 
     Attributes:
         factor: how many times the module's errors ours may be. The module sums products over three rows a pair, two of
@@ -273,7 +273,7 @@ class Compared:
 
 
 def demo_with_biases(model: Any, seed: int) -> Any:
-    """Matrices as they are initialized; biases, which would all be 0, of a size that they have after training."""
+    """Matrices as initialized; biases, which would all be 0, of a size that they have after training."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -292,11 +292,11 @@ COMPARED = {"mainline": Compared(MAINLINE, 7, demo_with_biases)} | {
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw of the weights: what is true of it, and how far off HookedTransformer in float32 is.
+    """A draw of the weights, with the exact results and the errors of HookedTransformer in float32.
 
     Attributes:
         logits, loss, true: of HookedTransformer in float64.
-        off: relative errors of HookedTransformer in float32: of its logits, and of each gradient.
+        off: relative errors of HookedTransformer in float32, for its logits and each gradient.
     """
 
     weights: Gradients
@@ -306,7 +306,7 @@ class Draw:
     off: dict[str, float]
 
     def errors(self, logits: Tensor, gradients: Gradients) -> dict[str, float]:
-        """Norm of the difference by norm of the truth; of the largest gradient where the truth is 0."""
+        """Norm of the difference relative to that of the exact value, or of the largest gradient if that is 0."""
         found = {"logits": ((logits.double() - self.logits).norm() / self.logits.norm()).item()}
         largest = max(gradient.norm() for gradient in self.true.values())
         for name, true in self.true.items():
@@ -316,7 +316,7 @@ class Draw:
 
 
 def is_zero(parameter: str) -> bool:
-    """A key bias shifts all scores of a query alike, which softmax ignores: its gradient is nothing but rounding."""
+    """A key bias shifts all scores of a query alike, which softmax ignores, so that its gradient is only rounding."""
     return parameter.endswith("b_K")
 
 
@@ -336,8 +336,8 @@ def draws_of(name: str) -> list[Draw]:
 
 
 def assert_at_most_twice(name: str, errors: list[dict[str, float]]) -> None:
-    """Medians over the draws: in a few, rounding alone puts a neuron on the other side of 0, in our float32 or in the
-    module's. The gradients of such a draw are 1000 times further off than rounding, and a mean would be of it alone.
+    """Compares medians over the draws. In a few draws, rounding puts a neuron on the other side of 0, in our float32 or
+    in the module's. The errors of such a draw are 1000 times larger than rounding and would dominate a mean.
     """
     draws = draws_of(name)
     for tensor in errors[0]:
@@ -375,7 +375,7 @@ def test_an_updates_errors_are_at_most_twice_the_modules(name, loss_dtype, matri
 
 @pytest.mark.parametrize("name", COMPARED)
 def test_autograds_errors_are_at_most_twice_the_modules(name):
-    """Through the forward pass alone, with PyTorch's own products, as measures have their gradients."""
+    """Gradients through the forward pass alone, with PyTorch's own products, as in measures."""
     config = COMPARED[name].config
     tokens, labels = training_set(config)
     forward = forward_for(config.model, task_of(config))

@@ -1,4 +1,4 @@
-"""The phenomenon itself, on real runs: one trained here, the one that ships, and controls that must not show it."""
+"""Grokking itself, on real runs: one trained here, the run in checkpoints/, and controls that must not grok."""
 
 import math
 from dataclasses import replace
@@ -38,7 +38,7 @@ def grokked(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory):
-    """The shipped run, analyzed in a copy that shares its weights, so that nothing is written beside it."""
+    """The run in checkpoints/, analyzed in a copy that shares its weights, so that nothing is written beside it."""
     folder = tmp_path_factory.mktemp("shipped") / "run42"
     folder.mkdir()
     for entry in SHIPPED.iterdir():
@@ -48,7 +48,7 @@ def shipped(tmp_path_factory):
 
 
 def assert_restricted_loss_leads(analysis, least_lead):
-    """The circuit can do the task long before the network does."""
+    """The circuit solves the task long before the network does."""
     evidence, transition = analysis.transition.evidence, analysis.transition
     circuit, network = (
         evidence["restricted_loss_below_tenth_of_chance"],

@@ -1,4 +1,4 @@
-"""Interventions against loops written out in plain torch, and runs with them: the same bits after a death."""
+"""Interventions: compared with loops in plain torch, and resumed bit for bit."""
 
 import math
 import sys
@@ -33,7 +33,7 @@ NOISE_STREAM, DROPOUT_STREAM = 0xC2B2AE35, 0x27D4EB2F
 
 
 class Toy(nn.Module):
-    """Its gradients differ from update to update, and its frozen weights are never touched."""
+    """A small model whose gradients differ from update to update, with frozen weights that must not change."""
 
     def __init__(self):
         super().__init__()
@@ -61,7 +61,7 @@ def by_ours(config: OptimizerConfig, count: int, seed: int = 5) -> Toy:
 
 
 def by_hand(config: OptimizerConfig, count: int, seed: int = 5) -> Toy:
-    """Each intervention as its source prints it, one tensor after another, with torch.optim for the optimizer."""
+    """Each intervention as its source describes it, one tensor at a time, with an optimizer from torch.optim."""
     toy = Toy()
     weights = toy.trained()
     optimizer: Any
@@ -92,7 +92,7 @@ def by_hand(config: OptimizerConfig, count: int, seed: int = 5) -> Toy:
                 past[i] = [*past[i], g][-config.grokfast_window :]
                 if len(past[i]) == config.grokfast_window:
                     g = g + config.amplification * (sum(past[i]) / len(past[i]))
-            w.grad = g.detach().clone()  # clipping must not change what is remembered
+            w.grad = g.detach().clone()  # clipping must not change the stored gradient
         if config.clip is not None:
             total = math.sqrt(sum(w.grad.square().sum().item() for w in weights if w.grad is not None))
             for w in weights:
@@ -146,7 +146,7 @@ class TestUpdates:
 
     @pytest.mark.parametrize(("kind", "moved"), [("ema", [3, 3, 3, 3, 3]), ("ma", [1, 1, 6, 6, 6])])
     def test_grokfast_on_a_constant_gradient(self, kind, moved):
-        """Of a gradient that stays the same the mean is itself, so steps are 1 + lambda times as long."""
+        """The mean of a constant gradient is the gradient, so that steps are 1 + lambda times as long."""
         window = {"grokfast_window": 3} if kind == "ma" else {}
         config = OptimizerConfig(name="sgd", lr=1.0, weight_decay=0.0, grokfast=kind, **window)
         weight = nn.Parameter(torch.zeros(2))
@@ -198,14 +198,14 @@ class TestOrthogonalGradient:
 
     @pytest.mark.parametrize("gradient", [[0.3], [0.0]])
     def test_where_nothing_is_left_it_is_zero(self, gradient):
-        """Scaled to the old norm, rounding errors would be as long as the gradient was."""
+        """Scaled to the old norm, rounding errors would become as large as the gradient."""
         assert orthogonal_to(torch.tensor([0.7]), torch.tensor(gradient)).tolist() == [0.0]
         weight = torch.tensor([0.1, 0.7, -1.3])
         assert orthogonal_to(weight, 0.37 * weight).tolist() == [0.0, 0.0, 0.0]
 
 
 class NoReading(TorchDispatchMode):
-    """Refuses operations that hand a number of the device to the host, which a CUDA graph cannot do."""
+    """Refuses operations that copy a number from the device to the host, which a CUDA graph cannot do."""
 
     READING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
 
@@ -266,7 +266,7 @@ class Death(Callback):
 
 
 def result(path: Path) -> dict[str, bytes]:
-    """What must be the same to the bit: metrics, kept weights, and the state that a longer run would start from."""
+    """The files that must be equal bit for bit: metrics, checkpoints, and the resume point."""
     files = [path / "metrics.jsonl", path / "resume.safetensors", *(path / "weights").glob("step_*.safetensors")]
     return {file.name: file.read_bytes() for file in files}
 
@@ -329,7 +329,7 @@ class TestRuns:
         run = train(RUNS[name], tmp_path / "run", progress=False)
         state = resume_state(run)
         assert state.pop(key).numel() > 16
-        if stored == "elsewhere":  # the state of a generator of CUDA has 16 bytes
+        if stored == "elsewhere":  # the state of a CUDA generator has 16 bytes
             state[key] = torch.zeros(16, dtype=torch.uint8)
         (run.path / "resume.safetensors").write_bytes(serialize(state, {"step": "30"}, digest=True))
         longer = replace(RUNS[name], schedule=replace(SCHEDULE, steps=40))
@@ -378,7 +378,7 @@ class TestConstrainedNorm:
 
 
 def masks(seed: int, share: float, shapes: list[tuple[int, ...]]) -> list[Tensor]:
-    """The masks of the first update, in the order in which neurons are computed."""
+    """The masks of the first update, in the order of computation."""
     generator = torch.Generator().manual_seed(seed ^ DROPOUT_STREAM)
     return [torch.empty(shape).bernoulli_(1 - share, generator=generator) / (1 - share) for shape in shapes]
 
@@ -397,7 +397,7 @@ def dropped_gradients(config: RunConfig, plain: bool = False) -> tuple[Tensor, d
 
 class TestDropout:
     def reference(self, config: RunConfig, hooks: Callable[[int], dict[str, Tensor]]) -> tuple[Tensor, dict[str, Any]]:
-        """The same by the module of TransformerLens, its neurons multiplied by masks in hooks."""
+        """The same computed by TransformerLens's module, with hooks that multiply its neurons by masks."""
         task = task_of(config)
         model: Any = build_model(config, task).double()
         assert task.train_mask is not None
@@ -478,7 +478,7 @@ class TestDropout:
 
 
 class TestTogether:
-    """Ensembles do none of them, and say so; what is a matter of logits and losses they do."""
+    """Ensembles refuse interventions in updates, but support options that only concern logits and losses."""
 
     ALONE = sorted({*RUNS} - {"stablemax", "scaled output"})
 

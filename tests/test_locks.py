@@ -1,4 +1,4 @@
-"""One process at a time works in a folder, and whoever is killed there leaves it free."""
+"""Locks: one process at a time uses a folder, and a killed process leaves it unlocked."""
 
 import contextlib
 import signal
@@ -43,7 +43,7 @@ with hold(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds `tmp_path / "run"`."""
+    """Another process that has locked `tmp_path / "run"`."""
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
     with processes.start(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -75,7 +75,7 @@ def test_it_is_held_within_one_process_too(tmp_path):
 
 
 def test_many_that_want_it_have_it_one_after_another(tmp_path):
-    """Each adds its line to a file within the lock: none is lost, though the lock file comes and goes."""
+    """Each process increments a counter under the lock: no increment is lost, although the lock file comes and goes."""
     script = """
 import sys, time
 from pathlib import Path

@@ -50,7 +50,7 @@ def logits_with_loss(target: float, dtype: torch.dtype = torch.float32) -> Tenso
 
 @cache
 def wave_logits_with_loss(target: float) -> Tensor:
-    """What a grokked network computes, sums of cos(w_k (label - class)), scaled until the loss is about `target`.
+    """The logits of a grokked network, sums of cos(w_k (label - class)), scaled until the loss is about `target`.
 
     Each wrong class has its mirror image with the same logit, and most lie far below the runners-up.
     """
@@ -98,7 +98,7 @@ def relative(found: Any, true: Any) -> float:
 @pytest.mark.parametrize("target", LOSSES)
 @pytest.mark.parametrize("kind", LOGITS)
 def test_float32_cross_entropy_has_the_digits_of_float64(kind, target):
-    """Of the same float32 logits: their own rounding is not the loss's."""
+    """For the same float32 logits: the rounding of the logits is not an error of the loss."""
     logits = LOGITS[kind](target)
     true_value, true_gradient = value_and_gradient(F.cross_entropy, logits.double())
     assert true_value.item() == pytest.approx(target, rel=1e-3)
@@ -147,7 +147,7 @@ def test_cross_entropy_does_not_change_with_a_shift_of_all_logits(shift):
     )
 
 
-# One example of class 1, worked out by hand: loss, and gradient.
+# An example of class 1, computed by hand: loss and gradient.
 BY_HAND = {
     "two classes, right": ([0.0, 3.0], math.log1p(math.exp(-3)), [1 / (1 + math.exp(3)), -1 / (1 + math.exp(3))]),
     "two classes, wrong": ([3.0, 0.0], math.log1p(math.exp(3)), [1 / (1 + math.exp(-3)), -1 / (1 + math.exp(-3))]),
@@ -173,7 +173,7 @@ def test_cross_entropy_by_hand(row, loss, gradient, dtype):
 
 @pytest.mark.parametrize("correct", range(4))
 def test_each_class_may_be_the_correct_one(correct):
-    """The correct class is left out of the sum over the wrong ones, wherever it stands and whatever it is."""
+    """The sum over the wrong classes omits the correct class, wherever it is and whatever its logit."""
     logits = torch.tensor([[0.5, -1.0, 2.0, 30.0]], dtype=torch.float64)
     true_value, true_gradient = value_and_gradient(F.cross_entropy, logits, torch.tensor([correct]))
     value, gradient = value_and_gradient(cross_entropy, logits, torch.tensor([correct]))
@@ -213,7 +213,7 @@ def test_gradient_of_cross_entropy_scales_with_what_it_is_multiplied_by():
 
 
 def test_second_derivatives_are_right_or_refused():
-    """Of a network that is not linear, a graph without the loss's own curvature would give some other number."""
+    """For a nonlinear network, a graph without the curvature of the loss would give a wrong number."""
     data = torch.randn(N, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weight = torch.randn(4, C, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
@@ -230,7 +230,7 @@ def test_second_derivatives_are_right_or_refused():
 
 # --- what is not a number --------------------------------------------------------------------------------------------
 
-# Rows of which class 1 is the correct one.
+# Rows whose correct class is 1.
 NOT_FINITE = {
     "the correct logit is NaN": [0.0, NAN, 1.0],
     "a wrong logit is NaN": [NAN, 0.0, 1.0],
@@ -251,7 +251,7 @@ NOT_FINITE = {
     [pytest.param(row, id=name) for name, row in NOT_FINITE.items()],
 )
 def test_logits_that_are_not_finite_give_a_loss_that_is_not(row, dtype):
-    """A run notices that it diverged by its loss. One bad example among good ones is enough."""
+    """A run detects divergence by its loss. One bad example among good ones is enough."""
     logits = torch.cat([logits_with_loss(1e-4)[:, :3], torch.tensor([row])])
     labels = torch.cat([torch.zeros(N, dtype=torch.int64), torch.tensor([1])])
     assert not torch.isfinite(F.cross_entropy(logits.double(), labels))
@@ -287,7 +287,7 @@ def test_losses_with_a_gradient_in_reach_still_have_one(dtype, target):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_what_is_left_out_of_a_gradient_does_not_show_in_its_sums(dtype):
-    """Terms far below the largest, and gradients far below what Adam's eps is added to, are set to 0."""
+    """Terms far below the largest, and gradients far below Adam's eps, are set to 0."""
     logits = wave_logits_with_loss(1e-8).to(dtype)
     _, gradient = value_and_gradient(cross_entropy, logits)
     _, true_gradient = value_and_gradient(F.cross_entropy, logits.double())
@@ -300,7 +300,7 @@ def test_what_is_left_out_of_a_gradient_does_not_show_in_its_sums(dtype):
 
 
 def naive_stablemax(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log(s(x_y) / sum s(x_i)) as printed, in float64."""
+    """-log(s(x_y) / sum s(x_i)) as published, in float64."""
     x = logits.double()
     scores = torch.where(x >= 0, x + 1, 1 / (1 - x.clamp(max=0)))
     return -torch.log(scores[torch.arange(len(x)), labels] / scores.sum(dim=1)).mean()
@@ -335,7 +335,7 @@ def test_stablemax_is_the_formula_with_its_gradient(size, dtype):
     ],
 )
 def test_stablemax_by_hand(row, loss, gradient, dtype):
-    """The first class is the correct one; of s(1) = 2, s(0) = 1, s(-1) = 1/2, s(-3) = 1/4."""
+    """The first class is correct; s(1) = 2, s(0) = 1, s(-1) = 1/2, s(-3) = 1/4."""
     logits = torch.tensor([row], dtype=dtype)
     losses, found = stablemax_and_gradient(logits, torch.tensor([0]), 1)
     digits = 1e-6 if dtype == torch.float32 else 1e-13

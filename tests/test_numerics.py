@@ -1,4 +1,4 @@
-"""What a training says of its own numbers: where they are really lost, at the step, once, and never otherwise."""
+"""Numerical warnings of a training: at the step where a problem occurs, once per kind, and never without cause."""
 
 import json
 import logging
@@ -36,16 +36,16 @@ BASE = RunConfig(
 )
 PLAIN = replace(BASE, loss_dtype="float32_plain")
 SCALED = replace(BASE, model=MLPConfig(width=256, depth=1, output_scale=1000.0), optimizer=replace(ADAM, lr=0.01))
-# A single huge step puts every neuron below 0 on all inputs; there are no biases to go on learning.
+# A single huge step puts every neuron below 0 on all inputs; there are no biases that could still learn.
 DEAD = replace(BASE, model=MLPConfig(width=8, depth=1, biases=False), optimizer=SGD)
 DIVERGING = replace(BASE, optimizer=replace(SGD, lr=1e12))
-# Coupled decay that multiplies every weight by -1.4 in each update: past a resume point, before the next evaluation.
+# Coupled decay multiplies every weight by -1.4 per update, and diverges between a resume point and an evaluation.
 GROWING = replace(
     BASE,
     optimizer=replace(SGD, lr=1e-3, weight_decay=2400.0, decay="coupled"),
     schedule=replace(SCHEDULE, evaluate_every=20),
 )
-# What each loses, in the order in which it is found.
+# The warnings of each run, in order.
 LOSING = {
     "plain float32": (PLAIN, ["softmax_collapse", "loss_underflow"]),
     "exact float32": (SCALED, ["softmax_collapse", "zero_gradients", "loss_underflow"]),
@@ -79,7 +79,7 @@ def trained(tmp_path_factory) -> dict[str, Run]:
 
 
 def logits_at(run: Run, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the training examples, as float32, with their labels."""
+    """The logits of the training examples in float32, and their labels."""
     task = run.classification
     logits = forward_for(run.config.model, task).logits_by_rows(run.weights(step), task.tokens[task.train_mask])
     return logits.numpy(), task.labels[task.train_mask].numpy()
@@ -101,7 +101,7 @@ def losses_of(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 class NoReading(TorchDispatchMode):
-    """Refuses operations that hand a number of the device to the host."""
+    """Refuses operations that copy a number from the device to the host."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert func is not torch.ops.aten._local_scalar_dense.default, f"{func} waits for the device"
@@ -112,7 +112,7 @@ class NoReading(TorchDispatchMode):
 
 
 def spread(n: int = 200, c: int = 7, widest: float = 40.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of n examples, all right, with margins from about 0 to `widest`."""
+    """Logits of n correctly classified examples, with margins from about 0 to `widest`."""
     generator = torch.Generator().manual_seed(3)
     labels = torch.randint(c, (n,), generator=generator)
     logits = torch.rand(n, c, generator=generator)
@@ -130,7 +130,7 @@ class TestRounded:
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_the_exact_form_leaves_out_parts_below_1e_24(self, dtype):
-        """Nothing collapses where plain float32 does; what is left out on purpose is far below."""
+        """There is no collapse where plain float32 collapses; terms dropped on purpose are far smaller."""
         logits, labels = spread()
         assert rounded(replace(BASE, loss_dtype=dtype), logits, labels).collapsed == 0.0
         logits, labels = spread(widest=100.0)
@@ -180,7 +180,7 @@ class TestRounded:
         assert any_nonzero([nan, zero])
 
     def test_the_host_does_not_wait_for_them(self):
-        """A CUDA graph is captured of it."""
+        """It is part of a captured CUDA graph."""
         with NoReading():
             found = any_nonzero([torch.zeros(3), torch.ones(2)])
         assert bool(found)
@@ -321,7 +321,7 @@ class TestMonitor:
         ],
     )
     def test_it_looks_closely_before_anything_can_be_lost(self, dtype, margin, kinds):
-        """Of 4 wrong classes: e^-16 is 1.1e-7, 4 e^-18.5 is 3.7e-8, and 4 e^-58 / 15 is 1.7e-26."""
+        """With 4 wrong classes: e^-16 is 1.1e-7, 4 e^-18.5 is 3.7e-8, and 4 e^-58 / 15 is 1.7e-26."""
         task = Task.from_config(BASE.task)
         logits = margin * torch.eye(5)[task.labels]
         assert [found.kind for found in self.check(replace(BASE, loss_dtype=dtype), task, logits)] == kinds
@@ -381,7 +381,7 @@ class TestResuming:
         assert [underflow.message in record.getMessage() for record in caplog.records] == [True]
 
     def test_one_is_on_the_disk_before_the_next_resume_point(self, trained, tmp_path):
-        """A run killed right after that point would not find it again."""
+        """A run killed right after that resume point would not warn again."""
         collapse, _ = findings(trained["plain float32"])
         seen = []
 

@@ -1,6 +1,6 @@
-"""Runs that earlier states of this package wrote: they open, analyze and resume, and say what they said then.
+"""Runs written by earlier versions of this package open, analyze and resume with the same results as then.
 
-tests/data/README.md says what made them. Beside each run lies what that package said of it.
+tests/data/README.md says which version made which run. Beside each run are the results of that version.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def said_then(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def copy(tmp_path):
-    """Gives a fixture's copy, which may be written to."""
+    """Makes a copy of a fixture, which the test may change."""
     return lambda name: Path(shutil.copytree(DATA / name, tmp_path / name.replace("/", "-")))
 
 
@@ -48,7 +48,7 @@ def as_then(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def bytes_kept(run: Run, step: int) -> str:
-    """SHA-256 of the bytes of all files of a step, one after another."""
+    """SHA-256 of the concatenated files of a step."""
     files = [run.path / folder / f"step_{step:06d}.safetensors" for folder in ("weights", "logits")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
@@ -69,7 +69,7 @@ def test_an_old_run_says_what_it_said(name):
     then, run = said_then(name), Run.open(DATA / name)
     now = json.loads(run.config.to_json())
     for section, fields in then["config"].items():
-        if isinstance(fields, dict):  # fields that came later have their defaults
+        if isinstance(fields, dict):  # fields added later have their defaults
             assert {field: now[section][field] for field in fields} == fields
         else:
             assert now[section] == fields
@@ -99,7 +99,7 @@ def test_an_old_run_is_analyzed_and_reported(name, copy, tmp_path):
         return
     analysis = analyze(run, workers=0)
     assert list(analysis.timeline.index) == run.steps
-    # What the metrics were then is what the measures say now.
+    # The metrics of that time equal today's measures.
     logged = run.metrics.loc[analysis.timeline.index]
     np.testing.assert_allclose(analysis.timeline["train_accuracy"], logged["train_accuracy"], atol=1e-12)
     assert write_report(analysis, tmp_path / "report.html").stat().st_size > 1_000_000
@@ -147,7 +147,7 @@ def test_an_old_sweep_has_its_table_and_goes_on(name, copy, tmp_path):
         assert [row["run"] for row in now] == [row["run"] for row in then["table"]]
         for old, new in zip(then["table"], now, strict=True):
             assert {field: new[field] for field in old} == old
-    again = train_sweep(found.path, workers=1)  # nothing is to be done: the others cannot be trained
+    again = train_sweep(found.path, workers=1)  # nothing is left to do: the other runs cannot be trained
     assert sorted(again.failures) == ["weight_decay=0,n_heads=3", "weight_decay=1,n_heads=3"]
     assert write_sweep_report(again.table, again.axes, again.name, tmp_path / "report.html").is_file()
 
@@ -165,7 +165,7 @@ def test_old_results_of_a_reproduction_are_read(name, tmp_path):
 
 
 class TestTheFuture:
-    """What a later version writes is refused, or where it can be made again left alone, and never misread."""
+    """Files of a later version are refused, or left alone if they can be computed again, and never misread."""
 
     @staticmethod
     def rewrite(file: Path, **fields: Any) -> Path:

@@ -1,4 +1,4 @@
-"""Updates against torch.optim and loops written out."""
+"""Updater: compared with torch.optim and with explicit loops."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The float32 cross entropy of PyTorch as a training loss: what it rounds away, and nothing else."""
+"""PyTorch's float32 cross entropy as a training loss: the effects of its rounding."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def gradient(config: RunConfig) -> torch.Tensor:
 
 
 def test_the_gradient_of_a_solved_example_is_rounded():
-    """In exact arithmetic every row sums to 0; p = 1 in float32 leaves the wrong classes' parts alone."""
+    """In exact arithmetic every row sums to 0; if p rounds to 1 in float32, only the wrong classes have a gradient."""
     exact, plain = gradient(replace(PLAIN, loss_dtype="float32")), gradient(PLAIN)
     expected = F.cross_entropy
     logits = SOLVED.clone().requires_grad_()
@@ -46,7 +46,7 @@ def test_the_gradient_of_a_solved_example_is_rounded():
 
 @pytest.mark.parametrize("model", [MLPConfig(width=16), TransformerConfig(d_model=16, n_heads=2, d_mlp=32)])
 def test_updates_are_those_of_plain_torch(model):
-    """Also on the path where the exact loss's gradients are written out."""
+    """Also on the path that has explicit gradients for the exact loss."""
     config = replace(PLAIN, model=model)
     task = task_of(config)
     module = build_model(config, task)

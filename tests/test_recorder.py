@@ -1,4 +1,4 @@
-"""Recorder: somebody's own model and training loop, as a run that opens and analyzes like any other."""
+"""Recorder: a user's model and training loop, recorded as a run that opens and analyzes like any other."""
 
 import json
 import math
@@ -22,7 +22,7 @@ P = 7
 
 
 class Plain(nn.Module):
-    """A model that knows nothing of this package."""
+    """A model that does not use this package."""
 
     def __init__(self, classes: int = P):
         super().__init__()

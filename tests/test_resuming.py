@@ -1,4 +1,4 @@
-"""A run resumes bit for bit however often and wherever it is killed, and leaves no trace in the process."""
+"""Resuming: a run resumes bit for bit wherever and however often it is killed. Training changes no global state."""
 
 import errno
 import json
@@ -105,7 +105,7 @@ for job in json.load(sys.stdin):
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
-# Where a child dies: SCHEDULE makes resume points at 0, 60, 120, 180 and evaluates each 20 steps.
+# Where a child dies: SCHEDULE writes resume points at 0, 60, 120, 180 and evaluates every 20 steps.
 DEATHS = {
     "before anything was computed": ("start", None),
     "before the first resume point": ("evaluation", 0),
@@ -117,7 +117,7 @@ DEATHS = {
     "while a resume point is written": ("rename", "resume.safetensors"),
     "before the last step is evaluated": ("update", 200),
 }
-# Where one of SHORTER dies, which has them at 0, 20 and 40.
+# Where a child with SHORTER dies, which has resume points at 0, 20 and 40.
 FEWER_DEATHS = {
     "right after the first resume point": ("update", 1),
     "between two resume points": ("update", 33),
@@ -134,9 +134,9 @@ def job(config: RunConfig, path: Path, where: str, step, number: int = signal.SI
 
 @pytest.fixture(scope="module")
 def dead(tmp_path_factory, undisturbed) -> dict[tuple[str, str], tuple[Path, int]]:
-    """Runs of processes that were killed, interrupted or left alone: folder and exit code, by model and death.
+    """Runs of processes that were killed, interrupted or left alone: folder and exit status, by model and death.
 
-    A process that ends by itself exits with 3 if a global random state is not what it was.
+    A process that ends normally exits with 3 if a global random state has changed.
     """
     folder = tmp_path_factory.mktemp("dead")
     jobs = {}

@@ -1,4 +1,4 @@
-"""Run: what a folder on disk gives back, to us and to a stranger's HookedTransformer, and what damage it survives."""
+"""Run: reading a run folder, loading its weights into a plain HookedTransformer, and handling damage."""
 
 import hashlib
 import json
@@ -49,12 +49,12 @@ def runs(tmp_path_factory) -> dict[str, Run]:
 
 @pytest.fixture
 def copy(runs, tmp_path) -> Path:
-    """A run that a test may damage."""
+    """A copy of a run that the test may damage."""
     return Path(shutil.copytree(runs["one-hot mlp"].path, tmp_path / "run"))
 
 
 def stranger(config: TransformerConfig) -> HookedTransformer:
-    """What somebody builds who has read config.json and knows TransformerLens, not this package."""
+    """The model that a user of TransformerLens builds from config.json, without this package."""
     settings = HookedTransformerConfig(
         n_layers=config.n_layers,
         n_heads=config.n_heads,
@@ -118,7 +118,7 @@ class TestReading:
         with torch.no_grad():
             logits, cache = run.model(10).run_with_cache(run.task.tokens)
         torch.testing.assert_close(run.snapshot(10).neurons, cache["layers.1.hook_post"])
-        torch.testing.assert_close(run.snapshot(10).logits.float(), logits)  # to float32 rounding: oneDNN or MKL
+        torch.testing.assert_close(run.snapshot(10).logits.float(), logits)  # up to float32 rounding: oneDNN or MKL
         assert cache["layers.0.hook_pre"].shape == (P * P, 16)
         assert ("hook_embed" in cache) == (name == "residual mlp")
 
@@ -437,7 +437,7 @@ def test_metrics_are_read_again_when_they_have_changed_and_only_then(copy, monke
     monkeypatch.setattr(grokinterp.runs.run, "read_metrics", lambda file: reads.append(file) or read(file))
     run = Run.open(copy)
     first = run.metrics
-    first["train_loss"] = 0.0  # somebody's own copy
+    first["train_loss"] = 0.0  # the user's own copy
     assert (run.metrics["train_loss"] > 0).all()
     assert len(reads) == 1
     RunWriter(copy, run.config).append_metrics({"step": 99, "train_loss": 1.0})

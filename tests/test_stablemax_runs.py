@@ -28,10 +28,10 @@ def stable_run(tmp_path_factory) -> Run:
 
 
 class TestStableMaxIsNoCrossEntropy:
-    """What is logged is the run's loss; what speaks of cross entropy takes it from the logits, or does without."""
+    """The log has the run's loss; whatever refers to cross entropy computes it from the logits, or leaves it out."""
 
     def losses(self, run: Run, step: int) -> tuple[float, float]:
-        """Of the training examples, by StableMax as printed and by softmax."""
+        """The training loss with StableMax as published, and with softmax."""
         task = run.classification
         logits = run.forward.logits(run.weights(step), task.tokens)[task.train_mask].double()
         labels = task.labels[task.train_mask]
@@ -65,7 +65,7 @@ class TestStableMaxIsNoCrossEntropy:
         assert "cross entropy with StableMax for softmax, as trained on: " in str(figure.to_dict())
 
     def test_in_evidence_and_outcome(self):
-        """A StableMax loss above 2 ln p is no divergence, and one below a tenth of ln p is no evidence."""
+        """A StableMax loss above 2 ln p is not a divergence, and one below a tenth of ln p is not evidence."""
         steps = pd.Index(range(0, 100, 10), name="step")
         accuracy = [0.1, 0.5, *[1.0] * 8]
         columns = {"train_accuracy": accuracy, "test_accuracy": [0.1] * 10, "train_loss": [9.0] * 10}

@@ -1,4 +1,4 @@
-"""train: what a run contains, which minibatches it sees, when it diverges, and what is refused."""
+"""train: the content of a run, its minibatches, divergence, and refused calls."""
 
 import json
 from dataclasses import replace
@@ -135,7 +135,7 @@ class TestRefusals:
         before = contents(tmp_path)
         library.cache_clear()
         monkeypatch.setenv("GROKINTERP_PRODUCTS", "blas")
-        with pytest.raises(ConfigError, match=r"^GROKINTERP_PRODUCTS='blas' names no library: onednn or torch$"):
+        with pytest.raises(ConfigError, match=r"^GROKINTERP_PRODUCTS='blas' is not a library: set it to onednn or torch$"):
             train(briefly(TRANSFORMER, steps=20), tmp_path / "run", resume=resume)
         assert contents(tmp_path) == before
 
@@ -189,7 +189,7 @@ class TestStartFrom:
 
 
 def by_hand(run: Run, step: int) -> dict[str, float]:
-    """A row of metrics.jsonl, from the kept weights alone: the module itself, in float64."""
+    """A row of metrics.jsonl, computed from a checkpoint with the module itself, in float64."""
     task, config = run.task, run.config
     model = run.model(step).double()
     with torch.no_grad():
@@ -294,7 +294,7 @@ DIVERGING = replace(
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory) -> Run:
-    """A run that diverges while every step is evaluated."""
+    """A run that diverges, with an evaluation at every step."""
     return train(DIVERGING, tmp_path_factory.mktemp("diverged") / "run")
 
 
@@ -332,7 +332,7 @@ class TestDivergence:
 
 
 def watch_batches(monkeypatch) -> list[list[tuple[int, int]]]:
-    """The pairs of each update, in order."""
+    """Records the pairs of each update, in order."""
     seen: list[list[tuple[int, int]]] = []
 
     def watched(config, forward, weights, **options):

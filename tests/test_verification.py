@@ -1,4 +1,4 @@
-"""verify: whole runs have no problem, and each kind of damage is one line that names the file."""
+"""verify: intact runs have no problems, and each kind of damage is one line that names the file."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ CONFIG = RunConfig(
 
 
 class StopAt(Callback):
-    """Raises at a step, as a failing tracker would."""
+    """Raises an error at a step, like a failing tracker."""
 
     def __init__(self, step: int):
         self.step = step
@@ -50,12 +50,12 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(trained, tmp_path) -> Path:
-    """A run that a test may damage."""
+    """A copy of a run that the test may damage."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def problem(run: Path) -> str:
-    """The only one there is."""
+    """The only problem of a run."""
     (found,) = verify(run).problems
     return found
 
@@ -70,7 +70,7 @@ def lines_of(run: Path) -> list[str]:
 
 
 def unrecorded(run: Path, name: str) -> None:
-    """Makes a run one that knows no checksum of a file, as before checksums were recorded."""
+    """Removes the checksum of a file from status.json, as in runs from before checksums were recorded."""
     status = json.loads((run / "status.json").read_text())
     del status["checksums"][name]
     (run / "status.json").write_text(json.dumps(status))
@@ -262,7 +262,7 @@ class TestDamage:
         assert "config.json is not JSON" in problem(run)
 
     def test_every_byte_of_weights_counts(self, run):
-        """Wherever one bit is flipped in a kept file, it is found."""
+        """A flipped bit is detected wherever it is in a checkpoint file."""
         file = run / "weights" / "step_000020.safetensors"
         whole = file.read_bytes()
         shutil.rmtree(run / "analysis")

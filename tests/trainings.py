@@ -1,4 +1,4 @@
-"""What the tests of training share: configurations, and what must be equal bit for bit."""
+"""Shared by the tests of training: configurations, and the files that must be equal bit for bit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ MINIBATCH_MLP = RunConfig(
     schedule=SCHEDULE,
     model_seed=3,
 )
-# The other forms of forward pass and gradients, shorter: they are killed in the same code, but not everywhere.
+# Shorter runs with the other forward passes and gradients, which are killed at fewer places.
 SHORTER = ScheduleConfig(steps=40, evaluate_every=10, checkpoints=10, resume_every=20)
 TWO_LAYERS = replace(
     TRANSFORMER,
@@ -66,6 +66,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def result(path: Path) -> dict[str, bytes]:
-    """What must be the same to the bit: metrics, kept weights, and the state that a longer run would start from."""
+    """The files that must be equal bit for bit: metrics, checkpoints, and the resume point."""
     files = [path / "metrics.jsonl", path / "resume.safetensors", *(path / "weights").glob("step_*.safetensors")]
     return {str(file.relative_to(path)): file.read_bytes() for file in files}

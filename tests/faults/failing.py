@@ -1,4 +1,4 @@
-"""A disk that fails: the n-th thing that is done to a folder goes wrong, once or from then on."""
+"""A failing disk: the n-th operation on a folder fails, once or from then on."""
 
 import builtins
 import errno
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-# What each operation says when it fails.
+# The error of each operation.
 ERRORS = {
     "open": errno.EROFS,
     "write": errno.ENOSPC,
@@ -23,13 +23,13 @@ ERRORS = {
 
 
 class FailingDisk:
-    """Counts what is done to a folder, and makes one of these operations fail.
+    """Counts the operations on a folder, and makes one of them fail.
 
     Attributes:
-        log: what was done so far: operation and file name.
+        log: the operations so far, each with the file name.
         fail_at: number of the operation that fails, from 0; None for none.
-        forever: whether all that follow fail too.
-        hit: whether anything has failed.
+        forever: whether all later operations fail, too.
+        hit: whether an operation has failed.
     """
 
     def __init__(self, folder: Path, fail_at: int | None = None, forever: bool = False):
@@ -39,7 +39,7 @@ class FailingDisk:
         self.names: dict[int, str] = {}  # of open descriptors
 
     def does(self, operation: str, path: Any) -> None:
-        """Notes an operation, and fails where it is to."""
+        """Logs an operation, and raises its error if it is to fail."""
         name = os.fspath(path) if not isinstance(path, int) else self.names.get(path, "")
         if not str(name).startswith(self.folder):
             return
@@ -82,7 +82,7 @@ class _File:
 
 @contextmanager
 def failing(disk: FailingDisk) -> Iterator[FailingDisk]:
-    """Has everything in this process that is done to the disk's folder go through it."""
+    """Routes all operations of this process on the disk's folder through the disk."""
     real = {name: getattr(os, name) for name in ("open", "write", "fsync", "replace", "mkdir", "unlink", "fdopen")}
     written = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 

@@ -1,12 +1,12 @@
-"""Breaks files in every way there is and has every reader read them; judges from outside what becomes of it.
+"""Fuzzer: damages files in many ways, lets every reader read them, and judges the outcome from outside.
 
-    python -m tests.faults.fuzz --inputs 2000 --seed 0      every input kept in corpus/, then 2,000 new ones
-    python -m tests.faults.fuzz --only 1234 --seed 0        one of these again, with what it did
+    python -m tests.faults.fuzz --inputs 2000 --seed 0      every input in corpus/, then 2,000 new ones
+    python -m tests.faults.fuzz --only 1234 --seed 0        one of these again, with details
     python -m tests.faults.fuzz --only NAME                 one of the corpus
 
-Each input is read in a process of its own. It may come to its end, or raise one clear GrokinterpError. It fails with
-any other exception, after ten seconds, with a gigabyte more than it began with, and when anything is written outside
-the folder that it was given, executed, unpickled, or sent.
+Each input is read in its own process. The reader may succeed, or raise one clear GrokinterpError. It fails if it raises
+another exception, takes more than ten seconds, uses a gigabyte more memory than at its start, writes outside its
+folder, executes or unpickles anything, or uses the network.
 """
 
 import argparse
@@ -34,9 +34,9 @@ class Case:
 
     Attributes:
         name: of the mutations, or the file in the corpus.
-        target: who reads it.
-        fixture: the folder of tests/data that it was made from.
-        edits: what was changed there.
+        target: the reader.
+        fixture: the original folder in tests/data.
+        edits: the changes to it.
     """
 
     name: str
@@ -45,18 +45,18 @@ class Case:
     edits: tuple[Edit, ...]
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """As plain JSON data."""
         edits = [edit.plain() for edit in self.edits]
         return {"name": self.name, "target": self.target, "fixture": self.fixture, "edits": edits}
 
     @staticmethod
     def of(plain: dict[str, Any]) -> "Case":
-        """The reverse of `plain`."""
+        """The inverse of `plain`."""
         return Case(**{**plain, "edits": tuple(Edit.of(edit) for edit in plain["edits"])})
 
 
 def random_case(seed: int, number: int) -> Case:
-    """The case of that number."""
+    """Creates the case of a number."""
     rng = random.Random(f"{seed} {number}")
     names = list(TARGETS)
     chosen = rng.choices(names, [TARGETS[name].share for name in names])[0]
@@ -72,7 +72,7 @@ def random_case(seed: int, number: int) -> Case:
 
 
 def corpus() -> dict[str, Case]:
-    """The inputs that are kept, by name."""
+    """The stored inputs, by name."""
     return {file.stem: Case.of(json.loads(file.read_text())) for file in sorted(CORPUS.glob("*.json"))}
 
 
@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--failures", type=Path, help="folder to write inputs that fail to")
     options = parser.parse_args()
 
-    from tests.faults.judge import Judge  # imports everything that reads, which --help has no use for
+    from tests.faults.judge import Judge  # imports all readers, which --help does not need
 
     with tempfile.TemporaryDirectory(prefix="grokinterp-fuzz-", dir=_memory()) as folder:
         judge = Judge(Path(folder))
@@ -106,16 +106,16 @@ def main() -> int:
 
 
 def whole() -> Iterator[Case]:
-    """Every target's fixtures as they are: these are to be read."""
+    """Every target's undamaged fixtures, which must be readable."""
     yield from (Case("whole", name, fixture, ()) for name, target in TARGETS.items() for fixture in target.fixtures)
 
 
 def planted() -> Iterator[tuple[str, Case]]:
-    """A pickle under every name that a target reads: one at a time, then all, and under names that others unpickle."""
+    """A pickle under every name that a target reads, one by one, then all, and under names that others unpickle."""
     for name, target in TARGETS.items():
         folder = DATA / target.fixtures[0]
         files = target.files_of(folder)
-        for file in {Path(file).name: file for file in files}.values():  # of several runs one is enough
+        for file in {Path(file).name: file for file in files}.values():  # one of several runs is enough
             yield (
                 f"{name}: {file}",
                 Case("pickle", name, target.fixtures[0], (Edit(file, data=PICKLE), *sealed(folder, file, PICKLE))),
@@ -137,7 +137,7 @@ def _cases(options: argparse.Namespace) -> Iterator[tuple[str, Case]]:
 
 
 def _memory() -> str | None:
-    """A folder in memory, where there is one: syncing to a disk is most of what a case waits for."""
+    """A folder in memory, if the system has one: a case spends most of its time on syncing to the disk."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 

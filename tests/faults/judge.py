@@ -1,4 +1,4 @@
-"""Reads one input in a process of its own, under limits, and says what became of it."""
+"""Judge: reads an input in its own process, under limits, and reports the outcome."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ _CHECKOUT = str(Path(grokinterp.__file__).parents[1])
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of an input.
+    """The outcome for an input.
 
     Attributes:
         outcome: `read`, `refused`, or what went wrong in a few words.
@@ -53,11 +53,11 @@ class Verdict:
 
 
 class Judge:
-    """Tries inputs in folders of their own below `root`."""
+    """Tries each input in its own folder below `root`."""
 
     def __init__(self, root: Path):
         torch.set_num_threads(1)
-        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # a run that says it was compiled would be compiled
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # otherwise a run recorded as compiled would be compiled
         self.root = root
         self.most_memory = 0
         self.longest = 0.0
@@ -66,7 +66,7 @@ class Judge:
         _warm_up()
 
     def try_case(self, case: "Case") -> Verdict:
-        """What becomes of an input."""
+        """Tries an input."""
         self.number += 1
         place = self.root / str(self.number)
         shutil.copytree(DATA / case.fixture, place / "runs" / "run", symlinks=True)
@@ -105,7 +105,7 @@ class Judge:
             ready, _, _ = select.select([reading], [], [], max(0.0, began + SECONDS - time.monotonic()))
             if not ready:
                 late = True
-                os.kill(child, signal.SIGABRT)  # faulthandler says where it was
+                os.kill(child, signal.SIGABRT)  # faulthandler prints where it was
                 time.sleep(0.3)
                 break
             more = os.read(reading, 1 << 16)
@@ -155,7 +155,7 @@ def _judged(found: dict[str, Any], output: str, grown: int) -> Verdict:
 
 
 def _try(case: "Case", place: Path, writing: int) -> None:
-    """In the child: breaks the folder, reads it, tells, and ends."""
+    """In the child: damages the folder, reads it, reports, and exits."""
     import faulthandler
 
     output = os.open(place / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -200,7 +200,7 @@ def _try(case: "Case", place: Path, writing: int) -> None:
 
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Events that name the paths that they change, and which of their arguments these are.
+# Events whose arguments include the paths they change, with the indices of those arguments.
 _CHANGES = {
     **dict.fromkeys(("os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "os.truncate", "os.utime"), (0,)),
     **{"os.rename": (0, 1), "os.link": (0, 1), "os.symlink": (1,), "os.mkfifo": (0,), "os.setxattr": (0,)},
@@ -216,7 +216,7 @@ _HARMLESS_COMMANDS = (["git", "-C", _CHECKOUT, "rev-parse", "HEAD"], ["uname", "
 
 @contextlib.contextmanager
 def watched(place: Path, violations: list[str]) -> Iterator[None]:
-    """Notes whatever this process does to files outside a folder, executes, unpickles or sends."""
+    """Records what this process does to files outside a folder, and what it executes, unpickles or sends."""
     allowed = tuple(os.path.realpath(place / name) + os.sep for name in ("runs", "out", "tmp"))
     inside = os.path.realpath(place) + os.sep
     watching = True
@@ -273,7 +273,7 @@ def watched(place: Path, violations: list[str]) -> Iterator[None]:
 
 
 def _within_python() -> bool:
-    """Whether an import, a C library's loading or a class's making is under way, which use these events themselves."""
+    """Whether Python is importing a module, loading a C library or creating a class, which raise these events."""
     frame: Any = sys._getframe(2)
     while frame is not None:
         name = frame.f_code.co_filename
@@ -284,7 +284,7 @@ def _within_python() -> bool:
 
 
 def _make_victims(folder: Path) -> None:
-    """Files that a link out of the run may lead to, of every name that a run has."""
+    """Creates files, under every name that a run has, to which a symlink out of the run may lead."""
     shutil.copytree(DATA / "trainer" / "transformer", folder)
     shutil.copy(DATA / "recipes" / "sweep" / "sweep.json", folder)
     shutil.copytree(DATA / "recipes" / "analyzed" / "analysis", folder / "analysis")
@@ -305,7 +305,7 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _warm_up() -> None:
-    """Imports what readers import when they are called, so that each child need not."""
+    """Imports what readers import lazily, so that the children need not."""
     for name in ("analyze", "options", "reproduce", "sweep", "train"):
         import_module(f"grokinterp.cli.{name}")
     for name in ("console", "figures", "models.transformer", "report", "workers"):

@@ -1,4 +1,4 @@
-"""Training under fire: a run is killed by SIGKILL at random instants, looked at, and resumed, until it has ended."""
+"""Kills a training with SIGKILL at random moments, checks its folder, and resumes it, until it finishes."""
 
 import contextlib
 import hashlib
@@ -24,10 +24,10 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Life:
-    """A child that was told to train.
+    """A process that trained until it ended or was killed.
 
     Attributes:
-        code: exit code, or minus the number of the signal that ended it.
+        code: exit status, or the negative number of the signal that ended it.
         stepped: whether it made an update.
     """
 
@@ -36,7 +36,7 @@ class Life:
 
 
 class Nursery:
-    """The script `nursery.py`, talked to in lines."""
+    """The running script `nursery.py`."""
 
     def __enter__(self) -> "Nursery":
         environment = {
@@ -53,7 +53,7 @@ class Nursery:
         self.stack.close()
 
     def live(self, config: RunConfig, path: Path, delay: float | None) -> Life:
-        """Trains or resumes in a child, which is killed `delay` seconds after its first update; None to let it live."""
+        """Trains or resumes in a child, and kills it `delay` seconds after its first update; None lets it finish."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         job = {"config": config.to_json(), "path": str(path), "resume": (path / "config.json").exists()}
@@ -76,14 +76,14 @@ class Nursery:
 
 
 def kill_and_resume(config: RunConfig, path: Path, kills: int, longest: float, seed: int) -> list[int]:
-    """Kills a run so many times, looks at it each time, and lets it end.
+    """Kills a run several times, checks it each time, and finally lets it finish.
 
     Args:
-        config: of the run, long enough to be killed so often.
+        config: of the run, which must be long enough to be killed so often.
         path: its folder.
-        kills: how many times.
-        longest: seconds after its first update, at most, that each life has.
-        seed: of the instants.
+        kills: number of kills.
+        longest: largest time in seconds from the first update to the kill.
+        seed: of the random moments.
 
     Returns:
         The step of the resume point found after each kill.
@@ -100,11 +100,11 @@ def kill_and_resume(config: RunConfig, path: Path, kills: int, longest: float, s
 
 
 def look_at_the_dead(path: Path, safe: dict[str, str]) -> int:
-    """Holds a killed run to what it promises; the step of its resume point.
+    """Checks a killed run, and returns the step of its resume point.
 
     Args:
         path: the run.
-        safe: checksums of checkpoints that no later death may lose; those before the resume point are added.
+        safe: checksums of checkpoints that no later kill may lose; those up to the resume point are added.
     """
     run = Run.open(path)
     assert verify(path).problems == ()
@@ -120,7 +120,7 @@ def look_at_the_dead(path: Path, safe: dict[str, str]) -> int:
 
 
 def resume_step(path: Path) -> int:
-    """The step of the resume point, read from the file's own header; -1 where there is none."""
+    """The step of the resume point, from the header of the file; -1 if there is none."""
     file = path / "resume.safetensors"
     if not file.exists():
         return -1
@@ -130,6 +130,6 @@ def resume_step(path: Path) -> int:
 
 
 def outcome(path: Path) -> dict[str, bytes]:
-    """What must be the same to the bit: metrics, kept weights, and the state that a longer run would start from."""
+    """The files that must be equal bit for bit: metrics, checkpoints, and the resume point."""
     files = [path / "metrics.jsonl", path / "resume.safetensors", *(path / "weights").iterdir()]
     return {str(file.relative_to(path)): file.read_bytes() for file in files}

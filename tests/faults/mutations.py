@@ -1,4 +1,4 @@
-"""Broken and hostile files, made from whole ones: each mutation gives edits, which are plain data and can be kept."""
+"""Mutations turn intact files into damaged or hostile ones. The edits are plain data and can be stored."""
 
 import base64
 import contextlib
@@ -18,19 +18,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-VICTIMS = "../../victims"  # a folder beside that of the run, which nothing may touch
-PID = "@PID@"  # in a name: the process that reads, whose temporary names can be foreseen
+VICTIMS = "../../victims"  # a folder beside the run, which must not change
+PID = "@PID@"  # in a name: the id of the reading process, whose temporary names can be predicted
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One change to a folder of files.
+    """A change to a folder of files.
 
     Attributes:
-        file: which, relative to the folder.
+        file: path relative to the folder.
         kind: `write` its content, or one of `FILE_SYSTEM`.
-        data: what to write, or where a link leads to.
-        times: how often `data` is repeated.
+        data: what to write, or the target of a symlink.
+        times: how many times `data` is repeated.
     """
 
     file: str
@@ -39,13 +39,13 @@ class Edit:
     times: int = 1
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """As plain JSON data."""
         packed = base64.b85encode(zlib.compress(self.data, 9)).decode()
         return {"file": self.file, "kind": self.kind, "data": packed, "times": self.times}
 
     @staticmethod
     def of(plain: dict[str, Any]) -> "Edit":
-        """The reverse of `plain`."""
+        """The inverse of `plain`."""
         return Edit(plain["file"], plain["kind"], zlib.decompress(base64.b85decode(plain["data"])), plain["times"])
 
     def apply(self, folder: Path) -> None:
@@ -53,10 +53,10 @@ class Edit:
         path = folder / self.file.replace(PID, str(os.getpid()))
         place = os.path.realpath(path.parent)
         if not place.startswith(os.path.realpath(folder)) or (os.path.lexists(place) and not os.path.isdir(place)):
-            return  # an earlier edit has put something else there
+            return  # an earlier edit has put something else in this place
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.kind == "unreadable":
-            with contextlib.suppress(OSError):  # an earlier edit has put a link to nowhere there
+            with contextlib.suppress(OSError):  # an earlier edit has put a broken symlink in this place
                 path.chmod(0)
             return
         if path.is_dir() and not path.is_symlink():
@@ -92,7 +92,7 @@ FILE_SYSTEM = {
     "link to itself": ("link", b"."),
 }
 
-# Unpickling it would make a folder where the process is.
+# Unpickling it would create a folder in the current directory.
 PICKLE = b"cos\nmkdir\n(S'executed'\ntR."
 UNPICKLED = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".npy", ".npz", ".joblib", ".h5", ".dill", ".pyc")
 
@@ -174,7 +174,7 @@ def _places(content: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def _with_hole(content: Any, at: tuple[Any, ...], raw: str) -> bytes:
-    """The JSON text with `raw`, JSON or not, at a place."""
+    """The JSON text with `raw`, valid or not, inserted at a path."""
     if not at:
         return raw.encode("utf-8", "surrogatepass")
     inner = content
@@ -199,7 +199,7 @@ def _whole(rng: random.Random, data: bytes) -> bytes:
 
 
 def _keys(rng: random.Random, data: bytes) -> bytes:
-    """A key is left out, added, renamed, or there twice."""
+    """Omits, adds, renames or duplicates a key."""
     content = json.loads(data)
     holders = [at for at in _places(content) if isinstance(_at(content, at), dict)]
     if not holders:
@@ -385,7 +385,7 @@ def _tensor(rng: random.Random, data: bytes) -> bytes:
 
 
 def _without(rng: random.Random, data: bytes) -> bytes:
-    """A tensor left out as a whole: what remains is a proper file."""
+    """Omits a tensor; the file remains valid."""
     header, body = _opened(data)
     names = [name for name in header if name != "__metadata__"]
     gone, found, content = rng.choice(names), {}, b""
@@ -400,7 +400,7 @@ def _without(rng: random.Random, data: bytes) -> bytes:
 
 
 def _numbers(rng: random.Random, data: bytes) -> bytes:
-    """Proper tensors of senseless numbers."""
+    """Replaces the numbers of a tensor by senseless ones; the file remains valid."""
     header, body = _opened(data)
     numbers = np.frombuffer(body[: len(body) // 4 * 4], dtype="<f4").copy()
     chosen = slice(None) if rng.random() < 0.5 else rng.randrange(max(1, len(numbers)))
@@ -409,7 +409,7 @@ def _numbers(rng: random.Random, data: bytes) -> bytes:
 
 
 def _integers(rng: random.Random, data: bytes) -> bytes:
-    """Indices, counters and states of generators out of their ranges."""
+    """Puts indices, counters and generator states out of range."""
     header, body = _opened(data)
     chosen = [name for name in header if name != "__metadata__" and header[name]["dtype"] in ("I64", "U8", "I32")]
     if not chosen:
@@ -465,7 +465,7 @@ TENSORS: dict[str, Mutation] = {
 
 
 def _columns(rng: random.Random, data: bytes) -> bytes:
-    """A proper table of another content."""
+    """A valid table with different content."""
     table = pq.read_table(io.BytesIO(data))
     i, n = rng.randrange(table.num_columns), table.num_rows
     name, what = table.column_names[i], rng.randrange(11)
@@ -520,12 +520,12 @@ BY_SUFFIX = {".json": JSON, ".jsonl": LINES, ".safetensors": TENSORS, ".parquet"
 
 
 def mutate(rng: random.Random, folder: Path, files: list[str]) -> tuple[str, list[Edit]]:
-    """A name and the edits of one mutation of a folder.
+    """Draws a mutation of a folder; returns its name and edits.
 
     Args:
-        rng: what is drawn comes from it alone.
-        folder: the whole one.
-        files: those of it that whoever reads looks at.
+        rng: the only source of randomness.
+        folder: the intact folder.
+        files: the files in it that the reader reads.
     """
     file = rng.choice(files)
     draw = rng.random()
@@ -538,14 +538,14 @@ def mutate(rng: random.Random, folder: Path, files: list[str]) -> tuple[str, lis
     name = rng.choice(sorted(own if own and draw < 0.8 else BYTES))
     try:
         found = (own if name in own else BYTES)[name](rng, data)
-    except (ValueError, KeyError, IndexError):  # a fixture that this cannot be done to
+    except (ValueError, KeyError, IndexError):  # the mutation does not apply to this fixture
         name, found = "cut", _cut(rng, data)
     assert isinstance(found, bytes)
     return name, [Edit(file, data=found), *(sealed(folder, file, found) if rng.random() < 0.9 else [])]
 
 
 def sealed(folder: Path, file: str, data: bytes) -> list[Edit]:
-    """A changed cache whose index knows the change: else nothing but the checksum would be tried."""
+    """Updates the cache index for the change; otherwise only the checksum would be tested."""
     index = folder / file
     index = index.with_name("analysis.json")
     if not file.endswith(".parquet") or not index.is_file():
@@ -560,13 +560,13 @@ def sealed(folder: Path, file: str, data: bytes) -> list[Edit]:
 def _file_system(rng: random.Random, folder: Path, file: str) -> tuple[str, list[Edit]]:
     where = Path(file)
     draw = rng.random()
-    if draw < 0.2:  # a temporary name that can be foreseen
+    if draw < 0.2:  # a temporary name that can be predicted
         name = (where.parent / f".{where.name}.{PID}.tmp").as_posix()
         return "planted temporary name", [Edit(name, "link", os.fsencode(_up(name) + VICTIMS + f"/{where.name}"))]
     if draw < 0.3:
         return "planted lock", [Edit(".lock", "link", os.fsencode(f"{VICTIMS}/secret.txt"))]
     kinds = sorted(FILE_SYSTEM)
-    if draw < 0.6 and len(where.parts) > 1:  # the folder that it lies in
+    if draw < 0.6 and len(where.parts) > 1:  # its folder
         file = where.parent.as_posix()
         kinds += ["link to a victim"] * 8
     kind = rng.choice(kinds)

@@ -1,4 +1,4 @@
-"""A script that trains in children of its own, so that a test can kill one and start the next without importing anew.
+"""Trains in forked children, so that a test can kill a training and start the next without importing again.
 
 Each line of its input is a job: {"config": ..., "path": ..., "resume": ...}. It answers with `child PID`, then `step`
 when the child has made its first update, then `exit CODE`, negative for a signal.
@@ -17,7 +17,7 @@ from tests.processes import die_with_parent
 
 
 class FirstStep(Callback):
-    """Says that the first update was made."""
+    """Reports the first update."""
 
     def __init__(self):
         self.said = False
@@ -50,7 +50,7 @@ def main() -> None:
             finally:
                 os._exit(code)
         os.write(1, f"child {child}\n".encode())
-        # The child may have spoken already: what it says and what is said of it are lines of one pipe.
+        # The child may have written `step` already: both processes write lines to the same pipe.
         os.write(1, f"exit {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
 
 

@@ -1,4 +1,4 @@
-"""Everything in the package that reads files, each as a function of the folder it is to read."""
+"""The readers of the package, each as a function of the folder to read."""
 
 import contextlib
 import os
@@ -24,15 +24,15 @@ from grokinterp.training import train
 from grokinterp.training.recorder import Recorder
 
 DATA = Path(__file__).parents[1] / "data"
-SECONDS = 3.0  # after which a training is interrupted, as by Ctrl-C
+SECONDS = 3.0  # after which a training is interrupted, as if by Ctrl-C
 
 
 class CommandFailed(Exception):
-    """A command ended as no command should."""
+    """A command ended in an unexpected way."""
 
 
 class Refused(GrokinterpError):
-    """A command ended with exit code 2 and its one line."""
+    """A command ended with exit status 2 and one line."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Target:
     """A reader.
 
     Attributes:
-        read: what is called with a folder.
-        fixtures: folders of tests/data that it can read, whole.
-        files: patterns of the files in them that it looks at.
-        share: how often it is tried, relative to others.
-        reads_whole: False where it refuses even what is whole.
+        read: called with a folder.
+        fixtures: intact folders in tests/data that it can read.
+        files: patterns of the files that it reads in them.
+        share: how often it is tried, relative to other readers.
+        reads_whole: False if it refuses even intact fixtures.
     """
 
     read: Callable[[Path], object]
@@ -54,13 +54,13 @@ class Target:
     reads_whole: bool = True
 
     def files_of(self, folder: Path) -> list[str]:
-        """Those files of a folder that it looks at."""
+        """The files in a folder that it reads."""
         found = {path.relative_to(folder).as_posix() for pattern in self.files for path in folder.glob(pattern)}
         return sorted(found)
 
 
 def command(*arguments: str | Path) -> None:
-    """A command of the command line; its output is looked at by whoever called."""
+    """Runs a command of the command line; the caller checks its output."""
     code = main([str(argument) for argument in arguments])
     sys.stdout.flush()
     if code == 2:
@@ -71,7 +71,7 @@ def command(*arguments: str | Path) -> None:
 
 @contextlib.contextmanager
 def interrupted() -> Iterator[None]:
-    """Ctrl-C comes after some seconds, again and again: a mutated schedule may be long."""
+    """Simulates Ctrl-C after some seconds, repeatedly, because a mutated schedule may be long."""
 
     def press(number: int, frame: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Whatever cannot be written, wherever: one clear error, a run that is whole, and the same bits after resuming."""
+"""Failing writes: each gives one clear error and an intact run, which resumes bit for bit."""
 
 import os
 import resource
@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def operations(tmp_path_factory) -> list[tuple[str, str]]:
-    """What a training does to its folder, in order."""
+    """The operations of a training on its folder, in order."""
     folder = tmp_path_factory.mktemp("operations") / "run"
     with failing(FailingDisk(folder)) as disk:
         train(CONFIG, folder)
@@ -46,7 +46,7 @@ def operations(tmp_path_factory) -> list[tuple[str, str]]:
 
 
 def sites(operations: list[tuple[str, str]]) -> list[int]:
-    """The first, a middle and the last of each kind of operation on each kind of file."""
+    """The first, a middle and the last operation of each kind on each kind of file."""
     found: dict[tuple[str, str], list[int]] = {}
     for n, (operation, name) in enumerate(operations):
         kind = "weights" if name.removeprefix(".").startswith("step_") else name
@@ -55,12 +55,12 @@ def sites(operations: list[tuple[str, str]]) -> list[int]:
 
 
 def need_not_work(folder: Path) -> set[tuple[str, str]]:
-    """Telling by whom a folder is held, and making a folder that is there."""
+    """Operations whose failure does no harm: naming the lock's holder, and creating a folder that exists."""
     return {(does, ".lock") for does in ("write", "unlink")} | {("mkdir", name) for name in (folder.name, "weights")}
 
 
 def fail_and_resume(folder: Path, fail_at: int, forever: bool, undisturbed: Run) -> None:
-    """Trains on a disk that fails, looks at what is there, and trains on where it does not."""
+    """Trains on a failing disk, checks the folder, and resumes on a working disk."""
     with failing(FailingDisk(folder, fail_at, forever)) as disk:
         try:
             train(CONFIG, folder)
@@ -103,7 +103,7 @@ def test_every_write_fails(forever, operations, tmp_path, undisturbed):
 
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from then on"])
 def test_resuming_fails_too(forever, operations, tmp_path, undisturbed):
-    """A run whose second life fails as well, wherever that is."""
+    """Resuming fails as well, at any operation."""
     half = max(n for n, (_, name) in enumerate(operations) if name.startswith(".step_000008"))
     for n in range(0, 60, 10):
         folder = tmp_path / str(n)
@@ -164,7 +164,7 @@ sys.exit(main(["train", sys.argv[1], "--config", sys.argv[2]]))
 
 
 class TestRealDisks:
-    """No fault is injected here: the system itself refuses."""
+    """No fault is injected: the system itself refuses to write."""
 
     def start(self, folder: Path, config: Path, before=None) -> subprocess.CompletedProcess:
         command = [sys.executable, "-c", FULL, str(folder), str(config)]
@@ -172,7 +172,7 @@ class TestRealDisks:
         return processes.run(command, capture_output=True, text=True, env=environment, preexec_fn=before)
 
     def test_files_that_may_not_grow(self, tmp_path):
-        """A limit on the size of a file, which metrics.jsonl reaches in the middle of a line."""
+        """metrics.jsonl reaches a limit on file sizes in the middle of a line."""
         config = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=60, evaluate_every=1))
         (tmp_path / "config.json").write_text(config.to_json())
         undisturbed = train(config, tmp_path / "undisturbed")

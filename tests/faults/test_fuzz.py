@@ -1,4 +1,4 @@
-"""Broken and hostile input: everything that reads comes to its end or says what is wrong in one line."""
+"""Damaged and hostile input: every reader succeeds, or reports the problem in one line."""
 
 import contextlib
 import json
@@ -55,7 +55,7 @@ def test_two_thousand_inputs_over_all_readers():
 
 
 class TestTheJudge:
-    """What it is to find, it finds."""
+    """The judge detects each kind of failure."""
 
     @pytest.fixture
     def judge(self, tmp_path, monkeypatch) -> Judge:
@@ -118,7 +118,7 @@ class TestTheJudge:
         assert said == "changed what is outside"
 
     def test_memory_that_is_given_back(self, judge, monkeypatch):
-        """Also where the limit on addresses is not reached at once."""
+        """Also if the limit on the address space is not reached at once."""
         monkeypatch.setattr(judging, "MEMORY", 100 << 20)
         said = self.verdict(judge, monkeypatch, lambda folder: len(b"x" * (90 << 20)) + len(b"y" * (60 << 20)))
         assert "memory" in said.lower() or said == "read"
@@ -150,7 +150,7 @@ def places(content: object, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 @st.composite
 def configs(draw: st.DrawFn) -> str:
-    """A configuration with one value replaced by another that its field might have, or by anything."""
+    """A configuration in which one value is replaced by another plausible or arbitrary value."""
     content = json.loads(draw(st.sampled_from(CONFIGS)))
     *outer, last = draw(st.sampled_from(places(content)[1:]))
     inner = content

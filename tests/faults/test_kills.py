@@ -1,4 +1,4 @@
-"""Runs that are killed again and again end as runs that were left alone, bit for bit."""
+"""Runs that are killed repeatedly end like runs that were left alone, bit for bit."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
 from grokinterp.training import train
 
-# Much is written, so that many of the instants fall into writing.
+# These runs write a lot, so that many kills happen during a write.
 MINIBATCH_MLP = RunConfig(
     task=TaskConfig(p=7, train_fraction=0.5, data_seed=1),
     model=MLPConfig(width=8, depth=1, dropout=0.1),

@@ -1,4 +1,4 @@
-"""Analyses, trainings and readers at once, killed, and of the largest size, with real processes."""
+"""Concurrent, killed and very large analyses and trainings, in real processes."""
 
 import contextlib
 import json
@@ -60,13 +60,13 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def analyzed(journal: Path) -> int:
-    """How many checkpoints a journal has."""
+    """The number of checkpoints in a journal."""
     lines = journal.read_bytes().split(b"\n") if journal.exists() else []
     return sum(bool(line) for line in lines[:-1])
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is no more, but perhaps for somebody to take note of it."""
+    """Whether a process has ended, even if nobody has collected its exit status yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -84,7 +84,7 @@ def test_a_killed_analysis_is_continued(workers, run, start, monkeypatch):
     children = [pid for pid in processes(killed.pid) if pid != killed.pid]
     assert len(children) == workers
     killed.send_signal(signal.SIGKILL)
-    _, said = killed.communicate()  # its workers hold its pipes: this returns when they have ended too
+    _, said = killed.communicate()  # its workers inherited its pipes: this returns when they have ended, too
     assert killed.returncode == -signal.SIGKILL
     assert said == ""
     assert all(map(ended, children))
@@ -108,7 +108,7 @@ def test_a_killed_analysis_is_continued(workers, run, start, monkeypatch):
 
 
 def assert_same(one: Any, other: Any) -> None:
-    # Processes round float32 logits each in their own way: a loss of 1e-7 keeps few digits.
+    # Processes round float32 logits differently, so that a loss of 1e-7 has few exact digits.
     how = {"check_like": True, "rtol": 1e-5, "atol": 1e-9}
     pd.testing.assert_frame_equal(one.timeline, other.timeline, **how)
     pd.testing.assert_frame_equal(one.frequencies, other.frequencies, **how)
@@ -116,7 +116,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def test_two_analyses_at_once_are_both_right(run, start, tmp_path):
-    """The first is in the middle of its work from before the second begins until after it has ended."""
+    """The first analysis runs from before the start of the second until after its end."""
     (tmp_path / "gate.py").write_text(
         "import pathlib, time\n\n\ndef gate(snapshot):\n"
         f"    while not pathlib.Path({str(tmp_path / 'open')!r}).exists():\n        time.sleep(0.02)\n    return 0.0\n"
@@ -161,12 +161,12 @@ def test_an_analysis_while_a_training_writes_is_killed_and_resumed(start, tmp_pa
             found = analyze(path, measures=["loss"], workers=0)
             assert set(found.timeline.index) == set(found.checksums)
             assert found.timeline["loss"].notna().all()
-            assert not any("last analysis" in warning for warning in found.warnings)  # resumed to the same bits
+            assert not any("last analysis" in warning for warning in found.warnings)  # it resumes bit for bit
             seen.append(len(found.timeline))
         training.kill()
         training.communicate()
     train(TINY, path, resume=True, progress=False)
-    assert seen[0] < 151  # it was at work
+    assert seen[0] < 151  # the training was still running
     shutil.copytree(path, tmp_path / "copy", ignore=shutil.ignore_patterns("analysis"))
     found = analyze(path, measures=["loss"], workers=0)
     assert_same(found, analyze(tmp_path / "copy", measures=["loss"], workers=0))
@@ -197,7 +197,7 @@ def test_a_sweep_and_its_readers(start, tmp_path):
         write_sweep_report(table, sweep.axes, sweep.name, tmp_path / "report.html")
     _, said = training.communicate()
     assert training.returncode == 0, said
-    assert len({tuple(state) for state in states}) > 1  # it was read in the middle
+    assert len({tuple(state) for state in states}) > 1  # it was read while it was trained
     assert set(Sweep.open(path).table["status"]) == {"finished"}
     assert describe_runs(tmp_path) == [{"sweep": "sweep", "runs": 3, "finished": 3}]
 
@@ -205,7 +205,7 @@ def test_a_sweep_and_its_readers(start, tmp_path):
 @pytest.mark.parametrize("put_back", [True, False])
 @pytest.mark.parametrize("look", [1, 2])
 def test_a_run_that_is_put_back_while_it_is_read(look, put_back, tmp_path, monkeypatch):
-    """A run trained elsewhere replaces the one that was here: for an instant there is none, and the reader is at it."""
+    """A reader reads a run while another process replaces it, so that for a moment there is no run."""
     short = replace(TINY, schedule=ScheduleConfig(steps=20, evaluate_every=10, checkpoints=20, resume_every=20))
     sweep = plan(tmp_path / "sweep", short, grid={"model_seed": range(2)})
     sweep.write()
@@ -214,7 +214,7 @@ def test_a_run_that_is_put_back_while_it_is_read(look, put_back, tmp_path, monke
     there, away = sweep.path / sweep.points[1].name, sweep.path / ".away.old"
     status, sleep = Run.status, time.sleep
     assert status.fget is not None
-    to_move: list[int] = []  # at which look at its status from now
+    to_move: list[int] = []  # at which of the following reads of its status the run moves away
 
     def moving(run):
         if run.path == there and to_move:
@@ -256,7 +256,7 @@ def test_five_thousand_checkpoints_in_bounded_memory_and_killed_at_half(start, t
     journal = path / "analysis" / "unfinished.jsonl"
     script = (
         "import sys, grokinterp\nfrom grokinterp import evaluator\nkeep, steps = evaluator.Evaluator._keep, set()\n"
-        # Keys that died ask for four measures of every checkpoint a second time: those do not count.
+        # Key frequencies that vanish cause a second evaluation of four measures per checkpoint, which does not count.
         "def counted(self, step, jobs, *rest):\n"
         "    steps.update([step] if len(jobs) > 10 else [])\n    return keep(self, step, jobs, *rest)\n"
         "evaluator.Evaluator._keep = counted\nfound = grokinterp.analyze(sys.argv[1])\n"

@@ -1,4 +1,4 @@
-"""Nothing goes to the network and nothing is told to anybody: import, train, analyze and report, watched."""
+"""No network access: import, train, analyze and report open no connection and import no tracker."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_all_of_it_works_on_a_machine_without_a_network(tmp_path):
 
 
 def test_the_watch_sees(tmp_path, monkeypatch):
-    """Somebody who asks for a name or connects is seen."""
+    """The watch detects name lookups and connections."""
     watch, rest = SCRIPT.split("import grokinterp as gi")
     asking = """
 for ask in ("import urllib.request; urllib.request.urlopen('http://localhost:9')",

@@ -1,4 +1,4 @@
-"""Code that a stranger planted in a run, as pickles under every name or as modules, and that is never executed."""
+"""Code planted in someone else's run, as pickles under every name or as modules, is never executed."""
 
 import ast
 import contextlib
@@ -28,7 +28,7 @@ DATA = ROOT / "tests" / "data"
 
 
 class Bomb:
-    """Unpickling it makes a file."""
+    """Unpickling it creates a folder."""
 
     def __init__(self, marker: Path):
         self.marker = marker
@@ -53,7 +53,7 @@ def test_the_bomb_goes_off_where_it_is_unpickled(bomb, marker):
 
 
 def planted(*options: str) -> int:
-    """How many inputs with a pickle in them were tried; the judge fails where one is so much as looked into."""
+    """The number of inputs with a pickle that were tried; the judge fails if one of them is unpickled."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.faults.fuzz", "--planted", *options]
     outcome = processes.run(command, cwd=ROOT, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stdout[-5000:] + outcome.stderr[-2000:]
@@ -61,7 +61,7 @@ def planted(*options: str) -> int:
 
 
 def test_a_pickle_under_the_names_of_a_run_and_a_sweep_is_not_unpickled():
-    """One file at a time, then all, and under names that others unpickle."""
+    """One file at a time, then all, and under names that other tools unpickle."""
     readers = ("run", "weights", "analyze", "resume", "verify", "sweep", "results")
     assert planted(*(word for reader in readers for word in ("--target", reader))) > 40
 
@@ -92,7 +92,7 @@ def test_a_parquet_extension_type_that_carries_a_pickle_is_not_unpickled(table, 
 
 
 def imported_anywhere() -> set[str]:
-    """Every module that the package imports, by its first name, and what its third parties are known to look for."""
+    """The first name of every module that the package imports, and of modules that its dependencies look for."""
     found = {"sitecustomize", "usercustomize", "wandb", "trackio", "ipywidgets", "kaleido", "ray", "IPython", "orjson"}
     found |= {"numexpr", "bottleneck", "fastparquet", "numba", "cupy", "jax", "triton", "matplotlib", "PIL", "xarray"}
     for path in (ROOT / "grokinterp").rglob("*.py"):
@@ -105,7 +105,7 @@ def imported_anywhere() -> set[str]:
 
 
 def run_elsewhere(arguments: list[str], cwd: Path, scripts: Path) -> subprocess.CompletedProcess[str]:
-    """The console script, as pip installs it, in a folder of the user's."""
+    """Runs the console script, as pip installs it, in a folder."""
     scripts.mkdir(exist_ok=True)
     script = scripts / "grokinterp-script"
     script.write_text("import sys\nfrom grokinterp.cli import main\nsys.exit(main())\n")
@@ -116,11 +116,11 @@ def run_elsewhere(arguments: list[str], cwd: Path, scripts: Path) -> subprocess.
 
 
 class TestModules:
-    """`cd hostile_run && grokinterp ...` imports nothing that lies there."""
+    """`cd hostile_run && grokinterp ...` imports nothing from that folder."""
 
     @pytest.fixture
     def planted(self, tmp_path) -> tuple[Path, Path]:
-        """A run full of modules, and the file that each makes when it is imported."""
+        """A run full of modules, and the file that each of them creates when it is imported."""
         folder, marker = tmp_path / "run", tmp_path / "imported"
         shutil.copytree(DATA / "trainer" / "stopped", folder)
         names = imported_anywhere()
@@ -146,7 +146,7 @@ class TestModules:
         assert outcome.returncode == 0, outcome.stderr
 
     def test_a_measure_of_the_users_own_is_found_where_he_stands(self, planted, tmp_path):
-        """And the modules beside it, which have the names of others, are not."""
+        """The modules beside it, which have the names of other modules, are not imported."""
         folder, marker = planted
         (folder / "my_measures.py").write_text("def two(snapshot):\n    return 2.0\n")
         arguments = ["analyze", ".", "--measures", "my_measures:two", "--json", "--no-report", "--workers", "2"]
@@ -156,7 +156,7 @@ class TestModules:
 
 
 def test_a_resumed_run_is_not_the_bomb_itself(marker, bomb, tmp_path):
-    """The optimizer's state is tensors: a pickle in its place is refused, and the message says what to do."""
+    """A pickle in place of the resume point is refused, with a message that says what to do."""
     folder = tmp_path / "run"
     shutil.copytree(DATA / "trainer" / "stopped", folder)
     (folder / "resume.safetensors").write_bytes(bomb)

@@ -1,4 +1,4 @@
-"""Two trainings into one folder: one wins, the other says who holds it; a winner that is killed leaves it free."""
+"""Two trainings in one folder: one wins, and the other names it; if the winner is killed, the folder is unlocked."""
 
 import contextlib
 import os
@@ -69,7 +69,7 @@ def test_one_wins_and_when_it_is_killed_the_folder_is_free(command, tmp_path):
 
 @pytest.mark.slow
 def test_two_that_start_at_once(command, tmp_path):
-    """Whoever is first, the folder ends as one run would have left it."""
+    """Whichever is first, the folder ends up like that of a single run."""
     config = tmp_path / "config.json"
     config.write_text(CONFIG.to_json())
     both = [command(tmp_path / "run", "--config", str(config)) for _ in range(2)]
