@@ -1,4 +1,4 @@
-"""Figures: what is plotted is what was measured, of one run and of several, and what is missing is said."""
+"""Figures plot what was measured, for one run and for several, and give reasons for missing data."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from grokinterp.figures.phases import phase_spans
 from grokinterp.figures.spectra import MAX_STEPS, by_frequency
 from grokinterp.training.recorder import Recorder
 
-# These are in test_sweep_figures.py, test_learning_figure.py and test_claims_slingshot.py.
+# Tested in test_sweep_figures.py, test_learning_figure.py and test_claims_slingshot.py.
 OF_SWEEPS = {"delay_against", "norm_at_grok", "outcome_counts", "phase_diagram"}
 OF_SWEEPS |= {"learning_curves", "pair_curves", "slingshot_curves"}
 FUNCTIONS: dict[str, Callable[..., Figure]] = {
@@ -30,7 +30,7 @@ OVER_TRAINING = sorted(set(FUNCTIONS) - {"embedding_spectrum", "neuron_logit_spe
 
 
 def grokking_logits(task: gi.Task, keys: tuple[int, ...], memorized: float, circuit: float) -> torch.Tensor:
-    """Logits of a network with so much margin from memory, on training pairs alone, and so much from cosines."""
+    """Logits with a margin `memorized` on training pairs only and a margin `circuit` from cosines on all pairs."""
     noise = torch.randn(len(task.inputs), task.p, generator=torch.Generator().manual_seed(0))
     angles = 2 * math.pi / task.p * (task.inputs.sum(dim=1)[:, None] - torch.arange(task.p)[None, :])
     waves = sum(torch.cos(k * angles) for k in keys)
@@ -39,7 +39,7 @@ def grokking_logits(task: gi.Task, keys: tuple[int, ...], memorized: float, circ
 
 
 def record_grokking(path: Path, p: int = 23, keys: tuple[int, ...] = (2, 5, 9)) -> gi.Run:
-    """A run that memorizes, then generalizes, then loses weight norm, written without any training."""
+    """A run, written without training, that memorizes, then generalizes, then loses weight norm."""
     task = gi.Task.modular_addition(p=p, train_fraction=0.4)
     tokens = torch.arange(p)[:, None] * 2 * math.pi / p
     directions = torch.randn(2 * len(keys), 24, generator=torch.Generator().manual_seed(1))
@@ -73,7 +73,7 @@ def trained(tmp_path_factory) -> gi.Analysis:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> gi.Analysis:
-    """Logits at one step: no split, no weights, no group, nothing known of the training."""
+    """Logits at one step, without split, weights, group, or training metrics."""
     task = gi.Task.of("x^3+xy", 7)
     with Recorder(tmp_path_factory.mktemp("runs") / "bare", task) as recorder:
         recorder.record(500, torch.randn(49, 7, generator=torch.Generator().manual_seed(0)))
@@ -81,9 +81,9 @@ def bare(tmp_path_factory) -> gi.Analysis:
 
 
 def named(figure: Figure, name: str):
-    found = [trace for trace in figure.data if trace.name == name]
-    assert found, [trace.name for trace in figure.data]
-    return found[0]
+    traces = [trace for trace in figure.data if trace.name == name]
+    assert traces, [trace.name for trace in figure.data]
+    return traces[0]
 
 
 def notes(figure: Figure) -> str:
@@ -95,62 +95,54 @@ def steps_of(trace) -> list[int]:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_figure_takes_one_analysis_or_a_list_of_one(name, grokked):
+def test_every_figure_takes_one_or_several_analyses(name, grokked, trained, bare):
+    """One run, a list of one, two runs, a run with little data, and a run without key frequencies."""
     figure = FUNCTIONS[name](grokked)
     assert isinstance(figure, Figure)
     assert figure.layout.title.text
     assert not figure.layout.meta["empty"] or name == "neuron_logit_spectrum"  # a recorded run has no neurons
     assert FUNCTIONS[name]([grokked]).to_json() == figure.to_json()
 
+    several = FUNCTIONS[name]([grokked, trained])
+    text = json.dumps([trace.name for trace in several.data])
+    text += json.dumps([note.text for note in several.layout.annotations]) + notes(several)
+    assert "grokked (p = 23)" in text
+    assert "trained (p = 11)" in text
+    assert not [shape for shape in several.layout.shapes if shape.name and "T<sub>" in shape.name]
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_figure_takes_several_analyses_and_names_them(name, grokked, trained):
-    figure = FUNCTIONS[name]([grokked, trained])
-    said = json.dumps([trace.name for trace in figure.data])
-    said += json.dumps([note.text for note in figure.layout.annotations]) + notes(figure)
-    assert "grokked (p = 23)" in said
-    assert "trained (p = 11)" in said
-    assert not [shape for shape in figure.layout.shapes if shape.name and "T<sub>" in shape.name]
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_what_is_missing_is_said_and_nothing_raises(name, bare):
-    figure = FUNCTIONS[name](bare)
-    json.loads(figure.to_json())
-    if name in ("accuracy_curves", "loss_curves", "progress_measures", "logit_margins"):
-        assert not figure.layout.meta["empty"]
+    sparse = FUNCTIONS[name](bare)
+    json.loads(sparse.to_json())
+    if name in ("accuracy_curves", "loss_curves", "progress_measures", "logit_margins", "overview"):
+        assert not sparse.layout.meta["empty"]
     else:
-        assert figure.layout.meta["empty"]
-        assert "not drawn" in figure.layout.annotations[0].text
-    assert notes(figure)
+        assert sparse.layout.meta["empty"]
+        assert "not drawn" in sparse.layout.annotations[0].text
+    assert notes(sparse)
+
+    json.loads(FUNCTIONS[name](without_keys(grokked)).to_json())
+    json.loads(FUNCTIONS[name]([without_keys(grokked), grokked]).to_json())
 
 
-def test_no_analysis_is_refused():
-    with pytest.raises(gi.ConfigError, match="no analysis was given"):
+def test_an_empty_list_is_an_error():
+    with pytest.raises(gi.ConfigError, match="no analysis to draw"):
         figures.accuracy_curves([])
 
 
-def test_the_reason_is_the_measures_own(bare, grokked):
-    assert "which inputs were trained on is not known" in notes(figures.accuracy_curves(bare))
-    assert "x^3+xy mod 7 has no cyclic group behind it" in notes(figures.cosine_coefficients(bare))
+def test_notes_give_the_reason_of_the_measure(bare, grokked):
+    assert "the train/test split is unknown" in notes(figures.accuracy_curves(bare))
+    assert "x^3+xy mod 7 has no cyclic group" in notes(figures.cosine_coefficients(bare))
     assert "no key frequencies" in notes(figures.progress_measures(without_keys(grokked)))
 
 
 def without_keys(analysis: gi.Analysis) -> gi.Analysis:
     columns = [column for column in analysis.timeline if "restricted" in column or "excluded" in column]
-    found = replace(analysis.reference.frequencies, values=(), reason="no frequency stands out")
+    frequencies = replace(analysis.reference.frequencies, values=(), reason="no frequency stands out")
     return replace(
         analysis,
         timeline=analysis.timeline.assign(**dict.fromkeys(columns, math.nan)),
-        reference=replace(analysis.reference, frequencies=found, union=()),
+        reference=replace(analysis.reference, frequencies=frequencies, union=()),
         reasons={column: {"no key frequencies": list(analysis.timeline.index)} for column in columns},
     )
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_run_without_keys_is_drawn(name, grokked):
-    json.loads(FUNCTIONS[name](without_keys(grokked)).to_json())
-    json.loads(FUNCTIONS[name]([without_keys(grokked), grokked]).to_json())
 
 
 @pytest.mark.parametrize(
@@ -161,17 +153,19 @@ def test_a_run_without_keys_is_drawn(name, grokked):
         ("progress_measures", "test", "test_loss"),
         ("progress_measures", "train", "train_loss"),
         ("progress_measures", "restricted, cross-fit", "restricted_loss_novel"),
-        ("circuit_efficiency", "efficiency ratio", "circuit_efficiency_ratio"),
+        ("circuit_efficiency", "margin ratio", "circuit_efficiency_ratio"),
         ("circuit_efficiency", "generalized share", "generalized_margin_share"),
         ("logit_margins", "train", "train_margin"),
         ("logit_margins", "test, novel pairs", "novel_margin"),
         ("gini", "embedding", "gini_embedding"),
+        ("overview", "restricted loss", "restricted_loss"),
+        ("overview", "excluded loss (train)", "excluded_loss"),
     ],
 )
 def test_a_line_is_a_column_of_the_timeline(name, trace, column, grokked):
-    drawn, series = named(FUNCTIONS[name](grokked), trace), grokked.timeline[column].dropna()
-    assert steps_of(drawn) == list(series.index)
-    np.testing.assert_array_equal(drawn.y, series)
+    line, series = named(FUNCTIONS[name](grokked), trace), grokked.timeline[column].dropna()
+    assert steps_of(line) == list(series.index)
+    np.testing.assert_array_equal(line.y, series)
 
 
 @pytest.mark.parametrize(
@@ -181,12 +175,14 @@ def test_a_line_is_a_column_of_the_timeline(name, trace, column, grokked):
         ("accuracy_curves", "test", "test_accuracy"),
         ("loss_curves", "test", "test_loss"),
         ("weight_norms", "all parameters", "weight_norm"),
+        ("overview", "test accuracy", "test_accuracy"),
+        ("overview", "weight norm", "weight_norm"),
     ],
 )
-def test_what_training_logged_is_drawn_on_its_own_finer_grid(name, trace, column, trained):
-    drawn = named(FUNCTIONS[name](trained), trace)
-    assert len(drawn.y) == 31 > len(trained.timeline)
-    np.testing.assert_array_equal(drawn.y, trained.metrics[column])
+def test_logged_metrics_are_drawn_on_their_finer_grid(name, trace, column, trained):
+    line = named(FUNCTIONS[name](trained), trace)
+    assert len(line.y) == 31 > len(trained.timeline)
+    np.testing.assert_array_equal(line.y, trained.metrics[column])
 
 
 def test_norms_of_the_parts_are_drawn_for_one_run_only(trained, grokked):
@@ -215,8 +211,8 @@ def test_steps_can_be_switched_and_step_0_keeps_its_place(name, grokked):
     figure = FUNCTIONS[name](grokked)
     linear, logarithmic = figure.layout.updatemenus[0].buttons
     assert (linear.label, logarithmic.label) == ("linear steps", "log steps")
-    rows = 2 if name == "circuit_efficiency" else 1
-    for axis in ["xaxis", "xaxis2"][:rows]:
+    rows = {"circuit_efficiency": 2, "overview": 3}.get(name, 1)
+    for axis in ["xaxis", "xaxis2", "xaxis3"][:rows]:
         assert linear.args[1][f"{axis}.type"] == "linear"
         assert logarithmic.args[1][f"{axis}.type"] == "log"
         assert logarithmic.args[1][f"{axis}.ticktext"][0] == "0"
@@ -231,7 +227,7 @@ def test_steps_can_be_switched_and_step_0_keeps_its_place(name, grokked):
         assert len(bent) == len(straight)
 
 
-def test_the_chosen_scale_is_the_one_drawn_at_first(grokked):
+def test_the_initial_step_scale_differs_between_figures(grokked):
     logarithmic, linear = figures.accuracy_curves(grokked), figures.progress_measures(grokked)
     assert logarithmic.layout.xaxis.type == "log"
     assert 0 < min(named(logarithmic, "test").x) < 50
@@ -239,7 +235,7 @@ def test_the_chosen_scale_is_the_one_drawn_at_first(grokked):
     assert min(named(linear, "test").x) == 0
 
 
-def test_phases_and_events_stand_where_the_transition_says(grokked):
+def test_phases_and_events_are_at_the_steps_of_the_transition(grokked):
     transition = grokked.transition
     assert transition.outcome == "grokked"
     shapes = figures.progress_measures(grokked).layout.shapes
@@ -254,11 +250,11 @@ def test_phases_and_events_stand_where_the_transition_says(grokked):
         assert f"{events[0.95].step:,} / {events[0.99].step:,}" in next(line.name for line in lines if line.name)
 
 
-def test_a_phase_without_an_end_is_not_given_one(grokked):
-    none = Boundary(None, reason="excluded loss has not risen")
-    changed = replace(grokked, transition=replace(grokked.transition, memorization_end=none, cleanup_end=none))
+def test_a_phase_without_an_end_is_not_drawn(grokked):
+    open_end = Boundary(None, reason="excluded loss has not risen")
+    changed = replace(grokked, transition=replace(grokked.transition, memorization_end=open_end, cleanup_end=open_end))
     assert [name for name, _, _ in phase_spans(changed)] == ["until circuit formed"]
-    changed = replace(changed, transition=replace(changed.transition, circuit_formation_end=none))
+    changed = replace(changed, transition=replace(changed.transition, circuit_formation_end=open_end))
     assert phase_spans(changed) == []
     figures.progress_measures(changed)
 
@@ -283,34 +279,34 @@ def test_the_heatmap_shows_shares_of_each_steps_power(grokked):
 
 def test_the_final_spectrum_highlights_the_keys(grokked):
     figure = figures.embedding_spectrum(grokked)
-    keys, others = named(figure, "key frequencies"), named(figure, "other frequencies")
+    keys, rest = named(figure, "key frequencies"), named(figure, "other frequencies")
     assert list(keys.x) == [2, 5, 9]
-    assert set(keys.x) | set(others.x) == set(range(1, 12))
+    assert set(keys.x) | set(rest.x) == set(range(1, 12))
     power = grokked.frequencies["embedding_power"].loc[2000]
     np.testing.assert_array_equal(keys.customdata, power.loc[[2, 5, 9]])
-    assert sum(keys.y) + sum(others.y) == pytest.approx(1)
+    assert sum(keys.y) + sum(rest.y) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
     ("name", "column"),
     [("excluded_loss_per_frequency", "excluded_loss_k"), ("cosine_coefficients", "cosine_coefficient")],
 )
-def test_each_key_has_a_line_and_the_others_their_largest(name, column, grokked):
+def test_each_key_has_a_line_and_all_other_frequencies_share_one(name, column, grokked):
     figure, table = FUNCTIONS[name](grokked), by_frequency(grokked, column)
     for k in (2, 5, 9):
         np.testing.assert_array_equal(named(figure, f"k = {k}").y, table[k])
-    others = table.drop(columns=[2, 5, 9]).max(axis=1)
-    np.testing.assert_array_equal(named(figure, "largest of the others").y, others)
+    largest = table.drop(columns=[2, 5, 9]).max(axis=1)
+    np.testing.assert_array_equal(named(figure, "largest of the others").y, largest)
 
 
-def test_a_key_has_one_colour_in_every_figure(grokked):
+def test_a_key_has_the_same_color_in_every_figure(grokked):
     lines = {name: named(FUNCTIONS[name](grokked), "k = 5").line.color for name in
              ("excluded_loss_per_frequency", "cosine_coefficients")}  # fmt: skip
     bars = named(figures.embedding_spectrum(grokked), "key frequencies")
     assert set(lines.values()) == {bars.marker.color[1]}
 
 
-def test_keys_over_training_are_marked_where_they_are_keys(grokked):
+def test_key_frequencies_are_marked_at_the_steps_at_which_they_are_keys(grokked):
     marks = figures.key_frequencies_over_training(grokked).data[0]
     table = by_frequency(grokked, "is_key")
     assert {(int(step), int(k)) for step, k in zip(marks.x, marks.y, strict=True)} == {
@@ -318,13 +314,25 @@ def test_keys_over_training_are_marked_where_they_are_keys(grokked):
     }
 
 
-def test_keys_that_died_are_counted_in(grokked):
+def test_losses_with_and_without_keys_that_died_are_both_drawn_and_named(grokked, trained):
     reference = replace(grokked.reference, lost=(7,), union=(2, 5, 7, 9))
     doubled = {f"{c}_union": 2 * grokked.timeline[c] for c in ("restricted_loss", "excluded_loss")}
     died = replace(grokked, reference=reference, timeline=grokked.timeline.assign(**doubled))
     figure = figures.progress_measures(died)
-    np.testing.assert_array_equal(named(figure, "restricted").y, 2 * grokked.timeline["restricted_loss"])
-    assert "those that died since too: 7" in notes(figure)
+    for label, column in (("restricted", "restricted_loss"), ("excluded (train)", "excluded_loss")):
+        union, last = (
+            named(figure, f"{label}, {keys}") for keys in ("all keys since T<sub>grok</sub>", "keys of step 2,000")
+        )
+        np.testing.assert_array_equal(union.y, 2 * grokked.timeline[column])
+        np.testing.assert_array_equal(last.y, grokked.timeline[column])
+        assert "all keys since" in union.hovertemplate
+        assert "keys of step 2,000" in last.hovertemplate
+    assert "key frequencies that died after T<sub>grok</sub>: 7" in notes(figure)
+    several = figures.progress_measures([died, trained])
+    assert "key frequencies of grokked (p = 23) that died after T<sub>grok</sub>: 7" in notes(several)
+    line = next(trace for trace in several.data if "restricted" in str(trace.hovertemplate))
+    np.testing.assert_array_equal(line.y, 2 * grokked.timeline["restricted_loss"])
+    assert "restricted, all keys since T<sub>grok</sub>" in line.hovertemplate
     assert list(named(figures.embedding_spectrum(died), "keys that died").x) == [7]
     assert named(figures.excluded_loss_per_frequency(died), "k = 7 (died)")
     assert tuple(named(figures.embedding_spectrum_over_training(died), "key frequencies").y) == (2, 5, 7, 9)
@@ -347,7 +355,7 @@ def test_runs_of_one_p_share_the_axis_of_frequencies(grokked):
     assert list(figure.data[0].x) == list(range(1, 12))
 
 
-def test_several_runs_differ_in_colour_and_quantities_in_dash(grokked, trained):
+def test_several_runs_differ_in_color_and_quantities_in_dash(grokked, trained):
     figure = figures.accuracy_curves([grokked, trained])
     lines = [trace for trace in figure.data if trace.x[0] is not None]
     assert {(t.legendgroup, t.line.dash) for t in lines} == {
@@ -359,7 +367,7 @@ def test_several_runs_differ_in_colour_and_quantities_in_dash(grokked, trained):
     ]  # fmt: skip
 
 
-def test_labels_tell_runs_of_one_name_apart(grokked, trained, tmp_path):
+def test_runs_with_the_same_name_have_different_labels(grokked, trained, tmp_path):
     other = replace(grokked, run=gi.Run(tmp_path / "elsewhere" / "grokked", grokked.run.config))
     assert labels([grokked]) == ["grokked"]
     assert labels([grokked, other])[1] == "elsewhere/grokked"
@@ -368,7 +376,7 @@ def test_labels_tell_runs_of_one_name_apart(grokked, trained, tmp_path):
     assert labels([odd]) == ["&lt;b&gt;bold"]
 
 
-def test_long_runs_are_thinned_and_it_is_said(grokked):
+def test_heatmaps_of_long_runs_are_thinned_with_a_note(grokked):
     table = by_frequency(grokked, "embedding_power")
     long = pd.concat({1000 * i: table.iloc[-1] for i in range(2 * MAX_STEPS)}, names=["step", "k"])
     figure = figures.embedding_spectrum_over_training(replace(grokked, frequencies=long.to_frame("embedding_power")))
@@ -378,9 +386,9 @@ def test_long_runs_are_thinned_and_it_is_said(grokked):
     assert f"{MAX_STEPS} of {2 * MAX_STEPS} checkpoints are drawn" in notes(figure)
 
 
-def test_gaps_are_explained_and_zeros_are_not_hidden(grokked):
+def test_gaps_and_zeros_are_noted(grokked):
     exhausted = replace(grokked, reasons={"circuit_efficiency_ratio": {"memorized margin exhausted": [1900, 1950]}})
-    assert "ratio undefined at 2 steps from 1,900 to 1,950" in notes(figures.circuit_efficiency(exhausted))
+    assert "margin ratio undefined at 2 steps from 1,900 to 1,950" in notes(figures.circuit_efficiency(exhausted))
     timeline = grokked.timeline.assign(restricted_loss=0.0)
     assert "values of 0 or less" in notes(figures.progress_measures(replace(grokked, timeline=timeline)))
 
@@ -394,7 +402,7 @@ def test_squared_error_is_not_called_nats(grokked):
     assert "nats, or squared error" in both.layout.yaxis.title.text
 
 
-def test_many_runs_keep_their_colours_apart(grokked):
+def test_many_runs_have_different_colors(grokked):
     runs = [replace(grokked, run=gi.Run(Path(f"run{i}"), grokked.run.config)) for i in range(12)]
     figure = figures.weight_norms(runs)
     assert len({trace.line.color for trace in figure.data if trace.x[0] is not None}) == 12

@@ -1,4 +1,4 @@
-"""Learning curves of a sweep's runs: a colour a setting, a curve a run, nothing lost."""
+"""Learning curves of a sweep's runs: one color per setting and one curve per run."""
 
 import numpy as np
 import pandas as pd
@@ -25,16 +25,16 @@ def curves(figure, name: str):
     return [trace for trace in figure.data if trace.legendgroup == name]
 
 
-def test_runs_of_one_setting_share_a_colour(table):
+def test_runs_of_one_setting_share_a_color(table):
     figure = gi.figures.learning_curves(table, [metrics(x) for x in (1.0, 0.9, 0.8, 0.7)])
     for name, levels in (("weight_decay = 2", (1.0, 0.9)), ("weight_decay = 1", (0.8, 0.7))):
-        drawn = curves(figure, name)
-        assert len(drawn) == 6  # two runs, three quantities
-        assert len({trace.line.color for trace in drawn}) == 1
-        assert [trace.showlegend for trace in drawn].count(True) == 1
-        tests = [t.y[-1] for t in drawn if t.line.dash == "solid" and t.yaxis == "y"]
+        traces = curves(figure, name)
+        assert len(traces) == 6  # two runs, three quantities
+        assert len({trace.line.color for trace in traces}) == 1
+        assert [trace.showlegend for trace in traces].count(True) == 1
+        tests = [t.y[-1] for t in traces if t.line.dash == "solid" and t.yaxis == "y"]
         assert tests == pytest.approx([level / 2 for level in levels])
-        norms = [t.y[-1] for t in drawn if t.yaxis == "y2"]
+        norms = [t.y[-1] for t in traces if t.yaxis == "y2"]
         assert norms == pytest.approx([10 + level for level in levels])
     assert len({curves(figure, f"weight_decay = {x}")[0].line.color for x in (1, 2)}) == 2
 
@@ -45,24 +45,24 @@ def test_a_single_setting_needs_no_name(table):
     assert figure.layout.title.text == "A &lt;b&gt;"
 
 
-def test_long_curves_are_thinned_to_what_can_be_seen(table):
+def test_long_curves_are_thinned(table):
     figure = gi.figures.learning_curves(table.iloc[:1], [metrics(1.0, points=5000)])
     lengths = {len(trace.x) for trace in figure.data if trace.legendgroup == ""}
     assert max(length for length in lengths if length) <= 400
 
 
-def test_what_was_not_measured_is_said(table):
+def test_missing_columns_and_runs_are_reported(table):
     figure = gi.figures.learning_curves(table.iloc[:1], [metrics(1.0).drop(columns="weight_norm")])
     assert "not drawn: L2 norm (it was not measured)" in figure.layout.meta["notes"]
-    with pytest.raises(ConfigError, match="4 rows and the metrics of 1 runs were given"):
+    with pytest.raises(ConfigError, match="table has 4 rows but metrics has 1 entries"):
         gi.figures.learning_curves(table, [metrics(1.0)])
 
 
 def test_mirrored_and_novel_pairs_are_drawn_apart():
-    one = metrics(1.0).assign(mirror_accuracy=0.9, novel_accuracy=0.1, weight_rms=0.2)
-    figure = gi.figures.pair_curves([one, one])
-    drawn = {trace.name: trace for trace in figure.data if trace.name and trace.y is not None and len(trace.y) > 1}
-    assert {name: trace.y[-1] for name, trace in drawn.items() if "mirror" in name or "novel" in name} == {
+    metric = metrics(1.0).assign(mirror_accuracy=0.9, novel_accuracy=0.1, weight_rms=0.2)
+    figure = gi.figures.pair_curves([metric, metric])
+    traces = {trace.name: trace for trace in figure.data if trace.name and trace.y is not None and len(trace.y) > 1}
+    assert {name: trace.y[-1] for name, trace in traces.items() if "mirror" in name or "novel" in name} == {
         "mirrored pairs": 0.9,
         "novel pairs": 0.1,
     }

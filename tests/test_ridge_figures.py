@@ -15,7 +15,7 @@ from grokinterp.theory import (
 )
 
 
-def test_times_shows_every_seed_the_medians_and_the_bounds():
+def test_times_draws_every_seed_the_medians_and_the_bounds():
     table = ridge_sweep({"weight_decay": [1e-3, 1e-2], "n": [5, 10, 20]}, seeds=[0, 1, 2])
     figure = ridge.times(table)
     assert len(figure.data) == 2 * (2 * 2 + 4)
@@ -44,12 +44,12 @@ def test_missing_times_are_counted():
     assert ridge.times(table[table["teacher_norm"] == 20.0]).layout.yaxis.type == "log"
 
 
-def test_stage_curves_show_losses_between_their_envelopes():
+def test_stage_curves_draw_losses_and_envelopes():
     runs = [stages(solve(gaussian_problem(20, 80, teacher_norm=0, seed=s), 1e-3), range(300)) for s in range(3)]
     figure = ridge.stage_curves(runs)
     train = [t for t in figure.data if t.name == "train loss" and len(t.x) > 1]
     assert len(train) == 3
-    assert list(train[1].x) == list(range(1, 300))  # step 0 has no place on a logarithmic axis
+    assert list(train[1].x) == list(range(1, 300))  # a logarithmic axis has no step 0
     assert list(train[1].y) == pytest.approx(runs[1].train_loss[1:].tolist())
     roof = next(t for t in figure.data if t.name == "train loss is at most")
     assert list(roof.y) == pytest.approx(runs[0].train_envelope[1:].tolist())
@@ -57,7 +57,7 @@ def test_stage_curves_show_losses_between_their_envelopes():
     assert ridge.stage_curves(runs[0]).layout.meta["notes"] == []
 
 
-def test_loss_curves_show_both_losses_of_each():
+def test_loss_curves_draw_both_losses_of_each_solution():
     problem = gaussian_problem(20, 80)
     solutions = {"weak": solve(problem, 1e-3), "strong": solve(problem, 1e-2)}
     figure = ridge.loss_curves(solutions, last=5000)
@@ -74,7 +74,7 @@ def test_loss_curves_show_both_losses_of_each():
     assert ridge.loss_curves(solutions).data[0].x[-1] == 8000
 
 
-def test_two_layer_times_are_those_of_the_runs():
+def test_two_layer_times_draws_the_times_of_the_runs():
     runs = [train_two_layer(two_layer_problem(10, 40, 10, seed=s), d, 5e-3) for d in (0.2, 0.4) for s in (0, 1)]
     figure = ridge.two_layer_times(runs)
     points = [t for t in figure.data if t.mode == "markers"]
