@@ -1,16 +1,17 @@
-"""Measures: plain functions of a checkpoint, for one's own models too.
+"""Measures: plain functions of one checkpoint, of a saved run or of your own model.
 
     >>> import torch
     >>> from grokinterp.measures import Snapshot, key_frequencies, restricted_loss
     >>> from grokinterp.tasks import Task
     >>> task = Task.modular_addition(p=31)
     >>> a, b, c = torch.meshgrid(*[torch.arange(31)] * 3, indexing="ij")
-    >>> logits = 20 * torch.cos(2 * torch.pi * 7 * (a + b - c) / 31)  # a model that knows one frequency
+    >>> logits = 20 * torch.cos(2 * torch.pi * 7 * (a + b - c) / 31)  # a model with one frequency
     >>> snapshot = Snapshot.from_logits(task, logits)
     >>> key_frequencies(snapshot).values
     (7,)
 
-Importing this costs what importing torch costs. The exact definitions and their sources are in each docstring.
+The docstring of each measure has its exact definition and source. Importing this package takes as long as importing
+torch.
 """
 
 from grokinterp.measures.base import (
@@ -37,13 +38,12 @@ from grokinterp.measures.norms import group_norms, group_rms, sum_of_squares, we
 from grokinterp.measures.progress import (
     excluded_loss,
     excluded_loss_from_logits,
-    excluded_loss_novel,
     excluded_loss_per_frequency,
     restricted_loss,
     restricted_loss_from_logits,
-    restricted_loss_novel,
     restricted_loss_per_frequency,
 )
+from grokinterp.measures.progress_novel import excluded_loss_novel, restricted_loss_novel
 from grokinterp.measures.snapshot import Activity, Snapshot, Undefined
 from grokinterp.measures.spectrum import (
     embedding_power,

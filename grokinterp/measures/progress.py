@@ -1,17 +1,15 @@
-"""Restricted loss (from the key frequencies alone) and excluded loss (without them), and their cross-fitted forms.
+"""Restricted loss (from the key frequencies alone) and excluded loss (without them).
 
 Nanda et al. 2023 (arXiv:2301.05217), section 5.1. P_K projects the logits L, over pairs and separately for every
 output, on cos w_k(a+b) and sin w_k(a+b) for k in K. Restricted logits are P_K L plus the mean of each output over
 pairs; excluded logits are L - P_K L. The projection depends on the pair only through a + b, so a table of size g x c
 holds it.
 
-The projection averages over training pairs too, so memorized logits leak into it. The `_novel` forms avoid this: they
-fit the projection on held-out pairs (neither the pair nor its mirror is in the training set) and evaluate it on
-training pairs.
+The projection averages over training pairs too, so memorized logits leak into it; `grokinterp.measures.progress_novel`
+has the cross-fitted forms that avoid this.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -20,21 +18,20 @@ from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError
 from grokinterp.measures.base import NO_READOUT, Column, Frequencies, as_frequencies, measure
-from grokinterp.measures.fourier import angles, class_sums, frequency_parts, n_frequencies
+from grokinterp.measures.fourier import class_sums, frequency_parts, n_frequencies
 from grokinterp.measures.losses import cross_entropy_from_logits
 from grokinterp.measures.neurons import neuron_averages
 from grokinterp.measures.scores import (
-    cross_entropy_by_input,
+    cross_entropy_less_each,
     cross_entropy_less_table,
     cross_entropy_of_table,
-    softplus,
 )
 from grokinterp.measures.snapshot import Snapshot, Subset, Undefined
 from grokinterp.tasks import SumClasses
 
 Level = Literal["logit", "neuron"]
 
-_NO_KEYS = "no key frequencies"
+NO_KEYS = "no key frequencies"
 _REFERENCE_KEYS = "the key frequencies of the reference step"
 
 
@@ -154,7 +151,8 @@ def _mean(snapshot: Snapshot) -> Float[Tensor, " c"]:
     return sums.sum(dim=0) / counts.sum()
 
 
-def _keys(snapshot: Snapshot, frequencies: Frequencies) -> tuple[int, ...]:
+def keys_of(snapshot: Snapshot, frequencies: Frequencies) -> tuple[int, ...]:
+    """The key frequencies as integers, checked against the order of the task's group."""
     return as_frequencies(frequencies, snapshot.pair_grid.order)
 
 
@@ -209,9 +207,9 @@ def restricted_loss(
     Source:
         Nanda et al. 2023, section 5.1 and Figure 7.
     """
-    keys = _keys(snapshot, frequencies)
+    keys = keys_of(snapshot, frequencies)
     if not keys:
-        return Undefined(_NO_KEYS)
+        return Undefined(NO_KEYS)
     inputs = _inputs(snapshot, subset)
     if not len(inputs.inputs):
         return Undefined(f"no {subset} pairs")
@@ -267,9 +265,9 @@ def excluded_loss(
     Source:
         Nanda et al. 2023, section 5.1 and Figure 7.
     """
-    keys = _keys(snapshot, frequencies)
+    keys = keys_of(snapshot, frequencies)
     if not keys:
-        return Undefined(_NO_KEYS)
+        return Undefined(NO_KEYS)
     inputs = _inputs(snapshot, subset)
     if not len(inputs.inputs):
         return Undefined(f"no {subset} pairs")
@@ -319,41 +317,12 @@ def excluded_loss_per_frequency(
     Source:
         Nanda et al. 2023, appendix.
     """
-    return _losses_without_each(snapshot.logits, _all_parts(snapshot, level), _inputs(snapshot, subset))
+    return cross_entropy_less_each(snapshot.logits, _all_parts(snapshot, level), _inputs(snapshot, subset))
 
 
 def _all_parts(snapshot: Snapshot, level: Level) -> Float[Tensor, "k g c"]:
     frequencies = tuple(range(1, n_frequencies(snapshot.pair_grid.order) + 1))
     return snapshot.remember(("parts", level), lambda: _key_part(snapshot, frequencies, level))
-
-
-def _losses_without_each(
-    logits: Float[Tensor, "n c"], parts: Float[Tensor, "k g c"], inputs: SumClasses
-) -> Float[Tensor, " k"]:
-    """Mean loss of some inputs after each part in turn is subtracted from their logits.
-
-    sum_c exp(L_c - part_c) is an inner product of exp(L) and exp(-part) over classes. One matrix product computes it
-    for all inputs of a sum class and all parts, and the exponentials of each input are computed only once.
-    """
-    k, g, c = parts.shape
-    logits, sums, labels = logits[inputs.inputs], inputs.sums, inputs.labels
-    wrong = logits.scatter(1, labels[:, None], -math.inf)
-    largest = wrong.amax(dim=1, keepdim=True)
-    # Pad every sum class to the size of the largest, for one batched product.
-    powers = torch.zeros(g * inputs.width, c, dtype=torch.float64)
-    powers[inputs.places] = wrong.sub_(largest).exp_()
-    negative = torch.neg(parts.transpose(0, 1), out=torch.empty(g, k, c, dtype=torch.float64))
-    shift = negative.amax(dim=2)  # [g, k]
-    factors = negative.sub_(shift[:, :, None]).exp_()
-    totals = powers.view(g, inputs.width, c) @ factors.transpose(1, 2)  # [g, width, k]
-    total = totals.flatten(0, 1)[inputs.places]
-    correct = logits.gather(1, labels[:, None]) - parts[:, sums, labels].T
-    losses = softplus(largest + shift[sums] + total.log() - correct)
-    inaccurate = ~(total > 1e-280)  # underflow or NaN: compute these losses directly
-    for i in inaccurate.any(dim=0).nonzero().flatten().tolist():
-        rows = inaccurate[:, i]
-        losses[rows, i] = cross_entropy_by_input(logits[rows] - parts[i, sums[rows]], labels[rows])
-    return losses.mean(dim=0)
 
 
 @measure(
@@ -385,102 +354,3 @@ def restricted_loss_per_frequency(
         ConfigError: no such subset or level.
     """
     return cross_entropy_of_table(_all_parts(snapshot, level) + _mean(snapshot), _inputs(snapshot, subset))
-
-
-@dataclass(frozen=True)
-class CrossFit:
-    """Least-squares fit of each output on {1, cos w_k(a+b), sin w_k(a+b)} over held-out pairs.
-
-    Attributes:
-        constant: `[c]`, the constant term.
-        part: `[g, c]`, the part on the key frequencies, by sum class.
-    """
-
-    constant: Float[Tensor, " c"]
-    part: Float[Tensor, "g c"]
-
-
-def cross_fit(snapshot: Snapshot, keys: tuple[int, ...]) -> CrossFit | str:
-    """The fit, or the reason why it cannot be made.
-
-    Pairs of one sum class have the same row of the design matrix, so their mean enters, weighted by their number.
-    """
-    if not keys:
-        return _NO_KEYS
-    totals, counts = snapshot.class_sums("held_out")
-    order = len(totals)
-    theta = angles(order, keys)
-    waves = torch.cat([theta.cos(), theta.sin()])
-    waves = waves[waves.square().sum(dim=1) > 1e-6]  # the sine of the Nyquist frequency is zero
-    unknowns, n_pairs = len(waves) + 1, int(counts.sum())
-    if n_pairs < 4 * unknowns:
-        return f"{n_pairs} held-out pairs are too few to fit {unknowns} coefficients"
-    design = torch.cat([torch.ones(1, order, dtype=torch.float64), waves]).T  # [g, unknowns]
-    nonempty = counts > 0
-    weight = counts[nonempty].sqrt()[:, None]
-    coefficients = torch.linalg.lstsq(design[nonempty] * weight, totals[nonempty] / weight).solution
-    return CrossFit(coefficients[0], design[:, 1:] @ coefficients[1:])
-
-
-@measure(
-    "restricted_loss_novel",
-    needs=("grid", "split", "reference"),
-    columns=(
-        Column(
-            "restricted_loss_novel", "restricted loss over training pairs, with the projection fitted on held-out pairs"
-        ),
-    ),
-)
-def restricted_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float:
-    """Cross-fitted restricted loss: the projection is fitted on held-out pairs and the loss is over training pairs.
-
-    Per output, least squares of the logits on {1, cos w_k(a+b), sin w_k(a+b)} for k in K over the held-out pairs (novel
-    pairs if the operation commutes) replaces the projection P_K, so memorized logits cannot leak into it.
-
-    Args:
-        snapshot: a checkpoint of a task with a cyclic group.
-        frequencies: the key frequencies K.
-
-    Returns:
-        Nats; `Undefined` without key frequencies, or with fewer held-out pairs than 4 (2|K| + 1).
-
-    Raises:
-        MissingNeedError: the task has no cyclic group, or the train/test split is unknown.
-        ConfigError: a frequency is out of range.
-    """
-    fit = cross_fit(snapshot, _keys(snapshot, frequencies))
-    if isinstance(fit, str):
-        return Undefined(fit)
-    return cross_entropy_of_table(fit.constant + fit.part, snapshot.task.sum_classes("train")).item()
-
-
-@measure(
-    "excluded_loss_novel",
-    needs=("grid", "split", "reference"),
-    columns=(
-        Column(
-            "excluded_loss_novel", "excluded loss over training pairs, with the projection fitted on held-out pairs"
-        ),
-    ),
-)
-def excluded_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float:
-    """Cross-fitted excluded loss: the projection is fitted on held-out pairs and the loss is over training pairs.
-
-    Per output, least squares of the logits on {1, cos w_k(a+b), sin w_k(a+b)} for k in K over the held-out pairs (novel
-    pairs if the operation commutes) replaces the projection P_K, so memorized logits cannot leak into it.
-
-    Args:
-        snapshot: a checkpoint of a task with a cyclic group.
-        frequencies: the key frequencies K.
-
-    Returns:
-        Nats; `Undefined` without key frequencies, or with fewer held-out pairs than 4 (2|K| + 1).
-
-    Raises:
-        MissingNeedError: the task has no cyclic group, or the train/test split is unknown.
-        ConfigError: a frequency is out of range.
-    """
-    fit = cross_fit(snapshot, _keys(snapshot, frequencies))
-    if isinstance(fit, str):
-        return Undefined(fit)
-    return cross_entropy_less_table(snapshot.logits, fit.part, snapshot.task.sum_classes("train")).mean().item()

@@ -1,5 +1,6 @@
 """Scores of each input (cross entropy, hit, margin) in float64; cross entropy and margin are differentiable."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -21,11 +22,11 @@ def cross_entropy_by_input(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     logits, column = logits.double(), labels[:, None]
     correct = logits.gather(1, column).squeeze(1)
-    wrong = logits.scatter(1, column, float("-inf"))
+    wrong = logits.scatter(1, column, -math.inf)
     if torch.is_grad_enabled() and wrong.requires_grad:
         return softplus(wrong.logsumexp(dim=1) - correct)
     largest = wrong.amax(dim=1, keepdim=True)
-    largest = torch.where(largest == float("-inf"), 0.0, largest)  # every wrong class has logit -inf
+    largest = torch.where(largest == -math.inf, 0.0, largest)  # every wrong class has logit -inf
     total = wrong.sub_(largest).exp_().sum(dim=1)  # in place takes half the time of logsumexp
     return softplus(largest.squeeze(1) + total.log_() - correct)
 
@@ -48,6 +49,43 @@ def cross_entropy_less_table(
     """
     parts = _in_cache(inputs.inputs, inputs.sums, inputs.labels)
     return torch.cat([_cross_entropy(logits[rows] - table[sums], labels) for rows, sums, labels in parts])
+
+
+def cross_entropy_less_each(
+    logits: Float[Tensor, "n c"], parts: Float[Tensor, "k g c"], inputs: SumClasses
+) -> Float[Tensor, " k"]:
+    """Mean cross entropy of some inputs after each of several tables in turn is subtracted from their logits.
+
+    sum_c exp(L_c - part_c) is an inner product of exp(L) and exp(-part) over classes. One matrix product computes it
+    for all inputs of a sum class and all parts, and the exponentials of each input are computed only once.
+
+    Args:
+        logits: `[n, c]`, the logits of all inputs.
+        parts: `[k, g, c]`, the tables to subtract, by sum class.
+        inputs: the inputs to average over.
+
+    Returns:
+        `[k]`, one mean for each table, in nats.
+    """
+    k, g, c = parts.shape
+    logits, sums, labels = logits[inputs.inputs], inputs.sums, inputs.labels
+    wrong = logits.scatter(1, labels[:, None], -math.inf)
+    largest = wrong.amax(dim=1, keepdim=True)
+    # Pad every sum class to the size of the largest, for one batched product.
+    powers = torch.zeros(g * inputs.width, c, dtype=torch.float64)
+    powers[inputs.places] = wrong.sub_(largest).exp_()
+    negative = torch.neg(parts.transpose(0, 1), out=torch.empty(g, k, c, dtype=torch.float64))
+    shift = negative.amax(dim=2)  # [g, k]
+    factors = negative.sub_(shift[:, :, None]).exp_()
+    totals = powers.view(g, inputs.width, c) @ factors.transpose(1, 2)  # [g, width, k]
+    total = totals.flatten(0, 1)[inputs.places]
+    correct = logits.gather(1, labels[:, None]) - parts[:, sums, labels].T
+    losses = softplus(largest + shift[sums] + total.log() - correct)
+    inaccurate = ~(total > 1e-280)  # underflow or NaN: compute these losses directly
+    for i in inaccurate.any(dim=0).nonzero().flatten().tolist():
+        rows = inaccurate[:, i]
+        losses[rows, i] = cross_entropy_by_input(logits[rows] - parts[i, sums[rows]], labels[rows])
+    return losses.mean(dim=0)
 
 
 def centered_squares_by_input(logits: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
