@@ -165,7 +165,7 @@ def test_polynomials_that_do_as_published():
     assert [claim.verdict for claim in claims] == [YES] * 6
     assert {claim.number for claim in claims} == {18}
     assert "as α to the power 2.00" in claims[3].measured  # 5 at 0.5, 20 at 1
-    assert "1 trainings do not come to half" in claims[3].measured
+    assert "1 runs do not halve both losses" in claims[3].measured
 
 
 @pytest.mark.parametrize(

@@ -280,10 +280,10 @@ def test_transformer_against_mlp_as_printed():
 
 def test_activations_in_sweep_a():
     gelu, tanh = [run()] * 5, [run(train=1, grok=240_000, activation="tanh")] * 3 + [run(activation="tanh")] * 2
-    assert manir_arms.tanh_groks_oftener_than_gelu(table(*gelu, *tanh)).verdict == SUPPORTED
-    assert manir_arms.tanh_groks_oftener_than_gelu(table(*delays(1e5), *tanh)).verdict == NOT
-    assert manir_arms.tanh_groks_oftener_than_gelu(table(*gelu, run(activation="tanh"))).verdict == OPEN
-    assert manir_arms.tanh_groks_oftener_than_gelu(table(*tanh)).verdict == OPEN
+    assert manir_arms.tanh_groks_more_often_than_gelu(table(*gelu, *tanh)).verdict == SUPPORTED
+    assert manir_arms.tanh_groks_more_often_than_gelu(table(*delays(1e5), *tanh)).verdict == NOT
+    assert manir_arms.tanh_groks_more_often_than_gelu(table(*gelu, run(activation="tanh"))).verdict == OPEN
+    assert manir_arms.tanh_groks_more_often_than_gelu(table(*tanh)).verdict == OPEN
 
 
 # --- 21: Fourier ------------------------------------------------------------------------------------------------------

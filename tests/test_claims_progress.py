@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from grokinterp.experiments.claims.progress import (
-    Led,
+    Lead,
     below_from,
     excluded_lead,
     measure_leads,
@@ -35,13 +35,13 @@ def test_restricted_loss_leads_by_checkpoints():
         test_loss=[4.0, 9.0, 9.0, 5.0, 0.2, 0.0],
         novel_accuracy=[0.0, 0.0, 0.1, 0.3, 0.9, 1.0],
     )
-    led = restricted_lead(frame, 113)  # 0.1 log 113 = 0.473
-    assert led == Led(200, 400, 2, 0.1)
-    assert led.leads
+    lead = restricted_lead(frame, 113)  # 0.1 log 113 = 0.473
+    assert lead == Lead(200, 400, 2, 0.1)
+    assert lead.leads
     frame["test_loss"] = [4.0, 9.0, 9.0, 0.2, 0.2, 0.0]
     assert not restricted_lead(frame, 113).leads
     frame["restricted_loss_novel"] = 4.0
-    assert restricted_lead(frame, 113).first is None
+    assert restricted_lead(frame, 113).measure_step is None
     assert not restricted_lead(frame, 113).leads
 
 
@@ -59,17 +59,17 @@ def test_excluded_loss_counts_from_memorization_and_from_its_lowest():
         excluded_loss=[4.0, 3.0, 2.5, 3.2, 3.6, 8.0],
         novel_accuracy=[0.0, 0.0, 0.0, 0.1, 0.2, 0.9],
     )
-    assert excluded_lead(frame, 100, 500) == Led(400, 500, 1, 0.2)
+    assert excluded_lead(frame, 100, 500) == Lead(400, 500, 1, 0.2)
     assert excluded_lead(frame, 100, 600).checkpoints == 1
-    assert excluded_lead(frame, 500, 500).first is None
+    assert excluded_lead(frame, 500, 500).measure_step is None
 
 
 @pytest.mark.parametrize(
     ("runs", "verdict"),
     [
-        ([Led(100, 900, 8, 0.1), Led(200, 900, 2, 0.4)], "supported"),
-        ([Led(100, 900, 8, 0.1), Led(800, 900, 1, 0.4)], "not supported"),
-        ([Led(100, 900, 8, 0.1), Led(None, 900, 0, math.nan)], "not supported"),
+        ([Lead(100, 900, 8, 0.1), Lead(200, 900, 2, 0.4)], "supported"),
+        ([Lead(100, 900, 8, 0.1), Lead(800, 900, 1, 0.4)], "not supported"),
+        ([Lead(100, 900, 8, 0.1), Lead(None, 900, 0, math.nan)], "not supported"),
         ([], "inconclusive"),
     ],
 )

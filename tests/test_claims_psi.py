@@ -182,7 +182,7 @@ def test_times_within_the_replicates():
         claim = psi.within_the_replicates(table, {1.0: (350, grok)}, WD)
         assert claim.verdict == ("supported" if found else "not supported"), grok
     late = psi.within_the_replicates(table, {1.0: (350, 4000)}, WD)
-    assert "T_grok at 1: 4000 there, 2,400 in 2 of 2 here" in late.measured
+    assert "T_grok at 1: 4000 published, 2,400 in 2 of 2 here" in late.measured
     for overfit, found in ((300, False), (340, True), (350, True), (389, True), (390, False)):
         claim = psi.within_the_replicates(table, {1.0: (overfit, 2400)}, WD)
         assert claim.verdict == ("supported" if found else "not supported"), overfit

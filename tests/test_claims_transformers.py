@@ -29,7 +29,7 @@ def table(**columns: list[Any]) -> pd.DataFrame:
 def test_generalizes_late(times, verdict):
     claim = generalizes_late(table(**{"T_grok_0.95": times}), "division", "")
     assert (claim.verdict, claim.n) == (verdict, 2)
-    assert claim.statement == "Division is generalized long after it is memorized."
+    assert claim.statement == "The transformer groks division: it generalizes long after it memorizes."
 
 
 def test_nothing_run_or_nothing_generalized():

@@ -1,1 +1,1 @@
-"""Claims: functions of what runs came to (tables of sweeps, metrics) to a verdict with its numbers."""
+"""Claims: functions that decide published statements from the results of runs, and return verdicts with numbers."""

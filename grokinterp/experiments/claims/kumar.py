@@ -1,4 +1,4 @@
-"""The claims of Kumar et al. 2023: grokking as the transition from lazy to rich training."""
+"""Claims of Kumar et al. 2023: grokking is the transition from lazy to rich training."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -6,102 +6,101 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import column, span, verdict
+from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, finite, median_times, rows_with, verdict
 from grokinterp.experiments.outcome import Claim
+from grokinterp.statistics.formatting import span
 
 _NUMBER = 18
 
 
 def generalizes_without_decay(table: pd.DataFrame) -> Claim:
-    """Runs without weight decay under plain gradient descent generalize, later than they memorize.
+    """Decide whether runs of plain gradient descent without weight decay generalize, later than they memorize.
+
+    Source: Kumar et al. 2023.
 
     Args:
-        table: of a sweep. Rows with weight decay, or another optimizer, do not count.
+        table: a sweep's table with `T_train_0.99`, `T_grok_0.95`, `optimizer.name`, `optimizer.momentum` and
+            `optimizer.weight_decay`. Rows with weight decay, momentum or another optimizer are ignored.
     """
     plain = table.loc[
         (column(table, "optimizer.weight_decay") == 0)
         & (table["optimizer.name"] == "sgd")
         & (column(table, "optimizer.momentum") == 0)
     ]
-    train, test = column(plain, "T_train_0.99"), column(plain, "T_grok_0.95")
-    memorized = np.isfinite(train)
-    late = test[memorized] > train[memorized]
-    unfinished = int((~np.isfinite(test[memorized])).sum())
-    measured = f"{int(late.sum())} of {int(memorized.sum())} that memorized ({len(plain)} runs)"
-    if memorized.any():
-        measured += f"; T_train(0.99) {span(train[memorized], ',.0f')}"
+    memorized = rows_with(plain, T_TRAIN)
+    train, test, n = column(memorized, T_TRAIN), column(memorized, T_GROK), len(memorized)
+    late = test > train
+    unfinished = int((~np.isfinite(test)).sum())
+    measured = f"{int(late.sum())} of {n} that memorized ({len(plain)} runs)"
+    if n:
+        measured += f"; T_train(0.99) {span(train, ',.0f')}"
     if late.any():
-        ratio = test[memorized][late] / train[memorized][late]
-        measured += f", T_grok(0.95) {span(test[memorized][late], ',.0f')}, a factor of {span(ratio, '.2f')} later"
+        ratio = test[late] / train[late]
+        measured += f", T_grok(0.95) {span(test[late], ',.0f')}, a factor of {span(ratio, '.2f')} later"
     if unfinished:
-        measured += f"; {unfinished} have not generalized when they end"
+        measured += f"; {unfinished} did not generalize by their last step"
     return Claim(
         "grokking without weight decay",
         "Plain gradient descent without weight decay memorizes first and generalizes later.",
         "Kumar et al. 2023: weight decay is not necessary; curves, no times",
         measured,
-        int(memorized.sum()),
+        n,
         "every run that memorizes reaches a test accuracy of 0.95, later than a train accuracy of 0.99",
-        verdict(bool(late.all()), int(memorized.sum())),
+        verdict(bool(late.all()), n),
         number=_NUMBER,
     )
 
 
 def norm_rises(table: pd.DataFrame, metrics: Sequence[pd.DataFrame]) -> Claim:
-    """The weight norm of runs that generalize is larger when they do than at the start.
+    """Decide whether the weight norm of runs that generalize is larger at T_grok(0.95) than at the start.
+
+    Source: Kumar et al. 2023.
 
     Args:
-        table: of a sweep.
-        metrics: of its runs, in the same order.
+        table: a sweep's table with `weight_norm_at_T_grok_0.95`.
+        metrics: metrics of the same runs in the same order, with `weight_norm`.
     """
-    pairs = [
-        (one["weight_norm"].iloc[0], then)
-        for one, then in zip(metrics, column(table, "weight_norm_at_T_grok_0.95"), strict=True)
-        if np.isfinite(then)
-    ]
-    start, end = np.array(pairs, dtype=float).reshape(-1, 2).T
-    measured = (
-        f"{span(start, '.1f')} at the start, {span(end, '.1f')} at T_grok(0.95)" if len(pairs) else "no run generalized"
-    )
+    end = column(table, "weight_norm_at_T_grok_0.95")
+    generalized = zip(metrics, np.isfinite(end), strict=True)
+    start = np.array([run["weight_norm"].iloc[0] for run, reached in generalized if reached], dtype=float)
+    end = finite(end)
+    measured = f"{span(start, '.1f')} at the start, {span(end, '.1f')} at T_grok(0.95)" if len(end) else ""
     return Claim(
         "norm rises",
-        "The weight norm rises while the network groks: a falling norm is no cause of grokking.",
+        "The weight norm rises while the network groks, so a falling norm is not the cause of grokking.",
         "Kumar et al. 2023: it increases",
-        measured,
-        len(pairs),
+        measured or "no run generalized",
+        len(end),
         "larger at T_grok(0.95) than at the start, in every run that generalizes",
-        verdict(bool((end > start).all()), len(pairs)),
+        verdict(bool((end > start).all()), len(end)),
         number=_NUMBER,
     )
 
 
 def smaller_scale_shortens_delay(table: pd.DataFrame) -> Claim:
-    """The smaller the output scale, the shorter the delay from T_train(0.99) to T_grok(0.95).
+    """Decide whether the delay from T_train(0.99) to T_grok(0.95) is shorter for smaller output scales.
+
+    Source: Kumar et al. 2023.
 
     Args:
-        table: of a sweep over `model.output_scale`; runs that did not generalize do not count.
+        table: a sweep's table over `model.output_scale` with `T_train_0.99`, `T_grok_0.95` and `delay_0.95_0.99`; runs
+            that did not generalize are ignored.
     """
-    known = table.loc[np.isfinite(column(table, "delay_0.95_0.99"))]
-    groups = [(float(scale), column(one, "delay_0.95_0.99")) for scale, one in known.groupby("model.output_scale")]
-    ratios = [
-        float(np.median(column(one, "T_grok_0.95") / column(one, "T_train_0.99")))
-        for _, one in known.groupby("model.output_scale")
-    ]
-    middles = [float(np.median(delays)) for _, delays in groups]
-    held = all(a < b for a, b in pairwise(middles))
-    said = "; ".join(
-        f"{middle:,.0f} (T_grok/T_train {ratio:.2f}) at {scale:.3g}"
-        for (scale, _), middle, ratio in zip(groups, middles, ratios, strict=True)
+    runs = rows_with(table, "delay_0.95_0.99")
+    runs = runs.assign(ratio=column(runs, T_GROK) / column(runs, T_TRAIN))
+    delays, ratios = (median_times(runs, "model.output_scale", name) for name in ("delay_0.95_0.99", "ratio"))
+    medians = "; ".join(
+        f"{delay:,.0f} (T_grok/T_train {ratios[scale]:.2f}) at {scale:.3g}" for scale, delay in delays.items()
     )
-    missing = len(table) - len(known)
-    aside = f"; {missing} of {len(table)} runs have no delay: they did not generalize" if missing else ""
+    missing = len(table) - len(runs)
+    note = f"; {missing} of {len(table)} runs have no delay: they did not generalize" if missing else ""
     return Claim(
         "smaller output scale, shorter delay",
-        "A smaller output scale leaves the lazy regime sooner, and shortens the delay.",
+        "With a smaller output scale, the network leaves the lazy regime sooner and the delay is shorter.",
         "Kumar et al. 2023: a small scale removes grokking",
-        f"median delay {said or 'unknown'}{aside}",
-        len(known),
-        "the median delay rises with the output scale, of which at least two generalize",
-        verdict(held, len(known) if len(groups) > 1 else 0),
+        f"median delay {medians or 'unknown'}{note}",
+        len(runs),
+        "the median delay increases with the output scale, and runs generalize at two or more output scales",
+        verdict(all(a < b for a, b in pairwise(delays.values())), len(runs) if len(delays) > 1 else 0),
         number=_NUMBER,
     )

@@ -1,69 +1,67 @@
-"""Claims of Manir and Rupa 2026 that compare two kinds of network: activations, and transformer with MLP."""
+"""Claims of Manir and Rupa 2026 that compare two kinds of network: activations, and transformers with MLPs."""
 
 import math
 
 import pandas as pd
 
 from grokinterp.errors import ConfigError
-from grokinterp.experiments.claims.manir import DELAY, SCALED_DOWN, SMALL_DELAY, grokked
+from grokinterp.experiments.claims.manir import DELAY, SMALL_DELAY, grokked, scale_prefix
 from grokinterp.experiments.claims.numbers import verdict
-from grokinterp.experiments.outcome import Claim, Verdict
+from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics import ArmRatio, compare, observe, ratio_of_arms, settings
 
 
 def relu_is_slower(table: pd.DataFrame, *, printed: str, published_size: bool = True) -> Claim:
-    """How many times as long ReLU networks take to grok as GELU networks.
+    """Assertion 9: decide whether ReLU networks take 2 to 8 times as long to grok as GELU networks.
+
+    The ratio is that of T_grok - T_train, with censored runs. Source: Manir and Rupa 2026.
 
     Args:
-        table: rows of GELU and of ReLU networks, equal in everything else.
+        table: rows of GELU and of ReLU networks that agree in everything else, with `model.activation` and the delay.
         printed: the published ratio.
-        published_size: False where the runs are a miniature; the claim is decided all the same.
+        published_size: False for a miniature, which still decides the claim.
     """
-    measured, found = _ratio(table, published_size)
-    decided: Verdict = "inconclusive"
-    if found is not None and math.isfinite(found.ratio) and min(found.n_a, found.n_b) >= 3:
-        decided = verdict(2 <= found.ratio <= 8, found.k_a + found.k_b)
+    quantity = DELAY if published_size else SMALL_DELAY
+    try:
+        ratio = compare(table, {"model.activation": "relu"}, {"model.activation": "gelu"}, quantity)
+    except ConfigError as error:
+        measured, n, holds, decided = str(error), 0, False, False
+    else:
+        measured, n = _format_ratio(ratio, "ReLU", "GELU"), ratio.n_a + ratio.n_b
+        holds = 2 <= ratio.ratio <= 8
+        decided = math.isfinite(ratio.ratio) and min(ratio.n_a, ratio.n_b) >= 3
     return Claim(
         "ReLU against GELU",
         "ReLU networks take 2 to 8 times as long to grok as GELU networks.",
         printed,
-        ("" if published_size else SCALED_DOWN) + measured,
-        0 if found is None else found.n_a + found.n_b,
-        "ratio of T_grok - T_train in [2, 8], at least 3 runs of each that memorized",
-        decided,
+        scale_prefix(published_size) + measured,
+        n,
+        "ratio of T_grok - T_train in [2, 8], with at least 3 runs of each that memorized",
+        verdict(holds, int(decided)),
         number=9,
     )
 
 
-def _ratio(table: pd.DataFrame, published_size: bool) -> tuple[str, ArmRatio | None]:
-    try:
-        quantity = DELAY if published_size else SMALL_DELAY
-        found = compare(table, {"model.activation": "relu"}, {"model.activation": "gelu"}, quantity)
-    except ConfigError as error:
-        return str(error), None
-    return _said(found, "ReLU", "GELU"), found
-
-
-def tanh_groks_oftener_than_gelu(table: pd.DataFrame, *, published_size: bool = True) -> Claim:
-    """Whether GELU, the best activation in one sweep, is the worst in the other.
+def tanh_groks_more_often_than_gelu(table: pd.DataFrame, *, published_size: bool = True) -> Claim:
+    """Decide whether GELU, the best activation in Sweep B, loses to tanh in Sweep A. Source: Manir and Rupa 2026.
 
     Args:
-        table: rows of Sweep A: GELU, ReLU and tanh networks of depth 4.
-        published_size: False where the runs are a miniature; the claim is decided all the same.
+        table: rows of Sweep A (GELU, ReLU and tanh networks of depth 4), with `model.activation` and `outcome`.
+        published_size: False for a miniature, which still decides the claim.
     """
     share, counts = {}, []
-    for at, runs in settings(table, ["model.activation"]):
-        name, k = at["model.activation"], grokked(runs)
+    for setting, runs in settings(table, ["model.activation"]):
+        name, k = setting["model.activation"], grokked(runs)
         share[name] = k / len(runs)
         counts.append(f"{name} {k} of {len(runs)}")
     n = len(table) if {"gelu", "tanh"} <= set(share) and any(share.values()) else 0
     return Claim(
         "activations in Sweep A",
-        "At the rate and decay of Sweep A tanh networks grok oftener than GELU networks, which win Sweep B.",
+        "At the rate and decay of Sweep A, tanh networks grok more often than GELU networks, which win Sweep B.",
         "GELU 0 of 5, ReLU 2 of 5, tanh 3 of 5",
-        ("" if published_size else SCALED_DOWN) + ", ".join(counts),
+        scale_prefix(published_size) + ", ".join(counts),
         len(table),
-        "a larger share of tanh networks groks",
+        "a larger share of the tanh networks groks",
         verdict(n > 0 and share["tanh"] > share["gelu"], n),
     )
 
@@ -71,37 +69,41 @@ def tanh_groks_oftener_than_gelu(table: pd.DataFrame, *, published_size: bool = 
 def transformer_as_long_as_mlp(
     transformers: pd.DataFrame, mlps: pd.DataFrame, *, printed: str, published_size: bool = True
 ) -> Claim:
-    """Whether a transformer takes as long as an MLP, within the spread over seeds.
+    """Assertion 10: decide whether a transformer takes as long to grok as an MLP, within the spread over seeds.
+
+    Source: Manir and Rupa 2026.
 
     Args:
-        transformers: rows of transformers.
-        mlps: rows of MLPs on the same task.
+        transformers: rows of transformers, with `status`, `outcome`, `step` and the delay.
+        mlps: rows of MLPs on the same task, with the same columns.
         printed: the published ratio.
-        published_size: False where the runs are a miniature; the claim is decided all the same, and may go either way.
+        published_size: False for a miniature, which still decides the claim; either verdict is then acceptable.
     """
-    seen = [observe(table, DELAY if published_size else SMALL_DELAY) for table in (transformers, mlps)]
-    measured, found = "a kind of network has no run that memorized", "inconclusive"
-    if all(one.followed.any() for one in seen):
-        ratio = ratio_of_arms(*(one.values[one.followed] for one in seen), *(one.reached[one.followed] for one in seen))
-        measured = _said(ratio, "transformers", "MLPs")
-        if math.isfinite(ratio.interval.low) and math.isfinite(ratio.interval.high):
-            found = verdict(ratio.interval.low <= 1 <= ratio.interval.high, ratio.n_a + ratio.n_b)
+    arms = [observe(table, DELAY if published_size else SMALL_DELAY) for table in (transformers, mlps)]
+    measured, holds, decided = "a kind of network has no run that memorized", False, False
+    if all(arm.followed.any() for arm in arms):
+        ratio = ratio_of_arms(*(arm.values[arm.followed] for arm in arms), *(arm.reached[arm.followed] for arm in arms))
+        low, high = ratio.interval.low, ratio.interval.high
+        measured, holds = _format_ratio(ratio, "transformers", "MLPs"), low <= 1 <= high
+        decided = math.isfinite(low) and math.isfinite(high)
     return Claim(
         "transformer against MLP",
-        "A transformer takes as long to grok as an MLP, within the spread over seeds, each trained in its own way.",
+        "A transformer takes as long to grok as an MLP, within the spread over seeds, each trained with its own "
+        "settings.",
         printed,
-        ("" if published_size else SCALED_DOWN) + measured,
-        sum(len(one.values) for one in seen),
+        scale_prefix(published_size) + measured,
+        sum(len(arm.values) for arm in arms),
         "the 95 % interval of the ratio of T_grok - T_train is finite and contains 1",
-        found,
+        verdict(holds, int(decided)),
         should_hold=published_size,
         number=10 if published_size else None,
     )
 
 
-def _said(found: ArmRatio, a: str, b: str) -> str:
-    ends = found.interval
-    interval = f" [{ends.low:.2f}, {ends.high:.2f}]" if not math.isnan(ends.low) else f" ({ends.reason})"
-    ratio = f"{found.ratio:.2f}" if math.isfinite(found.ratio) else "no ratio: half of an arm did not get there"
-    arms = f"{a} ({found.k_a} of {found.n_a}) over {b} ({found.k_b} of {found.n_b})"
-    return f"{ratio}{interval}, {found.statistic.replace('_', ' ')} of {arms}"
+def _format_ratio(arms: ArmRatio, a: str, b: str) -> str:
+    """Format a ratio with its interval, its statistic, and how many runs of each arm reached the event."""
+    ends = arms.interval
+    interval = f"({ends.reason})" if math.isnan(ends.low) else f"[{ends.low:.2f}, {ends.high:.2f}]"
+    ratio = f"{arms.ratio:.2f}" if math.isfinite(arms.ratio) else "no ratio: half of an arm did not grok"
+    counts = f"{a} ({arms.k_a} of {arms.n_a}) over {b} ({arms.k_b} of {arms.n_b})"
+    return f"{ratio} {interval}, {arms.statistic.replace('_', ' ')} of {counts}"

@@ -1,14 +1,53 @@
-"""What claims are decided with: slopes and spans of columns, seed by seed."""
+"""Building blocks of claims: columns as arrays, medians, slopes and verdicts."""
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from grokinterp.experiments.outcome import Verdict
+from grokinterp.statistics import settings
+
+T_TRAIN, T_GROK = "T_train_0.99", "T_grok_0.95"
 
 
 def verdict(holds: bool, n: int) -> Verdict:
-    """Inconclusive where there was nothing to look at."""
+    """Whether a claim holds; inconclusive if it rests on no run (n = 0)."""
     return "inconclusive" if n <= 0 else "supported" if holds else "not supported"
+
+
+def unanimous_verdict(hits: int, n: int, at_least: int) -> Verdict:
+    """Supported if all n runs are hits, not supported if none is; inconclusive in between or below `at_least` runs."""
+    return "inconclusive" if n < at_least or 0 < hits < n else verdict(hits == n, n)
+
+
+def column(table: pd.DataFrame, name: str) -> np.ndarray:
+    """A column as float64, with NaN for None."""
+    return table[name].to_numpy(dtype=float)
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """The values that are neither NaN nor infinite."""
+    return values[np.isfinite(values)]
+
+
+def rows_with(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows in which a column is finite, such as those of runs that reached a time."""
+    return table.loc[np.isfinite(column(table, name))]
+
+
+def sweep_over(table: pd.DataFrame, varied: str) -> pd.DataFrame:
+    """The rows whose column `varied` names this setting."""
+    return table.loc[table["varied"] == varied]
+
+
+def median_times(table: pd.DataFrame, axis: str, name: str) -> dict[Any, float]:
+    """Median of a time over the runs at each value of an axis, in order; infinite if half of them never reached it."""
+    medians = {}
+    for setting, runs in settings(table, [axis]):
+        times = column(runs, name)
+        medians[setting[axis]] = float(np.median(np.where(np.isfinite(times), times, np.inf)))
+    return medians
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> float:
@@ -16,26 +55,22 @@ def slope(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
-def column(table: pd.DataFrame, name: str) -> np.ndarray:
-    """A column of numbers; None is NaN."""
-    return table[name].to_numpy(dtype=float)
-
-
-def part_of(table: pd.DataFrame, varied: str) -> pd.DataFrame:
-    return table.loc[table["varied"] == varied]
+def exponent(table: pd.DataFrame, x: str, y: str) -> float:
+    """Exponent of column y as a power of column x."""
+    return slope(np.log(column(table, x)), np.log(column(table, y)))
 
 
 def seed_slopes(table: pd.DataFrame, x: str, y: str) -> np.ndarray:
-    """By seed, the exponent of y as a power of x."""
-    return np.array([slope(np.log(column(one, x)), np.log(column(one, y))) for _, one in table.groupby("seed")])
+    """Exponent of column y as a power of column x, one per seed."""
+    return np.array([exponent(runs, x, y) for _, runs in table.groupby("seed")])
+
+
+def is_inverse(exponents: np.ndarray, tolerance: float) -> bool:
+    """Whether every exponent is -1 within a tolerance."""
+    return bool((np.abs(exponents + 1) <= tolerance).all())
 
 
 def relative_change(table: pd.DataFrame, name: str) -> np.ndarray:
-    """By seed, the difference of the largest and the smallest value of a column, over the largest."""
-    values = [column(one, name) for _, one in table.groupby("seed")]
-    return np.array([(one.max() - one.min()) / one.max() for one in values])
-
-
-def span(values: np.ndarray | list[float], spec: str = ".4g") -> str:
-    low, high = float(np.min(values)), float(np.max(values))
-    return f"{low:{spec}}" if f"{low:{spec}}" == f"{high:{spec}}" else f"{low:{spec}} to {high:{spec}}"
+    """(largest - smallest) / largest value of a column, one per seed."""
+    values = [column(runs, name) for _, runs in table.groupby("seed")]
+    return np.array([(x.max() - x.min()) / x.max() for x in values])

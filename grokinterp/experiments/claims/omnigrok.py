@@ -1,12 +1,23 @@
-"""The claims of Liu, Michaud and Tegmark 2022, *Omnigrok*: the start's norm, and what weight decay does about it."""
+"""Claims of Liu, Michaud and Tegmark 2022 (*Omnigrok*) about the initial weight norm and the effect of weight decay."""
 
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import column, slope, span, verdict
+from grokinterp.experiments.claims.numbers import (
+    T_GROK,
+    T_TRAIN,
+    column,
+    exponent,
+    finite,
+    is_inverse,
+    median_times,
+    rows_with,
+    verdict,
+)
 from grokinterp.experiments.outcome import Claim
+from grokinterp.statistics.formatting import span
 
 _NUMBER = 19
 _DECAY = "optimizer.weight_decay"
@@ -15,61 +26,59 @@ _NO_DELAY = 2.0
 
 
 def generalization_as_inverse_decay(table: pd.DataFrame, *, published: str) -> Claim:
-    """T_grok(0.95) as a power of the weight decay, seed by seed.
+    """Decide whether T_grok(0.95), as a power of weight decay, has exponent -1 ± 0.15 for every seed.
 
     Args:
-        table: of a sweep over weight decay and `model_seed`; runs that do not generalize, or have no decay, are left
-            out of the fit.
-        published: what the source says.
+        table: a sweep's table over `optimizer.weight_decay` and `model_seed`, with `T_grok_0.95`. Runs that do not
+            generalize or have no decay are excluded from the fit, and so are seeds with fewer than three decays.
+        published: what the source states.
     """
-    known = table.loc[(column(table, _DECAY) > 0) & (column(table, "T_grok_0.95") > 0)]
-    fitted = [one for _, one in known.groupby("model_seed") if one[_DECAY].nunique() >= 3]
-    slopes = [slope(np.log(column(one, _DECAY)), np.log(column(one, "T_grok_0.95"))) for one in fitted]
-    n = sum(map(len, fitted))
-    measured = f"exponent {span(slopes, '.2f')} for {len(slopes)} seeds" if slopes else "fewer than three decays a seed"
-    if slopes:
-        rows = pd.concat(fitted).groupby(_DECAY)["T_grok_0.95"].median()
-        measured += "; " + ", ".join(f"{time:,.0f} at {decay:g}" for decay, time in rows.items())
-        used = column(pd.concat(fitted), _DECAY)
-        decades = np.log10(used.max() / used.min())
+    with_decay, without = table.loc[column(table, _DECAY) > 0], table.loc[column(table, _DECAY) == 0]
+    runs = with_decay.loc[column(with_decay, T_GROK) > 0]
+    fitted = [seed for _, seed in runs.groupby("model_seed") if seed[_DECAY].nunique() >= 3]
+    slopes = np.array([exponent(seed, _DECAY, T_GROK) for seed in fitted])
+    measured = "fewer than three decays per seed"
+    if fitted:
+        times = pd.concat(fitted).groupby(_DECAY)[T_GROK].median()
+        decades = np.log10(times.index.max() / times.index.min())
+        measured = f"exponent {span(slopes, '.2f')} for {len(slopes)} seeds; "
+        measured += ", ".join(f"{time:,.0f} at {decay:g}" for decay, time in times.items())
         measured += f" ({decades:.1f} decades)"
-    without = table.loc[column(table, _DECAY) == 0]
     if len(without):
-        reached = int(np.isfinite(column(without, "T_grok_0.95")).sum())
-        measured += f"; without decay {reached} of {len(without)} generalize"
-    lost = int(((column(table, _DECAY) > 0) & ~(column(table, "T_grok_0.95") > 0)).sum())
-    measured += f"; {lost} runs with decay did not come to it" if lost else ""
+        measured += f"; without decay {len(rows_with(without, T_GROK))} of {len(without)} generalize"
+    lost = len(with_decay) - len(runs)
+    measured += f"; {lost} runs with decay did not generalize" if lost else ""
+    n = sum(map(len, fitted))
     return Claim(
         "T_test as 1/γ",
         "The time to generalize is inversely proportional to weight decay.",
         published,
         measured,
         n,
-        "exponent -1 ± 0.15 for every seed, of three decays or more",
-        verdict(bool((np.abs(np.array(slopes) + 1) <= 0.15).all()), n),
+        "exponent -1 ± 0.15 for every seed, over three or more decays",
+        verdict(is_inverse(slopes, 0.15), n),
         number=_NUMBER,
     )
 
 
 def memorization_without_decay(table: pd.DataFrame, *, published: str) -> Claim:
-    """T_train(0.99) does not depend on weight decay.
+    """Decide whether T_train(0.99) is independent of weight decay, within a factor of 1.5 for every seed.
 
     Args:
-        table: of a sweep over weight decay and `model_seed`, zero decay included.
-        published: what the source says.
+        table: a sweep's table over `optimizer.weight_decay` (zero included) and `model_seed`, with `T_train_0.99`.
+        published: what the source states.
     """
-    known = table.loc[np.isfinite(column(table, "T_train_0.99"))]
-    seeds = [one for _, one in known.groupby("model_seed") if one[_DECAY].nunique() >= 2]
-    # A time of 0 is of an untrained network that fits already: as good as the first step.
-    factors = [column(one, "T_train_0.99").max() / max(column(one, "T_train_0.99").min(), 1.0) for one in seeds]
-    n = sum(map(len, seeds))
-    measured = (
-        f"T_train(0.99) {span(column(known, 'T_train_0.99'), ',.0f')}, by a factor of {span(factors, '.2f')} a seed"
-        if factors
-        else "no two decays at which a seed memorizes"
-    )
-    lost = len(table) - len(known)
+    memorized = rows_with(table, T_TRAIN)
+    seeds = [seed for _, seed in memorized.groupby("model_seed") if seed[_DECAY].nunique() >= 2]
+    # An untrained network that already fits has a time of 0; it counts as the first step.
+    factors = np.array([column(seed, T_TRAIN).max() / max(column(seed, T_TRAIN).min(), 1.0) for seed in seeds])
+    measured = "no two decays at which a seed memorizes"
+    if seeds:
+        times = span(column(memorized, T_TRAIN), ",.0f")
+        measured = f"T_train(0.99) {times}, by a factor of {span(factors, '.2f')} per seed"
+    lost = len(table) - len(memorized)
     measured += f"; {lost} runs do not memorize" if lost else ""
+    n = sum(map(len, seeds))
     return Claim(
         "T_train without γ",
         "The time to memorize does not depend on weight decay.",
@@ -77,89 +86,94 @@ def memorization_without_decay(table: pd.DataFrame, *, published: str) -> Claim:
         measured,
         n,
         "within a factor of 1.5 for every seed",
-        verdict(bool((np.array(factors) <= 1.5).all()) and not lost, n),
+        verdict(bool((factors <= 1.5).all()) and not lost, n),
         number=_NUMBER,
     )
 
 
 def small_start_has_no_delay(table: pd.DataFrame) -> Claim:
-    """Runs from a small start generalize as soon as they memorize.
+    """Decide whether runs from a small initialization generalize as soon as they memorize. Source: Omnigrok.
 
     Args:
-        table: of runs with a small `model.init_scale`.
+        table: runs with a small `model.init_scale`, with `T_train_0.99` and `T_grok_0.95`.
     """
-    train, test = column(table, "T_train_0.99"), column(table, "T_grok_0.95")
-    memorized = np.isfinite(train)
-    soon = test[memorized] <= _NO_DELAY * train[memorized]
+    memorized = rows_with(table, T_TRAIN)
+    soon, n = _without_delay(memorized), len(memorized)
     return Claim(
         "small start, no delay",
-        "From a small start there is no delay, with weight decay or without.",
+        "From a small initialization there is no delay, with or without weight decay.",
         "Omnigrok: α = 0.5 has none",
-        f"{int(soon.sum())} of {int(memorized.sum())} without delay ({len(table)} runs)" + _times(train, test),
-        int(memorized.sum()),
-        "T_grok(0.95) at most twice T_train(0.99), every run",
-        verdict(bool(soon.all()), int(memorized.sum())),
+        f"{int(soon.sum())} of {n} without delay ({len(table)} runs){_format_times(table)}",
+        n,
+        "T_grok(0.95) at most twice T_train(0.99) in every run",
+        verdict(bool(soon.all()), n),
         number=_NUMBER,
     )
 
 
-def held_norm_removes_delay(held: pd.DataFrame, free: pd.DataFrame) -> Claim:
-    """Runs whose norm is held at its start have no delay, where free ones do.
+def held_norm_removes_delay(constrained: pd.DataFrame, free: pd.DataFrame) -> Claim:
+    """Decide whether runs whose norm is held at its initial value have no delay where free runs do. Source: Omnigrok.
 
     Args:
-        held: rows of a sweep with `optimizer.constrain_norm`.
-        free: rows without.
+        constrained: rows of runs with `optimizer.constrain_norm`, with `T_train_0.99` and `T_grok_0.95`.
+        free: rows of runs without it, with the same columns.
     """
-    train, test = column(held, "T_train_0.99"), column(held, "T_grok_0.95")
-    free_train, free_test = column(free, "T_train_0.99"), column(free, "T_grok_0.95")
-    known = np.isfinite(train) & np.isfinite(test)
-    soon = known & (test <= _NO_DELAY * train)
-    delayed = np.isfinite(free_train) & ~(free_test <= _NO_DELAY * free_train)
-    n = len(held) if len(held) and len(free) and np.isfinite(free_train).any() else 0
+    soon = _without_delay(constrained)
+    memorized = np.isfinite(column(free, T_TRAIN))
+    delayed = memorized & ~_without_delay(free)
+    n = len(constrained) if len(constrained) and memorized.any() else 0
     return Claim(
         "held norm, no delay",
-        "With the weight norm held at that of a small start, train and test accuracy rise together.",
+        "If the weight norm is held at that of a small initialization, train and test accuracy rise together.",
         "Omnigrok: weights times 0.8, norm held after each step",
-        f"held: {int(soon.sum())} of {len(held)} without delay{_times(train, test)}; "
-        f"free: {int(delayed.sum())} of {len(free)} with{_times(free_train, free_test)}",
+        f"held: {int(soon.sum())} of {len(constrained)} without delay{_format_times(constrained)}; "
+        f"free: {int(delayed.sum())} of {len(free)} with{_format_times(free)}",
         n,
-        "held: T_grok(0.95) at most twice T_train(0.99), every run; free: later, every run",
+        "held norm: T_grok(0.95) at most twice T_train(0.99) in every run; free norm: later in every run",
         verdict(bool(soon.all()) and bool(delayed.all()), n),
         number=_NUMBER,
     )
 
 
 def larger_start_longer_delay(table: pd.DataFrame) -> Claim:
-    """The larger the start, the longer the delay; runs that memorize only have the longest.
+    """Decide whether the delay grows with the initialization. Source: Omnigrok.
+
+    Runs that only memorize count as having the longest delay.
 
     Args:
-        table: of a sweep over `model.init_scale`; runs that do not memorize are left out.
+        table: a sweep's table over `model.init_scale`, with `T_train_0.99` and `T_grok_0.95`; runs that do not memorize
+            are ignored.
     """
-    train, test = column(table, "T_train_0.99"), column(table, "T_grok_0.95")
-    memorized = table.assign(delay=np.where(np.isfinite(test), test - train, np.inf)).loc[np.isfinite(train)]
-    middles = {float(scale): float(np.median(one["delay"])) for scale, one in memorized.groupby("model.init_scale")}  # pyright: ignore
-    delays = list(middles.values())
+    memorized = rows_with(table, T_TRAIN)
+    memorized = memorized.assign(delay=column(memorized, T_GROK) - column(memorized, T_TRAIN))
+    medians = median_times(memorized, "model.init_scale", "delay")
+    delays = list(medians.values())
     rising = len(delays) > 1 and all(a <= b for a, b in pairwise(delays)) and delays[0] < delays[-1]
-    said = ", ".join(
+    measured = ", ".join(
         f"{delay:,.0f} at {scale:g}" if np.isfinite(delay) else f"beyond the budget at {scale:g}"
-        for scale, delay in middles.items()
+        for scale, delay in medians.items()
     )
     lost = len(table) - len(memorized)
     return Claim(
         "larger start, longer delay",
-        "The larger the weights at the start, the longer generalization lags behind memorization.",
+        "The larger the initial weights, the longer generalization lags behind memorization.",
         "Omnigrok: grokking from large starts, none from small ones",
-        f"median delay {said or 'unknown'}" + (f"; {lost} runs do not memorize" if lost else ""),
+        f"median delay {measured or 'unknown'}" + (f"; {lost} runs do not memorize" if lost else ""),
         len(memorized),
-        "the median delay never falls with the scale of the start, and is longer at the largest than at the smallest",
-        verdict(rising, len(memorized) if len(middles) > 1 else 0),
+        "the median delay never falls as the initialization scale grows, and is longer at the largest scale than at "
+        "the smallest",
+        verdict(rising, len(memorized) if len(medians) > 1 else 0),
     )
 
 
-def _times(train: np.ndarray, test: np.ndarray) -> str:
-    parts = [
-        f"{name} {span(values[np.isfinite(values)], ',.0f')}"
-        for name, values in (("T_train(0.99)", train), ("T_grok(0.95)", test))
-        if np.isfinite(values).any()
-    ]
+def _without_delay(runs: pd.DataFrame) -> np.ndarray:
+    """Whether each run has T_grok(0.95) and T_train(0.99), and the first is at most twice the second."""
+    train, test = column(runs, T_TRAIN), column(runs, T_GROK)
+    return np.isfinite(train) & np.isfinite(test) & (test <= _NO_DELAY * train)
+
+
+def _format_times(runs: pd.DataFrame) -> str:
+    """Format the ranges of T_train(0.99) and T_grok(0.95) in parentheses; empty if no run has either."""
+    times = {"T_train(0.99)": finite(column(runs, T_TRAIN)), "T_grok(0.95)": finite(column(runs, T_GROK))}
+    parts = [f"{name} {span(values, ',.0f')}" for name, values in times.items() if len(values)]
     return f" ({', '.join(parts)})" if parts else ""

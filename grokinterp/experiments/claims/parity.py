@@ -1,110 +1,114 @@
-"""The claims about parity of bits, decided from tables of runs with and without weight decay."""
+"""Claims about parity of bits, decided from tables of runs with and without weight decay.
+
+Source: *Grokking as a phase transition in transformer training*, a memo of February 2026.
+"""
 
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import column, span, verdict
-from grokinterp.experiments.outcome import Claim, Verdict
+from grokinterp.experiments.claims.numbers import (
+    T_GROK,
+    T_TRAIN,
+    column,
+    finite,
+    rows_with,
+    unanimous_verdict,
+    verdict,
+)
+from grokinterp.experiments.outcome import Claim
+from grokinterp.statistics.formatting import span
 
 DECAY = "optimizer.weight_decay"
-_SEEDS = 3  # fewer decide nothing here
-_STUCK = 0.75  # halfway from chance to right
+_SEEDS = 3  # fewer seeds decide nothing
+_STUCK = 0.75  # halfway between chance and perfect accuracy
 _SOONER = 1.5
 
 
-def stuck_without_decay(table: pd.DataFrame, what: str) -> Claim:
-    """Assertion 22: without weight decay a network that memorized parity stays where it is.
+def stuck_without_decay(table: pd.DataFrame, network: str) -> Claim:
+    """Assertion 22: decide whether a network that memorized parity without weight decay never generalizes.
 
-    Stuck is a run whose test accuracy ends below 0.75, halfway from chance to right.
+    A run is stuck if its final test accuracy is below 0.75, halfway between chance and perfect.
 
     Args:
-        table: runs without weight decay, and with.
-        what: the network, for the claim's name.
+        table: runs with and without weight decay, with `optimizer.weight_decay`, `T_train_0.99`, `final.test_accuracy`
+            and `step`.
+        network: the kind of network, for the claim's name.
     """
-    without, _ = _parts(table)
-    accuracy = column(without, "final.test_accuracy")
-    memorized = np.isfinite(column(without, "T_train_0.99"))
-    accuracy = accuracy[memorized]
-    n, stuck = len(accuracy), int((accuracy < _STUCK).sum())
-    steps = f" after {span(column(without, 'step'), ',.0f')} steps" if n else ""
-    found: Verdict = "inconclusive"
-    if n >= _SEEDS and stuck in (0, n):
-        found = "supported" if stuck == n else "not supported"
+    memorized = rows_with(_with_decay(table, 0), T_TRAIN)
+    accuracy, n = column(memorized, "final.test_accuracy"), len(memorized)
+    stuck = int((accuracy < _STUCK).sum())
+    measured = "no run memorized"
+    if n:
+        steps = span(column(_with_decay(table, 0), "step"), ",.0f")
+        measured = f"{stuck} of {n} stuck; test accuracy {span(accuracy, '.3f')} after {steps} steps"
     return Claim(
-        f"stuck, {what}",
-        f"Without weight decay the {what} memorizes parity and is stuck there.",
+        f"stuck, {network}",
+        f"Without weight decay, the {network} memorizes parity and stays stuck there.",
         "stuck indefinitely",
-        f"{stuck} of {n} stuck; test accuracy {span(accuracy, '.3f')}{steps}" if n else "no run memorized",
+        measured,
         n,
-        f"test accuracy below {_STUCK} in every run of at least {_SEEDS} (in none: not supported)",
-        found,
+        f"final test accuracy below {_STUCK} in every one of at least {_SEEDS} runs (not supported if in none)",
+        unanimous_verdict(stuck, n, _SEEDS),
         should_hold=False,
         number=22,
     )
 
 
-def sooner_with_decay(table: pd.DataFrame, what: str) -> Claim:
-    """Whether weight decay is what makes parity generalize: T_grok(0.95) without it is 1.5 times that with it.
+def sooner_with_decay(table: pd.DataFrame, network: str) -> Claim:
+    """Decide whether weight decay makes parity generalize: T_grok(0.95) is at least 1.5 times as late without it.
 
-    A run that has not generalized counts with its last step, below which its time cannot be.
+    A run that has not generalized counts with its last step, a lower bound of its time.
 
     Args:
-        table: runs without weight decay, and with.
-        what: the network, for the claim's name.
+        table: runs with and without weight decay, with `optimizer.weight_decay`, `T_grok_0.95` and `step`.
+        network: the kind of network, for the claim's name.
     """
-    without, with_decay = _parts(table)
-    late, soon = column(without, "T_grok_0.95"), column(with_decay, "T_grok_0.95")
+    without = _with_decay(table, 0)
+    late, soon = column(without, T_GROK), finite(column(_with_decay(table, 1), T_GROK))
     waited = np.where(np.isfinite(late), late, column(without, "step"))
-    n = len(table)
-    enough = min(len(waited), int(np.isfinite(soon).sum())) >= _SEEDS
-    ratio = float(np.median(waited) / np.median(soon[np.isfinite(soon)])) if enough else float("nan")
+    enough = min(len(waited), len(soon)) >= _SEEDS
+    ratio = float(np.median(waited) / np.median(soon)) if enough else float("nan")
     missing = int((~np.isfinite(late)).sum())
-    more = f", {missing} of {len(late)} not by their last step" if missing else ""
+    note = f", {missing} of {len(late)} not by their last step" if missing else ""
     return Claim(
-        f"decay, {what}",
-        f"The {what} generalizes parity sooner with weight decay.",
+        f"decay, {network}",
+        f"The {network} generalizes parity sooner with weight decay.",
         "with weight decay only",
-        f"{ratio:.2f} times as late without: median {np.median(waited):,.0f}{more}; "
-        f"with decay {np.median(soon[np.isfinite(soon)]):,.0f}"
+        f"{ratio:.2f} times as late without: median {np.median(waited):,.0f}{note}; with decay {np.median(soon):,.0f}"
         if enough
-        else f"fewer than {_SEEDS} runs that generalized with decay, or as many without it",
-        n,
-        f"the median T_grok(0.95) is at least {_SOONER} times as late without",
-        verdict(ratio >= _SOONER, n if enough else 0),
-        should_hold=what == "MLP",
+        else f"fewer than {_SEEDS} runs that generalized with decay, or fewer than {_SEEDS} runs without",
+        len(table),
+        f"the median T_grok(0.95) is at least {_SOONER} times as late without weight decay",
+        verdict(ratio >= _SOONER, len(table) if enough else 0),
+        should_hold=network == "MLP",
     )
 
 
-def delayed(table: pd.DataFrame, what: str) -> Claim:
-    """Whether parity is grokked at all: generalized long after it was memorized, in every run with weight decay.
+def delayed(table: pd.DataFrame, network: str) -> Claim:
+    """Decide whether parity groks: every run with weight decay that generalizes does so long after it memorizes.
 
     Args:
-        table: runs without weight decay, and with.
-        what: the network, for the claim's name.
+        table: runs with and without weight decay, with `optimizer.weight_decay`, `outcome`, `T_train_0.99` and
+            `T_grok_0.95`.
+        network: the kind of network, for the claim's name.
     """
-    _, with_decay = _parts(table)
-    there = with_decay.loc[np.isfinite(column(with_decay, "T_grok_0.95"))]
-    n, late = len(there), int((there["outcome"] == "grokked").sum())
-    times = [
-        f"{said} {span(column(there, name), ',.0f')}"
-        for said, name in (("T_train(0.99)", "T_train_0.99"), ("T_grok(0.95)", "T_grok_0.95"))
-        if n
-    ]
-    found: Verdict = "inconclusive"
-    if n >= _SEEDS and late in (0, n):
-        found = "supported" if late == n else "not supported"
+    generalized = rows_with(_with_decay(table, 1), T_GROK)
+    n, late = len(generalized), int((generalized["outcome"] == "grokked").sum())
+    measured = "no run generalized"
+    if n:
+        train, test = (span(column(generalized, name), ",.0f") for name in (T_TRAIN, T_GROK))
+        measured = f"{late} of {n} grokked; T_train(0.99) {train}, T_grok(0.95) {test}"
     return Claim(
-        f"delay, {what}",
-        f"With weight decay the {what} groks parity: it memorizes first and generalizes later.",
+        f"delay, {network}",
+        f"With weight decay, the {network} groks parity: it memorizes first and generalizes later.",
         "a phase transition",
-        f"{late} of {n} grokked; {', '.join(times)}" if n else "no run generalized",
+        measured,
         n,
-        "every run grokked (none: not supported)",
-        found,
-        should_hold=what == "MLP",
+        "every run grokked (not supported if none did)",
+        unanimous_verdict(late, n, _SEEDS),
+        should_hold=network == "MLP",
     )
 
 
-def _parts(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    decay = column(table, DECAY)
-    return table.loc[decay == 0], table.loc[decay == 1]
+def _with_decay(table: pd.DataFrame, decay: float) -> pd.DataFrame:
+    return table.loc[column(table, DECAY) == decay]

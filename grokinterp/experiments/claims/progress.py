@@ -1,4 +1,4 @@
-"""The claims about progress measures, decided from the timelines of analyzed runs."""
+"""Claims of Nanda et al. 2023 about progress measures, decided from the timelines of analyzed runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,40 +6,40 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import span, verdict
-from grokinterp.experiments.outcome import Claim, Verdict
+from grokinterp.experiments.claims.numbers import verdict
+from grokinterp.experiments.outcome import Claim
+from grokinterp.statistics.formatting import span
 
-_LOW = 0.1  # of the loss of guessing
+_LOW = 0.1  # fraction of the loss of guessing
 _RISE = 1.0  # nats
 _LEAD = 2  # checkpoints
 _UNSOLVED = 0.5  # accuracy on novel pairs
 
 
 @dataclass(frozen=True)
-class Led:
-    """One run that grokked: when a progress measure had moved, and when the network had followed.
+class Lead:
+    """When a progress measure moved in a run that grokked, and when the event that it predicts followed.
 
     Attributes:
-        first: step of the checkpoint at which the measure had moved; None where it never did.
-        then: that at which what it foretells had happened.
-        checkpoints: from the one to the other.
-        novel_accuracy: at the first.
+        measure_step: step of the checkpoint at which the measure had moved; None if it never did.
+        event_step: step of the checkpoint at which the predicted event had happened; None if it never did.
+        checkpoints: number of checkpoints from the first to the second.
+        novel_accuracy: accuracy on novel pairs at the first.
     """
 
-    first: int | None
-    then: int | None
+    measure_step: int | None
+    event_step: int | None
     checkpoints: int
     novel_accuracy: float
 
     @property
     def leads(self) -> bool:
-        """Whether it moved two checkpoints before, while most novel pairs were still answered wrong."""
-        there = self.first is not None and self.then is not None
-        return there and self.checkpoints >= _LEAD and self.novel_accuracy < _UNSOLVED
+        """Whether the measure moved at least two checkpoints earlier, while most novel pairs were answered wrong."""
+        return self.checkpoints >= _LEAD and self.novel_accuracy < _UNSOLVED
 
 
 def below_from(series: pd.Series, level: float) -> int | None:
-    """The first step from which a series stays below a level."""
+    """The first step from which a series stays below a level; None if it does not end below it."""
     inside = (series < level).to_numpy()
     if not len(inside) or not inside[-1]:
         return None
@@ -47,23 +47,20 @@ def below_from(series: pd.Series, level: float) -> int | None:
     return int(series.index[outside[-1] + 1 if len(outside) else 0])
 
 
-def restricted_lead(timeline: pd.DataFrame, classes: int) -> Led:
-    """When restricted loss on novel pairs, and when test loss, came down to a tenth of the loss of guessing.
+def restricted_lead(timeline: pd.DataFrame, classes: int) -> Lead:
+    """When restricted loss on novel pairs, and then test loss, fell to a tenth of the loss of guessing.
 
     Args:
         timeline: `restricted_loss_novel`, `test_loss` and `novel_accuracy` by step.
-        classes: number of answers.
+        classes: number of answers; the loss of guessing is its logarithm.
     """
     level = _LOW * float(np.log(classes))
-    return _led(
-        timeline,
-        below_from(pd.Series(timeline["restricted_loss_novel"]), level),
-        below_from(pd.Series(timeline["test_loss"]), level),
-    )
+    steps = (below_from(pd.Series(timeline[name]), level) for name in ("restricted_loss_novel", "test_loss"))
+    return _lead(timeline, *steps)
 
 
-def excluded_lead(timeline: pd.DataFrame, memorized: int, grokked: int) -> Led:
-    """When excluded loss had risen by a nat above its lowest since memorization, and when the network had grokked.
+def excluded_lead(timeline: pd.DataFrame, memorized: int, grokked: int) -> Lead:
+    """When excluded loss rose by one nat above its minimum since memorization, and when the network grokked.
 
     Args:
         timeline: `excluded_loss` and `novel_accuracy` by step.
@@ -72,34 +69,38 @@ def excluded_lead(timeline: pd.DataFrame, memorized: int, grokked: int) -> Led:
     """
     after = timeline["excluded_loss"].loc[timeline.index >= memorized].dropna()
     risen = after.index[(after >= after.cummin() + _RISE).to_numpy()]
-    return _led(timeline, int(risen[0]) if len(risen) else None, grokked)
+    return _lead(timeline, int(risen[0]) if len(risen) else None, grokked)
 
 
-def _led(timeline: pd.DataFrame, first: int | None, then: int | None) -> Led:
-    if first is None or then is None:
-        return Led(first, then, 0, float("nan"))
+def _lead(timeline: pd.DataFrame, measure_step: int | None, event_step: int | None) -> Lead:
+    if measure_step is None or event_step is None:
+        return Lead(measure_step, event_step, 0, float("nan"))
     steps = timeline.index.to_numpy()
-    between = int(((steps > first) & (steps <= then)).sum())
-    return Led(first, then, between, float(timeline["novel_accuracy"].loc[first]))
+    checkpoints = int(((steps > measure_step) & (steps <= event_step)).sum())
+    return Lead(measure_step, event_step, checkpoints, float(timeline["novel_accuracy"].loc[measure_step]))
 
 
-def measure_leads(runs: Sequence[Led], name: str, statement: str, published: str) -> Claim:
-    """Assertion 21: a progress measure moves before the network generalizes.
+def measure_leads(runs: Sequence[Lead], name: str, statement: str, published: str) -> Claim:
+    """Assertion 21: decide whether a progress measure moves before the network generalizes.
 
     Args:
-        runs: of networks that grokked.
-        name: of the measure.
-        statement: what it does.
-        published: what the source says.
+        runs: leads of networks that grokked.
+        name: name of the claim.
+        statement: what the measure does.
+        published: what the source states.
     """
-    n, led = len(runs), sum(run.leads for run in runs)
-    there = [run for run in runs if run.first is not None and run.then is not None]
-    measured = "no run grokked" if not n else f"{led} of {n}"
-    if there:
-        first, then = ([getattr(run, which) for run in there] for which in ("first", "then"))
+    n, n_leading = len(runs), sum(run.leads for run in runs)
+    measured = f"{n_leading} of {n}" if n else "no run grokked"
+    steps = [
+        (run.measure_step, run.event_step, run.novel_accuracy)
+        for run in runs
+        if run.measure_step is not None and run.event_step is not None
+    ]
+    if steps:
+        measure_steps, event_steps, accuracies = zip(*steps, strict=True)
         measured += (
-            f": at step {span(first, ',.0f')}, before {span(then, ',.0f')}; accuracy on novel pairs then "
-            f"{span([run.novel_accuracy for run in there], '.2f')}"
+            f": at step {span(measure_steps, ',.0f')}, before {span(event_steps, ',.0f')}; "
+            f"accuracy on novel pairs then {span(accuracies, '.2f')}"
         )
     return Claim(
         name,
@@ -107,30 +108,31 @@ def measure_leads(runs: Sequence[Led], name: str, statement: str, published: str
         published,
         measured,
         n,
-        f"{_LEAD} checkpoints before, at an accuracy on novel pairs below {_UNSOLVED}, in every run",
-        verdict(n > 0 and led == n, n),
+        f"at least {_LEAD} checkpoints earlier, at an accuracy on novel pairs below {_UNSOLVED}, in every run",
+        verdict(n_leading == n, n),
         number=21,
     )
 
 
 def number_of_keys(counts: Sequence[int], p: int) -> Claim:
-    """Assertion 21: a network mod 113 that grokked uses 5 to 6 key frequencies.
+    """Assertion 21: decide whether a network that grokked addition mod 113 uses 5 to 6 key frequencies.
+
+    Source: Nanda et al. 2023.
 
     Args:
-        counts: of key frequencies, by run.
-        p: the modulus; the published number is of 113 and decided there only.
+        counts: number of key frequencies of each run.
+        p: the modulus. The published number holds for 113, and only runs with it decide the claim.
     """
-    n = len(counts)
-    found: Verdict = verdict(bool(n) and all(count in (5, 6) for count in counts), n)
-    at_size = p == 113
+    n, published_size = len(counts), p == 113
+    note = "" if published_size else f" at p = {p}, scaled down"
     return Claim(
         "key frequencies",
         "A transformer that grokked addition mod 113 uses 5 to 6 key frequencies.",
         "Nanda et al. 2023: {14, 35, 41, 42, 52}; 5 to 6 in summaries",
-        f"{span(list(counts), '.0f')}" + ("" if at_size else f" at p = {p}, scaled down") if n else "no run grokked",
+        span(counts, ".0f") + note if n else "no run grokked",
         n,
         "5 or 6 in every run, at p = 113",
-        found if at_size else "inconclusive",
+        verdict(all(count in (5, 6) for count in counts), n if published_size else 0),
         should_hold=False,
         number=21,
     )

@@ -1,25 +1,28 @@
-"""The claims of Prieto et al. 2025, *Grokking at the Edge of Numerical Stability*, and what became of them."""
+"""Claims of Prieto et al. 2025 (*Grokking at the Edge of Numerical Stability*) and Chou 2025's replication of them."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import column, span, verdict
+from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, finite, rows_with, verdict
 from grokinterp.experiments.outcome import Claim
+from grokinterp.statistics.formatting import span
 
 _CHOU = "Chou 2025 could not reproduce Figures 2a, 6b and 15a"
 
 
 def float32_absorbs(curves: Sequence[pd.DataFrame]) -> Claim:
-    """Training without regularization ends where the softmax of plain float32 collapses.
+    """Decide whether training without regularization ends where the softmax of plain float32 collapses.
+
+    Source: Prieto et al. 2025, Figure 2.
 
     Args:
-        curves: of `grokinterp.experiments.softmax.absorption_of_run`, of runs without weight decay.
+        curves: results of `grokinterp.experiments.softmax.absorption_of_run` for runs without weight decay, with
+            `absorbed` and `lost_gradient` by step.
     """
     ends = np.array([curve["absorbed"].iloc[-1] for curve in curves], dtype=float)
-    lost = np.array([curve["lost_gradient"].iloc[-1] for curve in curves], dtype=float)
-    lost = lost[np.isfinite(lost)]
+    lost = finite(np.array([curve["lost_gradient"].iloc[-1] for curve in curves], dtype=float))
     first = [float(hit.index[0]) for curve in curves if len(hit := curve.loc[curve["absorbed"] > 0])]
     n = len(curves)
     measured = f"{span(100 * ends, '.0f')} % of the training examples at the end" if n else "no runs"
@@ -27,7 +30,7 @@ def float32_absorbs(curves: Sequence[pd.DataFrame]) -> Claim:
     measured += f"; plain float32 would lose {span(100 * lost, '.0f')} % of the gradient there" if len(lost) else ""
     return Claim(
         "softmax collapse",
-        "Without regularization the logits grow until plain float32 absorbs all classes but the correct one.",
+        "Without regularization, the logits grow until plain float32 absorbs all classes but the correct one.",
         "Prieto et al. 2025, Figure 2; " + _CHOU,
         measured + "; trained in a form that does not collapse",
         n,
@@ -39,28 +42,29 @@ def float32_absorbs(curves: Sequence[pd.DataFrame]) -> Claim:
 def generalizes(
     table: pd.DataFrame, *, means: str, published: str, budget_decides: bool = True, should_hold: bool = True
 ) -> Claim:
-    """Runs without weight decay generalize by some means.
+    """Decide whether runs without weight decay generalize by some other means.
 
     Args:
-        table: of these runs.
-        means: what they have in place of weight decay, for the name and the statement.
-        published: what the source says.
-        budget_decides: whether runs that have only memorized when they end say that they never generalize.
-        should_hold: whether we expect it.
+        table: these runs, with `T_train_0.99`, `T_grok_0.95` and `step`.
+        means: what they use in place of weight decay, for the name and the statement.
+        published: what the source states.
+        budget_decides: whether runs that have only memorized by their last step count as never generalizing. If not,
+            they make the claim inconclusive.
+        should_hold: whether the claim is expected to hold.
     """
-    train, test = column(table, "T_train_0.99"), column(table, "T_grok_0.95")
-    known, memorized = np.isfinite(test), np.isfinite(train)
-    n = int(memorized.sum())
-    measured = f"{int(known.sum())} of {len(table)} generalize"
-    if known.any():
-        measured += f", T_grok(0.95) {span(test[known], ',.0f')}"
+    memorized = rows_with(table, T_TRAIN)
+    n, times = len(memorized), finite(column(table, T_GROK))
+    waiting = memorized.loc[~np.isfinite(column(memorized, T_GROK))]
+    too_short = bool(len(waiting)) and not budget_decides
+    measured = f"{len(times)} of {len(table)} generalize"
+    if len(times):
+        measured += f", T_grok(0.95) {span(times, ',.0f')}"
     if n:
-        measured += f"; T_train(0.99) {span(train[memorized], ',.0f')}"
-    waiting = memorized & ~known
-    if waiting.any():
-        measured += f"; the others have memorized by step {span(column(table, 'step')[waiting], ',.0f')}"
-    decided = n if budget_decides or not waiting.any() else 0
-    measured += "; too short to say never" if waiting.any() and not decided else ""
+        measured += f"; T_train(0.99) {span(column(memorized, T_TRAIN), ',.0f')}"
+    if len(waiting):
+        measured += f"; the others have memorized by step {span(column(waiting, 'step'), ',.0f')}"
+    if too_short:
+        measured += "; too short to decide that they never do"
     return Claim(
         f"{means} without decay",
         f"Without weight decay, {means} lets the network generalize.",
@@ -68,56 +72,50 @@ def generalizes(
         measured,
         n,
         "every run that memorizes",
-        verdict(not waiting.any(), decided),
+        verdict(not len(waiting), 0 if too_short else n),
         should_hold,
     )
 
 
 def sooner_than(fast: pd.DataFrame, slow: pd.DataFrame, *, means: str) -> Claim:
-    """The runs of one table generalize before those of another.
+    """Decide whether all runs of one table generalize before any of another. Source: Prieto et al. 2025.
 
     Args:
-        fast: of the runs that should be sooner.
-        slow: of the others; those that do not generalize count as later.
-        means: what the fast ones have.
+        fast: the runs that should be sooner, with `T_grok_0.95`.
+        slow: the other runs, with `T_train_0.99` and `T_grok_0.95`; those that do not generalize count as later.
+        means: what the fast runs use.
     """
-    one, other = column(fast, "T_grok_0.95"), column(slow, "T_grok_0.95")
-    n = len(one) if len(other) and np.isfinite(column(slow, "T_train_0.99")).any() else 0
-    held = (
-        bool(n)
-        and bool(np.isfinite(one).all())
-        and bool((np.max(one) < np.where(np.isfinite(other), other, np.inf)).all())
-    )
-    reached = other[np.isfinite(other)]
-    said = f"{len(reached)} of {len(other)} of the others" + (f", at {span(reached, ',.0f')}" if len(reached) else "")
-    known = one[np.isfinite(one)]
+    soon, late = (finite(column(runs, T_GROK)) for runs in (fast, slow))
+    n = len(fast) if len(rows_with(slow, T_TRAIN)) else 0
+    holds = len(soon) == len(fast) > 0 and bool(soon.max() < late.min(initial=np.inf))
     return Claim(
         f"{means} is sooner",
-        f"With {means} generalization comes before it does under plain cross entropy.",
+        f"With {means}, the network generalizes earlier than under plain cross entropy.",
         "Prieto et al. 2025, Figures 1 and 6; " + _CHOU,
-        f"{len(known)} of {len(one)}" + (f" at {span(known, ',.0f')}" if len(known) else "") + f"; {said}",
+        f"{len(soon)} of {len(fast)}"
+        + (f" at {span(soon, ',.0f')}" if len(soon) else "")
+        + f"; {len(late)} of {len(slow)} of the others"
+        + (f", at {span(late, ',.0f')}" if len(late) else ""),
         n,
-        "every run before every other",
-        verdict(held, n),
+        "every run earlier than every run under plain cross entropy",
+        verdict(holds, n),
     )
 
 
 def decay_is_fast(table: pd.DataFrame, *, within: int = 250) -> Claim:
-    """AdamW with strong weight decay solves the task in a few hundred steps.
+    """Decide whether AdamW with strong weight decay solves the task in a few hundred steps. Source: Chou 2025.
 
     Args:
-        table: of runs with weight decay.
-        within: steps by which the test accuracy is to be 0.95.
+        table: runs with weight decay, with `T_grok_0.95`.
+        within: number of steps by which test accuracy must reach 0.95.
     """
-    test = column(table, "T_grok_0.95")
-    known = test[np.isfinite(test)]
-    held = len(known) == len(test) and bool((known <= within).all())
+    times, n = finite(column(table, T_GROK)), len(table)
     return Claim(
         "strong decay is fast",
-        "With a learning rate of 1e-2 AdamW with strong weight decay needs none of this.",
+        "At a learning rate of 1e-2, AdamW with strong weight decay needs none of this.",
         "Chou 2025: weight decay 2 to 10, 40 % of the pairs, at most 150 to 250 epochs",
-        f"T_grok(0.95) {span(known, ',.0f')}, {len(known)} of {len(test)}" if len(known) else f"0 of {len(test)}",
-        len(table),
-        f"at most {within} steps, every run",
-        verdict(held, len(table)),
+        f"T_grok(0.95) {span(times, ',.0f')}, {len(times)} of {n}" if len(times) else f"0 of {n}",
+        n,
+        f"T_grok(0.95) at most {within} steps in every run",
+        verdict(len(times) == n and bool((times <= within).all()), n),
     )
