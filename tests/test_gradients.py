@@ -261,9 +261,10 @@ class Compared:
     """A configuration, and the draws of its weights over which errors are compared.
 
     Attributes:
-        factor: how many times the module's errors ours may be. The module sums products over three rows a pair, two of
-            them 0, where we sum over one: so much more spread over partial sums, the same product of random matrices is
-            1.5 times as exact. With `power` as its size varies, our errors are 1.6 to 2.2 times the module's.
+        factor: how many times larger than the module's errors ours may be. The module sums products over three rows
+            per pair, two of them 0, whereas we sum over one row. Its products are spread over more partial sums, which
+            makes the same product of random matrices 1.5 times as exact. With `power`, whose size varies, our errors
+            are 1.6 to 2.2 times the module's.
     """
 
     config: RunConfig

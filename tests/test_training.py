@@ -135,7 +135,8 @@ class TestRefusals:
         before = contents(tmp_path)
         library.cache_clear()
         monkeypatch.setenv("GROKINTERP_PRODUCTS", "blas")
-        with pytest.raises(ConfigError, match=r"^GROKINTERP_PRODUCTS='blas' is not a library: set it to onednn or torch$"):
+        message = r"^GROKINTERP_PRODUCTS='blas' is not a library: set it to onednn or torch$"
+        with pytest.raises(ConfigError, match=message):
             train(briefly(TRANSFORMER, steps=20), tmp_path / "run", resume=resume)
         assert contents(tmp_path) == before
 

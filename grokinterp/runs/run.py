@@ -325,6 +325,9 @@ def run_folders(folder: str | Path) -> list[Path]:
 def parse_step(reference: str) -> tuple[str, int]:
     """Splits RUN@STEP into the run and the step.
 
+    >>> parse_step("checkpoints/run42@1000")
+    ('checkpoints/run42', 1000)
+
     Raises:
         ConfigError: the reference does not have this form.
     """

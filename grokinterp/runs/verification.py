@@ -44,6 +44,9 @@ class Verification:
 def verify(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Verification:
     """Reads every file of a run and compares it with the run's configuration, status and checksums. Writes nothing.
 
+    >>> verify("checkpoints/run42").problems
+    ()
+
     A run that was killed is intact: resuming it drops what a crash leaves behind (a truncated line, files later than
     the resume point). A run that is being trained is intact, too.
 

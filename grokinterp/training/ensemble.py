@@ -55,6 +55,15 @@ def train_many(
 ) -> list[Run]:
     """Trains runs of one shape together, each in its own ordinary run folder.
 
+    >>> from dataclasses import replace
+    >>> from grokinterp.config import ScheduleConfig, TaskConfig
+    >>> schedule = ScheduleConfig(steps=20, evaluate_every=5, checkpoints=10)
+    >>> base = RunConfig(task=TaskConfig(p=7), model=MLPConfig(width=16), schedule=schedule)
+    >>> configs = [replace(base, model_seed=seed) for seed in range(2)]
+    >>> runs = train_many(configs, ["checkpoints/seed0", "checkpoints/seed1"], progress=False)
+    >>> [run.steps for run in runs]
+    [[0, 10, 20], [0, 10, 20]]
+
     A run has the same initialization, split and minibatches as in `train`, and its weights are equal up to rounding,
     but not bit for bit. Runs end independently: finished, grokked (`stop_when_grokked`) or diverged. The same call with
     `resume=True` continues interrupted runs, and so does `train`, one by one; runs started by `train` can be continued

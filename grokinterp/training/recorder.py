@@ -1,12 +1,4 @@
-"""Recorder: logs any training loop to a run folder, which analyze, report and figures can read.
-
-task = Task.modular_addition(p=97, train_fraction=0.3)
-with Recorder("checkpoints/mine", task) as recorder:
-    for step in range(10_000):
-        if step % 100 == 0:
-            recorder.record(step, model)
-        train_one_step(model)
-"""
+"""Recorder: logs any training loop to a run folder, which analyze, report and figures can read."""
 
 import math
 import operator
@@ -33,6 +25,16 @@ from grokinterp.training.evaluation import evaluate
 
 class Recorder:
     """Records a training loop of your own as a run: logits on every input, metrics, and weights.
+
+    >>> task = Task.modular_addition(p=7, train_fraction=0.5)
+    >>> model = torch.nn.Sequential(torch.nn.Embedding(8, 16), torch.nn.Linear(16, 7))  # 7 numbers and `=`
+    >>> with Recorder("checkpoints/mine", task) as recorder:
+    ...     for step in range(200):
+    ...         if step % 100 == 0:
+    ...             metrics = recorder.record(step, model)
+    ...         # make an update of the model here
+    >>> recorder.run.steps
+    [0, 100]
 
     The architecture is unknown, so the logits themselves are stored, and all measures of logits work. Measures of
     weights work if parameters have TransformerLens names (`embed.W_E`, ...).

@@ -47,6 +47,13 @@ def train(
 ) -> Run:
     """Trains a model and stores metrics and checkpoints in a run folder.
 
+    >>> from grokinterp.config import MLPConfig, ScheduleConfig, TaskConfig
+    >>> schedule = ScheduleConfig(steps=20, evaluate_every=5, checkpoints=10)
+    >>> config = RunConfig(task=TaskConfig(p=7), model=MLPConfig(width=16), schedule=schedule)
+    >>> run = train(config, "checkpoints/example", progress=False)
+    >>> run.status["status"], run.steps
+    ('finished', [0, 10, 20])
+
     If a run stops for whatever reason (Ctrl-C, a crash, a full disk), the same call with `resume=True` continues it,
     bit for bit as if it had not stopped (on the same machine, with the same number of threads).
 
