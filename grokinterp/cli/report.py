@@ -14,18 +14,16 @@ if TYPE_CHECKING:
     from grokinterp.analysis.result import Analysis
 
 
+_OUTPUT = "analysis/report.html in the run, comparison.html in the first of several runs, or report.html in the sweep"
+
+
 @dataclass(frozen=True)
 class Report:
     """Write the HTML report of a run, of several runs side by side, or of a sweep."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """the run folders, or the folder of one sweep"""
-    output: Annotated[
-        Path | None,
-        default(
-            "analysis/report.html in the run, comparison.html in the first of several runs, or report.html in the sweep"
-        ),
-    ] = None
+    output: Annotated[Path | None, default(_OUTPUT)] = None
     """file to write"""
 
 
