@@ -15,7 +15,8 @@ from plotly import graph_objects as go
 
 from grokinterp.errors import ConfigError
 from grokinterp.figures.canvas import Canvas, log_ticks, tick_label
-from grokinterp.figures.style import QUANTITY_COLORS, TEMPLATE, run_colors
+from grokinterp.figures.ridge import finish
+from grokinterp.figures.style import QUANTITY_COLORS, run_colors
 from grokinterp.theory import PolynomialRun
 
 _AXES = {"scale": "output scale α", "curvature": "curvature ε", "n_train": "training inputs P"}
@@ -85,9 +86,7 @@ def fall_times(table: pd.DataFrame, varied: str) -> go.Figure:
         update(type="log", title_text=axis_title, range=[np.log10(low), np.log10(high)])
         update(tickvals=ticks, ticktext=[tick_label(tick) for tick in ticks])
     missing = int(table[["T_train", "T_test"]].isna().sum().sum())
-    notes = [f"not drawn: {missing} times, because the loss does not fall to half within the budget"] if missing else []
-    figure.update_layout(template=TEMPLATE, title={"text": "When the losses fall"}, margin_t=64)
+    notes = [f"not drawn: times of losses that do not fall to half within the budget ({missing})"] if missing else []
     if notes:
         figure.update_layout(title_subtitle={"text": notes[0], "font": {"size": 11}})
-    figure.update_layout(meta={"notes": notes, "panels": 1, "empty": False})
-    return figure
+    return finish(figure, "When the losses fall", 1, notes)

@@ -345,16 +345,8 @@ def _faint(color: str) -> str:
 
 
 def _numbers(name: str, fit: PowerLaw) -> dict[str, Any]:
-    return {
-        "group": name,
-        "exponent": fit.exponent,
-        "low": fit.interval.low,
-        "high": fit.interval.high,
-        "n": fit.n,
-        "n_censored": fit.n_censored,
-        "spread": fit.spread,
-        "method": fit.method,
-    }
+    numbers = {field: getattr(fit, field) for field in ("exponent", "n", "n_censored", "spread", "method")}
+    return {"group": name, "low": fit.interval.low, "high": fit.interval.high} | numbers
 
 
 def _keys(canvas: Canvas, observed: Observed, places: _Places, *, lines: bool, fitted: bool) -> None:

@@ -92,7 +92,7 @@ def times(table: pd.DataFrame) -> go.Figure:
         figure.update_yaxes(**_log_axis(np.concatenate(y), "steps" if place["col"] == 1 else ""), **place)
     missing = int(np.isnan(np.concatenate([_values(table, "t1"), _values(table, "t2")])).sum())
     notes = [f"{missing} times do not exist and are not drawn; the table gives the reasons"] if missing else []
-    return _finish(figure, "Overfitting and generalization times", rows, notes)
+    return finish(figure, "Overfitting and generalization times", rows, notes)
 
 
 def stage_curves(runs: Stages | Sequence[Stages]) -> go.Figure:
@@ -135,7 +135,7 @@ def stage_curves(runs: Stages | Sequence[Stages]) -> go.Figure:
         title_text="loss", type="log", dtick=1, exponentformat="power", range=[math.log10(floor), math.log10(3 * top)]
     )
     notes = [f"each of the {len(runs)} random initializations and training sets is drawn"] if len(runs) > 1 else []
-    return _finish(figure, "Zero teacher: losses and their envelopes", 1, notes)
+    return finish(figure, "Zero teacher: losses and their envelopes", 1, notes)
 
 
 def loss_curves(solutions: Mapping[str, RidgeSolution], *, last: int | None = None) -> go.Figure:
@@ -168,7 +168,7 @@ def loss_curves(solutions: Mapping[str, RidgeSolution], *, last: int | None = No
     top = max(float(solution.population_losses([0])[0]) for solution in solutions.values())
     limits = [math.log10(min(lowest / 3, 1e-3)), math.log10(3 * top)]
     figure.update_yaxes(title_text="loss", type="log", dtick=1, exponentformat="power", range=limits)
-    return _finish(figure, "Loss curves", 1, [])
+    return finish(figure, "Loss curves", 1, [])
 
 
 def two_layer_times(runs: Sequence[TwoLayerRun]) -> go.Figure:
@@ -201,7 +201,7 @@ def two_layer_times(runs: Sequence[TwoLayerRun]) -> go.Figure:
         figure.add_trace(_median(x, _values(medians, column), name, color))
     figure.update_xaxes(**_log_axis(x, _AXES["weight_decay"]))
     figure.update_yaxes(**_log_axis(np.concatenate([_values(table, "t1"), _values(table, "t2")]), "steps"))
-    return _finish(figure, "Two-layer ReLU network", 1, [])
+    return finish(figure, "Two-layer ReLU network", 1, [])
 
 
 def _values(table: pd.DataFrame, column: str) -> np.ndarray:
@@ -272,7 +272,8 @@ def _log_axis(values: Iterable[float], title: str) -> dict[str, Any]:
     return axis | {"tickvals": ticks, "ticktext": [tick_label(tick) for tick in ticks]}
 
 
-def _finish(figure: go.Figure, title: str, panels: int, notes: list[str]) -> go.Figure:
+def finish(figure: go.Figure, title: str, panels: int, notes: list[str]) -> go.Figure:
+    """Set the title, template, height and meta of a figure."""
     figure.update_layout(template=TEMPLATE, title={"text": title}, margin_t=64)
     if panels > 1:
         figure.update_layout(height=200 + 240 * panels)
