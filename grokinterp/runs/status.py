@@ -1,15 +1,16 @@
-"""RunStatus: how far a run has come."""
+"""RunStatus: the progress of a run."""
 
 from enum import StrEnum
 
 
 class RunStatus(StrEnum):
-    """How far a run has come. Each is a string, and equals its value.
+    """The progress of a run. Each member is a string that equals its value.
 
-        >>> RunStatus.FINISHED == "finished"
-        True
+    >>> RunStatus.FINISHED == "finished"
+    True
 
-    status.json holds one of the first four. A sweep's table has two more: a run that failed and one not yet begun.
+    status.json has one of the first four. The table of a sweep also has `failed`, and `missing` for a run that has not
+    started.
     """
 
     RUNNING = "running"

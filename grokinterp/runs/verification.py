@@ -21,7 +21,7 @@ from grokinterp.runs.run import FOLDERS, Folder, Run, checkpoint_steps, file_nam
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RESUME, RunWriter
 
-_STEPS_SHOWN = 3  # in a line
+_SHOWN = 3  # steps or names in a line
 _ENDED = (RunStatus.FINISHED, RunStatus.STOPPED, RunStatus.DIVERGED)
 _STATUSES = (RunStatus.RUNNING, *_ENDED)
 
@@ -263,7 +263,7 @@ class _Check:
         tensors = self.run.parse_checkpoint(folder, step, data).tensors
         non_finite = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
         if non_finite and not (folder == "logits" and self.state == RunStatus.DIVERGED):
-            self.add_problem(name, f"{', '.join(non_finite[:_STEPS_SHOWN])}: not finite")
+            self.add_problem(name, f"{', '.join(non_finite[:_SHOWN])}: not finite")
         if folder == "weights" and self.resume_point is not None and self.resume_step == step:
             state = self.resume_point[1]
             if any(not torch.equal(tensor, state.get(f"weights:{key}", tensor)) for key, tensor in tensors.items()):
@@ -290,6 +290,6 @@ class _Check:
 
 def _list_steps(steps: Sequence[int]) -> str:
     """Formats steps as `steps 5, 10, 15 and 7 more`."""
-    more = f" and {len(steps) - _STEPS_SHOWN} more" if len(steps) > _STEPS_SHOWN else ""
+    more = f" and {len(steps) - _SHOWN} more" if len(steps) > _SHOWN else ""
     label = "step" if len(steps) == 1 else "steps"
-    return f"{label} {', '.join(map(str, steps[:_STEPS_SHOWN]))}{more}"
+    return f"{label} {', '.join(map(str, steps[:_SHOWN]))}{more}"
