@@ -1,4 +1,4 @@
-"""Six published experiments in their quick forms, from beginning to end; `make reproduce-quick` runs all of them.
+"""Six published experiments in their quick forms, end to end; `make reproduce-quick` runs all recipes.
 
 `make test` runs the cheapest of the six; `pytest -m slow` runs the others, which take five minutes together.
 """
@@ -25,7 +25,7 @@ FAST = "manir-goldilocks-edge"
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == FAST else pytest.mark.slow) for name in RUN_HERE]
 )
-def test_a_quick_form_runs_to_its_end_and_what_should_hold_does(name, tmp_path):
+def test_a_quick_form_finishes_and_its_claims_hold(name, tmp_path):
     done = reproduce(name, tmp_path / name, quick=True)
     assert done.failed == ()
     assert done.outcome.warnings == ()
@@ -35,8 +35,8 @@ def test_a_quick_form_runs_to_its_end_and_what_should_hold_does(name, tmp_path):
     assert [claim["name"] for claim in stored["claims"]] == [claim.name for claim in done.claims]
 
 
-def test_every_source_is_there():
-    """At least the experiments that the page on reproductions speaks of."""
+def test_every_source_has_a_recipe():
+    """The catalog covers at least the sources on the page of reproductions."""
     sources = ("kumar-", "manir-", "memo-", "nanda-", "omnigrok-", "power-", "prieto-", "psi-", "ridge", "slingshot")
     assert {next(s for s in sources if name.startswith(s)) for name in catalog()} == set(sources)
     assert set(RUN_HERE) <= set(catalog())
