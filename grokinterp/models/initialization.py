@@ -1,4 +1,4 @@
-"""Initial weights, drawn from a generator of the run's own. Nothing here imports transformer_lens.
+"""Initial weights, drawn from a separate generator for each run. Nothing here imports transformer_lens.
 
 TransformerLens reseeds the global generator when its configuration has a seed, and its versions 3 and 4 draw W_O and
 W_out differently, so the weights are drawn here.

@@ -55,12 +55,12 @@ def available_memory(cgroup: Path = CGROUP) -> int:
     return min(limits)
 
 
-def require_memory(need: int, what: str) -> None:
+def require_memory(need: int, subject: str) -> None:
     """Raises an error if something does not fit into memory, before any of it is allocated.
 
     Args:
         need: bytes that it takes at least.
-        what: what takes them, for the message.
+        subject: what takes them, for the message.
 
     Raises:
         ConfigError: less memory is available.
@@ -68,8 +68,8 @@ def require_memory(need: int, what: str) -> None:
     available = available_memory()
     if need > available:
         raise ConfigError(
-            f"{what} takes at least {need / 1e9:,.1f} GB of memory, but only {available / 1e9:,.1f} GB are available: "
-            "choose smaller sizes"
+            f"{subject} takes at least {need / 1e9:,.1f} GB of memory, "
+            f"but only {available / 1e9:,.1f} GB are available: choose smaller sizes"
         )
 
 

@@ -1,4 +1,4 @@
-"""MLP baselines as HookedRootModule: the vocabulary of TransformerLens (hooks, run_with_cache) on an MLP."""
+"""MLP baselines as HookedRootModule, with the hooks and `run_with_cache` of TransformerLens."""
 
 import torch
 from jaxtyping import Float, Real
@@ -50,17 +50,17 @@ class _Unembed(nn.Module):
 class MLP(HookedRootModule):
     """An MLP on operands in 0 .. p-1, or on vectors.
 
-    Parameters `embed.W_E` (or `embed_a.W_E`, `embed_b.W_E`; none for other inputs), `layers.i.W [in, out]`,
+    Parameters: `embed.W_E` (or `embed_a.W_E` and `embed_b.W_E`; none without embeddings), `layers.i.W [in, out]`,
     `layers.i.b`, in residual blocks also `layers.i.ln.w`, `.ln.b`, `.W_out`, `.b_out`; `unembed.W_U`, `unembed.b_U`.
-    Hooks `hook_embed` (where there are embeddings), `layers.i.hook_pre`, `layers.i.hook_post`.
+    Hooks: `hook_embed` (with embeddings), `layers.i.hook_pre`, `layers.i.hook_post`.
     """
 
     def __init__(self, config: MLPConfig, p: int, n_classes: int, operands: int = 2):
-        """Builds the modules; the weights are still to be set.
+        """Builds the modules without setting the weights.
 
         Args:
             config: the architecture.
-            p: number of values an operand takes; of vectors, any number.
+            p: number of values of an operand; ignored for vectors.
             n_classes: number of outputs.
             operands: number of operands, or of numbers in a vector.
         """
@@ -81,7 +81,7 @@ class MLP(HookedRootModule):
         self.setup()
 
     def forward(self, inputs: Real[Tensor, "n k"]) -> Float[Tensor, "n c"]:
-        """Logits of each input."""
+        """Computes the logits of each input."""
         hooks = self.hook_dict
         weights = dict(self.named_parameters())
         return mlp_forward.mlp(weights, inputs, self.config, lambda name, value: hooks[name](value)).logits

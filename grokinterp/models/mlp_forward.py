@@ -1,4 +1,4 @@
-"""Exact outputs of an MLP straight from its weights: rows are gathered instead of multiplying one-hot vectors."""
+"""Exact outputs of an MLP, computed from its weights: looks up rows instead of multiplying one-hot vectors."""
 
 from collections.abc import Sequence
 
@@ -19,15 +19,23 @@ def mlp(
     hook: Hook = no_hook,
     matmul: Matmul = torch.matmul,
 ) -> Activations:
-    """An MLP on operands or vectors; `hook(name, value)` sees, and may replace, each named activation."""
+    """Computes an MLP on operands or vectors.
+
+    Args:
+        weights: the weights by name.
+        inputs: `[n, k]`, operands or vectors.
+        config: the architecture.
+        hook: `hook(name, value)` receives each named activation and returns what replaces it.
+        matmul: multiplies two matrices.
+    """
     activation, weights = ACTIVATIONS[config.activation], with_output_scale(weights, config)
     operands, W_0 = inputs.unbind(dim=1), weights["layers.0.W"]
     tables = _first_layer_tables(weights, len(inputs), len(operands), config, matmul) if hook is no_hook else None
     if config.input == "one_hot":
-        # A one-hot vector times a matrix is a row of it.
+        # A one-hot vector times a matrix is a row of the matrix.
         tables = W_0.chunk(len(operands))
-    gathered = tables is not None
-    if tables is not None:  # x is already what the first layer's matrix gives
+    is_multiplied = tables is not None
+    if tables is not None:  # x is already multiplied by the matrix of the first layer
         x = sum_of([F.embedding(operand, table) for operand, table in zip(operands, tables, strict=True)])
     elif config.input in ("signs", "vector"):
         x = (2 * inputs - 1 if config.input == "signs" else inputs).to(W_0.dtype)
@@ -39,8 +47,8 @@ def mlp(
     for i in range(config.depth):
         layer = {name.removeprefix(f"layers.{i}."): w for name, w in weights.items() if name.startswith(f"layers.{i}.")}
         residual = config.architecture == "residual"
-        normed = F.layer_norm(x, x.shape[1:], layer["ln.w"], layer["ln.b"]) if residual else x
-        product = normed if gathered and i == 0 else matmul(normed, layer["W"])
+        read = F.layer_norm(x, x.shape[1:], layer["ln.w"], layer["ln.b"]) if residual else x
+        product = read if is_multiplied and i == 0 else matmul(read, layer["W"])
         pre = hook(f"layers.{i}.hook_pre", product + layer["b"] if config.biases else product)
         neurons = hook(f"layers.{i}.hook_post", activation(pre))
         if residual:
@@ -57,16 +65,17 @@ def mlp(
 
 
 def _embeddings(weights: Weights, operands: int) -> list[str]:
-    """The name of each operand's embedding."""
+    """The names of the operands' embeddings."""
     return ["embed.W_E"] * operands if "embed.W_E" in weights else ["embed_a.W_E", "embed_b.W_E"]
 
 
 def _first_layer_tables(
     weights: Weights, n: int, operands: int, config: MLPConfig, matmul: Matmul
 ) -> Sequence[Tensor] | None:
-    """What the first layer's matrix makes of every embedding, `[p, m]` for each operand: p products instead of n.
+    """Multiplies every embedding by the matrix of the first layer: `[p, m]` for each operand, p products instead of n.
 
-    None where it would not be fewer, or where the matrix sees something else: no embeddings, or LayerNorm of them.
+    Returns:
+        None if n is not larger than p, or if the first layer reads something other than embeddings.
     """
     if config.input not in ("sum", "concat") or config.architecture == "residual":
         return None
@@ -74,6 +83,6 @@ def _first_layer_tables(
     if n <= len(weights[names[0]]):
         return None
     if config.input == "sum":
-        made = {name: matmul(weights[name], W_0) for name in set(names)}
-        return [made[name] for name in names]
+        tables = {name: matmul(weights[name], W_0) for name in set(names)}
+        return [tables[name] for name in names]
     return [matmul(weights[name], part) for name, part in zip(names, W_0.chunk(operands), strict=True)]

@@ -1,8 +1,8 @@
-"""Matrix products by whichever of PyTorch's two CPU libraries is faster on this processor.
+"""Matrix products with the faster of PyTorch's two CPU libraries.
 
-PyTorch multiplies float32 matrices on x86 by MKL, which on AMD's processors reaches less than half of what they can;
-oneDNN, which the same wheel carries, reaches it. Both are plain float32. `GROKINTERP_PRODUCTS=torch` (or `onednn`)
-chooses by hand; environment.json says which was used.
+On x86, PyTorch multiplies float32 matrices with MKL, which reaches less than half of the speed of AMD processors;
+oneDNN, which the same wheel contains, reaches it. Both compute in float32. The environment variable
+`GROKINTERP_PRODUCTS=torch` (or `onednn`) overrides the choice; environment.json records it.
 """
 
 import os
@@ -24,20 +24,20 @@ Matmul = Callable[[Tensor, Tensor], Tensor]
 
 @cache
 def library() -> Library:
-    """The library that float32 products on the CPU are made by.
+    """The library that computes float32 products on the CPU.
 
     Raises:
-        ConfigError: GROKINTERP_PRODUCTS names no library, or one that this PyTorch has not.
+        ConfigError: GROKINTERP_PRODUCTS is not the name of a library, or names one that this PyTorch does not have.
     """
-    wanted = os.environ.get("GROKINTERP_PRODUCTS", "")
-    if wanted == "torch":
+    name = os.environ.get("GROKINTERP_PRODUCTS", "")
+    if name == "torch":
         return "torch"
-    if wanted not in ("", "onednn"):
-        raise ConfigError(f"GROKINTERP_PRODUCTS={wanted!r} names no library: onednn or torch")
+    if name not in ("", "onednn"):
+        raise ConfigError(f"GROKINTERP_PRODUCTS={name!r} is not a library: set it to onednn or torch")
     usable = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    if wanted == "onednn" and not usable:
-        raise ConfigError("GROKINTERP_PRODUCTS=onednn, but this PyTorch was built without it: leave it out")
-    return "onednn" if usable and (wanted == "onednn" or _is_amd()) else "torch"
+    if name == "onednn" and not usable:
+        raise ConfigError("GROKINTERP_PRODUCTS=onednn, but this PyTorch was built without oneDNN: unset it")
+    return "onednn" if usable and (name == "onednn" or _is_amd()) else "torch"
 
 
 def _is_amd() -> bool:
@@ -55,13 +55,13 @@ def product(
     plus: Float[Tensor, "n o"] | None = None,
     relu: bool = False,
 ) -> Float[Tensor, "n o"]:
-    """x @ w + bias + plus, then relu where asked for; transposed views cost nothing. Has no gradient.
+    """Computes x @ w + bias + plus, optionally followed by ReLU, without gradient; transposed views cost nothing.
 
     Args:
-        x: any strides.
-        w: any strides.
-        bias: added to each row; not together with `plus`.
-        plus: added.
+        x: `[n, i]`, with any strides.
+        w: `[i, o]`, with any strides.
+        bias: `[o]`, added to each row; not together with `plus`.
+        plus: `[n, o]`, added to the product.
         relu: set negative entries to 0; not together with `plus`.
     """
     if torch.compiler.is_compiling():
@@ -75,14 +75,14 @@ def _product(x: Tensor, w: Tensor, bias: Tensor | None, plus: Tensor | None, rel
         if plus is not None:
             return onednn.binary(x, plus, w.T, None, "add")
         out = onednn(x, w.T, bias, "none", [], "")
-        return out.relu_() if relu else out  # oneDNN's own relu makes 0 of NaN
+        return out.relu_() if relu else out  # the relu of oneDNN turns NaN into 0
     if plus is not None:
         return torch.addmm(plus, x, w)
     out = torch.mm(x, w) if bias is None else torch.addmm(bias, x, w)
     return out.relu_() if relu else out
 
 
-# torch.compile would rewrite oneDNN's operator for constant weights, which these are not: it is to call it as it is.
+# torch.compile would rewrite the operator of oneDNN for constant weights, which these are not: hide it.
 _OPERATORS = torch.library.Library("grokinterp", "DEF")
 _OPERATORS.define("product(Tensor x, Tensor w, Tensor? bias, Tensor? plus, bool relu) -> Tensor")
 _OPERATORS.impl("product", _product, "CPU")
@@ -98,7 +98,7 @@ def _onednn_is_chosen() -> bool:
 
 
 def prepare_compiling() -> None:
-    """Tells torch.compile what it need not look into; to be called before it, since its import alone takes 70 MB."""
+    """Tells torch.compile to treat the choice of library as constant; call it first (its import alone takes 70 MB)."""
     torch.compiler.assume_constant_result(_onednn_is_chosen)
 
 
@@ -114,11 +114,11 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if torch.is_grad_enabled():  # once_differentiable would leave its part out of a second derivative
-            raise RuntimeError("training_matmul has a first derivative only: use torch.matmul")
+        if torch.is_grad_enabled():  # once_differentiable would drop this part from a second derivative
+            raise RuntimeError("training_matmul has only a first derivative: use torch.matmul")
         (gradient,), (x, w) = grad_outputs, ctx.saved_tensors
         d_x = product(gradient, w.T) if ctx.needs_input_grad[0] else None
-        # oneDNN copies a transposed left factor: the narrower of the two is to be on the left.
+        # oneDNN copies a transposed left factor, so the narrower factor goes on the left.
         if not ctx.needs_input_grad[1]:
             return d_x, None
         d_w = product(x.T, gradient) if x.shape[1] <= gradient.shape[1] else product(gradient.T, x).T
@@ -126,5 +126,5 @@ class _Product(torch.autograd.Function):
 
 
 def training_matmul(x: Float[Tensor, "n i"], w: Float[Tensor, "i o"]) -> Float[Tensor, "n o"]:
-    """x @ w with a first derivative, by the faster library; `torch.matmul` has higher derivatives too."""
+    """Computes x @ w with the faster library; it has only a first derivative, unlike `torch.matmul`."""
     return _Product.apply(x, w) if _by_onednn(x) else x @ w  # pyright: ignore[reportReturnType]

@@ -1,4 +1,4 @@
-"""Logits of many inputs without gradients, a chunk of rows at a time, so that what is between stays in the cache."""
+"""Logits of many inputs without gradients, a chunk of rows at a time, so that the activations stay in the CPU cache."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from grokinterp.models.forward import ACTIVATIONS, Folded, Weights, fold
 from grokinterp.models.products import product
 
 # Numbers in the widest array of a chunk: 8 MB of float32, which stay in the third-level cache. Smaller chunks, for the
-# second level, lose more to starting products than they win.
+# second-level cache, lose more time by starting products than they save.
 _CHUNK = 2_000_000
 
 
 def row_chunks(n: int, width: int, device: torch.device) -> Iterator[slice]:
-    """Slices of 0 .. n of nearly equal length, of about 8 MB where a row is `width` numbers; one slice on a GPU."""
+    """Slices of 0 .. n of nearly equal length: about 8 MB each for rows of `width` numbers; on a GPU, one slice."""
     target = max(_CHUNK // width, 64) if device.type == "cpu" else n
     count = max(-(-n // target), 1)
     size = -(-n // count)
@@ -32,33 +32,33 @@ def logits_by_rows(
     width: int,
     dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "n c"]:
-    """Logits of all inputs by a forward pass that is called on one chunk of rows after another.
+    """Computes the logits of all inputs by calling a forward pass on one chunk of rows at a time.
 
     Args:
-        logits: the forward pass.
-        weights: its weights.
-        tokens: the inputs.
-        width: numbers in the widest activation of one row.
-        dtype: of the result; by default the weights'.
+        logits: function of weights and `[n, t]` tokens to `[n, c]` logits.
+        weights: the weights by name.
+        tokens: `[n, t]`, the inputs, at least one.
+        width: numbers per row in the widest activation.
+        dtype: dtype of the result (default: that of the weights).
     """
-    out: Tensor | None = None
-    for rows in row_chunks(len(tokens), width, tokens.device):
-        found = logits(weights, tokens[rows])
-        if out is None:
-            out = found.new_empty(len(tokens), found.shape[1], dtype=dtype or found.dtype)
-        out[rows] = found
-    assert out is not None  # there is no task without inputs
+    chunks = row_chunks(len(tokens), width, tokens.device)
+    rows = next(chunks)
+    chunk = logits(weights, tokens[rows])
+    out = chunk.new_empty(len(tokens), chunk.shape[1], dtype=dtype or chunk.dtype)
+    out[rows] = chunk
+    for rows in chunks:
+        out[rows] = logits(weights, tokens[rows])
     return out
 
 
 @dataclass(frozen=True)
 class Attended:
-    """What the last position of some pairs attends to, position by position, without gradients.
+    """Attention from the last position of some pairs, without gradients.
 
     Attributes:
-        attention: for each position, `[n, h, 1]`.
-        values: for each position, `[n, h, e]`, or `[1, h, e]` for that of `=`.
-        z: the values it gathers, `[n, h e]`.
+        attention: for each position, `[n, h, 1]`, the attention to it.
+        values: for each position, `[n, h, e]`, or `[1, h, e]` for `=`.
+        z: `[n, h e]`, the sum of the values weighted by attention.
     """
 
     attention: list[Float[Tensor, "_ h 1"]]
@@ -69,7 +69,7 @@ class Attended:
 def attend_rows(
     folded: Folded, score_rows: Sequence[Tensor | None], value_rows: Sequence[Tensor | None], heads: int
 ) -> Attended:
-    """Attention of some pairs, given by their rows in the tables of `folded` (see `Folded.rows`)."""
+    """Computes the attention of some pairs, given by their rows in the tables of `folded` (see `Folded.rows`)."""
     scores = [_rows(table, row) for table, row in zip(folded.scores, score_rows, strict=True)]
     attention = _softmax(scores)
     values = [_rows(table, row).unflatten(1, (heads, -1)) for table, row in zip(folded.values, value_rows, strict=True)]
@@ -80,7 +80,7 @@ def attend_rows(
 
 
 def _softmax(scores: list[Tensor]) -> list[Tensor]:
-    """Over a handful of positions held apart: on so short an axis PyTorch's own is slow."""
+    """Softmax over a few positions in separate tensors: on so short an axis, PyTorch's softmax is slow."""
     largest = scores[0]
     for score in scores[1:]:
         largest = torch.maximum(largest, score)
@@ -93,13 +93,13 @@ def _rows(table: Tensor, row: Tensor | None) -> Tensor:
     return table if row is None else table.index_select(0, row)
 
 
-def pick(rows: Sequence[Tensor | None], which: slice) -> list[Tensor | None]:
-    """A part of each tensor; None stays None."""
-    return [None if row is None else row[which] for row in rows]
+def pick(tensors: Sequence[Tensor | None], rows: slice) -> list[Tensor | None]:
+    """Selects rows of each tensor; None stays None."""
+    return [None if tensor is None else tensor[rows] for tensor in tensors]
 
 
 def neurons_before(folded: Folded, z: Tensor, last: Tensor | None, relu: bool) -> Float[Tensor, "n m"]:
-    """The neurons' input, or with `relu` what ReLU makes of it."""
+    """Computes the input of the neurons, or with `relu` the output of ReLU."""
     if last is None:
         return product(z, folded.to_neurons, folded.neuron_offset[0], relu=relu)
     before = product(z, folded.to_neurons, plus=folded.neuron_offset[last])
@@ -107,7 +107,7 @@ def neurons_before(folded: Folded, z: Tensor, last: Tensor | None, relu: bool) -
 
 
 def logits_of(folded: Folded, z: Tensor, neurons: Tensor, last: Tensor | None) -> Float[Tensor, "n c"]:
-    """The logits of attended values and neurons."""
+    """Computes the logits from attended values and neurons."""
     if last is None:
         direct = product(z, folded.direct, folded.logit_offset[0])
     else:
@@ -131,13 +131,13 @@ def _last_position_chunks(
 def last_position_by_rows(
     weights: Weights, tokens: Int[Tensor, "n t"], config: TransformerConfig, dtype: torch.dtype | None = None
 ) -> Float[Tensor, "n c"]:
-    """What `last_position` gives as logits, with its weight products made once for all chunks.
+    """Computes the logits of `last_position`, with the weight products computed once for all chunks.
 
     Args:
-        weights: under TransformerLens names.
-        tokens: the inputs.
-        config: the architecture, of which `has_last_position_form` must hold.
-        dtype: of the result; by default the weights'.
+        weights: the weights by their TransformerLens names.
+        tokens: `[n, t]`, the inputs.
+        config: the architecture; `has_last_position_form` must hold.
+        dtype: dtype of the result (default: that of the weights).
     """
     folded = fold(weights, config, product)
     out = tokens.new_empty(len(tokens), folded.readout.shape[1], dtype=dtype or folded.readout.dtype)
@@ -150,11 +150,11 @@ def last_position_by_rows(
 def last_position_activity(
     weights: Weights, tokens: Int[Tensor, "n t"], config: TransformerConfig
 ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "m c"], Float[Tensor, "n h t"]]:
-    """What `last_position` gives as neurons, as what they add to the logits, and as attention."""
+    """Computes the neurons, the neuron-logit map and the attention of `last_position`."""
     folded = fold(weights, config, product)
     neurons = folded.readout.new_empty(len(tokens), config.d_mlp)
     attention = neurons.new_empty(len(tokens), config.n_heads, tokens.shape[1])
-    for rows, attended, of_rows, _ in _last_position_chunks(folded, tokens, config):
-        neurons[rows] = of_rows
+    for rows, attended, chunk, _ in _last_position_chunks(folded, tokens, config):
+        neurons[rows] = chunk
         attention[rows] = torch.cat(attended.attention, dim=2)
     return neurons, folded.readout, attention

@@ -1,4 +1,4 @@
-"""Names and shapes of the parameters of a model, computed from its configuration before anything is allocated."""
+"""Names and shapes of the parameters of a model, computed from its configuration without allocating anything."""
 
 import math
 
@@ -9,14 +9,14 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def parameter_shapes(config: ModelConfig, task: TaskConfig | RegressionConfig) -> Shapes:
-    """Shapes of the parameters of a model by name, in the order of the model's `named_parameters`.
+    """Returns the shape of each parameter by name, in the order of the model's `named_parameters`.
 
     Args:
         config: the architecture.
         task: gives the number of operands, of their values, and of classes; or the sizes of inputs and outputs.
 
     Raises:
-        ConfigError: a recorded model, whose architecture is not known.
+        ConfigError: the model is recorded: its architecture is not known.
     """
     if isinstance(task, RegressionConfig):
         p, n_outputs, operands = 0, task.d_out, task.d_in
@@ -26,14 +26,17 @@ def parameter_shapes(config: ModelConfig, task: TaskConfig | RegressionConfig) -
         return _transformer(config, p, n_outputs, operands)
     if isinstance(config, MLPConfig):
         return _mlp(config, p, n_outputs, operands)
-    raise ConfigError("a recorded model's architecture is not known, and so are the shapes of its parameters")
+    raise ConfigError("a recorded model has no known parameter shapes: its architecture is not known")
 
 
 def parameter_count(config: ModelConfig, task: TaskConfig | RegressionConfig) -> int:
-    """Number of weights of a model, computed without building it.
+    """Counts the weights of a model without building it.
+
+    >>> parameter_count(MLPConfig(width=10, depth=1), TaskConfig(p=5))
+    165
 
     Raises:
-        ConfigError: the model is recorded, so its architecture is not known.
+        ConfigError: the model is recorded: its architecture is not known.
     """
     return sum(math.prod(shape) for shape in parameter_shapes(config, task).values())
 
@@ -59,13 +62,13 @@ def _transformer(config: TransformerConfig, p: int, n_classes: int, operands: in
 
 def _mlp(config: MLPConfig, p: int, n_outputs: int, operands: int) -> Shapes:
     shapes: Shapes = {}
-    fed, width = operands if config.input in ("signs", "vector") else operands * p, config.width
+    n_input, width = operands if config.input in ("signs", "vector") else operands * p, config.width
     if config.input in ("concat", "sum"):
         tables = ["embed"] if config.shared_embedding else ["embed_a", "embed_b"]
         shapes |= {f"{table}.W_E": (p, config.embedding_width) for table in tables}
-        fed = config.embedding_width * (operands if config.input == "concat" else 1)
+        n_input = config.embedding_width * (operands if config.input == "concat" else 1)
     for i in range(config.depth):
-        n_in = fed if i == 0 else width
+        n_in = n_input if i == 0 else width
         shapes[f"layers.{i}.W"] = (n_in, width)
         if config.biases:
             shapes[f"layers.{i}.b"] = (width,)

@@ -14,18 +14,18 @@ from grokinterp.config import TransformerConfig
 
 
 def build_transformer(config: TransformerConfig, p: int, n_classes: int, operands: int = 2) -> HookedTransformer:
-    """A HookedTransformer on operands in 0 .. p-1, on the CPU, whose weights are still to be set.
+    """Builds a HookedTransformer on operands in 0 .. p-1 on the CPU, without setting its weights.
 
-    With `post_layernorm`, `hook_resid_mid` and `hook_resid_post` of a block are what its LayerNorms give. With readout
-    `mean`, the logits are `[n, 1, c]`, of the mean over positions at `unembed.hook_mean`.
+    With `post_layernorm`, `hook_resid_mid` and `hook_resid_post` of a block are the outputs of its LayerNorms. With
+    readout `mean`, the logits are `[n, 1, c]`, computed from the mean over positions at `unembed.hook_mean`.
 
-    Inputs are `a b =` where Power et al. 2022 have `<eos> a op b =`: the two tokens left out are the same in every
-    input. Their loss is the mean over the answer and the `<eos>` after it, ours of the answer alone.
+    Inputs are `a b =`; those of Power et al. 2022 are `<eos> a op b =`, where the two additional tokens are the same in
+    every input. Their loss is the mean over the answer and the `<eos>` after it; this loss covers only the answer.
 
     Args:
         config: the architecture.
-        p: number of values an operand takes; `=` is token p.
-        n_classes: number of answers; the output has one more class with `equals_logit`.
+        p: number of values of an operand; `=` is token p.
+        n_classes: number of classes; with `equals_logit` the output has one more.
         operands: number of operands.
     """
     hooked_config = HookedTransformerConfig(
@@ -44,7 +44,7 @@ def build_transformer(config: TransformerConfig, p: int, n_classes: int, operand
         device="cpu",
     )
     with warnings.catch_warnings():
-        # HookedTransformer announces its end in version 4, which pyproject.toml keeps out.
+        # HookedTransformer announces its removal in version 4, which pyproject.toml excludes.
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
         model = HookedTransformer(hooked_config)
     if config.normalization == "post_layernorm":
@@ -54,7 +54,7 @@ def build_transformer(config: TransformerConfig, p: int, n_classes: int, operand
         model.ln_final = nn.Identity()
     if config.readout == "mean":
         model.unembed = _MeanUnembed(model.cfg)
-    model.setup()  # names the hooks of what was replaced
+    model.setup()  # names the hooks of the replaced modules
     if config.output_scale != 1:
         model.unembed.register_forward_hook(partial(_scale_logits, config.output_scale))
     return model
@@ -74,21 +74,21 @@ class _PostNormBlock(TransformerBlock):
         past_kv_cache_entry: Any = None,
         attention_mask: Any = None,
     ) -> Float[Tensor, "n t d"]:
-        """The residual stream after the block, from that before it; the rest is what HookedTransformer hands on."""
+        """Computes the residual stream after the block; HookedTransformer passes the other arguments."""
         stream = self.hook_resid_pre(resid_pre)
-        given = {"past_kv_cache_entry": past_kv_cache_entry, "attention_mask": attention_mask}
-        attended = self.hook_attn_out(self.attn(query_input=stream, key_input=stream, value_input=stream, **given))
-        middle = self.hook_resid_mid(self.ln1(stream + attended))
-        return self.hook_resid_post(self.ln2(middle + self.hook_mlp_out(self.mlp(middle))))
+        options = {"past_kv_cache_entry": past_kv_cache_entry, "attention_mask": attention_mask}
+        attended = self.hook_attn_out(self.attn(query_input=stream, key_input=stream, value_input=stream, **options))
+        resid_mid = self.hook_resid_mid(self.ln1(stream + attended))
+        return self.hook_resid_post(self.ln2(resid_mid + self.hook_mlp_out(self.mlp(resid_mid))))
 
 
 class _MeanUnembed(Unembed):
-    """Reads the mean over positions."""
+    """An unembedding that reads the mean over positions."""
 
     def __init__(self, cfg: HookedTransformerConfig):
         super().__init__(cfg)
         self.hook_mean = HookPoint()
 
     def forward(self, residual: Float[Tensor, "n t d"]) -> Float[Tensor, "n 1 c"]:
-        """The logits, as of one position."""
+        """Computes the logits as if there were one position."""
         return super().forward(self.hook_mean(residual.mean(dim=1, keepdim=True)))

@@ -1,0 +1,143 @@
+"""Forward and forward_for: the fastest exact forward pass for each architecture, behind one interface."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Real
+from torch import Tensor
+
+from grokinterp.config import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig
+from grokinterp.errors import ConfigError
+from grokinterp.models import forward as exact
+from grokinterp.models import mlp_forward
+from grokinterp.models.building import build_model, move_model
+from grokinterp.models.forward import Activations, Hook, Weights, no_hook, with_output_scale
+from grokinterp.models.products import Matmul, product
+from grokinterp.models.rows import last_position_activity, last_position_by_rows, logits_by_rows
+from grokinterp.tasks import AnyTask, Task
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Logits and activations of one architecture as functions of its weights.
+
+    Attributes:
+        path: `last_position` (exact: computes only the position of the answer, with folded weight products), `prefix`
+            (exact: computes shared positions once), `mlp` (looks up rows), or `module` (runs the module itself).
+        activations: function of weights, `[n, t]` tokens, a matrix product, and a hook on the neurons; differentiable.
+        config: the architecture.
+    """
+
+    path: Literal["last_position", "prefix", "mlp", "module"]
+    activations: Callable[..., Activations]
+    config: TransformerConfig | MLPConfig
+
+    def logits(
+        self, weights: Weights, tokens: Real[Tensor, "n t"], matmul: Matmul = torch.matmul, hook: Hook = no_hook
+    ) -> Float[Tensor, "n c"]:
+        """Computes the logits of the answer; differentiable in the weights.
+
+        Args:
+            weights: the weights by name.
+            tokens: `[n, t]`, the inputs.
+            matmul: multiplies two matrices.
+            hook: `hook(name, value)` receives the neurons and returns what replaces them.
+
+        Returns:
+            `[n, c]` logits.
+        """
+        return self.activations(weights, tokens, matmul=matmul, hook=hook).logits
+
+    def logits_by_rows(
+        self, weights: Weights, tokens: Real[Tensor, "n t"], dtype: torch.dtype | None = None
+    ) -> Float[Tensor, "n c"]:
+        """Computes the same logits without gradients, a chunk of rows at a time, which is faster and takes less memory.
+
+        Args:
+            weights: the weights by name.
+            tokens: `[n, t]`, the inputs.
+            dtype: dtype of the result (default: that of the weights).
+
+        Returns:
+            `[n, c]` logits.
+        """
+        config = self.config
+        if isinstance(config, TransformerConfig) and self.path == "last_position":
+            return last_position_by_rows(weights, tokens, config, dtype)
+        width = config.d_mlp if isinstance(config, TransformerConfig) else config.width
+        return logits_by_rows(partial(self.logits, matmul=product), weights, tokens, width, dtype)
+
+    @torch.no_grad()
+    def activity(
+        self, weights: Weights, tokens: Real[Tensor, "n t"]
+    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "m c"] | None, Float[Tensor, "n h t"] | None]:
+        """Computes neurons, neuron-logit map and attention, as in `Activations`, without gradients."""
+        if isinstance(self.config, TransformerConfig) and self.path == "last_position":
+            return last_position_activity(weights, tokens, self.config)
+        result = self.activations(weights, tokens, matmul=product)
+        return result.neurons, result.neuron_logit_map, result.attention
+
+
+def forward_for(config: ModelConfig, task: AnyTask, *, plain: bool = False) -> Forward:
+    """Returns the fastest exact forward pass for an architecture.
+
+    >>> forward_for(TransformerConfig(), Task.modular_addition(5)).path
+    'last_position'
+    >>> forward_for(TransformerConfig(n_layers=2), Task.modular_addition(5)).path
+    'prefix'
+
+    Args:
+        config: the architecture.
+        task: gives the number of operands, and what `plain` needs to build the module.
+        plain: run the module itself, even if a faster form exists.
+
+    Raises:
+        ConfigError: the model is recorded: its architecture is not known.
+    """
+    if isinstance(config, MLPConfig):
+        return Forward("mlp", partial(mlp_forward.mlp, config=config), config)
+    if isinstance(config, RecordedConfig):
+        raise ConfigError("a recorded model has no forward pass: only its logits were recorded")
+    if plain:
+        return Forward("module", _module_activations(config, task), config)
+    if isinstance(task, Task) and exact.has_last_position_form(config, task.operands):
+        return Forward("last_position", partial(exact.last_position, config=config), config)
+    return Forward("prefix", partial(exact.prefix, config=config), config)
+
+
+def _module_activations(config: TransformerConfig, task: AnyTask) -> Callable[..., Activations]:
+    module: Any = build_model(config, task)
+    last = config.n_layers - 1
+    outputs: dict[str, Tensor] = {}
+    replace = no_hook
+
+    def record(value: Tensor, hook: Any) -> None:
+        outputs[hook.name.rsplit(".", 1)[1]] = value
+
+    def call_hook(value: Tensor, hook: Any) -> Tensor:
+        return replace(hook.name, value)
+
+    for layer in range(config.n_layers):
+        module.hook_dict[f"blocks.{layer}.mlp.hook_post"].add_hook(call_hook)
+    for name in (f"blocks.{last}.mlp.hook_post", f"blocks.{last}.attn.hook_pattern"):
+        module.hook_dict[name].add_hook(record)
+
+    def activations(
+        weights: Weights, tokens: Tensor, matmul: Matmul = torch.matmul, hook: Hook = no_hook
+    ) -> Activations:
+        nonlocal replace
+        replace = hook
+        if next(module.parameters()).device != tokens.device:
+            move_model(module, tokens.device)
+        logits = torch.func.functional_call(module, dict(weights), (tokens,))[:, -1]
+        W_U = with_output_scale(weights, config)["unembed.W_U"]
+        readout = weights[f"blocks.{last}.mlp.W_out"] @ W_U if config.reads_linearly else None
+        neurons, attention = outputs["hook_post"], outputs["hook_pattern"]
+        if config.readout == "mean":
+            return Activations(logits, neurons.mean(dim=1), readout, attention.mean(dim=2))
+        return Activations(logits, neurons[:, -1], readout, attention[:, :, -1])
+
+    return activations
