@@ -90,12 +90,7 @@ class Contradiction:
 CONTRADICTIONS = (
     Contradiction(
         "T_grok of the same psi configuration",
-        (
-            "psi, baseline log: 2,350",
-            "psi, README: 2,300",
-            "psi, weight-decay sweep: 2,650",
-            "psi, data sweep: 2,200",
-        ),
+        ("psi, baseline log: 2,350", "psi, README: 2,300", "psi, weight-decay sweep: 2,650", "psi, data sweep: 2,200"),
         "These are replicates with different initial weights: psi seeds the split (42) but not the weights. Its five "
         "logs range from 2,200 to 2,650.",
         ("psi-",),
@@ -138,10 +133,7 @@ CONTRADICTIONS = (
     ),
     Contradiction(
         "the plateau at 20 % train fraction",
-        (
-            'a review of Manir and Rupa: "validation 10 % - random chance"',
-            "the paper: near chance (19.9 %)",
-        ),
+        ('a review of Manir and Rupa: "validation 10 % - random chance"', "the paper: near chance (19.9 %)"),
         "Chance is 1.03 %. The input is a sum of embeddings, so memorizing a pair also solves its mirrored pair; these "
         "are 20 % of the test set. Accuracy on novel pairs is 0.",
         ("manir-",),

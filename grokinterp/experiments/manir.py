@@ -6,14 +6,18 @@ training, and about ten times the learning rate. Their T_grok is about 3 / (η_e
 η_eff = η / (1 - momentum); that of the published networks is about 7 / (η_eff λ).
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
-from grokinterp.experiments.recipe import changed
+from grokinterp.experiments.recipe import Published, changed
 
 SOURCE = "Manir and Rupa 2026, arXiv:2603.25009"
 DECAY, SEED, ACTIVATION = "optimizer.weight_decay", "model_seed", "model.activation"
+
+# The delays of the MLP of depth 4 and width 512 at λ = 5e-4, seed by seed.
+MLP_DELAYS = ("54,000", "40,000", "42,000", "48,000", "44,000")
 
 # Every run stops at 1.1 T_grok(0.99). The published runs continued to the last step, which changes no reported time.
 _STOP = 1.1
@@ -116,6 +120,16 @@ def small_transformer(decay: float, *, steps: int, operation: str = "add") -> Ru
         changed(preset("manir-transformer"), smaller),
         task=_task(31, 0.5, operation),
         schedule=_schedule(steps, 20, None, checkpoints="log:6"),
+    )
+
+
+def delays_by_seed(
+    network: str, arm: str, delays: Iterable[str], where: Mapping[str, str] | None = None
+) -> tuple[Published, ...]:
+    """The published delays of one network, seed by seed; `where` selects its runs in the arm."""
+    return tuple(
+        Published(f"delay, {network}, seed {seed}", delay, arm, {**(where or {}), SEED: seed}, "delay_0.99")
+        for seed, delay in enumerate(delays)
     )
 
 

@@ -51,11 +51,7 @@ def _arm(scales: tuple[float, ...]) -> Arm:
 def decide(evidence: Evidence) -> tuple[Claim, ...]:
     """The claims about the output scale."""
     table, metrics = evidence.table("scale"), evidence.metrics("scale")
-    return (
-        generalizes_without_decay(table),
-        norm_rises(table, metrics),
-        smaller_scale_shortens_delay(table),
-    )
+    return (generalizes_without_decay(table), norm_rises(table, metrics), smaller_scale_shortens_delay(table))
 
 
 RECIPE = Recipe(

@@ -23,13 +23,7 @@ RECIPE = Recipe(
     title="Activations at depth 4, Sweep A: GELU fails where tanh groks",
     source=SOURCE,
     full=Form(
-        (
-            Arm(
-                "activations",
-                network(4, 256, lr=1e-2, decay=2e-3),
-                {ACTIVATION: _ACTIVATIONS, SEED: range(5)},
-            ),
-        ),
+        (Arm("activations", network(4, 256, lr=1e-2, decay=2e-3), {ACTIVATION: _ACTIVATIONS, SEED: range(5)}),),
         "30 hours",
         "each run stops at 1.1 T_grok(0.99)",
         gpu=True,

@@ -3,7 +3,7 @@
 from grokinterp.experiments.claims.manir_arms import relu_is_slower
 from grokinterp.experiments.claims.manir_norms import same_norm_across_activations
 from grokinterp.experiments.evidence import Evidence
-from grokinterp.experiments.manir import ACTIVATION, SEED, SOURCE, network, small_network
+from grokinterp.experiments.manir import ACTIVATION, MLP_DELAYS, SEED, SOURCE, delays_by_seed, network, small_network
 from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
@@ -23,13 +23,7 @@ RECIPE = Recipe(
     title="Activations at depth 4, Sweep B: ReLU is slower than GELU",
     source=SOURCE,
     full=Form(
-        (
-            Arm(
-                "activations",
-                network(4, 512, lr=3e-2, decay=5e-4),
-                {ACTIVATION: _ACTIVATIONS, SEED: range(5)},
-            ),
-        ),
+        (Arm("activations", network(4, 512, lr=3e-2, decay=5e-4), {ACTIVATION: _ACTIVATIONS, SEED: range(5)}),),
         "43 to 61 hours",
         "each run stops at 1.1 T_grok(0.99)",
         gpu=True,
@@ -50,11 +44,6 @@ RECIPE = Recipe(
         Published("delay, GELU", "45,600 ± 5,550 (5 of 5)", "activations", {ACTIVATION: "gelu"}, "delay_0.99"),
         Published("delay, ReLU", "196,800 ± 89,728 (5 of 5)", "activations", {ACTIVATION: "relu"}, "delay_0.99"),
         Published("delay, tanh", "188,000 ± 36,770 (2 of 5)", "activations", {ACTIVATION: "tanh"}, "delay_0.99"),
-        *(
-            Published(
-                f"delay, GELU, seed {seed}", printed, "activations", {ACTIVATION: "gelu", SEED: seed}, "delay_0.99"
-            )
-            for seed, printed in enumerate(("54,000", "40,000", "42,000", "48,000", "44,000"))
-        ),
+        *delays_by_seed("GELU", "activations", MLP_DELAYS, {ACTIVATION: "gelu"}),
     ),
 )

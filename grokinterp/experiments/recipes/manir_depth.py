@@ -2,12 +2,9 @@
 
 from grokinterp.experiments.claims.manir import depth_fails_to_memorize, depth_is_one_cell
 from grokinterp.experiments.evidence import Evidence
-from grokinterp.experiments.manir import SEED, SOURCE, network, residual, small_network, small_residual
+from grokinterp.experiments.manir import SEED, SOURCE, delays_by_seed, network, residual, small_network, small_residual
 from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
-
-_DEPTH_2 = ("32,000", "20,000", "26,000", "DNF", "210,000")
-_DEPTH_8 = ("48,000", "24,000", "28,000", "DNF", "DNF")
 
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
@@ -58,16 +55,10 @@ RECIPE = Recipe(
     ),
     decide=_decide,
     published=(
-        *(
-            Published(f"delay, depth 2, seed {seed}", printed, "depth-2", {SEED: seed}, "delay_0.99")
-            for seed, printed in enumerate(_DEPTH_2)
-        ),
+        *delays_by_seed("depth 2", "depth-2", ("32,000", "20,000", "26,000", "DNF", "210,000")),
         Published("delay, depth 2", "72,000 ± 85,536 (4 of 5)", "depth-2", {}, "delay_0.99"),
         Published("outcomes, depth 4", "0 of 5", "depth-4", {}, "outcome"),
-        *(
-            Published(f"delay, depth 8, seed {seed}", printed, "depth-8-residual", {SEED: seed}, "delay_0.99")
-            for seed, printed in enumerate(_DEPTH_8)
-        ),
+        *delays_by_seed("depth 8", "depth-8-residual", ("48,000", "24,000", "28,000", "DNF", "DNF")),
         Published("delay, depth 8", "33,333 ± 12,858 (3 of 5)", "depth-8-residual", {}, "delay_0.99"),
         Published("delay, depth 4, width 512", "45,600 ± 5,550 (5 of 5)", "depth-4-elsewhere", {}, "delay_0.99"),
     ),

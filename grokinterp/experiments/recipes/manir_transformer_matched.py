@@ -2,7 +2,16 @@
 
 from grokinterp.experiments.claims.manir_arms import transformer_as_long_as_mlp
 from grokinterp.experiments.evidence import Evidence
-from grokinterp.experiments.manir import SEED, SOURCE, network, small_network, small_transformer, transformer
+from grokinterp.experiments.manir import (
+    MLP_DELAYS,
+    SEED,
+    SOURCE,
+    delays_by_seed,
+    network,
+    small_network,
+    small_transformer,
+    transformer,
+)
 from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
@@ -41,14 +50,8 @@ RECIPE = Recipe(
     ),
     decide=_decide,
     published=(
-        *(
-            Published(f"delay, MLP, seed {seed}", printed, "mlp", {SEED: seed}, "delay_0.99")
-            for seed, printed in enumerate(("54,000", "40,000", "42,000", "48,000", "44,000"))
-        ),
-        *(
-            Published(f"delay, transformer, seed {seed}", printed, "transformer", {SEED: seed}, "delay_0.99")
-            for seed, printed in enumerate(("42,000", "32,000", "76,000", "30,000", "74,000"))
-        ),
+        *delays_by_seed("MLP", "mlp", MLP_DELAYS),
+        *delays_by_seed("transformer", "transformer", ("42,000", "32,000", "76,000", "30,000", "74,000")),
         Published("delay, MLP", "45,600 ± 5,550 (5 of 5)", "mlp", {}, "delay_0.99"),
         Published("delay, transformer", "50,800 ± 22,565 (5 of 5)", "transformer", {}, "delay_0.99"),
     ),

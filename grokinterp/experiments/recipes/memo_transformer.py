@@ -9,12 +9,7 @@ from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
 
 _FULL = changed(
     preset("power"),
-    {
-        "task.operation": "add",
-        "task.train_fraction": 0.4,
-        "schedule.steps": 30_000,
-        "schedule.stop_when_grokked": True,
-    },
+    {"task.operation": "add", "task.train_fraction": 0.4, "schedule.steps": 30_000, "schedule.stop_when_grokked": True},
 )
 _SMALL = changed(
     preset("demo"),

@@ -43,9 +43,7 @@ RECIPE = Recipe(
         "measures T_grok(0.95), while the saved curves give the first epoch with a test loss below 0.1",
     ),
     quick=Form(
-        (Arm("fraction", _SMALL, {FRACTION: (0.4, 0.5, 0.6, 0.8)}),),
-        "40 s",
-        "p = 53, width 64, learning rate 2e-3",
+        (Arm("fraction", _SMALL, {FRACTION: (0.4, 0.5, 0.6, 0.8)}),), "40 s", "p = 53, width 64, learning rate 2e-3"
     ),
     decide=_decide,
     published=printed("first epoch with test loss < 0.1", "fraction", FRACTION, "T_grok_0.95", _EPOCHS),

@@ -2,12 +2,7 @@
 
 from grokinterp import figures
 from grokinterp.config.presets import preset
-from grokinterp.experiments.claims.general import (
-    DECAY,
-    delay_as_inverse_decay,
-    one_outcome_each,
-    thresholds_differ,
-)
+from grokinterp.experiments.claims.general import DECAY, delay_as_inverse_decay, one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.transformers import sooner_with_more
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim, Figures

@@ -35,11 +35,7 @@ def _nanda() -> RunConfig:
     return replace(
         preset("nanda"),
         schedule=ScheduleConfig(
-            steps=150_000,
-            evaluate_every=50,
-            checkpoints="log:20",
-            stop_when_grokked=True,
-            stop_factor=1.05,
+            steps=150_000, evaluate_every=50, checkpoints="log:20", stop_when_grokked=True, stop_factor=1.05
         ),
     )
 

@@ -9,12 +9,7 @@ from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
 
 _FULL = changed(
     preset("power"),
-    {
-        "task.operation": "s5_xy",
-        "task.p": 120,
-        "schedule.stop_when_grokked": True,
-        "schedule.stop_factor": 1.2,
-    },
+    {"task.operation": "s5_xy", "task.p": 120, "schedule.stop_when_grokked": True, "schedule.stop_factor": 1.2},
 )
 _SMALL = changed(
     preset("s5"),
@@ -33,9 +28,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     table = evidence.table("s5")
     claims = [
         generalizes_late(
-            table.loc[table[OPERATION] == operation],
-            product,
-            "Figure 2: at 50 % of the data within 1e5 steps",
+            table.loc[table[OPERATION] == operation], product, "Figure 2: at 50 % of the data within 1e5 steps"
         )
         for operation, product in _PRODUCTS.items()
         if operation in set(table[OPERATION])

@@ -14,9 +14,9 @@ _SMALLER = {"task.p": 59, "task.train_fraction": 0.7, "schedule.steps": 5000, **
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     table, metrics = evidence.table("baseline"), evidence.metrics("baseline")
-    same = () if evidence.quick else (within_the_replicates(table, {97: (350, 2350)}, "task.p"),)
+    replicates = () if evidence.quick else (within_the_replicates(table, {97: (350, 2350)}, "task.p"),)
     norm = () if evidence.quick else (norm_peaks_and_falls(metrics),)
-    return (*same, *norm, thresholds_differ(table), one_outcome_each(table))
+    return (*replicates, *norm, thresholds_differ(table), one_outcome_each(table))
 
 
 RECIPE = Recipe(

@@ -20,9 +20,9 @@ _T99 = {0.5: 2650, 0.7: 1050, 0.9: 550}
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     table = evidence.table("fraction")
-    same = () if evidence.quick else (within_the_replicates(table, _TIMES, FRACTION),)
-    little = () if evidence.quick else (no_grokking_at_little_data(table),)
-    return (*same, *little, sooner_with_more_data(table), thresholds_differ(table), one_outcome_each(table))
+    replicates = () if evidence.quick else (within_the_replicates(table, _TIMES, FRACTION),)
+    little_data = () if evidence.quick else (no_grokking_at_little_data(table),)
+    return (*replicates, *little_data, sooner_with_more_data(table), thresholds_differ(table), one_outcome_each(table))
 
 
 RECIPE = Recipe(

@@ -17,10 +17,10 @@ _T99 = {"add": 2700, "subtract": 2600, "multiply": 2300}
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     table = evidence.table("operation")
-    same = () if evidence.quick else (within_the_replicates(table, _TIMES, OPERATION),)
+    replicates = () if evidence.quick else (within_the_replicates(table, _TIMES, OPERATION),)
     # At p = 59 the three operations differ more.
     return (
-        *same,
+        *replicates,
         replace(operations_alike(table), should_hold=not evidence.quick),
         thresholds_differ(table),
         one_outcome_each(table),

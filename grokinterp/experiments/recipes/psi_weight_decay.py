@@ -25,9 +25,9 @@ _NORMS = {0.5: 65, 1.0: 60, 2.0: 54, 5.0: 44}
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     table = evidence.table("decay")
-    same = () if evidence.quick else (within_the_replicates(table, _TIMES, DECAY),)
+    replicates = () if evidence.quick else (within_the_replicates(table, _TIMES, DECAY),)
     return (
-        *same,
+        *replicates,
         no_grokking_without_decay(table),
         norm_still_grows(evidence.metrics("decay", {DECAY: 0.0}), 0.0, "99.6, rising"),
         *(() if evidence.quick else _of_published_size(evidence)),
