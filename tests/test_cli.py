@@ -247,9 +247,9 @@ class TestAnalyze:
     def test_a_table_for_people_and_where_the_report_is(self, here, shell):
         shown = shell("analyze", "run")
         assert (shown.code, shown.err) == (0, "")
-        for text in ("DNF_train", "T_train", "T_grok", "circuit formation", "key frequencies", "test_accuracy"):
+        for text in ("DNF_train", "fits (99 %)", "generalizes (95 %)", "no phases", "key frequencies", "test accuracy"):
             assert text in shown.out
-        assert f"written: {Path('run', 'analysis', 'report.html')}" in shown.out
+        assert f"report: {Path('run', 'analysis', 'report.html')}" in shown.out
         report = (here / "run" / "analysis" / "report.html").read_text()
         assert report.lstrip().lower().startswith("<!doctype html>")
 

@@ -42,8 +42,9 @@ def first_from(holds: Bool[np.ndarray, " n"], *, after: int = -1, sustained: int
 def known_values(frame: pd.DataFrame, *names: str) -> pd.Series:
     """The first of some columns that has values, without its NaN rows; empty if none has."""
     for name in names:
-        if name in frame and frame[name].notna().any():
-            return pd.Series(frame[name], dtype=float).dropna()
+        series = pd.Series(frame[name], dtype=float).dropna() if name in frame else pd.Series(dtype=float)
+        if not series.empty:
+            return series
     return pd.Series(dtype=float)
 
 

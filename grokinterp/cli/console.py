@@ -61,7 +61,7 @@ def show_analysis(analysis: "Analysis", *, every_measure: bool = False) -> None:
 def _rows(analysis: "Analysis") -> dict[str, str]:
     """The label and the column of each row of the table of milestones."""
     rows = {"test accuracy": "test_accuracy", "novel accuracy": "novel_accuracy"}
-    if "test_accuracy" not in analysis.metrics and analysis.timeline["test_accuracy"].isna().all():
+    if analysis.curves("test_accuracy").empty:
         rows = {"accuracy": "accuracy"}
     if analysis.reference.lost:
         step = number(analysis.reference.frequencies.step)
