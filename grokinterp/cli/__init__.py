@@ -45,7 +45,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = [*(sys.argv[1:] if arguments is None else arguments)]  # `list` is a submodule here, once imported
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE)
