@@ -66,15 +66,15 @@ def run(trained, tmp_path) -> Run:
 @pytest.fixture
 def evaluated(monkeypatch) -> list[tuple[str, int]]:
     """Every measure and step that was computed."""
-    found: list[tuple[str, int]] = []
+    evaluations: list[tuple[str, int]] = []
     evaluate = evaluator_module.evaluate
 
     def noted(job, snapshot):
-        found.append((job.measure.name, snapshot.step))
+        evaluations.append((job.measure.name, snapshot.step))
         return evaluate(job, snapshot)
 
     monkeypatch.setattr(evaluator_module, "evaluate", noted)
-    return found
+    return evaluations
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -162,9 +162,9 @@ class TestKilled:
         killed_before_saving(run, monkeypatch)
         RunWriter(run.path, run.config).save_checkpoint(20, run.weights(10))
         evaluated.clear()
-        found = analyze(run, frequencies=KEYS, workers=0)
+        analysis = analyze(run, frequencies=KEYS, workers=0)
         assert steps_of(evaluated) == {20}
-        assert found.timeline["loss"][20] == found.timeline["loss"][10]
+        assert analysis.timeline["loss"][20] == analysis.timeline["loss"][10]
 
     @pytest.mark.parametrize("nth", range(12))
     def test_at_any_write_of_saving_it_loses_nothing(self, nth, run, monkeypatch, evaluated, expected):
@@ -244,11 +244,11 @@ def overwrite(run: Run, step: int, weights: dict[str, Any]) -> None:
 
 class TestChecksums:
     def test_a_result_names_what_it_was_computed_from(self, run):
-        found = analyze(run, frequencies=KEYS, steps="10:30")
-        assert found.checksums == {step: sha256(run, step) for step in (10, 20, 30)}
+        analysis = analyze(run, frequencies=KEYS, steps="10:30")
+        assert analysis.checksums == {step: sha256(run, step) for step in (10, 20, 30)}
         lines = "".join(f"{step} {sha256(run, step)}\n" for step in (10, 20, 30))
         digest = hashlib.sha256(lines.encode()).hexdigest()
-        assert found.weights_sha256 == found.summary()["weights_sha256"] == digest
+        assert analysis.weights_sha256 == analysis.summary()["weights_sha256"] == digest
 
     def test_a_snapshot_names_its_file(self, run):
         assert run.snapshot(20).checksum == run.checksum(20) == sha256(run, 20)
@@ -274,8 +274,8 @@ class TestChangedWeights:
         analyze(run, frequencies=KEYS)
         for step in (10, 20):
             overwrite(run, step, run.weights(0))
-        (said, recorded), rest = (found := analyze(run, frequencies=KEYS)).warnings[:2], found.warnings[2:]
-        assert said == "the weights at steps 10, 20 changed since the last analysis: recomputed"
+        (changed, recorded), rest = (analysis := analyze(run, frequencies=KEYS)).warnings[:2], analysis.warnings[2:]
+        assert changed == "the weights at steps 10, 20 changed since the last analysis: recomputed"
         assert recorded == (
             "the weights at steps 10, 20 do not match the checksums in status.json: check them with "
             f"`grokinterp verify {run.path}`"
@@ -285,7 +285,7 @@ class TestChangedWeights:
         assert not any("last analysis" in warning for warning in again)
         assert recorded in again
 
-    def test_also_where_no_cell_of_the_last_analysis_counts(self, run, monkeypatch):
+    def test_also_where_no_value_of_the_last_analysis_counts(self, run, monkeypatch):
         """With another grokinterp every key is another: weights are not read before they are evaluated."""
         analyze(run, frequencies=KEYS)
         overwrite(run, 20, run.weights(0))
@@ -314,19 +314,21 @@ class TestChangedWeights:
                 overwrite(run, 20, run.weights(40))
             return 0.0
 
-        found = analyze(
+        analysis = analyze(
             run, frequencies=KEYS, measures=["loss", "weight_norm", meddling], steps="0:40", workers=workers
         )
-        assert "the weights at step 20 changed during the analysis: recomputed" in found.warnings
-        assert found.checksums[20] == sha256(run, 20)
-        pd.testing.assert_series_equal(found.timeline.loc[20], found.timeline.loc[40], check_names=False, rtol=1e-6)
+        assert "the weights at step 20 changed during the analysis: recomputed" in analysis.warnings
+        assert analysis.checksums[20] == sha256(run, 20)
+        pd.testing.assert_series_equal(
+            analysis.timeline.loc[20], analysis.timeline.loc[40], check_names=False, rtol=1e-6
+        )
 
         def harmless(snapshot):
             return 1.0
 
         again = analyze(run, frequencies=KEYS, measures=["loss", "weight_norm", harmless], steps="0:40", workers=0)
-        columns = [column for column in again.timeline if column in found.timeline]
-        pd.testing.assert_frame_equal(again.timeline[columns], found.timeline[columns])
+        columns = [column for column in again.timeline if column in analysis.timeline]
+        pd.testing.assert_frame_equal(again.timeline[columns], analysis.timeline[columns])
         assert not any("last analysis" in warning for warning in again.warnings)
 
     def test_after_they_were_evaluated(self, run, evaluated):
@@ -338,12 +340,12 @@ class TestChangedWeights:
                 overwrite(run, 20, run.weights(40))
             return 0.0
 
-        found = analyze(run, frequencies=KEYS, measures=["loss", meddling], workers=0)
-        assert found.checksums[20] == old != sha256(run, 20)
+        analysis = analyze(run, frequencies=KEYS, measures=["loss", meddling], workers=0)
+        assert analysis.checksums[20] == old != sha256(run, 20)
         evaluated.clear()
         again = analyze(run, frequencies=KEYS, measures=["loss"], workers=0)
         assert steps_of(evaluated) == {20}
-        assert again.timeline["loss"][20] == again.timeline["loss"][40] != found.timeline["loss"][20]
+        assert again.timeline["loss"][20] == again.timeline["loss"][40] != analysis.timeline["loss"][20]
         assert "the weights at step 20 changed since the last analysis: recomputed" in again.warnings
 
     def test_those_that_the_key_frequencies_are_from(self, run):
@@ -366,17 +368,17 @@ class TestVanishing:
         snapshot = Run.snapshot
 
         def removing(self, step):
-            found = snapshot(self, step)
+            result = snapshot(self, step)
             for later in (30, 40):
                 (run.path / "weights" / f"step_{later:06d}.safetensors").unlink(missing_ok=True)
-            return found
+            return result
 
         monkeypatch.setattr(Run, "snapshot", removing)
-        found = analyze(run, frequencies=KEYS, workers=workers)
-        assert found.timeline.index.tolist() == [0, 10, 20, 50]
-        assert "the weights at steps 30, 40 were removed during the analysis: skipped" in found.warnings
+        analysis = analyze(run, frequencies=KEYS, workers=workers)
+        assert analysis.timeline.index.tolist() == [0, 10, 20, 50]
+        assert "the weights at steps 30, 40 were removed during the analysis: skipped" in analysis.warnings
         pd.testing.assert_frame_equal(
-            found.timeline, expected.timeline.drop([30, 40]), check_like=True, rtol=1e-5, atol=1e-9
+            analysis.timeline, expected.timeline.drop([30, 40]), check_like=True, rtol=1e-5, atol=1e-9
         )
 
     def test_also_those_that_were_analyzed_before(self, run, monkeypatch):
@@ -388,9 +390,9 @@ class TestVanishing:
             return checksum(self, step)
 
         monkeypatch.setattr(Run, "checksum", removing)
-        found = analyze(run, frequencies=KEYS)
-        assert found.timeline.index.tolist() == [0, 10, 20, 40, 50]
-        assert 30 not in found.checksums
+        analysis = analyze(run, frequencies=KEYS)
+        assert analysis.timeline.index.tolist() == [0, 10, 20, 40, 50]
+        assert 30 not in analysis.checksums
 
     def test_a_damaged_one_is_no_vanished_one(self, run):
         (run.path / "weights" / "step_000030.safetensors").write_bytes(b"rubbish" * 10)
@@ -401,10 +403,10 @@ class TestVanishing:
         snapshot = Run.snapshot
 
         def removing(self, step):
-            found = snapshot(self, step)
+            result = snapshot(self, step)
             for kept in (run.path / "weights").iterdir():
                 kept.unlink()
-            return found
+            return result
 
         monkeypatch.setattr(Run, "snapshot", removing)
         with pytest.raises(RunError, match="every checkpoint was removed during the analysis"):

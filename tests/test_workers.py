@@ -57,8 +57,8 @@ def assert_same(one: Any, other: Any) -> None:
 
 def test_workers_give_what_one_process_gives(run, alone):
     calls: list[tuple[int, int]] = []
-    found = analyze(run, steps=SOME, workers=2, progress=lambda done, total: calls.append((done, total)))
-    assert_same(found, alone)
+    analysis = analyze(run, steps=SOME, workers=2, progress=lambda done, total: calls.append((done, total)))
+    assert_same(analysis, alone)
     assert calls[-1][0] == calls[-1][1]
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
@@ -70,17 +70,17 @@ def test_what_they_computed_is_cached(run, alone, monkeypatch):
 
 
 def test_a_worker_that_dies_leaves_its_work_to_others(run, alone, monkeypatch, caplog):
-    asked: list[int] = []
-    ask = workers_module._Worker.ask
+    steps: list[int] = []
+    evaluate_step = workers_module._Worker.evaluate
 
     def killed_at_the_second(worker, step, calls):
-        asked.append(step)
-        if len(asked) == 2:
+        steps.append(step)
+        if len(steps) == 2:
             os.kill(worker.process.pid, signal.SIGKILL)
             worker.process.wait()
-        return ask(worker, step, calls)
+        return evaluate_step(worker, step, calls)
 
-    monkeypatch.setattr(workers_module._Worker, "ask", killed_at_the_second)
+    monkeypatch.setattr(workers_module._Worker, "evaluate", killed_at_the_second)
     assert_same(analyze(run, steps=SOME, workers=1), alone)
     assert "a worker process ended unexpectedly" in caplog.text
 
@@ -89,8 +89,8 @@ def test_measures_that_only_this_process_knows_are_computed_here(run):
     def twice_the_loss(snapshot):
         return 2 * gm.loss(snapshot)
 
-    found = analyze(run, steps=SOME, measures=[twice_the_loss], workers=1).timeline
-    assert found["twice_the_loss"].tolist() == pytest.approx((2 * found["loss"]).tolist(), rel=1e-5)
+    analysis = analyze(run, steps=SOME, measures=[twice_the_loss], workers=1).timeline
+    assert analysis["twice_the_loss"].tolist() == pytest.approx((2 * analysis["loss"]).tolist(), rel=1e-5)
 
 
 def test_a_module_of_ones_own_may_print_and_is_found_by_workers(run, tmp_path, monkeypatch):
@@ -98,8 +98,8 @@ def test_a_module_of_ones_own_may_print_and_is_found_by_workers(run, tmp_path, m
         "import os\n\ndef worker(snapshot):\n    print('hello')\n    return float(os.getpid())\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = analyze(run, steps="0", measures=["printing_measures:worker"], workers=1)
-    assert found.timeline["worker"].item() != os.getpid()
+    analysis = analyze(run, steps="0", measures=["printing_measures:worker"], workers=1)
+    assert analysis.timeline["worker"].item() != os.getpid()
 
 
 def test_a_measure_that_fails_says_so_here(run):
@@ -125,7 +125,7 @@ def test_no_worker_outlives_an_analysis_that_is_given_up(run):
     assert "grokinterp.analysis.workers" not in children
 
 
-def test_every_job_is_found_again_by_its_source(run):
+def test_every_call_is_rebuilt_from_its_source(run):
     keys = (8, 14, 21)
     snapshot = run.snapshot(1000)
     own = [measure_call(name, keys) for name in ("loss", "excluded_loss", "circuit_efficiency")]

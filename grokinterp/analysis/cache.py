@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 _SOURCES = ("measures", "models", "tasks", "config", "runs/run.py", "analysis/measure_calls.py")
 _TABLES = ("timeline.parquet", "frequencies.parquet")
-_LARGEST = 1 << 31  # bytes of a table
+_MAX_TABLE_BYTES = 1 << 31
 _ATTEMPTS = 5  # to read files that another process is replacing
 
 StepValues = list[tuple[str, str, Value]]  # measure, its key, its value
@@ -275,7 +275,7 @@ class AnalysisCache:
     def _bytes(self, file: str) -> bytes:
         """The content of a file in the folder; empty if it cannot be read."""
         try:
-            return read_bytes(self.folder / file, limit=_LARGEST)
+            return read_bytes(self.folder / file, limit=_MAX_TABLE_BYTES)
         except RunError:
             return b""
 
