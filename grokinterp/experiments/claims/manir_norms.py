@@ -97,7 +97,7 @@ def l2_varies_less(table: pd.DataFrame, *, published_size: bool = True) -> Claim
     """
     units = [_at(unit, published_size) for unit in (RMS, L2)]
     runs = rows_with(table, units[0])
-    medians = runs.groupby("model.width")[units].median()
+    medians = pd.DataFrame(runs.groupby("model.width")[units].median())
     rms, l2 = (column(medians, unit) for unit in units)
     decided = len(medians) > 1
     factors = f"by a factor of {l2.max() / l2.min():.2f} in L2, {rms.max() / rms.min():.2f} in RMS" if decided else "-"

@@ -35,12 +35,12 @@ def generalization_as_inverse_decay(table: pd.DataFrame, *, published: str) -> C
     """
     with_decay, without = table.loc[column(table, _DECAY) > 0], table.loc[column(table, _DECAY) == 0]
     runs = with_decay.loc[column(with_decay, T_GROK) > 0]
-    fitted = [seed for _, seed in runs.groupby("model_seed") if seed[_DECAY].nunique() >= 3]
+    fitted = [seed for _, seed in runs.groupby("model_seed") if len(set(seed[_DECAY])) >= 3]
     slopes = np.array([exponent(seed, _DECAY, T_GROK) for seed in fitted])
     measured = "fewer than three decays per seed"
     if fitted:
         times = pd.concat(fitted).groupby(_DECAY)[T_GROK].median()
-        decades = np.log10(times.index.max() / times.index.min())
+        decades = np.log10(max(times.index) / min(times.index))
         measured = f"exponent {span(slopes, '.2f')} for {len(slopes)} seeds; "
         measured += ", ".join(f"{time:,.0f} at {decay:g}" for decay, time in times.items())
         measured += f" ({decades:.1f} decades)"
@@ -69,7 +69,7 @@ def memorization_without_decay(table: pd.DataFrame, *, published: str) -> Claim:
         published: what the source states.
     """
     memorized = rows_with(table, T_TRAIN)
-    seeds = [seed for _, seed in memorized.groupby("model_seed") if seed[_DECAY].nunique() >= 2]
+    seeds = [seed for _, seed in memorized.groupby("model_seed") if len(set(seed[_DECAY])) >= 2]
     # An untrained network that already fits has a time of 0; it counts as the first step.
     factors = np.array([column(seed, T_TRAIN).max() / max(column(seed, T_TRAIN).min(), 1.0) for seed in seeds])
     measured = "no two decays at which a seed memorizes"

@@ -93,7 +93,7 @@ def delayed(table: pd.DataFrame, network: str) -> Claim:
         network: the kind of network, for the claim's name.
     """
     generalized = rows_with(_with_decay(table, 1), T_GROK)
-    n, late = len(generalized), int((generalized["outcome"] == "grokked").sum())
+    n, late = len(generalized), sum(outcome == "grokked" for outcome in generalized["outcome"])
     measured = "no run generalized"
     if n:
         train, test = (span(column(generalized, name), ",.0f") for name in (T_TRAIN, T_GROK))

@@ -87,7 +87,7 @@ def _kernel_aligns(scales: pd.DataFrame) -> Claim:
 def _medians(runs: pd.DataFrame, axis: str) -> tuple[pd.Series, pd.Series]:
     """Median delay and median T_test / T_train by value of an axis."""
     medians = runs.assign(ratio=runs["T_test"] / runs["T_train"]).groupby(axis)[["delay", "ratio"]].median()
-    return medians["delay"], medians["ratio"]
+    return pd.Series(medians["delay"]), pd.Series(medians["ratio"])
 
 
 def _format_delays(delays: pd.Series) -> str:

@@ -73,7 +73,7 @@ def norm_still_grows(metrics: Sequence[pd.DataFrame], decay: float, published: s
         published: the published norm.
         should_hold: whether the claim is expected to hold.
     """
-    growth = [_late_growth(run["weight_norm"]) for run in metrics]
+    growth = [_late_growth(pd.Series(run["weight_norm"])) for run in metrics]
     return Claim(
         f"norm at decay {decay:g}",
         f"At weight decay {decay:g}, the weight norm is still growing after 5,000 epochs.",
@@ -194,7 +194,7 @@ def norm_peaks_and_falls(metrics: Sequence[pd.DataFrame]) -> Claim:
         metrics: metrics by step of the baseline runs, with `test_accuracy` and `weight_norm`; runs without T_grok(0.95)
             are ignored.
     """
-    shapes = [_norm_shape(run) for run in metrics if (run["test_accuracy"] >= 0.95).any()]
+    shapes = [_norm_shape(run) for run in metrics if (column(run, "test_accuracy") >= 0.95).any()]
     peaks, falls, changes = np.array(shapes, dtype=float).reshape(-1, 3).T
     holds = bool(((peaks >= 400) & (peaks <= 600) & (falls >= 0.1) & (changes < 0.1)).all())
     return Claim(
@@ -318,7 +318,7 @@ def _late_growth(norm: pd.Series) -> float:
 
 def _norm_shape(metrics: pd.DataFrame) -> tuple[float, float, float]:
     """The step of the norm's peak, the fraction of it lost by T_grok(0.95), and the largest relative change after."""
-    accuracy, norm = metrics["test_accuracy"], metrics["weight_norm"]
-    grokked = accuracy.index[accuracy >= 0.95][0]
+    norm = pd.Series(metrics["weight_norm"])
+    grokked = metrics.index[column(metrics, "test_accuracy") >= 0.95][0]
     before, after, level = norm.loc[:grokked], norm.loc[grokked:], float(norm.loc[grokked])
     return float(before.idxmax()), 1 - level / float(before.max()), float((after / level - 1).abs().max())

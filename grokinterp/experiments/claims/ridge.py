@@ -105,8 +105,8 @@ def _bound_claim(title: str, statement: str, bounds: tuple[str, ...], published:
 
 def _three_stages(evidence: Evidence) -> Claim:
     names = ("overfits", "generalizes_late", "generalizes")
-    inside = list(evidence.sweep[[f"stage_{name}" for name in names]].astype(bool).all(axis=1))
-    inside += [all(getattr(stages, name) for name in names) for stages in evidence.zero]
+    inside = [all(getattr(stages, name) for name in names) for stages in evidence.zero]
+    inside += [bool(row.all()) for row in evidence.sweep[[f"stage_{name}" for name in names]].to_numpy(dtype=bool)]
     return Claim(
         "three stages",
         "With the zero teacher, train loss, population loss and weight norm stay within their envelopes at every step.",
