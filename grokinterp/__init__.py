@@ -1,6 +1,6 @@
 """grokinterp: mechanistic interpretability of grokking.
 
-Importing this package costs next to nothing: each public name is imported when it is first used.
+`import grokinterp` is fast: each public name is imported when it is first used.
 
     >>> import grokinterp as gi
     >>> run = gi.Run.open("checkpoints/run42")

@@ -111,7 +111,7 @@ def torch_layers(config: TransformerConfig, weights: dict[str, Tensor]) -> nn.Tr
 
 
 @pytest.mark.parametrize("name", ["power", "power, one layer, no equals", "encoder", "encoder, two layers"])
-def test_logits_are_those_of_pytorchs_own_layers(name):
+def test_logits_equal_those_of_pytorch_layers(name):
     config = run_of(ARCHITECTURES[name])
     model, task = randomized(config), task_of(config)
     weights = weights_of(model)
@@ -153,7 +153,7 @@ def test_the_residual_stream_is_normalized_after_each_addition():
     assert not [name for name in model.hook_dict if name.startswith("ln_final")]
 
 
-def test_a_hook_may_replace_what_is_read():
+def test_a_hook_may_replace_the_mean_that_is_read():
     config = run_of(ENCODER)
     model, task = randomized(config), task_of(config)
     with torch.no_grad():
@@ -180,7 +180,7 @@ def test_a_bidirectional_first_position_sees_the_last_and_a_causal_one_does_not(
 
 @pytest.mark.parametrize("task_name", TASKS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_fast_logits_and_gradients_are_the_modules_to_the_last_digits(name, task_name):
+def test_fast_logits_and_gradients_equal_those_of_the_module(name, task_name):
     config = run_of(ARCHITECTURES[name], task_name)
     model, task = randomized(config), task_of(config)
     forward = forward_for(config.model, task)
@@ -232,7 +232,7 @@ def test_neurons_attention_and_readout_are_those_of_run_with_cache(name):
 
 
 @pytest.mark.parametrize("name", ["power", "encoder"])
-def test_models_and_forward_passes_go_where_the_weights_are(name):
+def test_models_and_forward_passes_use_the_device_of_the_weights(name):
     """`meta` stands in for a GPU: whatever stays behind on the CPU fails here as it does there."""
     config = run_of(ARCHITECTURES[name])
     task = task_of(config)
@@ -252,7 +252,7 @@ def root_mean_square(model: nn.Module) -> float:
     return math.sqrt(squares / sum(parameter.numel() for parameter in parameters))
 
 
-def test_manirs_transformer_starts_at_the_printed_rms():
+def test_the_transformer_of_manir_starts_at_the_printed_rms():
     """Manir and Rupa 2026, Table 7: 0.126 at λ = 1, 0.120 at λ = 5, both of which 12 updates give (lr 1e-3)."""
     config = preset("manir-transformer")
     model = build_model(config, task_of(config))
@@ -281,7 +281,7 @@ def test_manirs_transformer_starts_at_the_printed_rms():
         ("blocks.0.attn.b_O", 0.0),
     ],
 )
-def test_the_encoders_initialization_is_that_of_pytorchs_encoder_layer(name, std):
+def test_torch_encoder_initialization_equals_that_of_the_pytorch_encoder_layer(name, std):
     config = preset("manir-transformer")
     weight = dict(build_model(config, task_of(config), seed=4).named_parameters())[name].detach()
     assert weight.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * weight.numel()), abs=0)
@@ -301,7 +301,7 @@ def test_the_encoders_initialization_is_that_of_pytorchs_encoder_layer(name, std
         assert weight.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.01, abs=0)
 
 
-def test_powers_transformer_has_about_400_000_parameters_and_no_biases():
+def test_the_transformer_of_power_has_about_400_000_parameters_and_no_biases():
     """Power et al. 2022, appendix A.1.2: about 4e5 non-embedding parameters."""
     config = preset("power")
     model = build_model(config, task_of(config))
@@ -347,7 +347,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("options", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_what_cannot_be_combined_is_refused(options, message):
+def test_incompatible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         TransformerConfig(**options)
 
@@ -378,7 +378,7 @@ def test_a_run_is_trained_resumed_and_analyzed(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["power", "encoder"])
-def test_an_ensemble_trains_them_as_a_run_alone_does(name, tmp_path):
+def test_an_ensemble_trains_them_like_single_runs(name, tmp_path):
     config = replace(run_of(ARCHITECTURES[name]), schedule=SHORT)
     alone = train(config, tmp_path / "alone", progress=False)
     together = train_many([config, replace(config, model_seed=1)], [tmp_path / "a", tmp_path / "b"], progress=False)

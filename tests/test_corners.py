@@ -1,4 +1,4 @@
-"""Corners in which a number was once silently wrong, or a mistake once a traceback."""
+"""Corner cases that once gave a silently wrong number, or a traceback instead of a message."""
 
 import sys
 from dataclasses import replace
@@ -52,7 +52,7 @@ def test_a_recorded_models_frozen_weights_count_in_no_norm(tmp_path):
 
 
 @pytest.mark.parametrize("step", [10.0, "10", None])
-def test_a_step_that_is_no_whole_number_is_refused_before_anything_is_written(tmp_path, step):
+def test_a_fractional_step_is_refused_before_anything_is_written(tmp_path, step):
     task = Task.modular_addition(5, train_fraction=0.5)
     with gi.Recorder(tmp_path / "run", task) as recorder:
         recorder.record(np.int64(3), torch.zeros(25, 5))
@@ -72,7 +72,7 @@ def test_squared_errors_are_not_compared_with_chance(tmp_path):
     assert find_transition(frame, n_classes=11, cross_entropy=False).outcome == "generalized_without_delay"
 
 
-def test_a_metrics_line_that_a_power_cut_filled_with_zeros_is_written_anew(tmp_path):
+def test_a_metrics_line_that_a_power_cut_filled_with_zeros_is_rewritten(tmp_path):
     config = replace(TINY, schedule=replace(TINY.schedule, steps=50))
     whole = gi.train(TINY, tmp_path / "run")
     with (whole.path / "metrics.jsonl").open("ab") as file:
@@ -83,7 +83,7 @@ def test_a_metrics_line_that_a_power_cut_filled_with_zeros_is_written_anew(tmp_p
     assert resumed.environment["resumed"][0]["to_step"] == 50
 
 
-def test_chance_at_small_p_is_no_semi_grokking():
+def test_chance_at_small_p_is_not_semi_grokking():
     steps = range(0, 1000, 50)
     frame = pd.DataFrame({"train_loss": 0.1, "train_accuracy": 1.0, "test_accuracy": 0.12}, index=steps)
     assert find_transition(frame, n_classes=11).outcome == "DNF_test"
@@ -113,19 +113,19 @@ def test_the_forms_for_training_loops_agree_where_some_pairs_are_outside_of_the_
     assert restricted_loss(snapshot, np.int64(1)) == restricted_loss(snapshot, 1)
 
 
-def test_what_is_no_function_is_no_measure():
+def test_only_a_function_is_a_measure():
     with pytest.raises(ConfigError, match="is not a function"):
         find_measure("math:pi")
 
 
 @pytest.mark.parametrize("device", ["cpu:zzz", "tpu", "cuda:63"])
-def test_a_device_that_is_not_there_is_named(tmp_path, device):
+def test_a_missing_device_is_named(tmp_path, device):
     with pytest.raises(ConfigError, match="device"):
         gi.train(TINY, tmp_path / "run", device=device)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_diverged_training_is_no_success(tmp_path):
+def test_a_diverged_training_is_not_a_success(tmp_path):
     config = replace(TINY, optimizer=OptimizerConfig(name="sgd", lr=1e9, weight_decay=0.0))
     file = tmp_path / "config.json"
     file.write_text(config.to_json())

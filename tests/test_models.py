@@ -1,10 +1,8 @@
-"""Models against TransformerLens itself, against plain torch.nn, and against published initial losses."""
+"""Transformers against TransformerLens itself, and against published initial losses."""
 
-import json
 import math
 import sys
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import processes
@@ -14,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-from grokinterp.config import MLPConfig, OptimizerConfig, RecordedConfig, RunConfig, TaskConfig, TransformerConfig
+from grokinterp.config import MLPConfig, OptimizerConfig, RecordedConfig, RunConfig, TransformerConfig
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError
 from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.models.forward import prefix
 from grokinterp.tasks import Task
-from grokinterp.training.losses import loss_function
 from grokinterp.training.optimizers import Updater
 
 pytestmark = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
@@ -33,7 +30,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def randomized(model: nn.Module, seed: int = 11) -> nn.Module:
-    """The same model with every parameter drawn anew, biases and LayerNorms too."""
+    """The model with every parameter drawn again, including biases and LayerNorms."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -52,10 +49,10 @@ def in_float64(transformer: Any) -> Any:
 
 def gradients(logits: Tensor, labels: Tensor, parameters: dict[str, Any]) -> dict[str, Tensor]:
     loss = F.cross_entropy(logits, labels)
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    derivatives = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {
         name: torch.zeros_like(parameter) if gradient is None else gradient
-        for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
+        for (name, parameter), gradient in zip(parameters.items(), derivatives, strict=True)
     }
 
 
@@ -69,13 +66,13 @@ def mainline() -> tuple[RunConfig, Task, Any]:
     return config, task, build_model(config, task)
 
 
-def test_mainline_is_a_hooked_transformer_with_the_demos_parameters(mainline):
+def test_mainline_has_the_parameters_of_the_transformer_lens_demo(mainline):
     _, _, model = mainline
     assert isinstance(model, HookedTransformer)
     assert sum(parameter.numel() for parameter in model.parameters()) == 227_313
 
 
-def test_mainline_has_the_demos_initial_losses(mainline):
+def test_mainline_has_the_initial_losses_of_the_demo(mainline):
     _, task, model = mainline
     with torch.no_grad():
         logits = model(task.tokens)[:, -1].double()
@@ -85,7 +82,7 @@ def test_mainline_has_the_demos_initial_losses(mainline):
     assert F.cross_entropy(logits[test], task.labels[test]).item() == pytest.approx(4.7329808682, abs=1e-6)
 
 
-def test_mainline_weights_are_those_transformer_lens_draws_for_the_seed(mainline):
+def test_mainline_weights_equal_those_that_transformer_lens_draws(mainline):
     _, _, model = mainline
     with torch.random.fork_rng():
         plain = HookedTransformer(
@@ -138,7 +135,7 @@ for init in ("torch", "normal"):
 """
 
 
-def test_building_leaves_the_global_generators_alone():
+def test_building_does_not_use_global_generators():
     processes.run([sys.executable, "-c", GLOBAL_GENERATORS], check=True)
 
 
@@ -173,7 +170,7 @@ def small_task(config: TransformerConfig, operation: Any = "add") -> Task:
 
 
 @pytest.mark.parametrize("name", ONE_LAYER)
-def test_last_position_logits_are_the_modules(name):
+def test_last_position_logits_equal_those_of_the_module(name):
     config = ONE_LAYER[name]
     task = small_task(config)
     model: Any = randomized(build_model(config, task))
@@ -200,7 +197,7 @@ def test_last_position_logits_on_inputs_that_are_not_all_pairs(operation):
 
 
 @pytest.mark.parametrize("name", ONE_LAYER | DEEPER)
-def test_in_float64_logits_and_gradients_are_the_modules_to_the_last_digits(name):
+def test_float64_logits_and_gradients_equal_those_of_the_module(name):
     config = (ONE_LAYER | DEEPER)[name]
     task = small_task(config)
     model = in_float64(randomized(build_model(config, task)))
@@ -208,12 +205,12 @@ def test_in_float64_logits_and_gradients_are_the_modules_to_the_last_digits(name
     theirs, ours = model(task.tokens)[:, -1], forward_for(config, task).logits(weights, task.tokens)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     expected = gradients(theirs, task.labels, dict(model.named_parameters()))
-    found = gradients(ours, task.labels, weights)
+    actual = gradients(ours, task.labels, weights)
     for parameter, gradient in expected.items():
-        torch.testing.assert_close(found[parameter], gradient, rtol=1e-10, atol=1e-12, msg=parameter)
+        torch.testing.assert_close(actual[parameter], gradient, rtol=1e-10, atol=1e-12, msg=parameter)
 
 
-def test_the_float64_module_is_one_to_the_last_digits():
+def test_the_float64_module_computes_in_float64():
     """Its LayerNorms too: otherwise every comparison with it would be one with float32."""
     config = DEEPER["layernorm"]
     task = small_task(config)
@@ -225,29 +222,29 @@ def test_the_float64_module_is_one_to_the_last_digits():
 
 
 @pytest.mark.parametrize("name", ONE_LAYER | DEEPER)
-def test_neurons_attention_and_readout_are_those_of_run_with_cache(name):
+def test_neurons_attention_and_readout_equal_those_of_run_with_cache(name):
     config = (ONE_LAYER | DEEPER)[name]
     task = small_task(config)
     model = in_float64(randomized(build_model(config, task)))
     last = config.n_layers - 1
     with torch.no_grad():
         logits, cache = model.run_with_cache(task.tokens)
-        found = forward_for(config, task).activations(weights_of(model), task.tokens)
-    torch.testing.assert_close(found.neurons, cache["post", last][:, -1], rtol=1e-12, atol=1e-12)
-    assert found.attention is not None
-    torch.testing.assert_close(found.attention, cache["pattern", last][:, :, -1], rtol=1e-12, atol=1e-12)
+        result = forward_for(config, task).activations(weights_of(model), task.tokens)
+    torch.testing.assert_close(result.neurons, cache["post", last][:, -1], rtol=1e-12, atol=1e-12)
+    assert result.attention is not None
+    torch.testing.assert_close(result.attention, cache["pattern", last][:, :, -1], rtol=1e-12, atol=1e-12)
     if config.normalization == "layernorm":
-        assert found.neuron_logit_map is None
+        assert result.neuron_logit_map is None
         return
-    assert found.neuron_logit_map is not None
+    assert result.neuron_logit_map is not None
     before = cache["resid_mid", last][:, -1] + model.blocks[last].mlp.b_out
     rest = config.output_scale * (before @ model.unembed.W_U + model.unembed.b_U)
-    assembled = rest + found.neurons @ found.neuron_logit_map
+    assembled = rest + result.neurons @ result.neuron_logit_map
     torch.testing.assert_close(assembled, logits[:, -1], rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", DEEPER)
-def test_prefix_logits_of_the_other_transformers_are_the_modules(name):
+def test_prefix_logits_equal_those_of_the_module(name):
     config = DEEPER[name]
     task = small_task(config)
     model: Any = randomized(build_model(config, task))
@@ -284,7 +281,7 @@ def test_one_layer_has_the_same_logits_by_prefix(name):
 
 
 @pytest.mark.parametrize("name", ["demo", "two layers", "layernorm"])
-def test_the_plain_module_can_be_asked_for(name):
+def test_plain_runs_the_module(name):
     config = (ONE_LAYER | DEEPER)[name]
     task = small_task(config)
     model: Any = randomized(build_model(config, task))
@@ -308,8 +305,8 @@ def test_output_scale_multiplies_the_logits(config, plain):
         expected = 2.5 * forward.logits(weights, task.tokens)
         torch.testing.assert_close(of_scaled.logits(weights, task.tokens), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(of_scaled.logits_by_rows(weights, task.tokens), expected, rtol=1e-5, atol=1e-5)
-        found = other(task.tokens)
-        torch.testing.assert_close(found[:, -1] if found.ndim == 3 else found, expected, rtol=1e-5, atol=1e-5)
+        logits = other(task.tokens)
+        torch.testing.assert_close(logits[:, -1] if logits.ndim == 3 else logits, expected, rtol=1e-5, atol=1e-5)
         readouts = forward.activity(weights, task.tokens)[1], of_scaled.activity(weights, task.tokens)[1]
     if readouts[0] is not None:
         assert readouts[1] is not None
@@ -317,7 +314,7 @@ def test_output_scale_multiplies_the_logits(config, plain):
 
 
 @pytest.mark.parametrize("name", ["demo", "no equals", "two layers", "layernorm"])
-def test_models_and_forward_passes_go_where_the_weights_are(name):
+def test_models_and_forward_passes_use_the_device_of_the_weights(name):
     """`meta` stands in for a GPU: whatever stays behind on the CPU fails here as it does there."""
     config = (ONE_LAYER | DEEPER)[name]
     task = small_task(config)
@@ -338,7 +335,7 @@ def test_the_seed_determines_the_weights(config):
     assert not any(torch.equal(first[name], other[name]) for name in first if "W" in name)
 
 
-def test_a_runs_seed_is_that_of_its_model():
+def test_the_seed_of_a_run_is_that_of_its_model():
     task = Task.of("add", P)
     run = RunConfig(model=SMALL, model_seed=5)
     by_run, by_seed = weights_of(build_model(run, task)), weights_of(build_model(SMALL, task, seed=5))
@@ -365,14 +362,14 @@ def nanda() -> dict[str, Tensor]:
         ("unembed.W_U", 1 / math.sqrt(114)),
     ],
 )
-def test_nandas_initialization(nanda, name, std):
+def test_the_initialization_of_nanda(nanda, name, std):
     weight = nanda[name]
     standard_error = 1 / math.sqrt(2 * weight.numel())
     assert weight.std().item() == pytest.approx(std, rel=4 * standard_error)
     assert abs(weight.mean().item()) < 4 * std / math.sqrt(weight.numel())
 
 
-def test_nandas_model_answers_equals_too_and_starts_without_biases(nanda):
+def test_the_model_of_nanda_has_an_equals_logit_and_starts_without_biases(nanda):
     assert nanda["unembed.W_U"].shape == (128, 114)
     assert nanda["embed.W_E"].shape == (114, 128)
     for name, weight in nanda.items():
@@ -433,7 +430,7 @@ def test_init_scale_multiplies_every_initial_weight(config, scale):
         ),
     ],
 )
-def test_only_trained_biases_move(biases, trained):
+def test_only_trained_biases_change(biases, trained):
     config = replace(SMALL, biases=biases)
     task = small_task(config)
     model = build_model(config, task)
@@ -459,272 +456,3 @@ def test_a_recorded_model_can_neither_be_built_nor_run():
         build_model(RecordedConfig(), task)
     with pytest.raises(ConfigError, match="recorded model has no forward pass"):
         forward_for(RecordedConfig(), task)
-
-
-# --- MLPs against plain torch.nn -------------------------------------------------------------------------------------
-
-ACTIVATIONS = {"relu": nn.ReLU(), "gelu": nn.GELU(), "tanh": nn.Tanh(), "quadratic": lambda x: x * x}
-
-
-class PlainMLP(nn.Module):
-    """The same network as one would write it; with PyTorch's own initialization, made in the order of the data flow."""
-
-    def __init__(self, config: MLPConfig, p: int):
-        super().__init__()
-        self.config, self.p = config, p
-        if config.input != "one_hot":
-            width = config.d_embed or config.width
-            tables = [nn.Embedding(p, width) for _ in range(1 if config.shared_embedding else 2)]
-            self.tables = nn.ModuleList([tables[0], tables[-1]])
-            entering = width if config.input == "sum" else 2 * width
-        else:
-            entering = 2 * p
-        self.first, self.second, self.norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for _ in range(config.depth):
-            self.first.append(nn.Linear(entering, config.width, bias=config.biases))
-            if config.architecture == "residual":
-                self.second.append(nn.Linear(config.width, entering, bias=config.biases))
-                self.norms.append(nn.LayerNorm(entering))
-            else:
-                entering = config.width
-        self.head = nn.Linear(config.width, p, bias=config.biases)
-        self.seen: dict[str, Tensor] = {}
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        a, b = inputs[:, 0], inputs[:, 1]
-        if self.config.input == "one_hot":
-            x = torch.cat([F.one_hot(a, self.p), F.one_hot(b, self.p)], dim=1).to(self.head.weight.dtype)
-        else:
-            left, right = self.tables[0](a), self.tables[1](b)
-            x = left + right if self.config.input == "sum" else torch.cat([left, right], dim=1)
-            self.seen["hook_embed"] = x
-        for i in range(self.config.depth):
-            residual = self.config.architecture == "residual"
-            pre = self.first[i](self.norms[i](x) if residual else x)
-            post = ACTIVATIONS[self.config.activation](pre)
-            x = x + 0.5 * self.second[i](post) if residual else post
-            self.seen[f"layers.{i}.hook_pre"], self.seen[f"layers.{i}.hook_post"] = pre, post
-        return self.config.output_scale * self.head(x)
-
-    def named(self) -> dict[str, Tensor]:
-        """Its parameters under the names, and in the layout, of grokinterp."""
-        found: dict[str, Tensor] = {}
-        if self.config.input != "one_hot":
-            names = ["embed"] if self.config.shared_embedding else ["embed_a", "embed_b"]
-            found |= {f"{name}.W_E": self.tables[-i].weight for i, name in enumerate(names)}
-        for i in range(self.config.depth):
-            found[f"layers.{i}.W"] = self.first[i].weight.T
-            if self.config.biases:
-                found[f"layers.{i}.b"] = self.first[i].bias
-            if self.config.architecture == "residual":
-                found |= {f"layers.{i}.ln.w": self.norms[i].weight, f"layers.{i}.ln.b": self.norms[i].bias}
-                found[f"layers.{i}.W_out"] = self.second[i].weight.T
-                if self.config.biases:
-                    found[f"layers.{i}.b_out"] = self.second[i].bias
-        found["unembed.W_U"] = self.head.weight.T
-        if self.config.biases:
-            found["unembed.b_U"] = self.head.bias
-        return found
-
-
-def variants() -> dict[str, MLPConfig]:
-    found = {}
-    for entering, shared, shape, biases in product(
-        ("one_hot", "concat", "sum"), (True, False), ("flat", "residual"), (True, False)
-    ):
-        if entering == "one_hot" and (shape == "residual" or not shared):
-            continue
-        d_embed = 6 if entering == "concat" and shape == "residual" else None
-        name = f"{entering} {'shared' if shared else 'apart'} {shape} {'biases' if biases else 'bare'}"
-        found[name] = MLPConfig(
-            input=entering,
-            shared_embedding=shared,
-            architecture=shape,
-            biases=biases,
-            d_embed=d_embed,
-            width=12,
-            depth=2,
-            activation="gelu" if shape == "residual" else "relu",
-        )
-    for activation in ("relu", "gelu", "tanh", "quadratic"):
-        found[f"{activation} alone"] = MLPConfig(width=9, depth=1, activation=activation)
-    found["deep"] = MLPConfig(input="sum", width=10, depth=4, activation="tanh")
-    found["scaled output"] = MLPConfig(width=9, output_scale=0.3)
-    found["scaled output, residual"] = MLPConfig(input="sum", width=9, output_scale=3.0, architecture="residual")
-    found["narrow embedding"] = MLPConfig(input="concat", d_embed=5, width=10, depth=3)
-    return found
-
-
-MLPS = variants()
-
-
-@pytest.mark.parametrize("name", MLPS)
-def test_mlp_is_the_plain_torch_network(name):
-    config = MLPS[name]
-    task = Task.of("add", P, equals_token=False)
-    plain = randomized(PlainMLP(config, P)).double()
-    assert isinstance(plain, PlainMLP)
-    model: Any = nn.Module.to(build_model(config, task), torch.float64)
-    assert {n: w.shape for n, w in model.named_parameters()} == {n: w.shape for n, w in plain.named().items()}
-    with torch.no_grad():
-        for parameter, weight in plain.named().items():
-            model.get_parameter(parameter).copy_(weight)
-    expected = plain(task.inputs)
-    torch.testing.assert_close(model(task.inputs), expected, rtol=1e-12, atol=1e-12)
-
-    forward = forward_for(config, task)
-    assert forward.path == "mlp"
-    weights = {n: w.requires_grad_() for n, w in weights_of(model).items()}
-    found = forward.activations(weights, task.inputs)
-    torch.testing.assert_close(found.logits, expected, rtol=1e-12, atol=1e-12)
-    assert found.attention is None
-
-    F.cross_entropy(expected, task.labels).backward()
-    ours = gradients(found.logits, task.labels, weights)
-    for parameter, gradient in gradients_under_our_names(plain).items():
-        torch.testing.assert_close(ours[parameter], gradient, rtol=1e-10, atol=1e-12, msg=parameter)
-
-
-@pytest.mark.parametrize("entering", ["sum", "concat"])
-@pytest.mark.parametrize("n", [P - 2, P * P])
-def test_the_first_layer_is_multiplied_once_a_token_where_that_is_less(entering, n):
-    config = MLPConfig(input=entering, width=12, depth=2, shared_embedding=False)
-    task = Task.of("add", P, equals_token=False)
-    plain = randomized(PlainMLP(config, P)).double()
-    heights: list[int] = []
-
-    def noting(x: Tensor, w: Tensor) -> Tensor:
-        heights.append(len(x))
-        return x @ w
-
-    found = forward_for(config, task).activations(plain.named(), task.inputs[:n], matmul=noting)
-    torch.testing.assert_close(found.logits, plain(task.inputs[:n]), rtol=1e-12, atol=1e-12)
-    assert heights == ([n, n, n] if n < P else [P, P, n, n])
-
-
-def gradients_under_our_names(plain: PlainMLP) -> dict[str, Tensor]:
-    """Gradients of a plain network; they take the place of its parameters, so that `named` lays them out."""
-    with torch.no_grad():
-        for parameter in plain.parameters():
-            assert parameter.grad is not None
-            parameter.copy_(parameter.grad)
-    return {name: value.detach() for name, value in plain.named().items()}
-
-
-@pytest.mark.parametrize("name", MLPS)
-def test_mlp_offers_the_hooks_of_transformer_lens(name):
-    config = MLPS[name]
-    task = Task.of("add", P, equals_token=False)
-    plain = randomized(PlainMLP(config, P)).double()
-    model: Any = nn.Module.to(build_model(config, task), torch.float64)
-    with torch.no_grad():
-        for parameter, weight in plain.named().items():
-            model.get_parameter(parameter).copy_(weight)
-        logits, cache = model.run_with_cache(task.inputs)
-        torch.testing.assert_close(logits, plain(task.inputs), rtol=1e-12, atol=1e-12)
-    names = {f"layers.{i}.hook_{when}" for i in range(config.depth) for when in ("pre", "post")}
-    if config.input != "one_hot":
-        names.add("hook_embed")
-    assert set(cache) == names == set(plain.seen)
-    for hook in names:
-        torch.testing.assert_close(cache[hook], plain.seen[hook], rtol=1e-12, atol=1e-12, msg=hook)
-
-
-def test_a_hook_on_an_mlp_can_replace_what_it_sees():
-    task = Task.of("add", P, equals_token=False)
-    model: Any = randomized(build_model(MLPConfig(width=8), task))
-    with torch.no_grad():
-        silenced = model.run_with_hooks(
-            task.inputs, fwd_hooks=[("layers.1.hook_post", lambda value, hook: torch.zeros_like(value))]
-        )
-        torch.testing.assert_close(silenced, model.unembed.b_U.expand(P * P, P))
-
-
-@pytest.mark.parametrize("name", MLPS)
-def test_neurons_and_readout_of_an_mlp_make_up_its_logits(name):
-    config = MLPS[name]
-    task = Task.of("add", P, equals_token=False)
-    model: Any = nn.Module.to(randomized(build_model(config, task)), torch.float64)
-    with torch.no_grad():
-        _, cache = model.run_with_cache(task.inputs)
-        found = forward_for(config, task).activations(weights_of(model), task.inputs)
-        last = f"layers.{config.depth - 1}.hook_post"
-        torch.testing.assert_close(found.neurons, cache[last])
-        without = model.run_with_hooks(task.inputs, fwd_hooks=[(last, lambda value, hook: torch.zeros_like(value))])
-    torch.testing.assert_close(without + found.neurons @ found.neuron_logit_map, found.logits, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("seed", [0, 42])
-@pytest.mark.parametrize("name", MLPS)
-def test_torch_initialization_of_an_mlp_is_that_of_plain_modules(name, seed):
-    config = MLPS[name]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        expected = PlainMLP(config, P).named()
-    found = weights_of(build_model(config, Task.of("add", P), seed=seed))
-    assert set(found) == set(expected)
-    for parameter, weight in expected.items():
-        assert torch.equal(found[parameter], weight.detach()), parameter
-
-
-def test_normal_initialization_of_an_mlp():
-    config = MLPConfig(input="sum", width=256, depth=2, init="normal")
-    weights = weights_of(build_model(config, Task.of("add", 97)))
-    for name in ("layers.0.W", "layers.1.W", "unembed.W_U"):
-        assert weights[name].std().item() == pytest.approx(1 / 16, rel=4 / math.sqrt(2 * weights[name].numel()))
-    assert not any(weights[name].any() for name in ("layers.0.b", "layers.1.b", "unembed.b_U"))
-
-
-@pytest.mark.parametrize(
-    ("config", "rms"),
-    [
-        (MLPConfig(input="sum", depth=2, width=256, activation="gelu"), 0.3721),
-        (MLPConfig(input="sum", depth=4, width=512, activation="gelu"), 0.2092),
-    ],
-    ids=["depth 2, width 256", "depth 4, width 512"],
-)
-def test_initial_norms_are_those_of_manir_and_rupa(config, rms):
-    """Their Table 7 prints 0.372 and 0.209."""
-    weights = weights_of(build_model(config, Task.of("add", 97)))
-    squares = sum(weight.double().square().sum().item() for weight in weights.values())
-    assert math.sqrt(squares / sum(weight.numel() for weight in weights.values())) == pytest.approx(rms, abs=2e-3)
-
-
-# --- psi -------------------------------------------------------------------------------------------------------------
-
-
-def test_psi_starts_and_trains_as_published(public_data):
-    """The first model of the sweeps (weight decay 0) was built after torch.manual_seed(42).
-
-    Its log has the train loss before an update, test loss and weight norm after it.
-    """
-    log = json.loads((public_data / "psi" / "wd_0.0.json").read_text())
-    config = preset("psi")
-    assert config.optimizer is not None
-    config = replace(config, optimizer=replace(config.optimizer, weight_decay=0.0))
-    task = task_of(config)
-    model = build_model(config, task)
-    weights = dict(model.named_parameters())
-    assert sum(weight.numel() for weight in weights.values()) == 53_985
-    updater, loss = Updater(weights.items(), config.optimizer), loss_function(config)
-    forward = forward_for(config.model, task)
-    for epoch in range(51):
-        train_loss = loss(forward.logits(weights, task.tokens[task.train_mask]), task.labels[task.train_mask])
-        train_loss.backward()
-        updater.apply(epoch)
-        if epoch in (0, 50):
-            row = log["epoch"].index(epoch)
-            with torch.no_grad():
-                logits = forward.logits(weights, task.tokens[task.test_mask])
-            test_loss = F.cross_entropy(logits, task.labels[task.test_mask])
-            norm = math.sqrt(sum(weight.double().square().sum().item() for weight in weights.values()))
-            precision = 1e-6 if epoch == 0 else 1e-4
-            assert train_loss.item() == pytest.approx(log["train_loss"][row], abs=precision)
-            assert test_loss.item() == pytest.approx(log["test_loss"][row], abs=precision)
-            assert norm == pytest.approx(log["weight_norm"][row], rel=precision)
-
-
-def test_psi_reads_operands_without_equals():
-    assert task_of(preset("psi")).tokens.shape == (97 * 97, 2)
-    assert task_of(preset("nanda")).tokens.shape == (113 * 113, 3)
-    assert not task_of(RunConfig(task=TaskConfig(), model=replace(SMALL, equals_token=False))).equals_token

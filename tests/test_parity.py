@@ -57,7 +57,7 @@ def test_classes_are_balanced_and_chance_is_a_half(k):
 
 
 @pytest.mark.parametrize("dropped", [0, 4, 9])
-def test_nine_of_ten_bits_say_nothing(dropped):
+def test_nine_of_ten_bits_carry_no_information(dropped):
     """What makes the task hard: whatever is guessed from all bits but one is right for half of the strings."""
     task = Task.from_config(parity(10))
     kept = torch.cat([task.inputs[:, :dropped], task.inputs[:, dropped + 1 :]], dim=1)
@@ -125,12 +125,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("make", "message"), REFUSED, ids=[message for _, message in REFUSED])
-def test_what_makes_no_sense_is_refused(make, message):
+def test_invalid_settings_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 
 
-def test_configurations_written_before_there_were_operands_can_be_read():
+def test_configurations_from_before_operands_can_be_read():
     raw = json.loads(RunConfig().to_json())
     del raw["task"]["operands"]
     assert RunConfig.from_json(json.dumps(raw)) == RunConfig()
@@ -159,7 +159,7 @@ def randomized(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_prefix_logits_and_gradients_are_the_modules(name):
+def test_prefix_logits_and_gradients_equal_those_of_the_module(name):
     config = RunConfig(task=parity(K), model=TRANSFORMERS[name])
     task = task_of(config)
     module = randomized(build_model(config, task)).to(torch.float64, print_details=False)
@@ -221,7 +221,7 @@ def plain_mlp(task: Task, config: MLPConfig, weights: dict[str, Tensor]) -> Tens
 
 
 @pytest.mark.parametrize(("kind", "width_in"), [("one_hot", 2 * K), ("signs", K), ("concat", 5 * K), ("sum", 5)])
-def test_mlps_on_bits_are_the_plain_networks(kind, width_in):
+def test_mlps_on_bits_equal_the_plain_networks(kind, width_in):
     model = MLPConfig(input=kind, width=12, d_embed=5 if kind in ("concat", "sum") else None)
     task = task_of(RunConfig(task=parity(K), model=model))
     module = randomized(build_model(model, task)).double()
@@ -287,7 +287,7 @@ def test_a_parity_run_is_analyzed_and_reported(analysis, tmp_path):
     assert "parity of 10 bits" in write_report(analysis, tmp_path / "report.html").read_text()
 
 
-def test_a_snapshot_scores_what_training_scored(grokked):
+def test_a_snapshot_has_the_scores_of_training(grokked):
     snapshot = grokked.snapshot(2000)
     assert accuracy(snapshot, subset="test") == grokked.metrics.test_accuracy[2000]
     assert loss(snapshot, subset="train") == pytest.approx(grokked.metrics.train_loss[2000], rel=1e-5)
@@ -312,7 +312,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_runs_trained_together_are_those_trained_alone(name, tmp_path):
+def test_runs_trained_together_equal_those_trained_alone(name, tmp_path):
     configs = [replace(SMALL[name], model_seed=seed) for seed in (0, 1)]
     together = train_many(configs, [tmp_path / "0", tmp_path / "1"], device="cpu", progress=False)
     for seed, run in enumerate(together):

@@ -105,7 +105,7 @@ def test_products_of_swaps_and_a_cycle_by_hand():
 
 
 @pytest.mark.parametrize("operation", S5_OPERATIONS)
-def test_every_label_is_sympys(operation):
+def test_every_label_equals_that_of_sympy(operation):
     found = task(operation=operation)
     pairs = list(product(ELEMENTS, repeat=2))
     assert found.inputs.tolist() == [[NUMBER[x], NUMBER[y]] for x, y in pairs]
@@ -137,7 +137,7 @@ def test_the_order_of_composition_of_power_et_al_gives_the_same_task_with_the_op
 
 
 @pytest.mark.parametrize("operation", S5_OPERATIONS)
-def test_what_a_task_says_of_itself(operation):
+def test_the_properties_of_an_s5_task(operation):
     found = task(operation=operation)
     assert (found.p, found.n_classes, len(found.inputs)) == (120, 120, 14_400)
     assert found.tokens[-1].tolist() == [119, 119, 120]
@@ -150,9 +150,7 @@ def test_what_a_task_says_of_itself(operation):
     assert found.why_no_mirror == f"{operation} does not commute: no pair has a mirror"
     assert found.group is None
     assert found.grid_indices is None
-    assert (
-        found.why_no_group == f"{operation} has no cyclic group: S5 is not cyclic, and not even commutative"
-    )
+    assert found.why_no_group == f"{operation} has no cyclic group: S5 is not cyclic, and not even commutative"
 
 
 def test_other_tasks_have_no_elements():
@@ -160,7 +158,7 @@ def test_other_tasks_have_no_elements():
 
 
 @pytest.mark.parametrize("p", [5, 113, 119, 121])
-def test_another_p_is_refused_with_what_to_do(p):
+def test_another_p_is_refused_with_advice(p):
     with pytest.raises(ConfigError, match=rf"^S5 has 120 elements: set task.p to 120 \(it is {p}\)$"):
         TaskConfig(operation="s5_xy", p=p)
 
@@ -262,7 +260,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(name, tmp_path):
     assert whole.metrics.train_loss[30] < whole.metrics.train_loss[0]
 
 
-def test_runs_trained_together_are_those_trained_alone(tmp_path):
+def test_runs_trained_together_equal_those_trained_alone(tmp_path):
     configs = [replace(SMALL["mlp"], model_seed=seed) for seed in (0, 1)]
     together = train_many(configs, [tmp_path / "0", tmp_path / "1"], device="cpu", progress=False)
     for seed, run in enumerate(together):
@@ -270,7 +268,7 @@ def test_runs_trained_together_are_those_trained_alone(tmp_path):
         assert run.metrics.train_loss.to_numpy() == pytest.approx(alone.metrics.train_loss.to_numpy(), rel=1e-3)
 
 
-def test_the_preset_is_what_was_seen_to_grok():
+def test_the_preset_has_the_settings_that_grok():
     config = preset("s5")
     assert (config.task.operation, config.task.train_fraction, config.model.kind) == ("s5_xy", 0.4, "mlp")
     assert len(task_of(config).inputs) == 14_400

@@ -1,4 +1,4 @@
-"""Matrix products by either library against float64, and which library makes them."""
+"""Matrix products of both libraries against float64, and the choice of the library."""
 
 from collections.abc import Callable
 from typing import Any
@@ -78,7 +78,7 @@ def test_first_derivatives_are_exact_to_rounding(of_x, of_w, matrix_products):
 
 
 @pytest.mark.parametrize("trained", ["x", "w"])
-def test_only_what_is_trained_has_a_gradient(trained, matrix_products):
+def test_only_trained_factors_have_a_gradient(trained, matrix_products):
     x, w = drawn(5, 7, seed=1).requires_grad_(trained == "x"), drawn(7, 3, seed=2).requires_grad_(trained == "w")
     training_matmul(x, w).sum().backward()
     ones = torch.ones(5, 3)
@@ -118,7 +118,7 @@ def test_second_derivatives_are_right_or_refused(dtype, of, matrix_products):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("where", ["x", "w"])
 @pytest.mark.parametrize("epilogue", ["nothing", "plus"])
-def test_what_is_not_finite_stays_so(epilogue, where, bad, matrix_products):
+def test_nonfinite_values_propagate(epilogue, where, bad, matrix_products):
     x, w = drawn(4, 5, seed=1), drawn(5, 3, seed=2)
     {"x": x, "w": w}[where][1, 2] = bad
     found = product(x, w, plus=torch.zeros(4, 3) if epilogue == "plus" else None)
@@ -162,14 +162,14 @@ def by_onednn(dtype: torch.dtype = torch.float32, device: str = "cpu") -> set[bo
     return found
 
 
-def test_the_library_asked_for_makes_float32_products(matrix_products):
+def test_the_chosen_library_computes_float32_products(matrix_products):
     assert by_onednn() == {matrix_products == "onednn"}
 
 
 @pytest.mark.parametrize(
     ("dtype", "device"), [(torch.float64, "cpu"), (torch.float32, "meta"), (torch.float64, "meta")]
 )
-def test_float64_and_other_devices_are_pytorchs(dtype, device, matrix_products):
+def test_float64_and_other_devices_use_pytorch(dtype, device, matrix_products):
     """`meta` stands in for a GPU."""
     assert by_onednn(dtype, device) == {False}
 
@@ -195,7 +195,7 @@ def choosing(monkeypatch):
     ("amd", "built_with_onednn", "expected"),
     [(True, True, "onednn"), (True, False, "torch"), (False, True, "torch"), (False, False, "torch")],
 )
-def test_by_default_onednn_is_for_amd(amd, built_with_onednn, expected, given, choosing):
+def test_the_default_is_onednn_only_on_amd(amd, built_with_onednn, expected, given, choosing):
     choosing.delenv("GROKINTERP_PRODUCTS", raising=False)
     if given is not None:
         choosing.setenv("GROKINTERP_PRODUCTS", given)
@@ -219,9 +219,7 @@ def test_an_unknown_library_is_refused_in_one_line(name, choosing):
 def test_a_missing_library_is_refused_in_one_line(choosing):
     choosing.setenv("GROKINTERP_PRODUCTS", "onednn")
     choosing.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    with pytest.raises(
-        ConfigError, match=r"^GROKINTERP_PRODUCTS=onednn, but .* without oneDNN: unset it$"
-    ):
+    with pytest.raises(ConfigError, match=r"^GROKINTERP_PRODUCTS=onednn, but .* without oneDNN: unset it$"):
         library()
 
 
@@ -235,7 +233,7 @@ def test_torch_works_without_onednn(choosing):
 
 
 @pytest.mark.parametrize("epilogue", ["nothing", "bias", "bias, relu", "plus"])
-def test_the_compilers_operator_is_the_product(epilogue, matrix_products):
+def test_the_operator_for_torch_compile_equals_the_product(epilogue, matrix_products):
     x, w = drawn(6, 5, seed=1), drawn(3, 5, seed=2).T
     bias = drawn(3, seed=3) if "bias" in epilogue else None
     plus = drawn(6, 3, seed=4) if "plus" in epilogue else None

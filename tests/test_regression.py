@@ -93,7 +93,7 @@ def test_teacher_and_inputs_are_those_drawn_after_manual_seed(config):
     assert task.tokens is task.inputs
 
 
-def test_labels_are_what_a_sequential_with_the_stored_teacher_answers():
+def test_labels_equal_the_outputs_of_a_sequential_with_the_stored_teacher():
     task = RegressionTask.from_config(RegressionConfig(data_seed=3))
     shapes = [(5, 100), (100, 100), (100, 5)]
     layers = [nn.Linear(*shape).double() for shape in shapes]
@@ -186,7 +186,7 @@ def test_models_and_losses_that_do_not_fit_are_refused(make, message):
 # --- model, loss, evaluation -----------------------------------------------------------------------------------------
 
 
-def test_the_teacher_as_a_model_answers_right():
+def test_the_teacher_as_a_model_answers_correctly():
     task = RegressionTask.from_config(RegressionConfig())
     model = MLPConfig(input="vector", activation="tanh", depth=2, width=100)
     outputs = forward_for(model, task).logits_by_rows(task.teacher, task.inputs)
@@ -237,7 +237,7 @@ def test_an_error_of_exactly_the_threshold_does_not_count():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_training_loss_is_pytorchs_in_its_dtype(dtype):
+def test_the_training_loss_equals_that_of_pytorch_in_its_dtype(dtype):
     task = task_of(SMALL)
     outputs = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
     found = loss_function(replace(SMALL, loss_dtype=dtype))(outputs, task.labels)
@@ -246,7 +246,7 @@ def test_the_training_loss_is_pytorchs_in_its_dtype(dtype):
     torch.testing.assert_close(found, expected, rtol=1e-6 if dtype == "float32" else 1e-14, atol=0)
 
 
-def test_the_gradient_of_the_ensemble_is_autograds():
+def test_the_gradient_of_the_ensemble_equals_that_of_autograd():
     task = task_of(SMALL)
     outputs = torch.randn(50, 2, dtype=torch.float64, requires_grad=True)
     losses, gradient = squared_error_and_gradient(outputs.detach(), task.labels, 50)
@@ -338,7 +338,7 @@ def test_a_killed_run_resumes_to_the_same_bits(config, tmp_path):
 
 
 @pytest.mark.parametrize("config", [SMALL, MINIBATCHES], ids=["adamw", "sgd, minibatches"])
-def test_runs_trained_together_are_those_trained_alone(config, tmp_path):
+def test_runs_trained_together_equal_those_trained_alone(config, tmp_path):
     configs = [replace(config, model_seed=seed, task=replace(config.task, data_seed=seed)) for seed in (0, 1)]
     together = train_many(configs, [tmp_path / "0", tmp_path / "1"], device="cpu", progress=False)
     for seed, run in enumerate(together):
@@ -378,7 +378,7 @@ def test_a_run_of_a_regression_opens_like_any_other(small):
 
 
 @pytest.mark.parametrize("ask", [lambda run: run.snapshot(60), analyze, lambda run: run.classification])
-def test_there_is_no_snapshot_and_nothing_to_analyze(ask, small):
+def test_a_regression_has_no_snapshot_and_cannot_be_analyzed(ask, small):
     message = "teacher_student 3-8-2 is a regression: it has no classes, so there is no snapshot and nothing to analyze"
     with pytest.raises(ConfigError, match=f"^{small.path}: {message}; its losses, .* are in run.metrics$"):
         ask(small)

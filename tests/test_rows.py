@@ -1,4 +1,4 @@
-"""Logits a chunk of rows at a time: every row once, and the same numbers."""
+"""Logits computed a chunk of rows at a time: every row once, and the same numbers."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from grokinterp.tasks import Task
 
 P = 17
 SMALL = TransformerConfig(n_heads=2, d_model=16, d_mlp=24, biases="trained")
-# The path, and an architecture that takes it.
+# The forward path, and an architecture that takes it.
 PATHS: dict[str, tuple[str, Any]] = {
     "=": ("last_position", SMALL),
     "no =": ("last_position", replace(SMALL, equals_token=False)),
@@ -37,11 +37,11 @@ def test_every_row_is_in_one_chunk_in_order(n, width):
     sizes = [chunk.stop - chunk.start for chunk in chunks]
     assert min(sizes) >= 1
     assert max(sizes) <= max(rows._CHUNK // width, 64)
-    assert max(sizes) - min(sizes) <= len(sizes), "nearly equal: no chunk is a small rest"
+    assert max(sizes) - min(sizes) <= len(sizes), "nearly equal: no chunk is a small remainder"
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "meta"])
-def test_other_devices_get_all_rows_at_once(device):
+def test_other_devices_compute_all_rows_at_once(device):
     assert list(row_chunks(12_769, 512, torch.device(device))) == [slice(0, 12_769)]
 
 
@@ -54,10 +54,10 @@ def small_chunks(monkeypatch) -> None:
 
 def randomized(config: Any, task: Task) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(11)
-    found = {}
+    weights = {}
     for name, parameter in build_model(config, task).named_parameters():
-        found[name] = (0.4 * torch.randn(parameter.shape, generator=generator)).requires_grad_()
-    return found
+        weights[name] = (0.4 * torch.randn(parameter.shape, generator=generator)).requires_grad_()
+    return weights
 
 
 def task_for(config: Any) -> Task:
@@ -66,7 +66,7 @@ def task_for(config: Any) -> Task:
 
 @pytest.mark.parametrize("chunks", ["one chunk", "five chunks"])
 @pytest.mark.parametrize("name", PATHS)
-def test_logits_by_rows_are_the_logits(name, chunks, matrix_products, monkeypatch):
+def test_logits_by_rows_equal_the_logits(name, chunks, matrix_products, monkeypatch):
     path, config = PATHS[name]
     task = task_for(config)
     forward = forward_for(config, task, plain=path == "module")
@@ -83,14 +83,14 @@ def test_logits_by_rows_are_the_logits(name, chunks, matrix_products, monkeypatc
     assert (by_rows - expected).norm() <= 1e-6 * expected.norm()
 
     exact = {name: weight.detach().double() for name, weight in weights.items()}
-    if path != "module":  # whose own weights and buffers are float32
+    if path != "module":  # its weights and buffers are float32
         expected = forward.logits(exact, task.tokens)
         torch.testing.assert_close(forward.logits_by_rows(exact, task.tokens), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_the_result_has_the_dtype_asked_for_and_the_same_numbers(name, monkeypatch):
-    """float64 for what is computed from the logits; the logits themselves stay those of the weights' dtype."""
+def test_the_result_has_the_requested_dtype_and_the_same_numbers(name, monkeypatch):
+    """Logits are computed in the dtype of the weights and then converted."""
     path, config = PATHS[name]
     task = task_for(config)
     small_chunks(monkeypatch)
@@ -102,14 +102,14 @@ def test_the_result_has_the_dtype_asked_for_and_the_same_numbers(name, monkeypat
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_any_inputs_in_any_order_may_be_asked_for(name):
+def test_inputs_may_be_any_selection_in_any_order(name):
     path, config = PATHS[name]
     task = task_for(config)
     forward = forward_for(config, task, plain=path == "module")
     weights = randomized(config, task)
-    some = torch.tensor([288, 0, 5, 5, 17])
-    part = forward.logits_by_rows(weights, task.tokens[some])
-    whole = forward.logits_by_rows(weights, task.tokens)
-    torch.testing.assert_close(part, whole[some], rtol=1e-5, atol=1e-5)
-    one = forward.logits_by_rows(weights, task.tokens[some[:1]])
-    torch.testing.assert_close(one, whole[some[:1]], rtol=1e-5, atol=1e-5)
+    selection = torch.tensor([288, 0, 5, 5, 17])
+    part = forward.logits_by_rows(weights, task.tokens[selection])
+    expected = forward.logits_by_rows(weights, task.tokens)
+    torch.testing.assert_close(part, expected[selection], rtol=1e-5, atol=1e-5)
+    single = forward.logits_by_rows(weights, task.tokens[selection[:1]])
+    torch.testing.assert_close(single, expected[selection[:1]], rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Shapes known from the configuration are those of the models that are built, and of what optimizers remember."""
+"""Shapes computed from a configuration equal those of the model and of the optimizer state."""
 
 from dataclasses import replace
 
@@ -83,31 +83,31 @@ def test_resume_points(config, tmp_path):
     assert own == state_shapes(config, 4)
 
 
-def damaged(found: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """What a resume point must not be: each would train on from something else, without a word."""
-    weight, moment = "weights:unembed.W_U", next((n for n in found if n.endswith(("exp_avg", "buffer"))), None)
+def damaged(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """Damaged resume points, each of which would silently continue from a different state."""
+    weight, moment = "weights:unembed.W_U", next((n for n in tensors if n.endswith(("exp_avg", "buffer"))), None)
     cases = {
-        "a weight that would be broadcast": found | {weight: torch.zeros(1, 1)},
-        "a weight is missing": {name: t for name, t in found.items() if name != weight},
-        "float64": found | {weight: found[weight].double()},
-        "more than there is": found | {"weights:blocks.7.mlp.W_in": torch.zeros(8, 6)},
-        "an example that there is not": found | {"batches:pending": torch.tensor([0, 99])},
-        "no order": {name: t for name, t in found.items() if name != "batches:pending"},
-        "a random state of another kind": found | {"batches:order": torch.zeros(7, dtype=torch.uint8)},
+        "a weight that would be broadcast": tensors | {weight: torch.zeros(1, 1)},
+        "a weight is missing": {name: t for name, t in tensors.items() if name != weight},
+        "float64": tensors | {weight: tensors[weight].double()},
+        "more than there is": tensors | {"weights:blocks.7.mlp.W_in": torch.zeros(8, 6)},
+        "an example that there is not": tensors | {"batches:pending": torch.tensor([0, 99])},
+        "no order": {name: t for name, t in tensors.items() if name != "batches:pending"},
+        "a random state of another kind": tensors | {"batches:order": torch.zeros(7, dtype=torch.uint8)},
     }
     if moment is not None:
-        cases["moments are missing"] = {name: t for name, t in found.items() if name != moment}
-        cases["moments of another shape"] = found | {moment: torch.zeros(1)}
+        cases["moments are missing"] = {name: t for name, t in tensors.items() if name != moment}
+        cases["moments of another shape"] = tensors | {moment: torch.zeros(1)}
     return cases
 
 
-def test_a_resume_point_of_something_else_is_refused(config, tmp_path):
+def test_a_damaged_resume_point_is_refused(config, tmp_path):
     run = train(config, tmp_path / "run")
     longer = replace(config, schedule=replace(SHORT, steps=6))
     file = run.path / "resume.safetensors"
-    found = {name: tensor for name, tensor in load_file(file).items() if name != "sha256"}
+    intact = {name: tensor for name, tensor in load_file(file).items() if name != "sha256"}
     before = {entry: entry.read_bytes() for entry in run.path.rglob("*.json*")}
-    for case, tensors in damaged(found).items():
+    for case, tensors in damaged(intact).items():
         save_file(tensors, file, metadata={"step": "4"})
         with pytest.raises(RunError, match=r"resume.safetensors does not fit config.json .*: delete it"):
             train(longer, run.path, resume=True)

@@ -13,14 +13,14 @@ from grokinterp.errors import ConfigError, nearest
 
 STRICT: dict[str, Any] = {"extra": "forbid"}  # pydantic rejects unknown keys
 
-LARGEST_INTEGER = 10**12
-LARGEST_NUMBER = 1e30  # leaves room for what is computed from it in float32
-LARGEST_MODULUS = 1000  # all p^2 inputs are evaluated
-MOST_BITS = 20  # all 2^k strings are evaluated
-WIDEST_LAYER, DEEPEST_MODEL = 1 << 24, 1000  # beyond these, even counting the parameters takes too long
-LONGEST_WINDOW = 1000  # as many copies of the weights are in memory
-MOST_SCHEDULED_STEPS = 3_000_000  # each step is a number in memory and a line or a file on disk
-MOST_TERMS, MOST_DIGITS = 1000, 18  # terms of a schedule, digits of a number in it
+MAX_INTEGER = 10**12
+MAX_NUMBER = 1e30  # leaves room for what is computed from it in float32
+MAX_MODULUS = 1000  # all p^2 inputs are evaluated
+MAX_BITS = 20  # all 2^k strings are evaluated
+MAX_WIDTH, MAX_DEPTH = 1 << 24, 1000  # beyond these, even counting the parameters takes too long
+MAX_WINDOW = 1000  # as many copies of the weights are in memory
+MAX_STEPS = 3_000_000  # each step is a number in memory and a line or a file on disk
+MAX_TERMS = 1000  # in a schedule
 
 
 def require(condition: bool, message: str) -> None:
@@ -39,18 +39,25 @@ def require_finite(value: float, name: str, *, at_least: float = 0.0, above: boo
     """Raises a ConfigError unless the number is finite and at least `at_least` (with `above`, larger than that)."""
     valid = math.isfinite(value) and (value > at_least if above else value >= at_least)
     require(valid, f"{name} must be a finite number {'>' if above else '>='} {at_least:g}, but is {value!r}")
-    require(value <= LARGEST_NUMBER, f"{name} must be at most {LARGEST_NUMBER:g}, but is {value!r}")
+    require(value <= MAX_NUMBER, f"{name} must be at most {MAX_NUMBER:g}, but is {value!r}")
 
 
-def require_share(value: float, name: str) -> None:
-    """Raises a ConfigError unless the number lies in [0, 1)."""
+def require_unit(value: float, name: str) -> None:
+    """Raises a ConfigError unless the number lies in the unit interval [0, 1)."""
     require(0.0 <= value < 1.0, f"{name} must lie in [0, 1), but is {value}")
 
 
-def require_in(value: int, name: str, low: int, high: int = LARGEST_INTEGER) -> None:
-    """Raises a ConfigError unless the integer lies in low .. high."""
-    require(low <= value, f"{name} must be at least {low}, but is {value}")
-    require(value <= high, f"{name} must be at most {high:,}, but is {value}")
+def require_in(value: int | None, name: str, low: int, high: int = MAX_INTEGER) -> None:
+    """Raises a ConfigError unless the integer lies in low .. high, or is None."""
+    if value is not None:
+        require(low <= value, f"{name} must be at least {low}, but is {value}")
+        require(value <= high, f"{name} must be at most {high:,}, but is {value}")
+
+
+def require_sizes(config: Any, widths: tuple[str, ...], depth: str) -> None:
+    """Raises a ConfigError unless the named widths and the named depth of a network lie within the limits."""
+    for name in (*widths, depth):
+        require_in(getattr(config, name), name, 1, MAX_DEPTH if name == depth else MAX_WIDTH)
 
 
 def require_seed(value: int, name: str) -> None:
@@ -68,7 +75,7 @@ def check_fields(config: Any) -> None:
         if choices and not (value is None and optional):
             require_one_of(value, choices, name)
         if isinstance(value, int):
-            require(abs(value) <= LARGEST_INTEGER, f"{name} must be at most 10^12 in size, but is larger")
+            require(abs(value) <= MAX_INTEGER, f"{name} must be at most 10^12 in size, but is larger")
 
 
 @cache

@@ -5,16 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator
 
-from grokinterp.config.checks import (
-    DEEPEST_MODEL,
-    STRICT,
-    WIDEST_LAYER,
-    check_fields,
-    require,
-    require_finite,
-    require_in,
-    require_share,
-)
+from grokinterp.config.checks import STRICT, check_fields, require, require_finite, require_sizes, require_unit
 from grokinterp.config.regression import RegressionConfig
 from grokinterp.config.task import TaskConfig
 
@@ -22,7 +13,7 @@ from grokinterp.config.task import TaskConfig
 def _check_numbers(config: "TransformerConfig | MLPConfig") -> None:
     require_finite(config.init_scale, "init_scale", above=True)
     require_finite(config.output_scale, "output_scale", above=True)
-    require_share(config.dropout, "dropout")
+    require_unit(config.dropout, "dropout")
 
 
 @dataclass(frozen=True)
@@ -68,16 +59,11 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("n_heads", "d_model", "d_mlp"):
-            require_in(getattr(self, name), name, 1, WIDEST_LAYER)
-        require_in(self.n_layers, "n_layers", 1, DEEPEST_MODEL)
-        if self.d_head is None:
-            require(
-                self.d_model % self.n_heads == 0,
-                f"d_model = {self.d_model} is not a multiple of n_heads = {self.n_heads}: change one, or set d_head",
-            )
-        else:
-            require_in(self.d_head, "d_head", 1, WIDEST_LAYER)
+        require_sizes(self, ("n_heads", "d_model", "d_mlp", "d_head"), "n_layers")
+        require(
+            self.d_head is not None or self.d_model % self.n_heads == 0,
+            f"d_model = {self.d_model} is not a multiple of n_heads = {self.n_heads}: change one, or set d_head",
+        )
         require(self.equals_token or not self.equals_logit, "equals_logit needs equals_token")
         require(
             self.readout == "last" or self.attention == "bidirectional",
@@ -141,10 +127,7 @@ class MLPConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        require_in(self.width, "width", 1, WIDEST_LAYER)
-        require_in(self.depth, "depth", 1, DEEPEST_MODEL)
-        if self.d_embed is not None:
-            require_in(self.d_embed, "d_embed", 1, WIDEST_LAYER)
+        require_sizes(self, ("width", "d_embed"), "depth")
         embedded = self.input in ("sum", "concat")
         require(embedded or self.d_embed is None, f"d_embed has no effect with model.input {self.input}")
         if self.architecture == "residual":

@@ -3,15 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from grokinterp.config.checks import (
-    LONGEST_WINDOW,
-    STRICT,
-    check_fields,
-    require,
-    require_finite,
-    require_in,
-    require_share,
-)
+from grokinterp.config.checks import MAX_WINDOW, STRICT, check_fields, require, require_finite, require_in, require_unit
 
 # The tensors that each optimizer stores for every parameter, as torch.optim names them.
 STATE_SLOTS = {"adamw": ("exp_avg", "exp_avg_sq"), "adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
@@ -64,10 +56,9 @@ class OptimizerConfig:
         require_finite(self.weight_decay, "weight_decay")
         require_finite(self.eps, "eps")
         require(all(0 <= b < 1 for b in self.betas), f"betas must lie in [0, 1), but are {self.betas}")
-        require_share(self.momentum, "momentum")
+        require_unit(self.momentum, "momentum")
         require(self.momentum == 0 or self.name == "sgd", f"momentum applies only to sgd; for {self.name} set betas")
-        if self.batch_size is not None:
-            require_in(self.batch_size, "batch_size", 1)
+        require_in(self.batch_size, "batch_size", 1)
         require_in(self.warmup_steps, "warmup_steps", 0)
         if self.clip is not None:
             require_finite(self.clip, "clip", above=True)
@@ -84,11 +75,11 @@ class OptimizerConfig:
         for name, owner in (("grokfast_alpha", "ema"), ("grokfast_window", "ma")):
             is_default = getattr(self, name) == getattr(OptimizerConfig, name)
             require(kind == owner or is_default, f'{name} has no effect unless grokfast is "{owner}" (it is "{kind}")')
-        require_share(self.grokfast_alpha, "grokfast_alpha")
+        require_unit(self.grokfast_alpha, "grokfast_alpha")
         require_in(self.grokfast_window, "grokfast_window", 1)
         require(
-            self.grokfast_window <= LONGEST_WINDOW,
-            f"grokfast_window must be at most {LONGEST_WINDOW}, but is {self.grokfast_window}: that many copies of the "
+            self.grokfast_window <= MAX_WINDOW,
+            f"grokfast_window must be at most {MAX_WINDOW}, but is {self.grokfast_window}: that many copies of the "
             "weights are kept in memory; for a longer mean choose grokfast ema",
         )
         if self.grokfast_lambda is not None:

@@ -5,15 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Tag
 
-from grokinterp.config.checks import (
-    DEEPEST_MODEL,
-    STRICT,
-    WIDEST_LAYER,
-    check_fields,
-    require_finite,
-    require_in,
-    require_seed,
-)
+from grokinterp.config.checks import STRICT, check_fields, require_finite, require_seed, require_sizes
 from grokinterp.config.task import TaskConfig
 
 
@@ -49,9 +41,7 @@ class RegressionConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("d_in", "d_out", "teacher_width", "n_train", "n_test"):
-            require_in(getattr(self, name), name, 1, WIDEST_LAYER)
-        require_in(self.teacher_depth, "teacher_depth", 1, DEEPEST_MODEL)
+        require_sizes(self, ("d_in", "d_out", "teacher_width", "n_train", "n_test"), "teacher_depth")
         require_finite(self.threshold, "threshold", above=True)
         require_seed(self.data_seed, "data_seed")
 

@@ -3,16 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from grokinterp.config.checks import (
-    MOST_DIGITS,
-    MOST_SCHEDULED_STEPS,
-    MOST_TERMS,
-    STRICT,
-    check_fields,
-    require,
-    require_finite,
-    require_in,
-)
+from grokinterp.config.checks import MAX_STEPS, MAX_TERMS, STRICT, check_fields, require, require_finite, require_in
 from grokinterp.errors import ConfigError
 
 
@@ -24,6 +15,7 @@ class ScheduleTerm:
     numbers: tuple[int, ...]
 
 
+_MAX_DIGITS = 18  # of a number in a schedule
 _TERM_FORMS = {"every": (1,), "log": (1, 2), "dense": (3,)}  # how many numbers a term may have
 
 
@@ -41,11 +33,11 @@ def schedule_terms(spec: int | str) -> tuple[ScheduleTerm, ...]:
     """
     terms = []
     texts = str(spec).replace(" ", "").split("+")
-    if len(texts) > MOST_TERMS:
-        raise ConfigError(f"the schedule has {len(texts):,} terms: use at most {MOST_TERMS:,}")
+    if len(texts) > MAX_TERMS:
+        raise ConfigError(f"the schedule has {len(texts):,} terms: use at most {MAX_TERMS:,}")
     for text in texts:
         kind, *rest = text.split(":") if ":" in text else ("every", text)
-        numbers = tuple(int(part) for part in rest if part.isdecimal() and len(part) <= MOST_DIGITS)
+        numbers = tuple(int(part) for part in rest if part.isdecimal() and len(part) <= _MAX_DIGITS)
         well_formed = (
             not isinstance(spec, bool)
             and kind in _TERM_FORMS
@@ -130,11 +122,10 @@ class ScheduleConfig:
         require_in(self.steps, "steps", 1)
         require_in(self.resume_every, "resume_every", 1)
         require_finite(self.stop_factor, "stop_factor", at_least=1.0)
-        if self.memorization_budget is not None:
-            require_in(self.memorization_budget, "memorization_budget", 1)
+        require_in(self.memorization_budget, "memorization_budget", 1)
         for name in ("evaluate_every", "checkpoints"):
             count = most_scheduled(getattr(self, name), self.steps)
             require(
-                count <= MOST_SCHEDULED_STEPS,
-                f"{name} selects {count:,} of {self.steps:,} steps: choose at most {MOST_SCHEDULED_STEPS:,}",
+                count <= MAX_STEPS,
+                f"{name} selects {count:,} of {self.steps:,} steps: choose at most {MAX_STEPS:,}",
             )

@@ -3,16 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from grokinterp.config.checks import (
-    LARGEST_MODULUS,
-    MOST_BITS,
-    STRICT,
-    check_fields,
-    is_prime,
-    require,
-    require_seed,
-    require_share,
-)
+from grokinterp.config.checks import MAX_BITS, MAX_MODULUS, STRICT, check_fields, is_prime, require, require_seed
 
 Operation = Literal[
     "add",
@@ -63,8 +54,8 @@ class TaskConfig:
         if self.operation == "parity":
             require(self.p == 2, f"parity is the sum of bits mod 2: set task.p to 2 (it is {self.p})")
             require(
-                2 <= self.operands <= MOST_BITS,
-                f"operands, the number of bits, must lie in 2 .. {MOST_BITS}, since all 2^operands strings are "
+                2 <= self.operands <= MAX_BITS,
+                f"operands, the number of bits, must lie in 2 .. {MAX_BITS}, since all 2^operands strings are "
                 f"evaluated, but is {self.operands}",
             )
         else:
@@ -73,10 +64,8 @@ class TaskConfig:
                 self.operands == 2,
                 f"{self.operation} has 2 operands, but operands is {self.operands}: only parity can have more",
             )
-        require(
-            self.p <= LARGEST_MODULUS,
-            f"p must be at most {LARGEST_MODULUS}, since all p^2 inputs are evaluated, but is {self.p}",
-        )
+        inputs = "all p^2 inputs are evaluated"
+        require(self.p <= MAX_MODULUS, f"p must be at most {MAX_MODULUS}, since {inputs}, but is {self.p}")
         if self.operation in S5_OPERATIONS:
             require(self.p == 120, f"S5 has 120 elements: set task.p to 120 (it is {self.p})")
         if self.operation == "divide":
@@ -98,7 +87,7 @@ class TaskConfig:
                 f"but is {self.train_fraction}",
             )
         require_seed(self.data_seed, "data_seed")
-        require_share(self.label_noise, "label_noise")
+        require(0.0 <= self.label_noise < 1.0, f"label_noise must lie in [0, 1), but is {self.label_noise}")
         require(not (self.random_labels and self.label_noise), "random_labels and label_noise exclude each other")
 
     @property
