@@ -67,7 +67,7 @@ class RayExecutor:
         )
         waiting: list[Job] = list(reversed(jobs))
         submitted: dict[Any, Job] = {}
-        unstarted: dict[Any, list[float]] = {}  # tasks without a sign of life, with their runs' times of the last write
+        unstarted: dict[Any, list[float]] = {}  # write times of tasks that may not have started
         attempts: Counter[str] = Counter()
         try:
             while waiting or submitted:
