@@ -23,20 +23,26 @@ class TransformerConfig:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     kind: Literal["transformer"] = "transformer"
+    """kind of model"""
     n_layers: int = 1
+    """number of blocks"""
     n_heads: int = 4
+    """attention heads per block"""
     d_model: int = 128
+    """width of the residual stream"""
     d_head: int | None = None
     """width of a head (default: d_model / n_heads)"""
     d_mlp: int = 512
+    """neurons per block"""
     activation: Literal["relu", "gelu"] = "relu"
+    """activation function of the neurons"""
     normalization: Literal["none", "layernorm", "post_layernorm"] = "none"
     """`layernorm`: LayerNorm before attention, MLP and unembedding; `post_layernorm`: LayerNorm after the outputs of
     attention and MLP are added to the residual stream, and none before the unembedding (Power et al. 2022)"""
     biases: Literal["frozen", "mlp", "trained"] = "frozen"
     """`frozen`: all biases stay 0; `mlp`: only b_in and b_out are trained (Nanda et al.); `trained`: all are trained"""
     equals_token: bool = True
-    """append `=` to every input and read the answer at its position; otherwise read it at the last operand"""
+    """whether inputs end in `=`, where the answer is read; without it, the answer is read at the last operand"""
     equals_logit: bool = False
     """give the output a class for `=` too (c = p + 1, as in Nanda et al.); measures drop it"""
     init: Literal["nanda", "transformer_lens", "torch", "torch_encoder"] = "transformer_lens"
@@ -55,7 +61,7 @@ class TransformerConfig:
     readout: Literal["last", "mean"] = "last"
     """read the answer at the last position, or from the mean over positions (needs bidirectional attention)"""
     final_norm: bool = True
-    """with normalization `layernorm`: apply LayerNorm before the unembedding"""
+    """with normalization `layernorm`: whether a LayerNorm precedes the unembedding"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -100,12 +106,14 @@ class MLPConfig:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     kind: Literal["mlp"] = "mlp"
+    """kind of model"""
     input: Literal["one_hot", "concat", "sum", "signs", "vector"] = "one_hot"
     """what the first layer reads; `one_hot`: concatenated one-hot vectors; `concat`: concatenated embeddings;
     `sum`: the sum of the embeddings (symmetric in the operands); `signs`: bits as -1 and 1; `vector`: the numbers of a
     regression"""
     shared_embedding: bool = True
-    """use one embedding table for all operands (`embed.W_E`), or one for each of two (`embed_a.W_E`, `embed_b.W_E`)"""
+    """whether all operands share one embedding (`embed.W_E`); without it, each of two has its own (`embed_a.W_E`,
+    `embed_b.W_E`)"""
     d_embed: int | None = None
     """width of an embedding (default: width)"""
     depth: int = 2
@@ -113,9 +121,11 @@ class MLPConfig:
     width: int = 128
     """neurons in a hidden layer"""
     architecture: Literal["flat", "residual"] = "flat"
-    """`residual`: h + W_out act(W LayerNorm(h)) / 2 in every block (Manir and Rupa 2026)"""
+    """`flat`: plain layers; `residual`: h + W_out act(W LayerNorm(h)) / 2 in every block (Manir and Rupa 2026)"""
     activation: Literal["relu", "gelu", "tanh", "quadratic"] = "relu"
+    """activation function of the neurons"""
     biases: bool = True
+    """whether every layer has a bias"""
     init: Literal["torch", "normal", "unit"] = "torch"
     """`torch`: defaults of nn.Linear and nn.Embedding; `normal`: N(0, 1/fan_in), biases 0; `unit`: N(0, 1), biases 0"""
     init_scale: float = 1.0
@@ -152,6 +162,7 @@ class RecordedConfig:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     kind: Literal["recorded"] = "recorded"
+    """kind of model"""
     description: str = ""
     """what the model is, for people to read"""
 

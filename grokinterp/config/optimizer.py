@@ -16,13 +16,17 @@ class OptimizerConfig:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
+    """optimizer of PyTorch"""
     lr: float = 1e-3
     """learning rate"""
     weight_decay: float = 1.0
+    """strength of the weight decay"""
     decay: Literal["decoupled", "coupled"] | None = None
     """decouple weight decay from the gradient, or add it to the gradient (default: what PyTorch does for this name)"""
     betas: tuple[float, float] = (0.9, 0.98)
+    """decay rates of the running means of Adam"""
     eps: float = 1e-8
+    """added to the denominator of Adam"""
     momentum: float = 0.0
     """momentum; only for sgd"""
     batch_size: int | None = None
