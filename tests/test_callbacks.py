@@ -40,7 +40,7 @@ class TestStopWhenGrokked:
         assert run.steps == [0, end]
         assert run.status["reason"] == ("grokked" if end < 200 else "all steps made")
 
-    def test_resuming_what_has_grokked_does_nothing(self, generalizes_at_60, tmp_path):
+    def test_resuming_a_run_that_grokked_does_nothing(self, generalizes_at_60, tmp_path):
         config = shortened(MINIBATCH_MLP, stop_when_grokked=True, stop_factor=1.5)
         run = train(config, tmp_path / "run")
         before = result(run.path)
@@ -48,7 +48,7 @@ class TestStopWhenGrokked:
         assert (again.status["status"], again.status["step"]) == ("finished", 100)
         assert result(run.path) == before
 
-    def test_a_run_is_not_stopped_unless_asked(self, generalizes_at_60, tmp_path):
+    def test_a_run_is_not_stopped_by_default(self, generalizes_at_60, tmp_path):
         assert train(MINIBATCH_MLP, tmp_path / "run").status["step"] == 200
 
     def test_an_accuracy_that_falls_again_still_counts(self):
@@ -82,7 +82,7 @@ class Diary(Callback):
 
 
 class TestCallbacks:
-    def test_they_are_told_everything_in_order(self, tmp_path):
+    def test_callbacks_receive_everything_in_order(self, tmp_path):
         diary = Diary()
         train(briefly(steps=6), tmp_path / "run", callbacks=[diary])
         assert diary.entries == [
@@ -106,7 +106,7 @@ class TestCallbacks:
         run = train(briefly(), tmp_path / "run", callbacks=[Keep()])
         pd.testing.assert_frame_equal(pd.DataFrame(rows).set_index("step"), run.metrics)
 
-    def test_a_resumed_run_tells_what_was_before(self, tmp_path):
+    def test_a_resumed_run_passes_on_past_rows(self, tmp_path):
         train(briefly(), tmp_path / "run")
         diary = Diary()
         train(briefly(steps=12), tmp_path / "run", resume=True, callbacks=[diary])
@@ -119,18 +119,18 @@ class TestCallbacks:
             ("end", "finished"),
         ]
 
-    def test_one_of_them_may_end_the_run(self, tmp_path):
+    def test_a_callback_may_end_the_run(self, tmp_path):
         config = shortened(MINIBATCH_MLP, checkpoints=100)
         run = train(config, tmp_path / "run", callbacks=[Diary(), Diary(end_at=40)])
         assert (run.status["status"], run.status["step"]) == ("finished", 40)
         assert run.steps == [0, 40]
 
-    def test_a_run_that_a_callback_ended_does_not_claim_to_have_grokked(self, tmp_path):
+    def test_a_run_ended_by_a_callback_does_not_claim_to_have_grokked(self, tmp_path):
         run = train(briefly(), tmp_path / "run", callbacks=[Diary(end_at=5)])
         assert run.status["step"] == 5
         assert "grokked" not in run.status["reason"]
 
-    def test_an_exception_in_one_of_them_stops_the_run_resumably(self, tmp_path, undisturbed):
+    def test_an_exception_in_a_callback_stops_the_run_resumably(self, tmp_path, undisturbed):
         diary = Diary(fail_at=70)
         with pytest.raises(ValueError, match="no more at 70"):
             train(MINIBATCH_MLP, tmp_path / "run", callbacks=[diary])
@@ -167,11 +167,11 @@ class TestTracker:
         assert [call[1] for call in service if call[0] == "log"][-2:] == [15, 20]
         assert 0 not in [call[1] for call in service if call[0] == "log"]
 
-    def test_one_that_is_not_installed(self, monkeypatch):
+    def test_a_tracker_that_is_not_installed(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "trackio", None)
         with pytest.raises(ConfigError, match=r"tracker 'trackio' is not installed: pip install trackio"):
             Tracker("trackio")
 
-    def test_one_that_is_not_known(self):
+    def test_an_unknown_tracker(self):
         with pytest.raises(ConfigError, match=r"unknown tracker 'wandbb': did you mean 'wandb'\?"):
             Tracker("wandbb")

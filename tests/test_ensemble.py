@@ -117,7 +117,7 @@ class TestEachMemberIsTheRunItWouldBeAlone:
         for i, run in enumerate(train_many(configs, places(tmp_path, count))):
             assert_same_weights(run, train(configs[i], tmp_path / f"alone{i}"), 10)
 
-    def test_none_at_all(self):
+    def test_no_runs(self):
         assert train_many([], []) == []
 
 
@@ -145,7 +145,7 @@ SETTINGS = {
 
 class TestMembersAreIndependent:
     @pytest.mark.parametrize("name", SETTINGS)
-    def test_a_setting_is_that_of_its_own_run(self, name, tmp_path):
+    def test_each_run_uses_its_own_settings(self, name, tmp_path):
         changed = SETTINGS[name]
         base = BASE if changed.optimizer.name == "adamw" else BASE_SGD
         runs = train_many([base, changed, base], places(tmp_path, 3))
@@ -157,7 +157,7 @@ class TestMembersAreIndependent:
         assert max(((ours[w] - other[w]).norm() / ours[w].norm()).item() for w in ours) > 1e-3
 
     @pytest.mark.parametrize("kind", ["transformer", "mlp, minibatches"])
-    def test_a_member_does_not_depend_on_its_company(self, kind, ensemble_and_alone, tmp_path):
+    def test_a_member_does_not_depend_on_the_others(self, kind, ensemble_and_alone, tmp_path):
         first, second, third = ensemble_and_alone(kind)[0]
         other = replace(third.config, model_seed=77, task=replace(third.config.task, data_seed=77))
         configs = [other, third.config, first.config, other, other]
@@ -166,7 +166,7 @@ class TestMembersAreIndependent:
         assert_same_weights(runs[2], first)
         assert_same_weights(train_many([second.config], [tmp_path / "single"])[0], second)
 
-    def test_the_same_ensemble_has_the_same_bits(self, ensemble_and_alone, tmp_path):
+    def test_the_same_ensemble_is_equal_bit_for_bit(self, ensemble_and_alone, tmp_path):
         together = ensemble_and_alone("mlp, minibatches")[0]
         again = train_many([run.config for run in together], places(tmp_path, 3))
         assert [result(run) for run in again] == [result(run) for run in together]
@@ -216,12 +216,12 @@ class TestRefusals:
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("second", ["run", "other/../run", "run/inside", ""])
-    def test_folders_in_one_another(self, second, tmp_path):
+    def test_nested_folders(self, second, tmp_path):
         with pytest.raises(ConfigError, match="are the same folder, or one inside the other: give each run its own"):
             train_many([BASE, BASE], [tmp_path / "run", tmp_path / second])
         assert not list(tmp_path.iterdir())
 
-    def test_a_folder_that_holds_a_run(self, tmp_path):
+    def test_a_folder_that_contains_a_run(self, tmp_path):
         paths = places(tmp_path, 3)
         train(BASE, paths[2])
         before = contents(tmp_path)
@@ -230,7 +230,7 @@ class TestRefusals:
         assert contents(tmp_path) == before
         assert not paths[0].exists()
 
-    def test_a_folder_that_holds_anything(self, tmp_path):
+    def test_a_folder_that_is_not_empty(self, tmp_path):
         paths = places(tmp_path, 2)
         paths[1].mkdir()
         (paths[1] / "thesis.tex").write_text("chapter 1")
@@ -249,14 +249,14 @@ class TestRefusals:
         ],
         ids=["no optimizer", "no schedule", "recorded model", "unknown split", "split without indices"],
     )
-    def test_what_describes_no_training(self, bad, tmp_path):
+    def test_configurations_that_cannot_be_trained(self, bad, tmp_path):
         for configs in ([bad, bad], [BASE, bad]):
             with pytest.raises(ConfigError):
                 train_many(configs, places(tmp_path, 2))
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("device", ["cuda", "mps", "tpu"])
-    def test_a_device_that_is_not_there(self, device, tmp_path, monkeypatch):
+    def test_a_device_that_the_machine_lacks(self, device, tmp_path, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
@@ -264,7 +264,7 @@ class TestRefusals:
             train_many([BASE], [tmp_path / "run"], device=device)
         assert not list(tmp_path.iterdir())
 
-    def test_a_device_that_runs_are_not_stacked_on(self, tmp_path, monkeypatch):
+    def test_an_unsupported_device(self, tmp_path, monkeypatch):
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
         with pytest.raises(ConfigError, match="use device cpu, or train the runs separately"):
             train_many([BASE], [tmp_path / "run"], device="mps")
@@ -295,7 +295,7 @@ class TestNoTraces:
         train_many(variants(lasting(KINDS["mlp, minibatches"], 10)), places(tmp_path, 3))
         assert states() == before
 
-    def test_nothing_is_printed_where_nobody_looks(self, tmp_path, capfd):
+    def test_nothing_is_printed_outside_a_terminal(self, tmp_path, capfd):
         train_many([BASE], [tmp_path / "run"])
         assert capfd.readouterr() == ("", "")
 
@@ -305,7 +305,7 @@ class TestNoTraces:
         assert shown.out == ""
         assert "10/10" in shown.err
 
-    def test_metrics_have_no_clock_and_one_line_a_step(self, ensemble_and_alone):
+    def test_metrics_have_no_times_and_one_line_per_step(self, ensemble_and_alone):
         for run in ensemble_and_alone("transformer")[0]:
             rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
             assert [row["step"] for row in rows] == [0, 10, 20, 30]
@@ -338,7 +338,7 @@ class TestStack:
         after = [stack.weights, *stack.moments.values(), *stack.settings.values()]
         assert all(one is other for one, other in zip(held, after, strict=True))
 
-    def test_a_selected_run_goes_on_as_it_would_have(self):
+    def test_a_selected_run_continues_unchanged(self):
         whole, part = self.stack("adamw"), self.stack("adamw")
         for step in range(6):
             if step == 3:
@@ -381,7 +381,7 @@ def test_the_host_reads_nothing_in_an_update(kind, tmp_path, monkeypatch):
 
 
 class TestEnsemblePays:
-    def test_on_a_processor_for_tiny_models_only(self):
+    def test_on_a_cpu_only_for_tiny_models(self):
         assert ensemble_pays(KINDS["transformer"], "cpu")
         assert not ensemble_pays(preset("nanda"), "cpu")
 

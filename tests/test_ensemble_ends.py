@@ -37,7 +37,7 @@ RESUMED = ["transformer", "adam, everything", "sgd, momentum"]
 
 class TestResuming:
     @pytest.mark.parametrize("kind", RESUMED)
-    def test_a_longer_ensemble_has_the_bits_of_one_never_stopped(self, kind, ensemble_and_alone, tmp_path):
+    def test_an_extended_ensemble_equals_an_uninterrupted_one(self, kind, ensemble_and_alone, tmp_path):
         configs, paths = variants(KINDS[kind]), places(tmp_path, 3)
         train_many([lasting(config, 20) for config in configs], paths)
         runs = train_many(configs, paths, resume=True)
@@ -48,7 +48,7 @@ class TestResuming:
             assert (resumed["from_step"], resumed["to_step"], resumed["ensemble"]) == (20, 30, 3)
 
     @pytest.mark.parametrize("kind", RESUMED)
-    def test_a_member_goes_on_alone(self, kind, ensemble_and_alone, tmp_path):
+    def test_a_member_can_be_resumed_alone(self, kind, ensemble_and_alone, tmp_path):
         configs, paths = variants(KINDS[kind]), places(tmp_path, 3)
         train_many([lasting(config, 20) for config in configs], paths)
         for i, expected in enumerate(ensemble_and_alone(kind)[1]):
@@ -57,7 +57,7 @@ class TestResuming:
             assert_same_metrics(run, expected)
 
     @pytest.mark.parametrize("kind", RESUMED)
-    def test_lone_runs_go_on_together(self, kind, ensemble_and_alone, tmp_path):
+    def test_single_runs_can_be_resumed_together(self, kind, ensemble_and_alone, tmp_path):
         configs, paths = variants(KINDS[kind]), places(tmp_path, 3)
         for config, path in zip(configs, paths, strict=True):
             train(lasting(config, 20), path)
@@ -65,7 +65,7 @@ class TestResuming:
             assert_same_weights(run, expected)
             assert_same_metrics(run, expected)
 
-    def test_what_has_finished_is_left_alone(self, ensemble_and_alone, tmp_path):
+    def test_finished_runs_are_left_alone(self, ensemble_and_alone, tmp_path):
         configs, paths = variants(KINDS["transformer"]), places(tmp_path, 3)
         train(configs[1], paths[1])
         before = contents(paths[1])
@@ -79,7 +79,7 @@ class TestResuming:
         train_many(configs, paths, resume=True)
         assert [contents(path) for path in paths] == before
 
-    def test_without_resume_points_they_start_again(self, ensemble_and_alone, tmp_path):
+    def test_runs_without_resume_points_start_again(self, ensemble_and_alone, tmp_path):
         configs, paths = variants(KINDS["transformer"]), places(tmp_path, 3)
         for run in train_many([lasting(config, 10) for config in configs], paths):
             (run.path / "resume.safetensors").unlink()
@@ -121,7 +121,7 @@ def when_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Any) -> None:
 class TestStopping:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     @pytest.mark.parametrize("kind", ["transformer", "sgd, momentum"])
-    def test_an_interrupt_stops_all_and_they_resume_to_the_same_bits(
+    def test_an_interrupt_stops_all_runs_which_resume_bit_for_bit(
         self, kind, number, ensemble_and_alone, tmp_path, monkeypatch
     ):
         configs, paths = variants(KINDS[kind]), places(tmp_path, 3)
@@ -150,7 +150,7 @@ class TestStopping:
             assert status["reason"].startswith("KeyboardInterrupt")
 
     @pytest.mark.parametrize("file", ["step_000020.safetensors", "resume.safetensors", "status.json"])
-    def test_a_full_disk_leaves_every_status_true(self, file, ensemble_and_alone, tmp_path, monkeypatch):
+    def test_a_full_disk_leaves_every_status_correct(self, file, ensemble_and_alone, tmp_path, monkeypatch):
         configs, paths = variants(KINDS["sgd"]), places(tmp_path, 3)
         rename, tries = Path.replace, []
 
@@ -172,7 +172,7 @@ class TestStopping:
         for i, expected in enumerate(ensemble_and_alone("sgd")[1]):
             assert_same_weights(train(configs[i], paths[i], resume=True), expected)
 
-    def test_a_disk_full_when_the_last_words_are_written(self, tmp_path, monkeypatch):
+    def test_a_full_disk_when_the_final_status_is_written(self, tmp_path, monkeypatch):
         configs = [lasting(config, 10, checkpoints=4, resume_every=100) for config in variants(KINDS["sgd"])]
         paths = places(tmp_path, 3)
         rename = Path.replace
@@ -189,7 +189,7 @@ class TestStopping:
         assert [run.status["status"] for run in runs] == ["finished", "stopped", "stopped"]
         assert runs[0].steps == [0, 4, 8, 10]
 
-    def test_a_disk_full_for_all_when_nobody_waits_for_the_writing(self, tmp_path, monkeypatch):
+    def test_a_full_disk_during_background_writes(self, tmp_path, monkeypatch):
         """The failure at step 10 is only noticed at step 20, when every member's file has been affected."""
         rename = Path.replace
 
@@ -228,7 +228,7 @@ class TestStopping:
             assert Run.open(path).status["reason"] == "ValueError: no more"
             assert result(Run.open(path)) == result(Run.open(tmp_path / "alone"))
 
-    def test_a_folder_that_cannot_be_made(self, tmp_path):
+    def test_a_folder_that_cannot_be_created(self, tmp_path):
         (tmp_path / "file").write_text("a file")
         paths = [tmp_path / "first", tmp_path / "file" / "second", tmp_path / "third"]
         with pytest.raises(RunError, match="cannot create the folder"):
@@ -250,7 +250,7 @@ class TestDivergence:
         [{"evaluate_every": 1, "checkpoints": 1}, {"evaluate_every": 10}, {"evaluate_every": 30, "checkpoints": 30}],
         ids=["watched", "looked at", "unnoticed"],
     )
-    def test_it_is_that_members_own(self, schedule, tmp_path):
+    def test_only_the_diverging_member_ends(self, schedule, tmp_path):
         configs = diverging(**schedule)
         runs = train_many(configs, places(tmp_path, 3))
         alone = [train(config, tmp_path / f"alone{i}") for i, config in enumerate(configs)]
@@ -271,7 +271,7 @@ class TestDivergence:
         assert contents(paths[1]) == before
         assert [run.status["step"] for run in runs if run.path != paths[1]] == [30, 30]
 
-    def test_it_is_noticed_when_all_are_interrupted(self, tmp_path, monkeypatch):
+    def test_divergence_is_noticed_when_all_are_interrupted(self, tmp_path, monkeypatch):
         when_step(monkeypatch, 13, lambda: os.kill(os.getpid(), signal.SIGINT))
         runs = train_many(diverging(evaluate_every=30, checkpoints=30, resume_every=30), places(tmp_path, 3))
         assert [run.status["status"] for run in runs] == ["stopped", "diverged", "stopped"]
@@ -295,7 +295,7 @@ class TestStopWhenGrokked:
         monkeypatch.setattr(bookkeeping, "evaluate", pretend)
 
     @pytest.mark.parametrize("kind", ["transformer", "adam, everything"])
-    def test_a_member_ends_and_the_others_go_on(self, kind, ensemble_and_alone, second_groks_at_10, tmp_path):
+    def test_a_member_ends_and_the_others_continue(self, kind, ensemble_and_alone, second_groks_at_10, tmp_path):
         configs = [lasting(config, 30, stop_when_grokked=True, stop_factor=1.5) for config in variants(KINDS[kind])]
         paths = places(tmp_path, 3)
         runs = train_many(configs, paths)

@@ -22,7 +22,7 @@ from grokinterp.runs.files import (
 
 
 class TestWriting:
-    def test_a_link_is_replaced_and_what_it_leads_to_is_left_alone(self, tmp_path):
+    def test_a_symlink_is_replaced_and_its_target_is_left_alone(self, tmp_path):
         (tmp_path / "victim").write_text("mine")
         (tmp_path / "file").symlink_to(tmp_path / "victim")
         write_atomically(tmp_path / "file", "ours")
@@ -30,7 +30,7 @@ class TestWriting:
         assert (tmp_path / "file").read_text() == "ours"
         assert not (tmp_path / "file").is_symlink()
 
-    def test_a_link_that_lies_in_wait_under_the_temporary_name(self, tmp_path):
+    def test_a_symlink_under_the_temporary_name(self, tmp_path):
         (tmp_path / "victim").write_text("mine")
         (tmp_path / f".file.{os.getpid()}.tmp").symlink_to(tmp_path / "victim")
         write_atomically(tmp_path / "file", "ours")
@@ -38,38 +38,38 @@ class TestWriting:
         assert (tmp_path / "file").read_text() == "ours"
         assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "victim"]
 
-    def test_a_line_is_not_added_to_what_a_link_leads_to(self, tmp_path):
+    def test_a_line_is_not_appended_through_a_symlink(self, tmp_path):
         (tmp_path / "victim").write_text("mine\n")
         (tmp_path / "file").symlink_to(tmp_path / "victim")
         with pytest.raises(RunError, match=r"cannot write .*file"):
             append(tmp_path / "file", "ours\n")
         assert (tmp_path / "victim").read_text() == "mine\n"
 
-    def test_a_line_is_not_added_to_a_pipe(self, tmp_path):
+    def test_a_line_is_not_appended_to_a_pipe(self, tmp_path):
         os.mkfifo(tmp_path / "file")
         with pytest.raises(RunError, match="file"):
             append(tmp_path / "file", "ours\n")
 
-    def test_lines_are_added(self, tmp_path):
+    def test_lines_are_appended(self, tmp_path):
         for line in ("one\n", "two\n"):
             append(tmp_path / "file", line)
         assert list(read_lines(tmp_path / "file")) == [b"one\n", b"two\n"]
 
-    def test_a_subfolder_that_leads_elsewhere(self, tmp_path):
+    def test_a_subfolder_that_is_a_symlink_to_elsewhere(self, tmp_path):
         (tmp_path / "run").mkdir()
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "run" / "weights").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(RunError, match=r"weights is a symlink to somewhere outside .*run\. Replace it with a copy"):
             make_subfolder(tmp_path / "run", "weights")
 
-    def test_a_folder_whose_name_begins_alike_is_another(self, tmp_path):
+    def test_a_folder_with_the_same_prefix_is_outside(self, tmp_path):
         for name in ("run", "run2"):
             (tmp_path / name).mkdir()
         (tmp_path / "run" / "weights").symlink_to("../run2")
         with pytest.raises(RunError, match="is a symlink to somewhere outside"):
             make_subfolder(tmp_path / "run", "weights")
 
-    def test_a_linked_run_has_its_own_subfolders(self, tmp_path):
+    def test_a_run_behind_a_symlink_has_its_own_subfolders(self, tmp_path):
         (tmp_path / "disk").mkdir()
         (tmp_path / "run").symlink_to("disk")
         make_subfolder(tmp_path / "run", "weights")
@@ -102,18 +102,18 @@ class TestReading:
         assert said == [f"{tmp_path}/file is not a regular file. Restore the original file."]
 
     @pytest.mark.parametrize("target", ["/dev/zero", ".", "/dev/null"])
-    def test_what_is_no_file(self, target, tmp_path):
+    def test_paths_that_are_not_regular_files(self, target, tmp_path):
         (tmp_path / "file").symlink_to(target)
         with pytest.raises(RunError, match="file is not a regular file"):
             read_bytes(tmp_path / "file")
 
     @pytest.mark.parametrize("target", ["file", "nowhere"])
-    def test_a_link_to_itself_or_to_nowhere(self, target, tmp_path):
+    def test_broken_symlinks(self, target, tmp_path):
         (tmp_path / "file").symlink_to(target)
         with pytest.raises(RunError, match=r"file(: Too many levels| is missing)"):
             read_bytes(tmp_path / "file")
 
-    def test_links_are_read_through(self, tmp_path):
+    def test_symlinks_are_followed_when_reading(self, tmp_path):
         (tmp_path / "blob").write_text("s")
         (tmp_path / "link").symlink_to("blob")
         assert read_bytes(tmp_path / "link") == b"s"
@@ -136,7 +136,7 @@ class TestReading:
         with pytest.raises(RunError, match=r"it has 107,374,182,400 bytes"):
             file_checksum(tmp_path / "file")
 
-    def test_what_is_no_text(self, tmp_path):
+    def test_a_file_that_is_not_utf8(self, tmp_path):
         (tmp_path / "file").write_bytes(b"ab\xff")
         with pytest.raises(RunError, match=r"file is damaged: it is not UTF-8 \(invalid start byte at byte 2\)"):
             read_text(tmp_path / "file")
@@ -144,7 +144,7 @@ class TestReading:
     @pytest.mark.parametrize(
         "text", ["[" * 100_000, "1" * 5000, '"\\ud800"', "{", "", "\x00"], ids=["deep", "long", "half", "cut", "", "0"]
     )
-    def test_json_that_means_nothing(self, text):
+    def test_invalid_json(self, text):
         with pytest.raises(ValueError, match=r"nested|limit|surrogates|Expecting"):
             parse_json(text)
 

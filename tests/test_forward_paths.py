@@ -133,7 +133,7 @@ def compiled_folder(request, tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 class TestCompiled:
-    def test_trains_to_the_same_numbers_and_says_so(self, compiled_folder):
+    def test_trains_to_the_same_numbers_and_records_compilation(self, compiled_folder):
         plain, compiled = Run.open(compiled_folder / "plain"), Run.open(compiled_folder / "compiled")
         assert (plain.environment["compiled"], compiled.environment["compiled"]) == (False, True)
         pd.testing.assert_frame_equal(compiled.metrics, plain.metrics, rtol=1e-5)
@@ -144,7 +144,7 @@ class TestCompiled:
                     continue
                 torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-5, msg=f"{name} at {step}")
 
-    def test_is_resumed_compiled_without_being_told(self, compiled_folder):
+    def test_resumes_compiled_without_an_option(self, compiled_folder):
         compiled, resumed = Run.open(compiled_folder / "compiled"), Run.open(compiled_folder / "resumed")
         assert [again["compiled"] for again in resumed.environment["resumed"]] == [True]
         assert result(resumed.path) == result(compiled.path)

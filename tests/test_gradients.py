@@ -137,7 +137,7 @@ def test_in_float64_an_updates_gradients_are_the_modules_to_the_last_digits(name
 
 
 @pytest.mark.parametrize("name", ["demo", "no equals", "two layers", "layernorm"])
-def test_so_are_those_of_the_squared_error(name):
+def test_gradients_of_the_squared_error_too(name):
     config = run_of(SMALL_ONES[name], p=7, loss="mse")
     tokens, labels = training_set(config)
     exact = in_float64(config, randomized(build_model(config, task_of(config)), seed=5))
@@ -188,7 +188,7 @@ def test_gradients_are_added_and_the_weights_left_alone(name):
 
 
 @pytest.mark.parametrize("name", ["demo", "no equals", "two layers"])
-def test_what_is_not_trained_gets_no_gradient(name):
+def test_frozen_parameters_get_no_gradient(name):
     config = run_of(replace(SMALL_ONES[name], biases="frozen"), p=7)
     tokens, labels = training_set(config)
     model: Any = build_model(config, task_of(config))
@@ -203,7 +203,7 @@ def test_what_is_not_trained_gets_no_gradient(name):
 
 
 @pytest.mark.parametrize("model", [*SMALL_ONES.values(), MLPConfig(width=24)], ids=[*SMALL_ONES, "mlp"])
-def test_a_second_time_gives_the_same_bits(model, matrix_products):
+def test_repeating_gives_the_same_bits(model, matrix_products):
     config = run_of(model, p=17, loss_dtype="float32")
     tokens, labels = training_set(config)
     start = randomized(build_model(config, task_of(config)), seed=5)
@@ -213,7 +213,7 @@ def test_a_second_time_gives_the_same_bits(model, matrix_products):
 
 
 @pytest.mark.parametrize("name", ["demo", "no equals"])
-def test_how_rows_are_cut_changes_nothing_but_rounding(name, matrix_products, monkeypatch):
+def test_the_size_of_chunks_only_changes_rounding(name, matrix_products, monkeypatch):
     config = run_of(SMALL_ONES[name], p=17)
     tokens, labels = training_set(config)
     start = randomized(build_model(config, task_of(config)), seed=5)

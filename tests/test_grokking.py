@@ -113,7 +113,7 @@ def test_the_shipped_runs_efficiency_ratio_passes_one_between_memorizing_and_gro
     assert shipped.transition.T_train[0.99].step < crossing < shipped.transition.T_grok[0.95].step
 
 
-def test_random_labels_are_memorized_by_no_circuit(tmp_path):
+def test_random_labels_are_memorized_without_a_circuit(tmp_path):
     config = replace(
         SMALL,
         task=replace(SMALL.task, random_labels=True),

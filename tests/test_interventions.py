@@ -130,7 +130,7 @@ INTERVENTIONS |= {"all": {**ALL, "clip": 0.3}, "all, ma": {**ALL, "clip": 0.3, *
 class TestUpdates:
     @pytest.mark.parametrize("optimizer", OPTIMIZERS)
     @pytest.mark.parametrize("name", INTERVENTIONS)
-    def test_are_those_of_a_loop_written_out(self, name, optimizer):
+    def test_updates_equal_those_of_an_explicit_loop(self, name, optimizer):
         config = replace(OPTIMIZERS[optimizer], **INTERVENTIONS[name])
         ours, expected, without = by_ours(config, 12), by_hand(config, 12), by_ours(OPTIMIZERS[optimizer], 12)
         for w, wanted, plain in zip(ours.trained(), expected.trained(), without.trained(), strict=True):
@@ -173,7 +173,7 @@ class TestUpdates:
         assert abs(one.mean().item()) < 5 * 0.3 / math.sqrt(200_000)
         assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1].item()) < 5 / math.sqrt(200_000)
 
-    def test_l1_leaves_a_zero_weight_where_it_is(self):
+    def test_l1_does_not_move_a_zero_weight(self):
         weight = nn.Parameter(torch.tensor([2.0, 0.0, -3.0]))
         updater = Updater([("w", weight)], OptimizerConfig(name="sgd", lr=0.5, weight_decay=0.0, l1=0.1))
         weight.grad = torch.zeros(3)
@@ -182,7 +182,7 @@ class TestUpdates:
 
 
 class TestOrthogonalGradient:
-    def test_is_orthogonal_and_as_long(self):
+    def test_the_result_is_orthogonal_and_has_the_same_norm(self):
         generator = torch.Generator().manual_seed(0)
         weight, other = torch.randn(2, 30, 20, generator=generator)
         for gradient in (other, other + 50.0 * weight):
@@ -192,12 +192,12 @@ class TestOrthogonalGradient:
             left = other - (other * weight).sum() / weight.square().sum() * weight
             assert F.cosine_similarity(found.flatten(), left.flatten(), dim=0).item() == pytest.approx(1.0, abs=1e-5)
 
-    def test_of_weights_that_are_zero_it_is_the_gradient(self):
+    def test_for_zero_weights_the_result_is_the_gradient(self):
         gradient = torch.tensor([1.0, -2.0])
         torch.testing.assert_close(orthogonal_to(torch.zeros(2), gradient), gradient)
 
     @pytest.mark.parametrize("gradient", [[0.3], [0.0]])
-    def test_where_nothing_is_left_it_is_zero(self, gradient):
+    def test_a_gradient_along_the_weights_becomes_zero(self, gradient):
         """Scaled to the old norm, rounding errors would become as large as the gradient."""
         assert orthogonal_to(torch.tensor([0.7]), torch.tensor(gradient)).tolist() == [0.0]
         weight = torch.tensor([0.1, 0.7, -1.3])
@@ -286,21 +286,21 @@ def resume_state(run: Run) -> dict[str, Tensor]:
 
 class TestRuns:
     @pytest.mark.parametrize("name", RUNS)
-    def test_resume_to_the_same_bits(self, name, tmp_path):
+    def test_runs_resume_bit_for_bit(self, name, tmp_path):
         whole = train(RUNS[name], tmp_path / "whole", progress=False)
         torn = train_with_deaths(RUNS[name], tmp_path / "torn", [5, 17, 24])
         assert whole.status["status"] == "finished"
         assert result(torn.path) == result(whole.path)
 
     @pytest.mark.parametrize("name", ["dropout, two layers", "everything"])
-    def test_by_the_module_itself_too(self, name, tmp_path):
+    def test_runs_with_the_plain_forward_pass_resume_too(self, name, tmp_path):
         whole = train(RUNS[name], tmp_path / "whole", progress=False, plain_forward=True)
         torn = train_with_deaths(RUNS[name], tmp_path / "torn", [17], plain_forward=True)
         assert torn.environment["forward_path"] == "module"
         assert result(torn.path) == result(whole.path)
 
     @pytest.mark.parametrize("name", RUNS)
-    def test_are_other_runs_than_without(self, name, tmp_path):
+    def test_interventions_change_the_run(self, name, tmp_path):
         config = RUNS[name]
         model = replace(config.model, dropout=0.0, output_scale=1.0)  # pyright: ignore
         plain = replace(config_of(model), loss="cross_entropy")
@@ -309,7 +309,7 @@ class TestRuns:
         assert all(torch.equal(w, other.weights(0)[key]) for key, w in one.weights(0).items())
         assert any(not torch.allclose(w, other.weights(30)[key]) for key, w in one.weights(30).items())
 
-    def test_without_them_nothing_is_remembered(self, tmp_path):
+    def test_without_interventions_the_resume_point_has_no_state_of_them(self, tmp_path):
         run = train(config_of(), tmp_path / "run", progress=False)
         kinds = {key.split(":")[0] for key in resume_state(run)}
         assert kinds == {"weights", "optimizer", "batches"}
@@ -325,7 +325,7 @@ class TestRuns:
         ids=["noise", "dropout"],
     )
     @pytest.mark.parametrize("stored", ["elsewhere", "lacking"])
-    def test_it_is_refused_before_anything_is_written(self, name, key, stored, tmp_path):
+    def test_bad_random_states_are_refused_before_anything_is_written(self, name, key, stored, tmp_path):
         run = train(RUNS[name], tmp_path / "run", progress=False)
         state = resume_state(run)
         assert state.pop(key).numel() > 16
@@ -355,7 +355,7 @@ class TestConstrainedNorm:
         free = replace(config, optimizer=replace(config.optimizer, constrain_norm=False))  # pyright: ignore
         assert self.norms(train(free, tmp_path / "free", progress=False))[-1] > 1.05 * norms[0]
 
-    def test_of_a_run_from_other_weights_it_is_theirs_also_when_it_dies(self, tmp_path):
+    def test_the_norm_is_that_of_the_starting_checkpoint_even_after_a_kill(self, tmp_path):
         first = train(config_of(weight_decay=0.0), tmp_path / "first", progress=False)
         config = config_of(constrain_norm=True)
         options = {"start_from": f"{first.path}@30"}
@@ -471,7 +471,7 @@ class TestDropout:
             for column in ("train_loss", "test_loss", "train_accuracy"):
                 assert run.metrics[column].loc[step] == pytest.approx(row[column], rel=1e-5)
 
-    def test_does_not_go_with_compile(self, tmp_path):
+    def test_dropout_cannot_be_compiled(self, tmp_path):
         with pytest.raises(ConfigError, match=r"leave --compile or model\.dropout out"):
             train(RUNS["dropout"], tmp_path / "run", compile=True)
         assert not (tmp_path / "run").exists()
@@ -494,7 +494,7 @@ class TestTogether:
         assert not list(tmp_path.iterdir())
         assert not ensemble_pays(RUNS[name], "cpu")
 
-    def test_nor_a_run_with_one_beside_a_run_without(self, tmp_path):
+    def test_runs_with_and_without_interventions_are_not_stacked(self, tmp_path):
         with pytest.raises(ConfigError, match=r"train_many does not support optimizer\.l1: train such runs one by one"):
             train_many([config_of(), RUNS["l1"]], [tmp_path / "a", tmp_path / "b"])
 
@@ -546,7 +546,7 @@ def test_flags_reach_a_run(tmp_path):
     assert (run.config.optimizer.grokfast_window, run.config.optimizer.amplification) == (2, 0.5)
 
 
-def test_what_draws_is_known():
+def test_which_runs_draw_random_numbers_in_updates():
     drawing = {name for name, config in RUNS.items() if draws_in_updates(config)}
     assert drawing == {
         "noise",
@@ -559,5 +559,5 @@ def test_what_draws_is_known():
     }
 
 
-def test_costs_are_estimated_with_them():
+def test_costs_are_estimated_with_interventions():
     assert estimate(RUNS["everything"], tries=2).seconds_per_step > 0

@@ -51,13 +51,13 @@ def holder(tmp_path):
         yield process
 
 
-def test_another_process_is_kept_out_and_told_by_whom(holder, tmp_path):
+def test_a_second_process_is_refused_and_the_error_names_the_first(holder, tmp_path):
     said = rf"run is in use by process {holder.pid} on \S+: wait until that process ends"
     with pytest.raises(FolderInUseError, match=said), hold(tmp_path / "run"):
         pass
 
 
-def test_a_killed_holder_leaves_the_folder_free(holder, tmp_path):
+def test_a_killed_process_leaves_the_folder_unlocked(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert (tmp_path / "run" / LOCK_NAME).exists(), "the file stays, the lock does not"
@@ -66,7 +66,7 @@ def test_a_killed_holder_leaves_the_folder_free(holder, tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_it_is_held_within_one_process_too(tmp_path):
+def test_the_lock_also_holds_within_a_process(tmp_path):
     with hold(tmp_path), pytest.raises(FolderInUseError), hold(tmp_path):
         pass
     with hold(tmp_path):
@@ -74,7 +74,7 @@ def test_it_is_held_within_one_process_too(tmp_path):
     assert not (tmp_path / LOCK_NAME).exists()
 
 
-def test_many_that_want_it_have_it_one_after_another(tmp_path):
+def test_competing_processes_get_the_lock_one_after_another(tmp_path):
     """Each process increments a counter under the lock: no increment is lost, although the lock file comes and goes."""
     script = """
 import sys, time
@@ -108,7 +108,7 @@ def test_a_second_training_is_refused(holder, tmp_path):
     assert [entry.name for entry in (tmp_path / "run").iterdir()] == [LOCK_NAME]
 
 
-def test_after_the_kill_of_a_training_it_is_resumed_at_once(tmp_path):
+def test_a_killed_training_can_be_resumed_at_once(tmp_path):
     long = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=10_000_000, resume_every=100))
     (tmp_path / "config.json").write_text(long.to_json())
     command = [sys.executable, "-m", "grokinterp.cli", "train", str(tmp_path / "run"), "--config"]

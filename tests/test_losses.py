@@ -111,7 +111,7 @@ def test_float32_cross_entropy_has_the_digits_of_float64(kind, target):
 
 
 @pytest.mark.parametrize(("target", "error"), [(1e-6, 0.01), (1e-7, 0.1), (1e-8, 0.9)])
-def test_plain_float32_cross_entropy_has_not(target, error):
+def test_plain_float32_cross_entropy_lacks_them(target, error):
     logits = logits_with_loss(target)
     true_value, true_gradient = value_and_gradient(F.cross_entropy, logits.double())
     value, gradient = value_and_gradient(F.cross_entropy, logits)
@@ -250,7 +250,7 @@ NOT_FINITE = {
     "row",
     [pytest.param(row, id=name) for name, row in NOT_FINITE.items()],
 )
-def test_logits_that_are_not_finite_give_a_loss_that_is_not(row, dtype):
+def test_non_finite_logits_give_a_non_finite_loss(row, dtype):
     """A run detects divergence by its loss. One bad example among good ones is enough."""
     logits = torch.cat([logits_with_loss(1e-4)[:, :3], torch.tensor([row])])
     labels = torch.cat([torch.zeros(N, dtype=torch.int64), torch.tensor([1])])
@@ -280,13 +280,13 @@ def test_the_plain_loss_makes_denormals_there():
 
 @pytest.mark.parametrize("target", [1e-8, 1e-12, 1e-18])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_losses_with_a_gradient_in_reach_still_have_one(dtype, target):
+def test_losses_with_a_representable_gradient_keep_it(dtype, target):
     _, gradient = value_and_gradient(cross_entropy, logits_with_loss(target, dtype))
     assert (gradient != 0).any(dim=1).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_what_is_left_out_of_a_gradient_does_not_show_in_its_sums(dtype):
+def test_dropped_terms_of_a_gradient_do_not_change_its_sums(dtype):
     """Terms far below the largest, and gradients far below Adam's eps, are set to 0."""
     logits = wave_logits_with_loss(1e-8).to(dtype)
     _, gradient = value_and_gradient(cross_entropy, logits)
@@ -369,7 +369,7 @@ def test_parts_of_stablemax_sum_to_its_mean(count):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("row", [[INF, 1.0], [1.0, INF], [NAN, 1.0], [1.0, NAN], [-INF, 1.0]])
-def test_stablemax_of_what_is_not_finite_is_not(row, dtype):
+def test_stablemax_of_non_finite_logits_is_non_finite(row, dtype):
     loss = stablemax(torch.tensor([row], dtype=dtype), torch.tensor([0]))
     assert not torch.isfinite(loss)
 

@@ -129,7 +129,7 @@ class TestRounded:
         assert found.exact == pytest.approx(float(losses_of(logits.numpy(), labels.numpy()).mean()), rel=1e-12)
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    def test_the_exact_form_leaves_out_parts_below_1e_24(self, dtype):
+    def test_the_exact_form_drops_terms_below_1e_24(self, dtype):
         """There is no collapse where plain float32 collapses; terms dropped on purpose are far smaller."""
         logits, labels = spread()
         assert rounded(replace(BASE, loss_dtype=dtype), logits, labels).collapsed == 0.0
@@ -179,13 +179,13 @@ class TestRounded:
         assert any_nonzero([zero, tiny])
         assert any_nonzero([nan, zero])
 
-    def test_the_host_does_not_wait_for_them(self):
+    def test_the_host_does_not_wait_for_gradients(self):
         """It is part of a captured CUDA graph."""
         with NoReading():
             found = any_nonzero([torch.zeros(3), torch.ones(2)])
         assert bool(found)
 
-    def test_names_of_what_is_not_finite(self):
+    def test_names_of_non_finite_tensors(self):
         tensors = {"a": torch.ones(2), "b": torch.tensor([1.0, math.nan]), "c": torch.tensor([-math.inf])}
         assert not_finite(tensors) == ["b", "c"]
 
@@ -195,14 +195,14 @@ class TestRounded:
 
 class TestTrainings:
     @pytest.mark.parametrize("name", LOSING)
-    def test_each_kind_is_found_once_and_names_its_step(self, name, trained):
+    def test_each_kind_is_reported_once_with_its_step(self, name, trained):
         found = findings(trained[name])
         assert [finding.kind for finding in found] == LOSING[name][1]
         for finding in found:
             assert f"step {finding.step}" in finding.message
             assert "\n" not in finding.message
 
-    def test_collapse_in_plain_float32_is_found_at_the_first_evaluated_step_that_has_it(self, trained):
+    def test_collapse_in_plain_float32_is_reported_at_its_first_evaluated_step(self, trained):
         run = trained["plain float32"]
         collapse, underflow = findings(run)
         shares = {step: sums_to_one(*logits_at(run, step)) for step in run.steps}
@@ -214,7 +214,7 @@ class TestTrainings:
         assert exact > 1e-10
 
     @pytest.mark.parametrize("name", ["exact float32", "float64"])
-    def test_collapse_of_the_exact_form_is_found_where_most_examples_count_for_nothing(self, name, trained):
+    def test_collapse_of_the_exact_form_is_reported_when_most_examples_have_no_gradient(self, name, trained):
         run = trained[name]
         counts = {step: losses_of(*logits_at(run, step)) for step in run.steps}
         lost = [step for step, each in counts.items() if np.mean(each / len(each) < 1e-24) > 0.5]
@@ -237,7 +237,7 @@ class TestTrainings:
         assert all(torch.equal(weight, run.weights(100)[name]) for name, weight in run.weights(5).items())
 
     @pytest.mark.parametrize("evaluate_every", [1, 50])
-    def test_a_divergence_names_what_is_known_of_it(self, evaluate_every, tmp_path, caplog):
+    def test_a_divergence_names_its_cause(self, evaluate_every, tmp_path, caplog):
         schedule = replace(SCHEDULE, evaluate_every=evaluate_every)
         run = train(replace(DIVERGING, schedule=schedule), tmp_path / "run", progress=False)
         (finding,) = findings(run)
@@ -250,7 +250,7 @@ class TestTrainings:
         assert [record.getMessage() for record in caplog.records] == [f"{run.path}: {finding.message}"]
 
     @pytest.mark.parametrize("name", ["plain float32", "float64", "dead neurons", "a huge learning rate"])
-    def test_they_are_found_on_every_device(self, name, device, tmp_path):
+    def test_problems_are_reported_on_every_device(self, name, device, tmp_path):
         config, kinds = LOSING[name]
         found = findings(train(config, tmp_path / "run", progress=False, device=device))
         assert [finding.kind for finding in found] == kinds
@@ -262,12 +262,12 @@ class TestTrainings:
         assert len(warned) == 2
 
     @pytest.mark.parametrize("name", SOUND)
-    def test_a_training_without_any_problem_has_none(self, name, tmp_path, caplog):
+    def test_a_sound_training_has_no_warnings(self, name, tmp_path, caplog):
         run = train(SOUND[name], tmp_path / "run", progress=False)
         assert run.status["warnings"] == []
         assert not caplog.records
 
-    def test_nor_has_a_run_that_groks(self):
+    def test_a_run_that_groks_has_no_warnings(self):
         """Every checkpoint of run42, from its first step to long after it grokked."""
         run = Run.open(RUN42)
         task = run.classification
@@ -280,7 +280,7 @@ class TestTrainings:
         assert monitor.finite_at == run.steps[-1]
         assert run.metrics["train_loss"].min() < 1e-5
 
-    def test_looking_costs_no_update_but_those_before_an_evaluation(self, tmp_path, monkeypatch):
+    def test_gradients_are_only_checked_before_an_evaluation(self, tmp_path, monkeypatch):
         asked = []
         monkeypatch.setattr(trainer, "any_nonzero", lambda grads: asked.append(True) or any_nonzero(grads))
         train(replace(BASE, schedule=replace(SCHEDULE, evaluate_every=20)), tmp_path / "run", progress=False)
@@ -296,13 +296,13 @@ class TestMonitor:
         monitor.check(7, outputs, weights, evaluate(task, outputs, weights, config.loss), zero_gradients=False)
         return monitor.findings
 
-    def test_weights_that_are_not_finite_where_the_training_loss_is(self):
+    def test_non_finite_weights_with_a_finite_training_loss(self):
         task = Task.from_config(BASE.task)
         (found,) = self.check(BASE, task, torch.zeros(25, 5), W=torch.tensor([math.inf]))
         assert (found.step, found.kind) == (7, "non_finite")
         assert found.message == "at step 7 weights are not finite (W), although the training loss is finite"
 
-    def test_logits_of_test_inputs_that_are_not_finite(self):
+    def test_non_finite_logits_of_test_inputs(self):
         task = Task.from_config(BASE.task)
         logits = torch.zeros(25, 5)
         logits[task.test_mask, 0] = math.nan
@@ -320,7 +320,7 @@ class TestMonitor:
             ("float64", 58.0, ["softmax_collapse"]),
         ],
     )
-    def test_it_looks_closely_before_anything_can_be_lost(self, dtype, margin, kinds):
+    def test_rounding_is_checked_from_the_margins_where_it_can_matter(self, dtype, margin, kinds):
         """With 4 wrong classes: e^-16 is 1.1e-7, 4 e^-18.5 is 3.7e-8, and 4 e^-58 / 15 is 1.7e-26."""
         task = Task.from_config(BASE.task)
         logits = margin * torch.eye(5)[task.labels]
@@ -334,7 +334,7 @@ class TestMonitor:
         task = replace(task, labels=torch.zeros_like(exact).double())
         assert [found.kind for found in self.check(config, task, torch.full_like(exact, difference))] == kinds
 
-    def test_findings_of_a_damaged_or_older_status_are_left_out(self):
+    def test_invalid_and_missing_warnings_of_a_status_are_ignored(self):
         whole = {"step": 3, "kind": "diverged", "message": "m"}
         assert findings_in({}) == findings_in({"warnings": None}) == findings_in({"warnings": "x"}) == []
         damaged = [whole, 3, {"step": "4", "kind": "diverged", "message": "m"}, {"step": 4}]
@@ -360,7 +360,7 @@ def result(path: Path) -> dict[str, bytes]:
 
 class TestResuming:
     @pytest.mark.parametrize("name", LOSING)
-    def test_a_resumed_run_has_the_same_findings_and_bits(self, name, trained, tmp_path):
+    def test_a_resumed_run_has_the_same_warnings_bit_for_bit(self, name, trained, tmp_path):
         config = LOSING[name][0]
         deaths = [step for step in (12, 30, 61, 76) if step < trained[name].status["step"]]
         for i, step in enumerate(deaths):
@@ -370,7 +370,7 @@ class TestResuming:
         assert run.status["warnings"] == trained[name].status["warnings"]
         assert result(run.path) == result(trained[name].path)
 
-    def test_later_ones_are_dropped_and_found_again(self, trained, tmp_path, caplog):
+    def test_later_warnings_are_dropped_and_reported_again(self, trained, tmp_path, caplog):
         collapse, underflow = findings(trained["plain float32"])
         assert collapse.step < 25 < 50 < underflow.step < 75, "one before a resume point, one after it"
         with pytest.raises(KeyboardInterrupt):
@@ -380,7 +380,7 @@ class TestResuming:
         train(PLAIN, tmp_path / "run", resume=True, progress=False)
         assert [underflow.message in record.getMessage() for record in caplog.records] == [True]
 
-    def test_one_is_on_the_disk_before_the_next_resume_point(self, trained, tmp_path):
+    def test_a_warning_is_on_the_disk_before_the_next_resume_point(self, trained, tmp_path):
         """A run killed right after that resume point would not warn again."""
         collapse, _ = findings(trained["plain float32"])
         seen = []
@@ -395,7 +395,7 @@ class TestResuming:
         assert findings_in(status) == [collapse]
         assert (status["status"], status["step"]) == ("running", collapse.step // 25 * 25)
 
-    def test_members_of_an_ensemble_have_their_own(self, tmp_path):
+    def test_members_of_an_ensemble_have_their_own_warnings(self, tmp_path):
         sound = replace(DEAD, optimizer=replace(SGD, lr=0.1))
         configs = [sound, DEAD, replace(DIVERGING, model=DEAD.model)]
         alone = [train(config, tmp_path / f"alone{i}", progress=False) for i, config in enumerate(configs)]
@@ -404,7 +404,7 @@ class TestResuming:
         for one, other in zip(together, alone, strict=True):
             assert [(f.step, f.kind) for f in findings(one)] == [(f.step, f.kind) for f in findings(other)]
 
-    def test_an_analysis_says_them(self, trained):
+    def test_an_analysis_includes_the_warnings(self, trained):
         for name in ("plain float32", "a huge learning rate"):
             analysis = analyze(trained[name].path, workers=0)
             messages = [finding.message for finding in findings(trained[name])]

@@ -53,7 +53,7 @@ def bytes_kept(run: Run, step: int) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
 
-def test_every_state_of_the_package_has_its_runs():
+def test_every_earlier_version_has_fixtures():
     states = {name.split("/")[0] for name in RUNS}
     assert states == {"trainer", "performance", "sweeps", "interventions", "recipes", "trust"}
     assert len(RUNS) == 22
@@ -65,7 +65,7 @@ def test_every_state_of_the_package_has_its_runs():
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_an_old_run_says_what_it_said(name):
+def test_an_old_run_gives_the_results_of_then(name):
     then, run = said_then(name), Run.open(DATA / name)
     now = json.loads(run.config.to_json())
     for section, fields in then["config"].items():
@@ -115,7 +115,7 @@ def test_an_old_analysis_gives_the_numbers_of_then(name, copy):
 
 
 @pytest.mark.parametrize("name", STOPPED)
-def test_an_old_stopped_run_is_finished_as_it_would_have_been(name, copy):
+def test_an_old_stopped_run_finishes_as_if_it_had_not_stopped(name, copy):
     run = Run.open(copy(name))
     then = said_then(name)["when finished"]
     assert run.status["status"] != "finished"
@@ -134,7 +134,7 @@ def test_an_old_run_starts_another(copy, tmp_path):
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_an_old_sweep_has_its_table_and_goes_on(name, copy, tmp_path):
+def test_an_old_sweep_has_its_table_and_continues(name, copy, tmp_path):
     then = said_then(name)
     found = Sweep.open(copy(name))
     kept = [Run.open(found.path / point.name) for point in found.points if (found.path / point.name).exists()]
@@ -200,13 +200,13 @@ class TestTheFuture:
         with pytest.raises(ConfigError, match=r"sweep\.json has format version 2"):
             Sweep.open(folder)
 
-    def test_a_summary_is_made_again(self, copy):
+    def test_a_summary_is_computed_again(self, copy):
         run = Run.open(copy("recipes/sweep") / "weight_decay=0,n_heads=2")
         assert stored_summary(run) is not None
         self.rewrite(run.path / "analysis" / "summary.json", version=3)
         assert stored_summary(run) is None
 
-    def test_an_analysis_is_made_again(self, copy):
+    def test_an_analysis_is_computed_again(self, copy):
         folder = copy("recipes/analyzed")
         now = analyze(folder, workers=0).timeline
         file = folder / "analysis" / "analysis.json"

@@ -153,7 +153,7 @@ def test_an_update_clears_the_gradients():
     ],
     ids=["adamw", "adam", "sgd", "decoupled sgd"],
 )
-def test_a_restored_optimizer_continues_to_the_same_bits(config, stop):
+def test_a_restored_optimizer_continues_bit_for_bit(config, stop):
     unbroken = steps_by_ours(config, 7)
 
     toy = Toy()

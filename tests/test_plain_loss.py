@@ -64,7 +64,7 @@ def test_updates_are_those_of_plain_torch(model):
         torch.testing.assert_close(grad, weights[name].grad, rtol=1e-4, atol=1e-7)
 
 
-def test_it_resumes_to_the_same_bits_and_is_evaluated_exactly(tmp_path):
+def test_it_resumes_bit_for_bit_and_is_evaluated_exactly(tmp_path):
     whole = gi.train(PLAIN, tmp_path / "whole", progress=False)
     half = replace(PLAIN, schedule=replace(PLAIN.schedule, steps=20))
     gi.train(half, tmp_path / "parts", progress=False)
@@ -76,7 +76,7 @@ def test_it_resumes_to_the_same_bits_and_is_evaluated_exactly(tmp_path):
     assert whole.metrics["train_loss"].iloc[-1] == pytest.approx(truth, rel=1e-6)
 
 
-def test_it_is_refused_where_it_means_nothing():
+def test_it_is_refused_with_other_losses():
     with pytest.raises(ConfigError, match="float32_plain applies only to loss cross_entropy: with loss mse"):
         replace(PLAIN, loss="mse")
     with pytest.raises(ConfigError, match="train_many does not support loss_dtype float32_plain"):

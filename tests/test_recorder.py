@@ -108,7 +108,7 @@ class TestATrainingLoop:
             assert snapshot.step == step
             assert loss(snapshot, subset="test") == pytest.approx(row["test_loss"])
 
-    def test_named_parameters_are_kept(self, recorded):
+    def test_named_parameters_are_stored(self, recorded):
         weights = recorded[0].weights(30)
         assert set(weights) == {name for name, _ in Plain().named_parameters()}
         norm = sum(w.double().square().sum() for w in weights.values()).sqrt().item()
@@ -123,7 +123,7 @@ class TestATrainingLoop:
         assert found.timeline["gini_embedding"].isna().all()
         json.dumps(found.summary(), allow_nan=False)
 
-    def test_its_architecture_is_not_known(self, recorded):
+    def test_its_architecture_is_unknown(self, recorded):
         with pytest.raises(ConfigError, match="a recorded model cannot be built"):
             recorded[0].model(0)
         with pytest.raises(ConfigError):
@@ -160,7 +160,7 @@ class TestWhatIsRecorded:
             torch.testing.assert_close(recorder.run.snapshot(0).logits, model(task.tokens).double(), rtol=0, atol=0)
 
     @pytest.mark.parametrize("detached", [True, False])
-    def test_weights_of_a_function_under_names_that_measures_know(self, detached, task, model, tmp_path):
+    def test_weights_of_a_function_with_standard_names(self, detached, task, model, tmp_path):
         table = model.table.weight.detach() if detached else model.table.weight
         with Recorder(tmp_path / "run", task) as recorder:
             row = recorder.record(0, model, weights={"embed.W_E": table})
@@ -169,7 +169,7 @@ class TestWhatIsRecorded:
         expected = gini_embedding(Snapshot.from_logits(task, run.snapshot(0).logits, weights={"embed.W_E": table}))
         assert analyze(run).timeline["gini_embedding"][0] == pytest.approx(expected)
 
-    def test_frozen_parameters_have_no_part_in_the_norm(self, task, model, tmp_path):
+    def test_frozen_parameters_do_not_count_in_the_norm(self, task, model, tmp_path):
         model.table.weight.requires_grad_(False)
         with Recorder(tmp_path / "run", task) as recorder:
             row = recorder.record(0, model)
@@ -177,7 +177,7 @@ class TestWhatIsRecorded:
         assert row["weight_norm"] == pytest.approx(trained.norm().item())
         assert "table.weight" in recorder.run.weights(0)
 
-    def test_weights_need_not_be_kept(self, task, model, tmp_path):
+    def test_weights_need_not_be_stored(self, task, model, tmp_path):
         with Recorder(tmp_path / "run", task, keep_weights=False) as recorder:
             row = recorder.record(0, model)
         assert row["weight_norm"] > 0
@@ -192,7 +192,7 @@ class TestWhatIsRecorded:
             recorder.record(0, torch.zeros(P * P, P))
         assert recorder.run.task.train_mask.nonzero().flatten().tolist() == [1, 5, 30]
 
-    def test_no_known_split(self, tmp_path):
+    def test_an_unknown_split(self, tmp_path):
         task = Task.modular_addition(P)
         with Recorder(tmp_path / "run", task) as recorder:
             row = recorder.record(0, torch.zeros(P * P, P))
@@ -211,7 +211,7 @@ class TestWhatIsRecorded:
 
 class TestTheModelIsLeftAlone:
     @pytest.mark.parametrize("training", [True, False])
-    def test_its_mode_is_put_back(self, training, task, model, tmp_path):
+    def test_its_mode_is_restored(self, training, task, model, tmp_path):
         model.train(training)
         seen = []
         model.dropout.register_forward_hook(lambda module, inputs, output: seen.append(module.training))
@@ -220,13 +220,13 @@ class TestTheModelIsLeftAlone:
         assert seen == [False]
         assert all(module.training == training for module in model.modules())
 
-    def test_its_mode_is_put_back_after_an_error(self, task, tmp_path):
+    def test_its_mode_is_restored_after_an_error(self, task, tmp_path):
         model = Plain(classes=3)
         with Recorder(tmp_path / "run", task) as recorder, pytest.raises(ConfigError, match="logits of add mod 7"):
             recorder.record(0, model)
         assert model.training
 
-    def test_parts_in_another_mode_stay_in_it(self, task, model, tmp_path):
+    def test_submodules_keep_their_own_mode(self, task, model, tmp_path):
         model.train()
         model.norm.eval()
         with Recorder(tmp_path / "run", task) as recorder:
@@ -293,7 +293,7 @@ class TestHowItEnds:
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     @pytest.mark.parametrize("split", [0.5, None])
-    def test_a_loss_that_is_not_finite_means_it_diverged(self, split, value, tmp_path):
+    def test_a_non_finite_loss_means_divergence(self, split, value, tmp_path):
         with Recorder(tmp_path / "run", Task.modular_addition(P, train_fraction=split)) as recorder:
             recorder.record(0, torch.zeros(P * P, P))
             recorder.record(10, torch.full((P * P, P), value))
@@ -303,7 +303,7 @@ class TestHowItEnds:
         assert '"loss": null' in (run.path / "metrics.jsonl").read_text().replace("train_", "")
         assert analyze(run).transition.outcome == "diverged"
 
-    def test_nothing_recorded_is_a_run_too(self, task, tmp_path):
+    def test_a_run_without_records_is_valid(self, task, tmp_path):
         with Recorder(tmp_path / "run", task):
             pass
         run = Run.open(tmp_path / "run")
@@ -314,7 +314,7 @@ class TestHowItEnds:
 
 class TestRefusals:
     @pytest.mark.parametrize("step", [10, 9, 0, -1])
-    def test_steps_must_grow(self, step, task, tmp_path):
+    def test_steps_must_increase(self, step, task, tmp_path):
         with Recorder(tmp_path / "run", task) as recorder:
             recorder.record(10, torch.zeros(P * P, P))
             with pytest.raises(ConfigError, match=f"step {step} was recorded after step 10: steps must increase"):
@@ -340,7 +340,7 @@ class TestRefusals:
             Recorder(tmp_path / "notes", task)
         assert [file.name for file in (tmp_path / "notes").iterdir()] == ["a.txt"]
 
-    def test_a_place_that_cannot_be_written(self, task, tmp_path):
+    def test_a_folder_that_is_not_writable(self, task, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(RunError, match="cannot create the folder"):
             Recorder(tmp_path / "file" / "run", task)

@@ -168,7 +168,7 @@ def dead(tmp_path_factory, undisturbed) -> dict[tuple[str, str], tuple[Path, int
 
 class TestDyingAndResuming:
     @pytest.mark.parametrize(("kind", "death"), KILLED)
-    def test_a_killed_run_resumes_to_the_same_bits(self, kind, death, dead, undisturbed):
+    def test_a_killed_run_resumes_bit_for_bit(self, kind, death, dead, undisturbed):
         path, code = dead[kind, death]
         config = (CONFIGS | MORE_CONFIGS)[kind]
         assert code == -signal.SIGKILL
@@ -185,7 +185,7 @@ class TestDyingAndResuming:
         assert resumed.status["step"] == config.schedule.steps
         assert resumed.status["checksums"] == undisturbed[kind].status["checksums"]
 
-    def test_a_run_killed_twice_resumes_to_the_same_bits(self, dead, undisturbed):
+    def test_a_run_killed_twice_resumes_bit_for_bit(self, dead, undisturbed):
         path, code = dead["transformer", "killed twice"]
         assert code == -signal.SIGKILL
         train(TRANSFORMER, path, resume=True)
@@ -193,7 +193,7 @@ class TestDyingAndResuming:
 
     @pytest.mark.parametrize(("death", "step"), [("Ctrl-C", 107), ("SIGTERM", 60)])
     @pytest.mark.parametrize("kind", CONFIGS)
-    def test_an_interrupted_run_is_stopped_and_resumes_to_the_same_bits(self, kind, death, step, dead, undisturbed):
+    def test_an_interrupted_run_is_stopped_and_resumes_bit_for_bit(self, kind, death, step, dead, undisturbed):
         path, code = dead[kind, death]
         assert code == 0
         status = Run.open(path).status
@@ -216,7 +216,7 @@ class TestDyingAndResuming:
         for name, weight in resumed.weights(0).items():
             torch.testing.assert_close(weight, expected[name], rtol=0, atol=0)
 
-    def test_a_full_disk_stops_the_run_and_it_resumes_to_the_same_bits(self, tmp_path, monkeypatch, undisturbed):
+    def test_a_full_disk_stops_the_run_which_resumes_bit_for_bit(self, tmp_path, monkeypatch, undisturbed):
         rename = Path.replace
 
         def full(self, target):
@@ -278,7 +278,7 @@ class TestNoTraces:
             train(briefly(CONFIGS[kind]), tmp_path / str(seed))
         assert result(tmp_path / "1") == result(tmp_path / "2")
 
-    def test_signal_handlers_are_put_back(self, tmp_path):
+    def test_signal_handlers_are_restored(self, tmp_path):
         before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
         train(briefly(), tmp_path / "run")
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
@@ -289,7 +289,7 @@ class TestNoTraces:
         worker.join(120)
         assert Run.open(tmp_path / "run").status["status"] == "finished"
 
-    def test_nothing_is_printed_where_nobody_looks(self, tmp_path, capfd):
+    def test_nothing_is_printed_outside_a_terminal(self, tmp_path, capfd):
         train(briefly(), tmp_path / "run")
         assert capfd.readouterr() == ("", "")
 
@@ -301,7 +301,7 @@ class TestNoTraces:
         assert "train loss" in shown.err
         assert "test acc" in shown.err
 
-    def test_no_tracker_is_imported_unless_asked_for(self, tmp_path, monkeypatch):
+    def test_no_tracker_is_imported_unless_requested(self, tmp_path, monkeypatch):
         for service in ("wandb", "trackio"):
             monkeypatch.delitem(sys.modules, service, raising=False)
         train(briefly(TRANSFORMER), tmp_path / "run")

@@ -89,7 +89,7 @@ class TestReading:
         torch.testing.assert_close(run.snapshot(10).logits, logits.double(), rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize("name", MODELS)
-    def test_a_snapshot_is_what_the_module_says(self, name, runs):
+    def test_a_snapshot_has_the_logits_of_the_module(self, name, runs):
         run = runs[name]
         for step in run.steps:
             snapshot, model = run.snapshot(step), run.model(step)
@@ -155,12 +155,12 @@ class TestReading:
         assert metrics.index.dtype == int
         assert set(map(str, metrics.dtypes)) == {"float64"}
 
-    def test_repr_says_how_far_it_is(self, runs):
+    def test_repr_shows_status_and_number_of_checkpoints(self, runs):
         assert repr(runs["one-hot mlp"]).endswith(", finished, 3 checkpoints)")
 
 
 class TestFiles:
-    def test_a_weights_file_holds_parameters_only(self, runs):
+    def test_a_weights_file_contains_only_parameters(self, runs):
         run = runs["frozen biases"]
         parameters = dict(run.model(10).named_parameters())
         with safe_open(run.path / "weights" / "step_000010.safetensors", framework="pt") as file:
@@ -168,7 +168,7 @@ class TestFiles:
             assert set(file.keys()) == set(parameters)
             assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float32}  # noqa: SIM118
 
-    def test_nothing_is_a_pickle_and_nothing_temporary_is_left(self, runs):
+    def test_a_run_has_no_pickles_and_no_temporary_files(self, runs):
         for run in runs.values():
             names = {str(file.relative_to(run.path)) for file in run.path.rglob("*") if file.is_file()}
             weights = {f"weights/step_{step:06d}.safetensors" for step in (0, 5, 10)}
@@ -188,7 +188,7 @@ class TestFiles:
             for name, checksum in checksums.items():
                 assert hashlib.sha256((run.path / name).read_bytes()).hexdigest() == checksum
 
-    def test_the_checksum_of_a_step_is_of_the_file_as_it_is_now(self, copy):
+    def test_the_checksum_of_a_step_is_that_of_the_current_file(self, copy):
         run = Run.open(copy)
         before = {step: run.checksum(step) for step in run.steps}
         assert len(set(before.values())) == 3
@@ -203,12 +203,12 @@ class TestFiles:
         assert Run.open(copy).steps == [0, 5, 7, 10, 999_999, 1_000_000, 20_000_000]
         assert set(Run.open(copy).weights(20_000_000)) == set(Run.open(copy).weights(5))
 
-    def test_files_of_other_names_are_no_checkpoints(self, copy):
+    def test_files_with_other_names_are_not_checkpoints(self, copy):
         for name in ("step_11.safetensors", ".step_000012.safetensors.99.tmp", "step_000013.safetensors.bak", "notes"):
             (copy / "weights" / name).write_bytes(b"")
         assert Run.open(copy).steps == [0, 5, 10]
 
-    def test_weights_are_kept_as_float32(self, copy):
+    def test_weights_are_stored_as_float32(self, copy):
         writer, weights = RunWriter(copy, Run.open(copy).config), Run.open(copy).weights(10)
         given = torch.arange(16 * P, dtype=torch.float64).view(P, 16).T  # not contiguous
         writer.save_checkpoint(20, weights | {"unembed.W_U": given})
@@ -222,7 +222,7 @@ class TestOpening:
         with pytest.raises(RunError, match=r"none does not exist: `grokinterp list` shows the existing runs"):
             Run.open(tmp_path / "none")
 
-    def test_a_folder_that_is_no_run(self, tmp_path):
+    def test_a_folder_that_is_not_a_run(self, tmp_path):
         with pytest.raises(RunError, match=r"is not a run: it has no config.json"):
             Run.open(tmp_path)
 
@@ -257,14 +257,14 @@ class TestOpening:
         with pytest.raises(ConfigError, match=message):
             Run.open(copy)
 
-    def test_a_configuration_that_is_no_text(self, copy):
+    def test_a_configuration_that_is_not_utf8(self, copy):
         (copy / "config.json").write_bytes(b"\xff\xfe\x00")
         with pytest.raises(RunError, match=r"config.json is damaged: it is not UTF-8"):
             Run.open(copy)
 
 
 class TestDamage:
-    def test_a_torn_last_line_of_metrics_is_left_out(self, copy):
+    def test_a_truncated_last_line_of_metrics_is_ignored(self, copy):
         metrics = copy / "metrics.jsonl"
         whole = metrics.read_text()
         for torn in ('{"step": 15', '{"step": 15, "train_loss": 0.5}', "\x00\x00"):
@@ -286,7 +286,7 @@ class TestDamage:
         assert row["test_loss"] == 0.5
         assert row["train_loss"] != row["train_loss"]
 
-    def test_of_a_step_written_twice_the_later_line_counts(self, copy):
+    def test_the_later_of_two_lines_for_a_step_counts(self, copy):
         with (copy / "metrics.jsonl").open("a") as file:
             file.write('{"step": 5, "train_loss": 99.0}\n')
         metrics = Run.open(copy).metrics
@@ -313,13 +313,13 @@ class TestDamage:
         assert "unknown" in repr(Run.open(copy))
 
     @pytest.mark.parametrize("keep", [0, 4, 100, -10])
-    def test_a_cut_weights_file_is_named(self, keep, copy):
+    def test_a_truncated_weights_file_is_named(self, keep, copy):
         file = copy / "weights" / "step_000005.safetensors"
         file.write_bytes(file.read_bytes()[:keep])
         with pytest.raises(RunError, match=r"step_000005.safetensors is damaged"):
             Run.open(copy).weights(5)
 
-    def test_a_step_that_was_not_kept(self, copy):
+    def test_a_step_without_a_checkpoint(self, copy):
         with pytest.raises(RunError, match="has no weights of step 6: the nearest checkpoint is at step 5"):
             Run.open(copy).weights(6)
         shutil.rmtree(copy / "weights")
@@ -360,7 +360,7 @@ class TestDamage:
 
 class TestGivenSplit:
     @pytest.mark.parametrize("equals_token", [True, False])
-    def test_a_split_made_elsewhere_comes_back(self, equals_token, tmp_path):
+    def test_a_given_split_is_restored(self, equals_token, tmp_path):
         chosen = [48, 3, 17, 0, 29]
         task = Task.modular_addition(P, train_indices=chosen, equals_token=equals_token)
         model = replace(MODELS["frozen biases"], equals_token=equals_token)
@@ -371,7 +371,7 @@ class TestGivenSplit:
         assert again.config.split == "given"
         assert again.config.train_fraction == pytest.approx(5 / 49)
 
-    def test_label_noise_comes_back_with_it(self, tmp_path):
+    def test_label_noise_is_restored_with_a_given_split(self, tmp_path):
         noisy = TaskConfig(p=P, train_fraction=0.5, split="given", label_noise=0.5, data_seed=3)
         task = Task.from_config(noisy, train_indices=range(0, 40, 2))
         RunWriter.create(tmp_path / "run", replace(BASE, task=task.config), {}, task)
@@ -402,16 +402,16 @@ class TestAtomicWrites:
             write_atomically(tmp_path / "file", "new content")
         assert {file.name: file.read_text() for file in tmp_path.iterdir()} == ({"file": old} if old else {})
 
-    def test_a_folder_that_is_not_there(self, tmp_path):
+    def test_a_missing_folder(self, tmp_path):
         with pytest.raises(RunError, match="No such file or directory"):
             write_atomically(tmp_path / "none" / "file", "content")
 
-    def test_a_folder_where_a_file_stands(self, tmp_path):
+    def test_a_folder_in_the_place_of_a_file(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(RunError, match="cannot create the folder"):
             make_folder(tmp_path / "file")
 
-    def test_a_checkpoint_that_could_not_be_written_is_not_there(self, copy, monkeypatch):
+    def test_a_checkpoint_that_could_not_be_written_leaves_no_file(self, copy, monkeypatch):
         def fail(*args):
             raise OSError(28, "No space left on device")
 
@@ -430,7 +430,7 @@ class TestAtomicWrites:
             RunWriter(tmp_path, BASE).append_metrics({"step": 0})
 
 
-def test_metrics_are_read_again_when_they_have_changed_and_only_then(copy, monkeypatch):
+def test_metrics_are_read_again_only_when_they_have_changed(copy, monkeypatch):
     import grokinterp.runs.run
 
     reads, read = [], grokinterp.runs.run.read_metrics
@@ -468,7 +468,7 @@ class TestForgetting:
         RunWriter(copy, Run.open(copy).config).prepare_resume(5)
         assert Run.open(copy).status["checksums"][name] == before
 
-    def test_a_torn_line_is_dropped_too(self, copy):
+    def test_a_truncated_line_is_dropped_too(self, copy):
         with (copy / "metrics.jsonl").open("a") as file:
             file.write('{"step": 15, "train_')
         RunWriter(copy, Run.open(copy).config).discard_after(10)
@@ -500,6 +500,6 @@ def test_a_reference_to_a_step(text, parts):
 
 
 @pytest.mark.parametrize("text", ["run", "run@", "@5", "run@-5", "run@5.0", "run@last", ""])
-def test_what_is_no_reference_to_a_step(text):
+def test_malformed_references_to_a_step(text):
     with pytest.raises(ConfigError, match=r"does not have the form RUN@STEP, for instance checkpoints/run42@1000"):
         parse_step(text)

@@ -84,7 +84,7 @@ class TestRefusals:
             train(MINIBATCH_MLP, run.path)
         assert contents(run.path) == before
 
-    def test_overwriting_a_folder_that_holds_anything(self, tmp_path):
+    def test_overwriting_a_folder_that_is_not_empty(self, tmp_path):
         (tmp_path / "thesis.tex").write_text("chapter 1")
         with pytest.raises(RunError, match="is not an empty folder: choose another"):
             train(MINIBATCH_MLP, tmp_path)
@@ -123,13 +123,13 @@ class TestRefusals:
             "nothing to train",
         ],
     )
-    def test_a_configuration_that_describes_no_training(self, config, tmp_path):
+    def test_a_configuration_that_cannot_be_trained(self, config, tmp_path):
         with pytest.raises(ConfigError):
             train(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize("resume", [False, True])
-    def test_matrix_products_by_a_library_that_is_not_known(self, resume, tmp_path, monkeypatch):
+    def test_matrix_products_by_an_unknown_library(self, resume, tmp_path, monkeypatch):
         if resume:
             train(briefly(TRANSFORMER), tmp_path / "run")
         before = contents(tmp_path)
@@ -149,7 +149,7 @@ class TestRefusals:
             ("tpu", "unknown device .tpu.: use auto, cpu, cuda or mps"),
         ],
     )
-    def test_a_device_that_is_not_there(self, device, message, tmp_path, monkeypatch):
+    def test_a_device_that_the_machine_lacks(self, device, message, tmp_path, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
         with pytest.raises(ConfigError, match=message):
@@ -229,7 +229,7 @@ class TestMetrics:
         ],
         ids=["transformer", "class of =, trained mlp biases", "mse", "mlp"],
     )
-    def test_rows_hold_what_the_weights_say(self, config, tmp_path):
+    def test_rows_agree_with_the_weights(self, config, tmp_path):
         run = train(config, tmp_path / "run")
         assert list(run.metrics.index) == run.steps == [0, 5, 10]
         for step, row in run.metrics.iterrows():
@@ -239,7 +239,7 @@ class TestMetrics:
                 exact = name.endswith("accuracy") or name.startswith("weight")
                 assert row[name] == pytest.approx(value, rel=1e-9 if exact else 1e-5), (step, name)
 
-    def test_lines_are_plain_json_in_order_without_a_clock(self, undisturbed):
+    def test_lines_are_plain_json_in_order_without_times(self, undisturbed):
         lines = (undisturbed["transformer"].path / "metrics.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in lines]
         assert [row["step"] for row in rows] == list(range(0, 201, 20))
@@ -252,7 +252,7 @@ class TestMetrics:
         assert not {"mirror_accuracy", "novel_accuracy"} & set(columns)
 
     @pytest.mark.parametrize("kind", PATHS)
-    def test_status_and_environment_say_what_was_done(self, kind, undisturbed):
+    def test_status_and_environment_describe_the_training(self, kind, undisturbed):
         run = undisturbed[kind]
         assert run.status["reason"] == "all steps made"
         assert run.status["timing"]["seconds"] > 0
@@ -277,7 +277,7 @@ class TestSchedules:
         assert run.steps == [0, 10, 12, 14, 100]
 
     @pytest.mark.parametrize("kind", CONFIGS)
-    def test_looking_changes_nothing(self, kind, tmp_path, undisturbed):
+    def test_evaluations_do_not_change_the_training(self, kind, tmp_path, undisturbed):
         config = shortened(CONFIGS[kind], evaluate_every=200, checkpoints=100, resume_every=1000)
         run = train(config, tmp_path / "run")
         assert run.steps == [0, 100, 200]
@@ -307,7 +307,7 @@ class TestDivergence:
         assert watched.status["reason"] == f"the training loss was not finite at step {losses.index[-1]}"
         assert losses.index[-1] < 60
 
-    def test_the_run_opens_and_holds_finite_weights(self, watched):
+    def test_the_run_opens_and_its_weights_are_finite(self, watched):
         run = Run.open(watched.path)
         assert run.steps == list(range(int(run.metrics.index[-1])))
         for step in run.steps:
@@ -319,7 +319,7 @@ class TestDivergence:
         assert "Infinity" not in last
         assert json.loads(last)["train_loss"] is None
 
-    def test_the_same_step_is_named_when_nobody_looked_there(self, watched, tmp_path):
+    def test_the_same_step_is_named_without_an_evaluation_there(self, watched, tmp_path):
         run = train(shortened(DIVERGING, evaluate_every=50, checkpoints=60, resume_every=1000), tmp_path / "run")
         assert run.status["status"] == "diverged"
         assert run.status["reason"] == watched.status["reason"]
@@ -374,7 +374,7 @@ class TestMinibatches:
         assert epochs[0] != epochs[1] != epochs[2]
 
     @pytest.mark.parametrize("kind", CONFIGS)
-    def test_the_short_rest_of_an_epoch_is_left_out(self, kind, tmp_path, monkeypatch):
+    def test_the_remainder_of_an_epoch_is_dropped(self, kind, tmp_path, monkeypatch):
         seen = watch_batches(monkeypatch)
         train(self.config(7, 9, kind=kind), tmp_path / "run")
         assert [len(batch) for batch in seen] == [7] * 9
@@ -383,7 +383,7 @@ class TestMinibatches:
 
     @pytest.mark.parametrize("batch_size", [None, 24, 1000])
     @pytest.mark.parametrize("kind", CONFIGS)
-    def test_a_batch_may_be_everything(self, kind, batch_size, tmp_path, monkeypatch):
+    def test_a_batch_may_be_the_whole_training_set(self, kind, batch_size, tmp_path, monkeypatch):
         seen = watch_batches(monkeypatch)
         config = self.config(batch_size, 3, kind=kind)
         train(config, tmp_path / "run")

@@ -103,7 +103,7 @@ class TestWholeRuns:
         train(replace(config, schedule=schedule), tmp_path / "run")
         assert verify(tmp_path / "run").problems == ()
 
-    def test_a_recorded_run_closed_or_not(self, tmp_path):
+    def test_a_recorded_run_before_and_after_closing(self, tmp_path):
         recorder = Recorder(tmp_path / "run", Task.modular_addition(7, 0.5))
         for step in (0, 5):
             recorder.record(step, torch.randn(49, 7), weights={"embed.W_E": torch.randn(7, 4)})
@@ -111,7 +111,7 @@ class TestWholeRuns:
         recorder.close()
         assert verify(tmp_path / "run").problems == ()
 
-    def test_a_run_that_an_error_stopped(self, tmp_path):
+    def test_a_run_stopped_by_an_error(self, tmp_path):
         with pytest.raises(RuntimeError):
             train(CONFIG, tmp_path / "run", callbacks=[StopAt(17)])
         assert Run.open(tmp_path / "run").status["status"] == "stopped"
@@ -123,13 +123,13 @@ class TestWholeRuns:
         assert Run.open(tmp_path / "run").status["status"] == "diverged"
         assert verify(tmp_path / "run").problems == ()
 
-    def test_a_run_made_longer_with_checkpoints_evenly_spaced_in_log_step(self, tmp_path):
+    def test_an_extended_run_with_checkpoints_evenly_spaced_in_log_step(self, tmp_path):
         short = replace(CONFIG, schedule=replace(CONFIG.schedule, checkpoints="log:5", evaluate_every="log:7"))
         train(short, tmp_path / "run")
         train(replace(short, schedule=replace(short.schedule, steps=100)), tmp_path / "run", resume=True)
         assert verify(tmp_path / "run").problems == ()
 
-    def test_what_a_crash_leaves_is_no_problem(self, run):
+    def test_leftovers_of_a_crash_are_not_problems(self, run):
         status = json.loads((run / "status.json").read_text())
         rewrite(run / "status.json", status="running", step=20)
         status["checksums"] = {n: c for n, c in status["checksums"].items() if "000030" not in n and "/" in n}
@@ -151,11 +151,11 @@ class TestDamage:
         assert any(stale in line for line in verify(run).problems)
         assert len(verify(run).problems) == 2
 
-    def test_weights_that_are_gone(self, run):
+    def test_missing_weights(self, run):
         (run / "weights" / "step_000010.safetensors").unlink()
         assert "weights/step_000010.safetensors: the file is missing, although it was written" in problem(run)
 
-    def test_weights_that_were_never_kept(self, run):
+    def test_weights_that_were_never_saved(self, run):
         (run / "weights" / "step_000010.safetensors").unlink()
         unrecorded(run, "weights/step_000010.safetensors")
         assert "weights: there is no checkpoint at step 10, which is scheduled" in problem(run)
@@ -234,7 +234,7 @@ class TestDamage:
         shutil.copy(other.path / "resume.safetensors", run / "resume.safetensors")
         assert "its weights differ from those of the checkpoint at step 30" in problem(run)
 
-    def test_the_resume_point_is_gone(self, run):
+    def test_a_missing_resume_point(self, run):
         (run / "resume.safetensors").unlink()
         assert "resume.safetensors: the file is missing" in problem(run)
 
@@ -253,7 +253,7 @@ class TestDamage:
         assert any(said in line for line in found), found
 
     @pytest.mark.parametrize("name", ["status.json", "environment.json"])
-    def test_a_file_that_is_gone(self, name, run):
+    def test_a_missing_file(self, name, run):
         (run / name).unlink()
         assert f"{name}: the file is missing" in problem(run)
 
@@ -277,11 +277,11 @@ class TestDamage:
 
 
 class TestCommand:
-    def test_a_whole_run(self, run, capsys):
+    def test_an_intact_run(self, run, capsys):
         assert main(["verify", str(run)]) == 0
         assert capsys.readouterr().out == f"{run}: intact, with 4 checkpoint files and 7 evaluations\n"
 
-    def test_one_line_a_problem(self, run, capsys):
+    def test_one_line_per_problem(self, run, capsys):
         (run / "weights" / "step_000010.safetensors").unlink()
         (run / "resume.safetensors").unlink()
         assert main(["verify", str(run)]) == 1

@@ -83,7 +83,7 @@ def fail_and_resume(folder: Path, fail_at: int, forever: bool, undisturbed: Run)
     assert not list(folder.rglob(".*"))
 
 
-def test_there_is_something_to_fail(operations):
+def test_a_training_has_operations_of_every_kind(operations):
     kinds = {operation for operation, _ in operations}
     assert kinds == {"open", "write", "fsync", "replace", "mkdir", "unlink"}
     assert len(sites(operations)) >= 20
@@ -144,7 +144,7 @@ class TestRecorder:
 
 
 class TestAnalysis:
-    def test_an_analysis_that_cannot_be_kept_is_made_anew(self, tmp_path, undisturbed, caplog):
+    def test_an_analysis_that_cannot_be_saved_is_computed_again(self, tmp_path, undisturbed, caplog):
         expected = analyze(undisturbed, workers=0).timeline
         for n in (0, 7, 14, 21):
             folder = tmp_path / str(n)
@@ -171,7 +171,7 @@ class TestRealDisks:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         return processes.run(command, capture_output=True, text=True, env=environment, preexec_fn=before)
 
-    def test_files_that_may_not_grow(self, tmp_path):
+    def test_a_limit_on_file_sizes(self, tmp_path):
         """metrics.jsonl reaches a limit on file sizes in the middle of a line."""
         config = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=60, evaluate_every=1))
         (tmp_path / "config.json").write_text(config.to_json())

@@ -42,7 +42,7 @@ def fuzz(*options: str) -> str:
     return outcome.stdout
 
 
-def test_what_once_broke_something_and_some_new_inputs():
+def test_the_corpus_and_some_new_inputs():
     said = fuzz("--broken", "--inputs", "100", "--seed", "20261122")
     assert re.search(rf"^{len(corpus()) + 100} inputs, .* 0 failed", said, re.MULTILINE)
 
@@ -99,7 +99,7 @@ class TestTheJudge:
             (lambda folder: os.write(1, b"\x1b[31mred"), "wrote control characters"),
         ],
     )  # fmt: skip
-    def test_it_finds(self, read, said, judge, monkeypatch):
+    def test_it_detects(self, read, said, judge, monkeypatch):
         assert self.verdict(judge, monkeypatch, read).startswith(said)
 
     def test_a_message_of_two_lines(self, judge, monkeypatch):
@@ -117,7 +117,7 @@ class TestTheJudge:
         said = self.verdict(judge, monkeypatch, lambda folder: (folder / "config.json").write_text("x"), link)
         assert said == "changed what is outside"
 
-    def test_memory_that_is_given_back(self, judge, monkeypatch):
+    def test_memory_that_is_released(self, judge, monkeypatch):
         """Also if the limit on the address space is not reached at once."""
         monkeypatch.setattr(judging, "MEMORY", 100 << 20)
         said = self.verdict(judge, monkeypatch, lambda folder: len(b"x" * (90 << 20)) + len(b"y" * (60 << 20)))

@@ -204,7 +204,7 @@ def test_a_sweep_and_its_readers(start, tmp_path):
 
 @pytest.mark.parametrize("put_back", [True, False])
 @pytest.mark.parametrize("look", [1, 2])
-def test_a_run_that_is_put_back_while_it_is_read(look, put_back, tmp_path, monkeypatch):
+def test_a_run_that_is_replaced_while_it_is_read(look, put_back, tmp_path, monkeypatch):
     """A reader reads a run while another process replaces it, so that for a moment there is no run."""
     short = replace(TINY, schedule=ScheduleConfig(steps=20, evaluate_every=10, checkpoints=20, resume_every=20))
     sweep = plan(tmp_path / "sweep", short, grid={"model_seed": range(2)})

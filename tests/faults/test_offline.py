@@ -73,7 +73,7 @@ def test_all_of_it_works_on_a_machine_without_a_network(tmp_path):
     assert watched(tmp_path, unshare, "-rn")["codes"] == [0, 0, 0, 0]
 
 
-def test_the_watch_sees(tmp_path, monkeypatch):
+def test_the_watch_detects_lookups_and_connections(tmp_path, monkeypatch):
     """The watch detects name lookups and connections."""
     watch, rest = SCRIPT.split("import grokinterp as gi")
     asking = """

@@ -67,7 +67,7 @@ def test_a_pickle_under_the_names_of_a_run_and_a_sweep_is_not_unpickled():
 
 
 @pytest.mark.slow
-def test_no_reader_unpickles_what_lies_under_any_name():
+def test_no_reader_unpickles_files_under_any_name():
     assert planted() > 120
 
 
@@ -145,7 +145,7 @@ class TestModules:
         assert not marker.exists(), marker.read_text()
         assert outcome.returncode == 0, outcome.stderr
 
-    def test_a_measure_of_the_users_own_is_found_where_he_stands(self, planted, tmp_path):
+    def test_a_measure_in_the_users_folder_is_found(self, planted, tmp_path):
         """The modules beside it, which have the names of other modules, are not imported."""
         folder, marker = planted
         (folder / "my_measures.py").write_text("def two(snapshot):\n    return 2.0\n")
@@ -155,7 +155,7 @@ class TestModules:
         assert json.loads(outcome.stdout)["final"]["two"] == 2.0
 
 
-def test_a_resumed_run_is_not_the_bomb_itself(marker, bomb, tmp_path):
+def test_a_pickle_as_resume_point_is_refused(marker, bomb, tmp_path):
     """A pickle in place of the resume point is refused, with a message that says what to do."""
     folder = tmp_path / "run"
     shutil.copytree(DATA / "trainer" / "stopped", folder)

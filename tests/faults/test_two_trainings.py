@@ -39,7 +39,7 @@ def command() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         yield start_training
 
 
-def test_one_wins_and_when_it_is_killed_the_folder_is_free(command, tmp_path):
+def test_one_training_wins_and_its_kill_unlocks_the_folder(command, tmp_path):
     endless, folder = tmp_path / "config.json", tmp_path / "run"
     endless.write_text(CONFIG.to_json().replace("1000,", "1000000,", 1))
     winner = command(folder, "--config", str(endless))
