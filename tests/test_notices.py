@@ -19,6 +19,7 @@ from grokinterp.cli import main
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.measures import KeyFrequencies, Reference
 from grokinterp.runs.run import Run
+from grokinterp.statistics.outcomes import Outcome
 from grokinterp.tasks import Task
 from grokinterp.training import train
 from grokinterp.training.recorder import Recorder
@@ -38,7 +39,7 @@ def transition(
     events = [{theta: Event(*at) for theta in (0.95, 0.99)} for at in (train_at, grok_at)]
     delay = None if train_at[0] is None or grok_at[0] is None else grok_at[0] - train_at[0]
     ends = {"memorization_end": NONE, "circuit_formation_end": NONE, "cleanup_end": NONE} | phases
-    return Transition(outcome, "", *events, events[1], {0.95: delay, 0.99: delay}, **ends)
+    return Transition(Outcome(outcome), "", *events, events[1], {0.95: delay, 0.99: delay}, **ends)
 
 
 @pytest.fixture(scope="module")

@@ -203,8 +203,9 @@ class TestTerminal:
     def test_every_measure_with_its_meaning(self, grokked, shown):
         assert "gini_embedding" not in shown(grokked)
         text = shown(grokked, 200, every_measure=True)
+        table = text.partition(" meaning ")[2]
         for column in grokked.timeline:
-            line = next(line for line in text.splitlines() if line.strip().startswith(f"{column} "))
+            line = next(line for line in table.splitlines() if line.strip().startswith(f"{column} "))
             assert number(float(grokked.timeline[column].iloc[-1])) in line.split()
             assert grokked.definitions[column if column in grokked.definitions else column.split(".")[0]][:60] in line
         for label, values in {
