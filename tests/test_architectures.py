@@ -337,7 +337,7 @@ def test_sinusoidal_positions_are_neither_scaled_nor_trained(init_scale):
 # --- configurations, and runs from one end to the other --------------------------------------------------------------
 
 REFUSED = [
-    ({"readout": "mean"}, "readout mean needs attention bidirectional: under a causal mask the first position never"),
+    ({"readout": "mean"}, "readout mean needs attention bidirectional: with causal attention the first position"),
     ({"final_norm": False}, "final_norm false applies only to normalization layernorm: none has no final LayerNorm"),
     (
         {"final_norm": False, "normalization": "post_layernorm"},
