@@ -145,7 +145,7 @@ def test_the_lead_states_the_outcome_at_one_threshold(page, grokked):
 @pytest.mark.parametrize(
     ("outcome", "text"),
     [
-        ("DNF_test", "never generalizes up to step 2,000"),
+        ("DNF_test", "does not generalize by step 2,000"),
         ("diverged", "The loss became NaN"),
         ("undetermined", "A single step"),
     ],
