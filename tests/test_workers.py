@@ -151,7 +151,7 @@ def test_a_script_without_a_main_guard_can_use_workers(run, tmp_path):
 
 @pytest.mark.parametrize(("cores", "checkpoints", "expected"), [(1, 10_000, 0), (2, 10_000, 2), (64, 10_000, 8)])
 def test_as_many_as_there_are_cores_but_not_for_a_few_seconds(run, cores, checkpoints, expected, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(workers_module, "cores", lambda: cores)
     assert worker_count(run, checkpoints) == expected
     assert worker_count(run, 100) == 0
 
