@@ -1,4 +1,4 @@
-"""Claims of Kumar et al., Omnigrok and Prieto et al. on tables made by hand, which must give every verdict."""
+"""Claims of Kumar et al., Omnigrok and Prieto et al. on hand-made tables that lead to every verdict."""
 
 import math
 
@@ -160,7 +160,7 @@ def verdicts(table: pd.DataFrame) -> list[str]:
     return [claim.verdict for claim in decide_polynomial(table)]
 
 
-def test_polynomials_that_do_as_published():
+def test_polynomials_as_published():
     claims = decide_polynomial(polynomials())
     assert [claim.verdict for claim in claims] == [YES] * 6
     assert {claim.number for claim in claims} == {18}
@@ -208,11 +208,11 @@ def test_polynomials_that_do_as_published():
         ),
     ],
 )
-def test_polynomials_that_do_otherwise(i, replaced):
+def test_each_claim_about_polynomials_can_fail(i, replaced):
     assert [j for j, verdict in enumerate(verdicts(polynomials(**replaced))) if verdict == NO] == [i]
 
 
-def test_polynomials_that_come_to_nothing():
+def test_polynomials_without_halved_losses_are_inconclusive():
     table = polynomials()
     table[["T_test", "delay"]] = NAN
     assert verdicts(table) == [OPEN] * 6

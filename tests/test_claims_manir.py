@@ -1,4 +1,4 @@
-"""The claims of Manir and Rupa on tables made by hand, each of which must get its verdict."""
+"""Claims of Manir and Rupa on hand-made tables, each with its expected verdict."""
 
 import math
 from typing import Any

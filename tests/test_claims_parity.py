@@ -1,4 +1,4 @@
-"""The claims about parity on tables made by hand, and the recipe's settings."""
+"""Claims about parity on hand-made tables, and the recipe's settings."""
 
 import numpy as np
 import pandas as pd
@@ -64,7 +64,7 @@ def test_sooner_with_decay(times, verdict):
     assert sooner_with_decay(table(times, [0.9] * len(times)), "MLP").verdict == verdict
 
 
-def test_what_did_not_generalize_counts_with_its_last_step():
+def test_runs_that_do_not_generalize_count_with_their_last_step():
     claim = sooner_with_decay(table([None, None, 400], [0.9] * 3), "MLP")
     assert claim.measured == (
         "10.00 times as late without: median 4,000, 2 of 3 not by their last step; with decay 400"

@@ -1,4 +1,4 @@
-"""The claims about progress measures on timelines made by hand, and on the run that is in the repository."""
+"""Claims about progress measures on hand-made timelines, and the settings of the recipe."""
 
 import math
 
@@ -91,7 +91,7 @@ def test_number_of_keys(counts, p, verdict):
     assert number_of_keys(counts, p).verdict == verdict
 
 
-def test_the_recipe_is_nandas():
+def test_the_recipe_has_nandas_settings():
     (arm,) = RECIPE.full.arms
     base = arm.base
     assert (base.task.p, base.task.train_fraction, base.model.biases, base.model.init) == (113, 0.3, "mlp", "nanda")

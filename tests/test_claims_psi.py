@@ -1,4 +1,4 @@
-"""The claims about psi: on its published logs, and on tables made to fail each of them."""
+"""Claims about psi on its published logs, and on tables that make each claim fail."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The claims about slingshots on curves made by hand, and the recipe's settings."""
+"""Claims about slingshots on hand-made curves, and the recipe's settings."""
 
 import pandas as pd
 import pytest
@@ -30,7 +30,7 @@ def test_a_spike_is_a_hundredfold_rise_counted_once_until_it_is_over():
     assert late_spikes(losses(1, 1e-4, 9e-3), 0) == ()
 
 
-def test_what_was_before_memorization_does_not_count():
+def test_losses_before_memorization_do_not_count():
     series = losses(1e-4, 1, 1e-3, 1e-4, 1e-2)
     assert late_spikes(series, 0) == (10, 40)
     assert late_spikes(series, 20) == (40,)
@@ -70,7 +70,7 @@ def test_verdicts(runs, verdicts):
     assert {claim.number for claim in claims} == {20}
 
 
-def test_what_is_smaller_than_published_is_said():
+def test_scaled_down_runs_are_labeled():
     claims = decide_slingshots([run(1e-8, 5), run(1e-8, 0, solved=None), run(1e-5, 0)], scaled_down=True)
     assert claims[0].measured == "5 spikes in 1 runs at ε = 1e-08, 1 of 2 solved, scaled down"
     assert claims[0].verdict == "supported"

@@ -1,4 +1,4 @@
-"""The claims about small transformers on tables made by hand, and the settings of their recipes."""
+"""Claims about small transformers on hand-made tables, and the settings of their recipes."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def test_slower_without_decay(decays, times, verdict):
     assert slower_without_decay(frame, "division", "").verdict == verdict
 
 
-def test_without_decay_only_what_memorized_counts():
+def test_without_decay_only_runs_that_memorized_count():
     frame = table(**{"optimizer.weight_decay": [1.0, 0.0], "T_grok_0.95": [800.0, NAN], "T_train_0.99": [100.0, NAN]})
     assert slower_without_decay(frame, "division", "").verdict == "inconclusive"
 
@@ -120,7 +120,7 @@ POWER = ("power-division", "power-polynomials", "power-s5", "memo-transformer")
 
 
 @pytest.mark.parametrize("name", POWER)
-def test_full_forms_are_powers_setting(name):
+def test_full_forms_have_powers_settings(name):
     recipe = catalog()[name]
     for arm in recipe.full.arms:
         base = arm.base
