@@ -62,7 +62,7 @@ class TestStableMaxIsNoCrossEntropy:
     def test_in_a_figure(self, stable_run):
         run = stable_run
         figure = gi.figures.loss_curves(gi.analyze(run))
-        assert "cross entropy with StableMax for softmax, as trained on: " in str(figure.to_dict())
+        assert "trained with StableMax cross entropy, which is drawn here: " in str(figure.to_dict())
 
     def test_in_evidence_and_outcome(self):
         """A StableMax loss above 2 ln p is not a divergence, and one below a tenth of ln p is not evidence."""

@@ -306,9 +306,9 @@ def _state(folder: Path) -> dict[str, Any]:
 
 def _warm_up() -> None:
     """Imports what readers import lazily, so that the children need not."""
-    for name in ("analyze", "options", "reproduce", "sweep", "train"):
+    for name in ("analyze", "console", "list", "options", "report", "reproduce", "sweep", "train"):
         import_module(f"grokinterp.cli.{name}")
-    for name in ("console", "figures", "models.transformer", "report", "workers"):
+    for name in ("analysis.workers", "figures", "models.transformer", "report"):
         import_module(f"grokinterp.{name}")
     for name in ("pyarrow.parquet", "scipy.stats", "scipy.optimize", "torch._dynamo"):
         import_module(name)

@@ -255,11 +255,11 @@ def test_five_thousand_checkpoints_in_bounded_memory_and_killed_at_half(start, t
     make_run(path, count)
     journal = path / "analysis" / "unfinished.jsonl"
     script = (
-        "import sys, grokinterp\nfrom grokinterp import evaluator\nkeep, steps = evaluator.Evaluator._keep, set()\n"
+        "import sys, grokinterp\nfrom grokinterp.analysis import evaluator\nstore, steps = evaluator.Evaluator._store, set()\n"
         # Key frequencies that vanish cause a second evaluation of four measures per checkpoint, which does not count.
-        "def counted(self, step, jobs, *rest):\n"
-        "    steps.update([step] if len(jobs) > 10 else [])\n    return keep(self, step, jobs, *rest)\n"
-        "evaluator.Evaluator._keep = counted\nfound = grokinterp.analyze(sys.argv[1])\n"
+        "def counted(self, step, calls, *rest):\n"
+        "    steps.update([step] if len(calls) > 10 else [])\n    return store(self, step, calls, *rest)\n"
+        "evaluator.Evaluator._store = counted\nfound = grokinterp.analyze(sys.argv[1])\n"
         "print(len(steps), len(found.timeline), found.transition.outcome)"
     )
     peaks = {"Rss": 0, "Pss": 0}
