@@ -380,7 +380,7 @@ def test_a_run_of_a_regression_opens_like_any_other(small):
 @pytest.mark.parametrize("ask", [lambda run: run.snapshot(60), analyze, lambda run: run.classification])
 def test_a_regression_has_no_snapshot_and_cannot_be_analyzed(ask, small):
     message = "teacher_student 3-8-2 is a regression: it has no classes, so there is no snapshot and nothing to analyze"
-    with pytest.raises(ConfigError, match=f"^{small.path}: {message}; its losses, .* are in run.metrics$"):
+    with pytest.raises(ConfigError, match=f"^{small.path}: {message}; losses, .* are in run.metrics$"):
         ask(small)
     assert not (small.path / "analysis").exists()
 
