@@ -264,7 +264,7 @@ class TestTerminal:
 def test_a_diverged_run_is_shown_too(tmp_path, shown):
     task = Task.modular_addition(13, train_fraction=0.4)
     with Recorder(tmp_path / "run", task) as recorder:
-        recorder.record(0, torch.eye(13)[task.labels])
+        recorder.record(0, torch.randn(169, 13, generator=torch.Generator().manual_seed(1)))
         recorder.record(10, torch.full((169, 13), math.nan))
     text = shown(analyze(recorder.run), 80)
     assert "diverged: the loss became NaN or infinite" in " ".join(text.split())
