@@ -281,13 +281,12 @@ class Run:
         file = self.path / name
         if not exists(file):
             return {}
-        text = read_text(file)
         try:
-            content = parse_json(text)
+            content = parse_json(read_text(file))
+            if not isinstance(content, dict):
+                raise ValueError("not a JSON object")
         except ValueError as error:
             raise RunError(f"{file} is damaged ({error}): delete it, and resume the run to write it again") from None
-        if not isinstance(content, dict):
-            raise RunError(f"{file} is damaged (not a JSON object): delete it, and resume the run to write it again")
         return content
 
 

@@ -231,9 +231,9 @@ class _Check:
         """Checks that each checkpoint is intact and none is missing."""
         recorded, schedule = self.recorded_checksums, self.run.config.schedule
         names = {f"{folder}/{file_name(step)}" for folder in FOLDERS for step in self.saved[folder]}
-        lost = sorted(name for name in recorded if name.startswith(("weights/", "logits/")) and name not in names)
-        for name in lost:
-            self.add_problem(name, "the file is missing, although it was written")
+        for name in sorted(name for name in recorded if name.startswith(("weights/", "logits/"))):
+            if name not in names:
+                self.add_problem(name, "the file is missing, although it was written")
         if schedule is not None:
             expected = self.expected_steps(schedule, schedule.checkpoints, self.saved["weights"])
             files = {step: f"weights/{file_name(step)}" for step in expected}

@@ -255,7 +255,8 @@ def test_five_thousand_checkpoints_in_bounded_memory_and_killed_at_half(start, t
     make_run(path, count)
     journal = path / "analysis" / "unfinished.jsonl"
     script = (
-        "import sys, grokinterp\nfrom grokinterp.analysis import evaluator\nstore, steps = evaluator.Evaluator._store, set()\n"
+        "import sys, grokinterp\nfrom grokinterp.analysis import evaluator\n"
+        "store, steps = evaluator.Evaluator._store, set()\n"
         # Key frequencies that vanish cause a second evaluation of four measures per checkpoint, which does not count.
         "def counted(self, step, calls, *rest):\n"
         "    steps.update([step] if len(calls) > 10 else [])\n    return store(self, step, calls, *rest)\n"
