@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokinterp.config import MLPConfig, RegressionConfig, RunConfig, TrainingSettings, TransformerConfig
+from grokinterp.config import RunConfig, TrainingSettings
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.memory import keep_freed_memory
@@ -25,6 +25,7 @@ from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
 from grokinterp.training.callbacks import ProgressBar
 from grokinterp.training.ensemble_optimizer import Stack
+from grokinterp.training.estimate import count_operations
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import interventions_of
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
@@ -56,7 +57,7 @@ def train_many(
     """Trains runs of one shape together, each in its own ordinary run folder.
 
     >>> from dataclasses import replace
-    >>> from grokinterp.config import ScheduleConfig, TaskConfig
+    >>> from grokinterp.config import MLPConfig, ScheduleConfig, TaskConfig
     >>> schedule = ScheduleConfig(steps=20, evaluate_every=5, checkpoints=10)
     >>> base = RunConfig(task=TaskConfig(p=7), model=MLPConfig(width=16), schedule=schedule)
     >>> configs = [replace(base, model_seed=seed) for seed in range(2)]
@@ -114,7 +115,7 @@ def ensemble_pays(config: RunConfig, device: str = "auto") -> bool:
         device: as in `train_many`.
     """
     device = choose_device(device)
-    tiny = device == "cpu" and _operations(config) <= _TINY_UPDATE
+    tiny = device == "cpu" and count_operations(config) <= _TINY_UPDATE
     return not interventions_of(config) and (device.startswith("cuda") or tiny)
 
 
@@ -128,23 +129,6 @@ def shape_of(config: RunConfig) -> str:
     shape = _shape(config, config.training(), split)
     shape |= {name: bool(shape[name]) for name in _VARIABLE_IF_SET}
     return repr(sorted(shape.items(), key=lambda item: item[0]))
-
-
-def _operations(config: RunConfig) -> float:
-    """Approximate floating-point operations of an update: per weight and example, two forward and four backward."""
-    model, task = config.model, config.task
-    outputs = task.d_out if isinstance(task, RegressionConfig) else task.p
-    examples = int((task.train_fraction or 0.0) * task.n_inputs)
-    if config.optimizer is not None:
-        examples = min(examples, config.optimizer.batch_size or examples)
-    if isinstance(model, TransformerConfig):
-        attention = 4 * model.d_model * model.n_heads * model.head_width
-        weights = model.n_layers * (attention + 2 * model.d_model * model.d_mlp) + model.d_model * outputs
-    elif isinstance(model, MLPConfig):
-        weights = model.depth * model.width**2 + model.width * outputs
-    else:
-        weights = 0
-    return 6.0 * examples * weights
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from grokinterp.config import RunConfig
+from grokinterp.config import MLPConfig, RegressionConfig, RunConfig, TransformerConfig
 from grokinterp.config.schedule import scheduled_steps
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.forward import no_hook
@@ -72,3 +72,20 @@ def estimate(config: RunConfig, tries: int = 5) -> Cost:
         checkpoints=len(scheduled_steps(schedule.checkpoints, schedule.steps)),
         checkpoint_bytes=4 * parameters,
     )
+
+
+def count_operations(config: RunConfig) -> float:
+    """Approximate floating-point operations of an update: per weight and example, two forward and four backward."""
+    model, task = config.model, config.task
+    outputs = task.d_out if isinstance(task, RegressionConfig) else task.p
+    examples = int((task.train_fraction or 0.0) * task.n_inputs)
+    if config.optimizer is not None:
+        examples = min(examples, config.optimizer.batch_size or examples)
+    if isinstance(model, TransformerConfig):
+        attention = 4 * model.d_model * model.n_heads * model.head_width
+        weights = model.n_layers * (attention + 2 * model.d_model * model.d_mlp) + model.d_model * outputs
+    elif isinstance(model, MLPConfig):
+        weights = model.depth * model.width**2 + model.width * outputs
+    else:
+        weights = 0
+    return 6.0 * examples * weights
