@@ -5,14 +5,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import (
-    column,
-    is_inverse,
-    relative_change,
-    seed_slopes,
-    sweep_over,
-    verdict,
-)
+from grokinterp.experiments.claims.numbers import column, is_inverse, relative_change, seed_slopes, sweep_over, verdict
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 

@@ -6,15 +6,7 @@ Source: *Grokking as a phase transition in transformer training*, a memo of Febr
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import (
-    T_GROK,
-    T_TRAIN,
-    column,
-    finite,
-    rows_with,
-    unanimous_verdict,
-    verdict,
-)
+from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, finite, rows_with, unanimous_verdict, verdict
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 

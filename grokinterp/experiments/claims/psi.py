@@ -214,10 +214,7 @@ def norm_peaks_and_falls(metrics: Sequence[pd.DataFrame]) -> Claim:
 
 
 def within_the_replicates(
-    table: pd.DataFrame,
-    published: Mapping[Any, tuple[int | None, int | None]],
-    axis: str,
-    should_hold: bool = True,
+    table: pd.DataFrame, published: Mapping[Any, tuple[int | None, int | None]], axis: str, should_hold: bool = True
 ) -> Claim:
     """Decide whether psi's single run of each setting could be one more of our runs.
 
