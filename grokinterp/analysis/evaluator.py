@@ -32,11 +32,7 @@ class Evaluator:
     """
 
     def __init__(
-        self,
-        run: Run,
-        cache: AnalysisCache,
-        workers: int | None,
-        progress: Callable[[int, int], None] | None,
+        self, run: Run, cache: AnalysisCache, workers: int | None, progress: Callable[[int, int], None] | None
     ):
         self.run, self.cache, self.workers, self.progress = run, cache, workers, progress
         self.changed: list[int] = []

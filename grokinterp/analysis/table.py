@@ -185,11 +185,7 @@ class ValueTable:
         }
 
     def restore(
-        self,
-        index: Mapping[str, Any],
-        checksums: Mapping[int, str],
-        timeline: pd.DataFrame,
-        frequencies: pd.DataFrame,
+        self, index: Mapping[str, Any], checksums: Mapping[int, str], timeline: pd.DataFrame, frequencies: pd.DataFrame
     ) -> None:
         """Restores the values from the `index`, `checksums` and `tables` of all measures and steps.
 

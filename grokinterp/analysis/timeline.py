@@ -22,14 +22,7 @@ from grokinterp.analysis.notices import notices
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.transition import find_transition, first_reaching
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
-from grokinterp.measures import (
-    RULES,
-    KeyFrequencies,
-    Reference,
-    evaluation_pairs,
-    key_frequencies,
-    registered,
-)
+from grokinterp.measures import RULES, KeyFrequencies, Reference, evaluation_pairs, key_frequencies, registered
 from grokinterp.measures.base import Rule, as_frequencies
 from grokinterp.measures.frequencies import require_rule
 from grokinterp.models.memory import keep_freed_memory

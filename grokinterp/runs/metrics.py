@@ -13,6 +13,7 @@ import pandas as pd
 from grokinterp.errors import RunError
 from grokinterp.runs.files import MAX_STEP, exists, parse_json, read_lines, read_tail
 
+METRICS = "metrics.jsonl"
 _MAX_COLUMNS = 200
 _MAX_LINE_BYTES = 1 << 15
 

@@ -1,4 +1,8 @@
-"""Validation of a resume point against the configuration, before anything is copied from it."""
+"""The resume point, `resume.safetensors`: everything that the next update of a run depends on.
+
+A training writes it every `resume_every` updates. To resume the run, it is read, checked against the configuration,
+and copied into weights, optimizer and random generators.
+"""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -7,11 +11,68 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from grokinterp.config import RunConfig, TransformerConfig
+from grokinterp.config import RecordedConfig, RunConfig, TransformerConfig
 from grokinterp.errors import RunError
 from grokinterp.models.shapes import parameter_shapes
-from grokinterp.runs.tensors import Shapes, describe_misfit
+from grokinterp.runs.files import exists, read_bytes, sync_file, sync_folder, write_atomically
+from grokinterp.runs.metrics import METRICS
+from grokinterp.runs.run import FOLDERS
+from grokinterp.runs.tensors import LARGEST_RECORDED, Shapes, describe_misfit, deserialize, max_bytes, serialize
 from grokinterp.tasks import AnyTask
+
+RESUME = "resume.safetensors"
+
+
+def write_resume_point(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
+    """Replaces the resume point of a run, after syncing checkpoints and metrics, so that they never lag behind it.
+
+    Args:
+        folder: the run folder.
+        step: number of updates made.
+        tensors: everything that the next update depends on, by name, on the CPU.
+
+    Raises:
+        RunError: the folder is not writable, or the disk is full. The previous resume point remains.
+    """
+    for checkpoints in FOLDERS:
+        if (folder / checkpoints).is_dir():
+            sync_folder(folder / checkpoints)
+    if exists(folder / METRICS):
+        sync_file(folder / METRICS)
+    write_atomically(folder / RESUME, serialize(tensors, {"step": str(step)}, digest=True))
+
+
+def read_resume_point(folder: Path, config: RunConfig) -> tuple[int, dict[str, Tensor]] | None:
+    """Reads the step and the tensors of a run's resume point; None if there is none yet.
+
+    Args:
+        folder: the run folder.
+        config: of the run.
+
+    Raises:
+        RunError: the resume point is damaged.
+    """
+    file = folder / RESUME
+    if not exists(file):
+        return None
+    try:
+        content = deserialize(read_bytes(file, limit=_max_size(config)), file)
+        step = content.metadata.get("step", "")
+        last = config.schedule.steps if config.schedule else 0
+        if not (step.isdecimal() and step.isascii() and int(step[:20]) <= last):
+            raise RunError(f"{file} is damaged (its step is {step!r})")
+    except RunError as error:
+        raise RunError(f"{error}: delete it to resume the run from its start") from None
+    return int(step), content.tensors
+
+
+def _max_size(config: RunConfig) -> int:
+    """Largest possible size of the resume point in bytes."""
+    if isinstance(config.model, RecordedConfig):  # a recorded run has no resume point
+        return max_bytes(LARGEST_RECORDED)
+    optimizer = config.optimizer
+    window = optimizer.grokfast_window if optimizer is not None and optimizer.grokfast == "ma" else 1
+    return max_bytes(parameter_shapes(config.model, config.task), copies=4 + window)
 
 
 def state_shapes(config: RunConfig, step: int) -> Shapes:

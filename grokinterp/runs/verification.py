@@ -16,10 +16,9 @@ from grokinterp.config.schedule import schedule_terms, scheduled_steps
 from grokinterp.errors import GrokinterpError, RunError
 from grokinterp.runs.files import exists, file_checksum, parse_json, read_text
 from grokinterp.runs.metrics import MetricLine, metric_lines
-from grokinterp.runs.resume_point import require_state
+from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
 from grokinterp.runs.run import FOLDERS, Folder, Run, checkpoint_steps, file_name
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.writer import RESUME, RunWriter
 
 _SHOWN = 3  # steps or names in a line
 _ENDED = (RunStatus.FINISHED, RunStatus.STOPPED, RunStatus.DIVERGED)
@@ -138,7 +137,7 @@ class _Check:
 
     def read_resume_point(self) -> None:
         run = self.run
-        self.resume_point = RunWriter(run.path, run.config).read_resume_point()
+        self.resume_point = read_resume_point(run.path, run.config)
         if self.resume_point is None:
             return
         step, state = self.resume_point

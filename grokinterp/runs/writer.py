@@ -16,32 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grokinterp.config import RecordedConfig, RunConfig
+from grokinterp.config import RunConfig
 from grokinterp.errors import RunError
-from grokinterp.models.shapes import parameter_shapes
 from grokinterp.runs.files import (
     append,
     exists,
     file_checksum,
     make_folder,
     make_subfolder,
-    read_bytes,
     remove,
     remove_leftovers,
     require_inside,
-    sync_file,
-    sync_folder,
     write_atomically,
 )
 from grokinterp.runs.findings import Finding, findings_in
 from grokinterp.runs.locks import LOCK_NAME
-from grokinterp.runs.metrics import metric_lines
+from grokinterp.runs.metrics import METRICS, metric_lines
+from grokinterp.runs.resume_point import write_resume_point
 from grokinterp.runs.run import FOLDERS, Folder, Run, checkpoint_steps, file_name
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.tensors import LARGEST_RECORDED, deserialize, max_bytes, serialize
+from grokinterp.runs.tensors import serialize
 from grokinterp.tasks import AnyTask
-
-_METRICS, RESUME = "metrics.jsonl", "resume.safetensors"
 
 
 class RunWriter:
@@ -99,7 +94,7 @@ class RunWriter:
     def append_metrics(self, row: Mapping[str, float]) -> None:
         """Appends the metrics of one evaluated step; NaN and infinities are written as null."""
         line = json.dumps({name: value if math.isfinite(value) else None for name, value in row.items()}) + "\n"
-        append(self.path / _METRICS, line)
+        append(self.path / METRICS, line)
 
     def save_checkpoint(
         self,
@@ -131,13 +126,13 @@ class RunWriter:
 
     def metrics_size(self) -> int:
         """Size of metrics.jsonl in bytes."""
-        file = self.path / _METRICS
+        file = self.path / METRICS
         return file.stat().st_size if file.is_file() else 0
 
     def undo_step(self, step: int, metrics_size: int) -> None:
         """Removes the checkpoint of a step and cuts the metrics back to a size, as far as the disk permits."""
         with contextlib.suppress(OSError):
-            os.truncate(self.path / _METRICS, metrics_size)
+            os.truncate(self.path / METRICS, metrics_size)
         for folder in FOLDERS:
             name = f"{folder}/{file_name(step)}"
             with contextlib.suppress(RunError):
@@ -157,34 +152,9 @@ class RunWriter:
             pending.result()
 
     def write_resume_point(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Replaces the resume point, after syncing checkpoints and metrics, so that they never lag behind it."""
+        """Replaces the resume point, as soon as the checkpoint that is being written is complete."""
         self._finish_writing()
-        for folder in FOLDERS:
-            if (self.path / folder).is_dir():
-                sync_folder(self.path / folder)
-        if exists(self.path / _METRICS):
-            sync_file(self.path / _METRICS)
-        content = serialize(tensors, {"step": str(step)}, digest=True)
-        write_atomically(self.path / RESUME, content)
-
-    def read_resume_point(self) -> tuple[int, dict[str, Tensor]] | None:
-        """Reads the step and the tensors of the resume point; None if there is none yet.
-
-        Raises:
-            RunError: the resume point is damaged.
-        """
-        file = self.path / RESUME
-        if not exists(file):
-            return None
-        try:
-            content = deserialize(read_bytes(file, limit=self._max_resume_bytes()), file)
-            step = content.metadata.get("step", "")
-            last = self.config.schedule.steps if self.config.schedule else 0
-            if not (step.isdecimal() and step.isascii() and int(step[:20]) <= last):
-                raise RunError(f"{file} is damaged (its step is {step!r})")
-        except RunError as error:
-            raise RunError(f"{error}: delete it to resume the run from its start") from None
-        return int(step), content.tensors
+        write_resume_point(self.path, step, tensors)
 
     def prepare_resume(self, step: int) -> None:
         """Marks the run as running from a step (-1 for the start), before anything else in the folder changes.
@@ -214,7 +184,7 @@ class RunWriter:
         for folder in ("", *FOLDERS):
             require_inside(self.path / folder, self.path)
             remove_leftovers(self.path / folder)
-        metrics = self.path / _METRICS
+        metrics = self.path / METRICS
         if exists(metrics):
             lines = [line.text for line in metric_lines(metrics, tolerant=True) if line.step <= step]
             write_atomically(metrics, "".join(lines))
@@ -222,14 +192,6 @@ class RunWriter:
             for saved_step in checkpoint_steps(self.path / folder):
                 if saved_step > step:
                     remove(self.path / folder / file_name(saved_step))
-
-    def _max_resume_bytes(self) -> int:
-        """Largest possible size of the resume point."""
-        model, task, optimizer = self.config.model, self.config.task, self.config.optimizer
-        if isinstance(model, RecordedConfig):  # a recorded run has no resume point
-            return max_bytes(LARGEST_RECORDED)
-        window = optimizer.grokfast_window if optimizer is not None and optimizer.grokfast == "ma" else 1
-        return max_bytes(parameter_shapes(model, task), copies=4 + window)
 
     def write_status(self, status: RunStatus, step: int, **more: Any) -> None:
         """Replaces status.json, even if a pending checkpoint could not be written; that error is raised afterwards.
@@ -244,7 +206,7 @@ class RunWriter:
         finally:
             checksums = dict(self._checksums)
             if status != RunStatus.RUNNING:  # from now on, these files do not change
-                names = ("config.json", "split.safetensors", _METRICS)
+                names = ("config.json", "split.safetensors", METRICS)
                 checksums |= {name: file_checksum(self.path / name) for name in names if exists(self.path / name)}
             warnings = {} if self.findings is None else {"warnings": [asdict(finding) for finding in self.findings]}
             content = {"status": status, "step": step, **more, **warnings, "checksums": checksums}

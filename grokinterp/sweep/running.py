@@ -13,7 +13,7 @@ from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.runs.environment import cores
 from grokinterp.runs.locks import hold
 from grokinterp.runs.metrics import last_line
-from grokinterp.runs.writer import RunWriter
+from grokinterp.runs.resume_point import read_resume_point
 from grokinterp.sweep.executors import Event, Executor, LocalExecutor, Requeued, Started
 from grokinterp.sweep.folder import Sweep
 from grokinterp.sweep.grid import Point, expand
@@ -225,7 +225,7 @@ def _resume_step(path: Path, config: RunConfig) -> int | None:
     """The step from which a run would resume; None if the run has not started."""
     if not (path / "config.json").is_file():
         return None
-    resume_point = RunWriter(path, config).read_resume_point()
+    resume_point = read_resume_point(path, config)
     return resume_point[0] if resume_point else 0
 
 

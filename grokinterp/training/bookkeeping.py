@@ -9,6 +9,7 @@ from torch import Tensor
 from grokinterp.config import RunConfig
 from grokinterp.config.schedule import scheduled_steps
 from grokinterp.models import Forward
+from grokinterp.runs.resume_point import read_resume_point
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RunWriter
@@ -74,7 +75,7 @@ class Bookkeeper:
         Returns:
             None if there is no resume point, so that the run starts again from step 0.
         """
-        point = self.writer.read_resume_point()
+        point = read_resume_point(self.writer.path, self.config)
         self.start_step = 0 if point is None else point[0]
         self.writer.discard_after(-1 if point is None else self.start_step)
         if point is not None:

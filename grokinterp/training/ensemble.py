@@ -16,10 +16,10 @@ from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.locks import hold
-from grokinterp.runs.resume_point import restoring
+from grokinterp.runs.resume_point import RESUME, read_resume_point, restoring
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.writer import RESUME, RunWriter, require_vacant
+from grokinterp.runs.writer import RunWriter, require_vacant
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
@@ -161,7 +161,7 @@ class _Plan:
 
     def step(self) -> int:
         """The step at which the run continues: that of its resume point, or 0."""
-        point = None if self.begun is None else RunWriter(self.folder, self.config).read_resume_point()
+        point = None if self.begun is None else read_resume_point(self.folder, self.config)
         return 0 if point is None else point[0]
 
 

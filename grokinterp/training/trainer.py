@@ -17,10 +17,10 @@ from grokinterp.models.forward import no_hook
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.locks import hold
-from grokinterp.runs.resume_point import restoring
+from grokinterp.runs.resume_point import RESUME, restoring
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.writer import RESUME, RunWriter, require_vacant
+from grokinterp.runs.writer import RunWriter, require_vacant
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
