@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
-from grokinterp.experiments.recipe import Published, changed
+from grokinterp.experiments.recipe import Published, changed, until_grokked
 
 SOURCE = "Manir and Rupa 2026, arXiv:2603.25009"
 DECAY, SEED, ACTIVATION = "optimizer.weight_decay", "model_seed", "model.activation"
@@ -50,7 +50,7 @@ def network(
         task=_task(97, 0.2, operation),
         model=MLPConfig(input="sum", depth=depth, width=width, activation=activation),  # pyright: ignore[reportArgumentType]
         optimizer=_sgd(lr, decay),
-        schedule=_schedule(steps, 100, 60_000),
+        schedule=_published_schedule(steps),
     )
 
 
@@ -66,7 +66,7 @@ def residual(width: int = 512, *, lr: float = 1e-2, decay: float = 2e-3, steps: 
 def transformer(decay: float, *, steps: int = 400_000, operation: str = "add") -> RunConfig:
     """The encoder at the published size: one layer, d_model 512, AdamW at 1e-3, clipped gradients."""
     base = changed(preset("manir-transformer"), {DECAY: decay})
-    return replace(base, task=_task(97, 0.2, operation), schedule=_schedule(steps, 100, 60_000))
+    return replace(base, task=_task(97, 0.2, operation), schedule=_published_schedule(steps))
 
 
 def small_network(
@@ -102,7 +102,7 @@ def small_network(
         task=_task(p, fraction, operation),
         model=MLPConfig(input="sum", depth=depth, width=width, activation=activation),  # pyright: ignore[reportArgumentType]
         optimizer=_sgd(lr, decay),
-        schedule=_schedule(steps, every, memorization_budget, checkpoints="log:6"),
+        schedule=until_grokked(steps, every, _STOP, checkpoints="log:6", memorization_budget=memorization_budget),
         loss_dtype="float32",
     )
 
@@ -119,7 +119,7 @@ def small_transformer(decay: float, *, steps: int, operation: str = "add") -> Ru
     return replace(
         changed(preset("manir-transformer"), smaller),
         task=_task(31, 0.5, operation),
-        schedule=_schedule(steps, 20, None, checkpoints="log:6"),
+        schedule=until_grokked(steps, 20, _STOP, checkpoints="log:6"),
     )
 
 
@@ -145,14 +145,5 @@ def _residual(width: int) -> MLPConfig:
     return MLPConfig(input="sum", depth=8, width=width, activation="gelu", architecture="residual")
 
 
-def _schedule(
-    steps: int, every: int, memorization_budget: int | None, checkpoints: str = "log:20+every:50000"
-) -> ScheduleConfig:
-    return ScheduleConfig(
-        steps=steps,
-        evaluate_every=every,
-        checkpoints=checkpoints,
-        stop_when_grokked=True,
-        stop_factor=_STOP,
-        memorization_budget=memorization_budget,
-    )
+def _published_schedule(steps: int) -> ScheduleConfig:
+    return until_grokked(steps, 100, _STOP, checkpoints="log:20+every:50000", memorization_budget=60_000)

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from grokinterp.config import RunConfig
+from grokinterp.config import RunConfig, ScheduleConfig
+from grokinterp.config.presets import preset
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim, Figures, Outcome, Progress
 from grokinterp.sweep import Point, expand
 
-# In quick forms, a run stops soon after it reaches 99 %.
-UNTIL_GROKKED = {"schedule.stop_when_grokked": True, "schedule.stop_factor": 1.05}
+# Fields of a schedule that stops soon after the run reaches a test accuracy of 99 %.
+STOP = {"stop_when_grokked": True, "stop_factor": 1.05}
 
 
 @dataclass(frozen=True)
@@ -133,3 +134,32 @@ def changed(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     """
     (point,) = expand(config, points=[values])
     return point.config(config)
+
+
+def variant(base: RunConfig | str, **groups: Mapping[str, Any]) -> RunConfig:
+    """Returns a copy of a configuration or preset with other values, given by group of fields.
+
+    >>> variant("demo", task={"p": 53}, schedule={"steps": 2000}).task.p
+    53
+
+    Raises:
+        ConfigError: there is no such preset or field, or a value makes no sense.
+    """
+    fields = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    return changed(preset(base) if isinstance(base, str) else base, fields)
+
+
+def until_grokked(
+    steps: int, evaluate_every: int | str, factor: float, *, checkpoints: str = "log:20", **others: Any
+) -> ScheduleConfig:
+    """A schedule that stops when the run groks.
+
+    Args:
+        steps: maximum number of steps.
+        evaluate_every: steps between two evaluations, or a schedule of steps.
+        factor: a run that groks stops at this multiple of T_grok.
+        checkpoints: schedule of checkpoints.
+        **others: further fields of `ScheduleConfig`.
+    """
+    stop = {"stop_when_grokked": True, "stop_factor": factor}
+    return ScheduleConfig(steps=steps, evaluate_every=evaluate_every, checkpoints=checkpoints, **stop, **others)

@@ -1,10 +1,10 @@
 """Recipe `kumar-modular`: Kumar et al. 2023, modular addition by an MLP trained with plain gradient descent."""
 
-from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokinterp.experiments.claims.kumar import generalizes_without_decay, norm_rises, smaller_scale_shortens_delay
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe
+from grokinterp.experiments.recipe import Arm, Form, Recipe, until_grokked
 
 _P, _WIDTH = 23, 100
 
@@ -27,14 +27,7 @@ def modular_config(scale: float = 1.0, steps: int = 100_000) -> RunConfig:
             output_scale=scale**2 / (2 * _P * _WIDTH),
         ),
         optimizer=OptimizerConfig(name="sgd", lr=100 / scale**4, weight_decay=0.0),
-        schedule=ScheduleConfig(
-            steps=steps,
-            evaluate_every=50,
-            checkpoints="log:20",
-            resume_every=5000,
-            stop_when_grokked=True,
-            stop_factor=1.1,
-        ),
+        schedule=until_grokked(steps, 50, 1.1, resume_every=5000),
         loss="mse",
         loss_dtype="float32",
     )

@@ -3,24 +3,15 @@
 from dataclasses import replace
 
 from grokinterp import figures
-from grokinterp.config import RunConfig, TaskConfig
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import thresholds_differ
 from grokinterp.experiments.claims.manir import canonical_times, plateau
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.manir import SEED, SOURCE, small_network
 from grokinterp.experiments.outcome import Claim, Figures
-from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, changed
+from grokinterp.experiments.recipe import STOP, Arm, Form, Published, Recipe, variant
 
-
-def _published() -> RunConfig:
-    stop = {"schedule.stop_when_grokked": True, "schedule.stop_factor": 1.1}
-    return changed(preset("manir"), {"schedule.steps": 100_000, **stop})
-
-
-def _small() -> RunConfig:
-    base = small_network(2, lr=0.1, decay=2e-3, steps=6000, width=128, every=20)
-    return replace(base, task=TaskConfig(p=47, train_fraction=0.3))
+_FULL = variant("manir", schedule={"steps": 100_000} | STOP | {"stop_factor": 1.1})
+_SMALL = small_network(2, lr=0.1, decay=2e-3, steps=6000, width=128, p=47, fraction=0.3, every=20)
 
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
@@ -52,14 +43,14 @@ RECIPE = Recipe(
     title="The canonical grokking run of an MLP that adds its embeddings",
     source=SOURCE,
     full=Form(
-        (Arm("canonical", _published(), {SEED: range(3)}),),
+        (Arm("canonical", _FULL, {SEED: range(3)}),),
         "20 to 40 minutes",
         "three seeds where the paper has five, and 100,000 steps where it has 400,000, so a seed as slow as its "
         "slowest (210,000) would not finish; each run stops at 1.1 T_grok(0.99), which changes no reported time; "
         "evaluated every 100 steps, in the paper every 1,000",
     ),
     quick=Form(
-        (Arm("canonical", _small(), {SEED: range(2)}),),
+        (Arm("canonical", _SMALL, {SEED: range(2)}),),
         "15 seconds",
         "p = 47, width 128, 30 % of the pairs, lr 0.1; two seeds",
     ),

@@ -1,27 +1,21 @@
 """Recipe `memo-transformer`: a 2-layer transformer on addition mod 97 with and without weight decay."""
 
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.transformers import DECAY, generalizes_late, slower_without_decay
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
+from grokinterp.experiments.recipe import Arm, Form, Recipe, variant
 
-_FULL = changed(
-    preset("power"),
-    {"task.operation": "add", "task.train_fraction": 0.4, "schedule.steps": 30_000, "schedule.stop_when_grokked": True},
+_FULL = variant(
+    "power",
+    task={"operation": "add", "train_fraction": 0.4},
+    schedule={"steps": 30_000, "stop_when_grokked": True},
 )
-_SMALL = changed(
-    preset("demo"),
-    {
-        "task.p": 53,
-        "task.train_fraction": 0.5,
-        "model.n_layers": 2,
-        "model.d_mlp": 128,
-        "schedule.steps": 2000,
-        "schedule.checkpoints": "log:20+every:500",
-        "schedule.stop_factor": 1.1,
-    },
+_SMALL = variant(
+    "demo",
+    task={"p": 53, "train_fraction": 0.5},
+    model={"n_layers": 2, "d_mlp": 128},
+    schedule={"steps": 2000, "checkpoints": "log:20+every:500", "stop_factor": 1.1},
 )
 
 

@@ -1,24 +1,15 @@
 """Recipe `nanda-data-fraction`: how the time to grok depends on the train fraction."""
 
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.transformers import FRACTION, no_delay_at_much_data, sooner_with_more
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe, changed, printed
+from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, printed, variant
 
 # First epoch with a test loss below 0.1 in the curves that the authors saved.
 _EPOCHS = {0.25: 21_800, 0.28: 15_000, 0.3: 7_900, 0.4: 3_100, 0.5: 956, 0.6: 440}
-_FULL = changed(
-    preset("nanda"),
-    {
-        "schedule.evaluate_every": 20,
-        "schedule.checkpoints": "log:20+every:2000",
-        "schedule.stop_when_grokked": True,
-        "schedule.stop_factor": 1.05,
-    },
-)
-_SMALL = changed(preset("demo"), {"task.p": 53, "schedule.checkpoints": "every:1000", "schedule.stop_factor": 1.05})
+_FULL = variant("nanda", schedule={"evaluate_every": 20, "checkpoints": "log:20+every:2000"} | STOP)
+_SMALL = variant("demo", task={"p": 53}, schedule={"checkpoints": "every:1000"} | STOP)
 
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:

@@ -10,14 +10,11 @@ from grokinterp.experiments.claims.general import one_outcome_each, thresholds_d
 from grokinterp.experiments.claims.progress import excluded_lead, measure_leads, number_of_keys, restricted_lead
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim, Figures
-from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, changed
+from grokinterp.experiments.recipe import STOP, Arm, Form, Published, Recipe, variant
 from grokinterp.experiments.reproduction import curves_of_arms
 
 _ARM = "mainline"
-_FULL = changed(
-    preset("nanda"),
-    {"schedule.checkpoints": "log:40:1000+every:200", "schedule.stop_when_grokked": True, "schedule.stop_factor": 1.5},
-)
+_FULL = variant("nanda", schedule={"checkpoints": "log:40:1000+every:200"} | STOP | {"stop_factor": 1.5})
 
 
 def _analyses(evidence: Evidence) -> list[Analysis]:

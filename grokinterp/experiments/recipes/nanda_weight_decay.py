@@ -1,27 +1,15 @@
 """Recipe `nanda-weight-decay`: how the time to grok depends on weight decay in the 1-layer transformer."""
 
 from grokinterp import figures
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import DECAY, delay_as_inverse_decay, one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.transformers import sooner_with_more
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim, Figures
-from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, changed
+from grokinterp.experiments.recipe import STOP, Arm, Form, Published, Recipe, variant
 from grokinterp.experiments.reproduction import curves_of_arms
 
-_FULL = changed(
-    preset("nanda"),
-    {
-        "schedule.steps": 150_000,
-        "schedule.checkpoints": "log:20+every:2000",
-        "schedule.stop_when_grokked": True,
-        "schedule.stop_factor": 1.05,
-    },
-)
-_SMALL = changed(
-    preset("demo"),
-    {"task.p": 53, "task.train_fraction": 0.5, "schedule.checkpoints": "every:1000", "schedule.stop_factor": 1.05},
-)
+_FULL = variant("nanda", schedule={"steps": 150_000, "checkpoints": "log:20+every:2000"} | STOP)
+_SMALL = variant("demo", task={"p": 53, "train_fraction": 0.5}, schedule={"checkpoints": "every:1000"} | STOP)
 
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:

@@ -1,11 +1,10 @@
 """Recipe `omnigrok-constrained-norm`: Liu et al. 2022, section 4, a transformer with a constrained weight norm."""
 
 from grokinterp.config import RunConfig
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.omnigrok import held_norm_removes_delay
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
+from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, changed, variant
 from grokinterp.experiments.recipes.omnigrok_weight_decay import small_transformer
 
 
@@ -21,15 +20,8 @@ def _arms(free: RunConfig, alpha: float, steps: int, seeds: range) -> tuple[Arm,
     return Arm("held", changed(free, constrained), grid), Arm("free", free, grid)
 
 
-_NANDA = changed(
-    preset("nanda"),
-    {
-        "schedule.steps": 15_000,
-        "schedule.evaluate_every": 50,
-        "schedule.checkpoints": 5000,
-        "schedule.stop_when_grokked": True,
-        "schedule.stop_factor": 1.2,
-    },
+_NANDA = variant(
+    "nanda", schedule={"steps": 15_000, "evaluate_every": 50, "checkpoints": 5000} | STOP | {"stop_factor": 1.2}
 )
 
 

@@ -2,36 +2,21 @@
 
 from dataclasses import replace
 
-from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.omnigrok import larger_start_longer_delay
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe
+from grokinterp.experiments.recipe import Arm, Form, Recipe, until_grokked
 
-
-def _small_mlp() -> RunConfig:
-    return RunConfig(
-        task=TaskConfig(p=43, train_fraction=0.6),
-        model=MLPConfig(input="one_hot", depth=2, width=128),
-        optimizer=OptimizerConfig(lr=3e-3, weight_decay=1.0, betas=(0.9, 0.999)),
-        schedule=ScheduleConfig(
-            steps=6000,
-            evaluate_every=25,
-            checkpoints="log:10",
-            resume_every=1000,
-            stop_when_grokked=True,
-            stop_factor=1.05,
-        ),
-        loss_dtype="float32",
-    )
-
-
-def _nanda() -> RunConfig:
-    schedule = ScheduleConfig(
-        steps=40_000, evaluate_every=50, checkpoints="log:20", stop_when_grokked=True, stop_factor=1.05
-    )
-    return replace(preset("nanda"), schedule=schedule)
+_NANDA = replace(preset("nanda"), schedule=until_grokked(40_000, 50, 1.05))
+_SMALL = RunConfig(
+    task=TaskConfig(p=43, train_fraction=0.6),
+    model=MLPConfig(input="one_hot", depth=2, width=128),
+    optimizer=OptimizerConfig(lr=3e-3, weight_decay=1.0, betas=(0.9, 0.999)),
+    schedule=until_grokked(6000, 25, 1.05, checkpoints="log:10", resume_every=1000),
+    loss_dtype="float32",
+)
 
 
 def decide(evidence: Evidence) -> tuple[Claim, ...]:
@@ -44,13 +29,13 @@ RECIPE = Recipe(
     title="The delay as a function of the initialization scale",
     source="Liu, Michaud and Tegmark 2022, arXiv:2210.01117",
     full=Form(
-        (Arm("start", _nanda(), {"model.init_scale": (0.5, 0.8, 1.0, 1.5, 2.0), "model_seed": range(3)}),),
+        (Arm("start", _NANDA, {"model.init_scale": (0.5, 0.8, 1.0, 1.5, 2.0), "model_seed": range(3)}),),
         "3 hours",
         "Omnigrok varies the initialization on MNIST and in the teacher-student task; this recipe varies it for "
         "Nanda et al.'s transformer",
     ),
     quick=Form(
-        (Arm("start", _small_mlp(), {"model.init_scale": (0.5, 2.0, 8.0), "model_seed": range(2)}),),
+        (Arm("start", _SMALL, {"model.init_scale": (0.5, 2.0, 8.0), "model_seed": range(2)}),),
         "45 s",
         "an MLP on addition mod 43, with weight decay 1",
     ),

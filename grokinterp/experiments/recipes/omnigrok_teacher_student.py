@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from grokinterp.config import RegressionConfig, RunConfig, ScheduleConfig
+from grokinterp.config import RegressionConfig, RunConfig
 from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.omnigrok import (
     generalization_as_inverse_decay,
@@ -11,7 +11,7 @@ from grokinterp.experiments.claims.omnigrok import (
 )
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
+from grokinterp.experiments.recipe import Arm, Form, Recipe, changed, until_grokked
 
 
 def student_config(alpha: float, lr: float = 3e-4, steps: int = 100_000) -> RunConfig:
@@ -19,14 +19,7 @@ def student_config(alpha: float, lr: float = 3e-4, steps: int = 100_000) -> RunC
     return replace(
         changed(preset("teacher-student"), {"model.init_scale": alpha, "optimizer.lr": lr}),
         task=RegressionConfig(threshold=0.01),
-        schedule=ScheduleConfig(
-            steps=steps,
-            evaluate_every="dense:0:2000:10+every:50",
-            checkpoints="log:20",
-            resume_every=5000,
-            stop_when_grokked=True,
-            stop_factor=1.2,
-        ),
+        schedule=until_grokked(steps, "dense:0:2000:10+every:50", 1.2, resume_every=5000),
     )
 
 

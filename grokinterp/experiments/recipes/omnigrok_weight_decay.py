@@ -2,15 +2,16 @@
 
 from dataclasses import replace
 
-from grokinterp.config import OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
+from grokinterp.config import OptimizerConfig, RunConfig, TaskConfig, TransformerConfig
 from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import delay_as_inverse_decay
 from grokinterp.experiments.claims.omnigrok import memorization_without_decay
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe
+from grokinterp.experiments.recipe import Arm, Form, Recipe, until_grokked
 
 _PUBLISHED = "Omnigrok, Appendix C: proportional over about two decades"
+_NANDA = replace(preset("nanda"), schedule=until_grokked(150_000, 50, 1.05))
 
 
 def small_transformer(weight_decay: float, *, p: int, fraction: float, steps: int) -> RunConfig:
@@ -19,24 +20,8 @@ def small_transformer(weight_decay: float, *, p: int, fraction: float, steps: in
         task=TaskConfig(p=p, train_fraction=fraction),
         model=TransformerConfig(d_model=64, n_heads=4, d_mlp=128),
         optimizer=OptimizerConfig(lr=3e-3, weight_decay=weight_decay, warmup_steps=10),
-        schedule=ScheduleConfig(
-            steps=steps,
-            evaluate_every=25,
-            checkpoints="log:10",
-            resume_every=1000,
-            stop_when_grokked=True,
-            stop_factor=1.1,
-        ),
+        schedule=until_grokked(steps, 25, 1.1, checkpoints="log:10", resume_every=1000),
         loss_dtype="float32",
-    )
-
-
-def _nanda() -> RunConfig:
-    return replace(
-        preset("nanda"),
-        schedule=ScheduleConfig(
-            steps=150_000, evaluate_every=50, checkpoints="log:20", stop_when_grokked=True, stop_factor=1.05
-        ),
     )
 
 
@@ -56,7 +41,7 @@ RECIPE = Recipe(
     title="Time to generalize as a function of weight decay: 1/λ",
     source="Liu, Michaud and Tegmark 2022, arXiv:2210.01117, Appendix C",
     full=Form(
-        (Arm("decay", _nanda(), {"optimizer.weight_decay": (0.1, 0.3, 1.0, 3.0), "model_seed": range(3)}),),
+        (Arm("decay", _NANDA, {"optimizer.weight_decay": (0.1, 0.3, 1.0, 3.0), "model_seed": range(3)}),),
         "10 hours, most of them at the smallest weight decay",
         "the transformer and the task of Nanda et al.; weight decays from 0.1 to 3",
     ),

@@ -1,26 +1,18 @@
 """Recipe `power-division`: division with and without weight decay."""
 
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.transformers import DECAY, generalizes_late, slower_without_decay
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, changed
+from grokinterp.experiments.recipe import Arm, Form, Published, Recipe, variant
 
-_FULL = changed(preset("power"), {"schedule.steps": 1_000_000, "schedule.stop_when_grokked": True})
-_SMALL = changed(
-    preset("power"),
-    {
-        "task.p": 47,
-        "task.train_fraction": 0.7,
-        "model.n_layers": 1,
-        "model.d_model": 64,
-        "model.d_mlp": 256,
-        "optimizer.lr": 2e-3,
-        "schedule.steps": 4500,
-        "schedule.evaluate_every": 50,
-        "schedule.checkpoints": "log:20+every:500",
-    },
+_FULL = variant("power", schedule={"steps": 1_000_000, "stop_when_grokked": True})
+_SMALL = variant(
+    "power",
+    task={"p": 47, "train_fraction": 0.7},
+    model={"n_layers": 1, "d_model": 64, "d_mlp": 256},
+    optimizer={"lr": 2e-3},
+    schedule={"steps": 4500, "evaluate_every": 50, "checkpoints": "log:20+every:500"},
 )
 
 

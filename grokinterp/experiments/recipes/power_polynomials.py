@@ -2,33 +2,22 @@
 
 from dataclasses import replace
 
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each
 from grokinterp.experiments.claims.transformers import FRACTION, OPERATION, generalize_or_not
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
+from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, variant
 
 _GENERALIZING = ("x^2+y^2", "x^2+xy+y^2", "x^2+xy+y^2+x", "x^3+xy")
 _QUICK_GENERALIZING = _GENERALIZING[:2]
 _NEVER = ("x^3+xy^2+y",)
-_FULL = changed(preset("power"), {"schedule.stop_when_grokked": True, "schedule.stop_factor": 1.05})
-_SMALL = changed(
-    preset("power"),
-    {
-        "task.p": 31,
-        "task.train_fraction": 0.8,
-        "model.n_layers": 1,
-        "model.d_model": 64,
-        "model.d_mlp": 256,
-        "optimizer.lr": 2e-3,
-        "optimizer.batch_size": 384,
-        "schedule.steps": 2500,
-        "schedule.evaluate_every": 50,
-        "schedule.checkpoints": "log:10+every:500",
-        "schedule.stop_when_grokked": True,
-        "schedule.stop_factor": 1.1,
-    },
+_FULL = variant("power", schedule=STOP)
+_SMALL = variant(
+    "power",
+    task={"p": 31, "train_fraction": 0.8},
+    model={"n_layers": 1, "d_model": 64, "d_mlp": 256},
+    optimizer={"lr": 2e-3, "batch_size": 384},
+    schedule={"steps": 2500, "evaluate_every": 50, "checkpoints": "log:10+every:500"} | STOP | {"stop_factor": 1.1},
 )
 
 

@@ -1,25 +1,17 @@
 """Recipe `power-s5`: products of permutations of five symbols."""
 
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.transformers import OPERATION, generalizes_late
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
+from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, variant
 
-_FULL = changed(
-    preset("power"),
-    {"task.operation": "s5_xy", "task.p": 120, "schedule.stop_when_grokked": True, "schedule.stop_factor": 1.2},
-)
-_SMALL = changed(
-    preset("s5"),
-    {
-        "task.train_fraction": 0.6,
-        "optimizer.lr": 2e-3,
-        "schedule.steps": 5000,
-        "schedule.evaluate_every": 50,
-        "schedule.checkpoints": "log:20+every:500",
-    },
+_FULL = variant("power", task={"operation": "s5_xy", "p": 120}, schedule=STOP | {"stop_factor": 1.2})
+_SMALL = variant(
+    "s5",
+    task={"train_fraction": 0.6},
+    optimizer={"lr": 2e-3},
+    schedule={"steps": 5000, "evaluate_every": 50, "checkpoints": "log:20+every:500"},
 )
 _PRODUCTS = {"s5_xy": "the product xy in S5", "s5_xyx": "xyx in S5", "s5_xyx^-1": "xyx⁻¹ in S5"}
 

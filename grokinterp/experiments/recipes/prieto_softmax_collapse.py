@@ -3,11 +3,11 @@
 from dataclasses import replace
 from functools import partial
 
-from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokinterp.experiments.claims.softmax import decay_is_fast, float32_absorbs, generalizes, sooner_than
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import Arm, Form, Recipe, changed
+from grokinterp.experiments.recipe import Arm, Form, Recipe, changed, until_grokked
 from grokinterp.experiments.softmax import absorption_of_run
 
 _FIGURES = "Prieto et al. 2025, Figures 1 and 4; Chou 2025 could not reproduce Figures 2a, 6b and 15a"
@@ -18,14 +18,7 @@ def _config(p: int, fraction: float, width: int, lr: float, steps: int) -> RunCo
         task=TaskConfig(p=p, train_fraction=fraction),
         model=MLPConfig(input="one_hot", depth=2, width=width),
         optimizer=OptimizerConfig(lr=lr, weight_decay=0.0, betas=(0.9, 0.99), eps=1e-25),
-        schedule=ScheduleConfig(
-            steps=steps,
-            evaluate_every="dense:0:400:10+every:50",
-            checkpoints="log:20",
-            resume_every=2000,
-            stop_when_grokked=True,
-            stop_factor=1.1,
-        ),
+        schedule=until_grokked(steps, "dense:0:400:10+every:50", 1.1, resume_every=2000),
         loss_dtype="float32",
     )
 

@@ -1,35 +1,35 @@
 """Recipe `psi-baseline`: addition mod 97 by a two-layer MLP, 50 % of the data, 10,000 epochs."""
 
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import norm_peaks_and_falls, within_the_replicates
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Published, Recipe, changed
+from grokinterp.experiments.psi import BASE, SOURCE
+from grokinterp.experiments.recipe import STOP, Arm, Form, Published, Recipe, variant
 
-_FINE = {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"}
-_BASE = changed(preset("psi"), {**_FINE, "schedule.steps": 10_000})
-_SMALLER = {"task.p": 59, "task.train_fraction": 0.7, "schedule.steps": 5000, **UNTIL_GROKKED}
+_FULL = variant(BASE, schedule={"steps": 10_000})
+_SMALL = variant(BASE, task={"p": 59, "train_fraction": 0.7}, schedule={"steps": 5000} | STOP)
 
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     table, metrics = evidence.table("baseline"), evidence.metrics("baseline")
-    replicates = () if evidence.quick else (within_the_replicates(table, {97: (350, 2350)}, "task.p"),)
-    norm = () if evidence.quick else (norm_peaks_and_falls(metrics),)
-    return (*replicates, *norm, thresholds_differ(table), one_outcome_each(table))
+    at_any_size = (thresholds_differ(table), one_outcome_each(table))
+    if evidence.quick:
+        return at_any_size
+    return (within_the_replicates(table, {97: (350, 2350)}, "task.p"), norm_peaks_and_falls(metrics), *at_any_size)
 
 
 RECIPE = Recipe(
     name="psi-baseline",
     title="psi's baseline: an MLP on one-hot pairs groks addition mod 97",
-    source="Chopra 2026, github AgentTorch/psi",
+    source=SOURCE,
     full=Form(
-        (Arm("baseline", _BASE, {"model_seed": range(3)}),),
+        (Arm("baseline", _FULL, {"model_seed": range(3)}),),
         "5 minutes",
         "three seeds where psi has one; evaluated every 10 epochs, where psi logs every 50",
     ),
     quick=Form(
-        (Arm("baseline", changed(_BASE, _SMALLER), {"model_seed": range(2)}),),
+        (Arm("baseline", _SMALL, {"model_seed": range(2)}),),
         "30 s",
         "p = 59, 70 % of the data, up to 5,000 epochs, two seeds",
     ),

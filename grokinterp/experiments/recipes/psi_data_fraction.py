@@ -1,6 +1,5 @@
 """Recipe `psi-data-fraction`: psi's MLP at four train fractions."""
 
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import (
     FRACTION,
@@ -10,10 +9,10 @@ from grokinterp.experiments.claims.psi import (
 )
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Recipe, changed, printed
+from grokinterp.experiments.psi import BASE, SOURCE, published_times
+from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, variant
 
-_BASE = changed(preset("psi"), {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"})
-_SMALLER = changed(_BASE, {"task.p": 59, "schedule.steps": 3000, **UNTIL_GROKKED})
+_SMALLER = variant(BASE, task={"p": 59}, schedule={"steps": 3000} | STOP)
 _TIMES = {0.3: (300, None), 0.5: (350, 2200), 0.7: (300, 950), 0.9: (250, 450)}
 _T99 = {0.5: 2650, 0.7: 1050, 0.9: 550}
 
@@ -28,9 +27,9 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 RECIPE = Recipe(
     name="psi-data-fraction",
     title="psi's MLP at four train fractions",
-    source="Chopra 2026, github AgentTorch/psi",
+    source=SOURCE,
     full=Form(
-        (Arm("fraction", _BASE, {FRACTION: tuple(_TIMES), "model_seed": range(12, 15)}),),
+        (Arm("fraction", BASE, {FRACTION: tuple(_TIMES), "model_seed": range(12, 15)}),),
         "6 minutes",
         "three seeds where psi has one",
     ),
@@ -40,9 +39,5 @@ RECIPE = Recipe(
         "p = 59, 3,000 epochs, one seed, without train fraction 0.3",
     ),
     decide=_decide,
-    published=(
-        *printed("T_train(0.99)", "fraction", FRACTION, "T_train_0.99", {x: t for x, (t, _) in _TIMES.items()}),
-        *printed("T_grok(0.95)", "fraction", FRACTION, "T_grok_0.95", {x: t for x, (_, t) in _TIMES.items()}),
-        *printed("T_grok(0.99)", "fraction", FRACTION, "T_grok_0.99", _T99),
-    ),
+    published=published_times("fraction", FRACTION, _TIMES, _T99),
 )

@@ -2,15 +2,14 @@
 
 from dataclasses import replace
 
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import OPERATION, operations_alike, within_the_replicates
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Recipe, changed, printed
+from grokinterp.experiments.psi import BASE, SOURCE, published_times
+from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, variant
 
-_BASE = changed(preset("psi"), {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"})
-_SMALLER = changed(_BASE, {"task.p": 59, "optimizer.weight_decay": 2.0, **UNTIL_GROKKED})
+_SMALLER = variant(BASE, task={"p": 59}, optimizer={"weight_decay": 2.0}, schedule=STOP)
 _TIMES = {"add": (350, 2300), "subtract": (350, 2250), "multiply": (350, 2000)}
 _T99 = {"add": 2700, "subtract": 2600, "multiply": 2300}
 
@@ -30,9 +29,9 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 RECIPE = Recipe(
     name="psi-operation",
     title="psi's MLP on three operations",
-    source="Chopra 2026, github AgentTorch/psi",
+    source=SOURCE,
     full=Form(
-        (Arm("operation", _BASE, {OPERATION: tuple(_TIMES), "model_seed": range(9, 12)}),),
+        (Arm("operation", BASE, {OPERATION: tuple(_TIMES), "model_seed": range(9, 12)}),),
         "4 minutes",
         "three seeds where psi has one",
     ),
@@ -42,9 +41,5 @@ RECIPE = Recipe(
         "p = 59, weight decay 2, one seed",
     ),
     decide=_decide,
-    published=(
-        *printed("T_train(0.99)", "operation", OPERATION, "T_train_0.99", {x: t for x, (t, _) in _TIMES.items()}),
-        *printed("T_grok(0.95)", "operation", OPERATION, "T_grok_0.95", {x: t for x, (_, t) in _TIMES.items()}),
-        *printed("T_grok(0.99)", "operation", OPERATION, "T_grok_0.99", _T99),
-    ),
+    published=published_times("operation", OPERATION, _TIMES, _T99),
 )

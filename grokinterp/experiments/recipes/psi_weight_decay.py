@@ -1,7 +1,6 @@
 """Recipe `psi-weight-decay`: psi's MLP at six weight decays."""
 
 from grokinterp import figures
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import delay_as_inverse_decay, one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import (
     DECAY,
@@ -12,11 +11,11 @@ from grokinterp.experiments.claims.psi import (
 )
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim, Figures
-from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Recipe, changed, printed
+from grokinterp.experiments.psi import BASE, SOURCE, published_times
+from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, variant
 from grokinterp.experiments.reproduction import curves_of_arms
 
-_BASE = changed(preset("psi"), {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"})
-_SMALLER = changed(_BASE, {"task.p": 59, "task.train_fraction": 0.7, **UNTIL_GROKKED})
+_SMALLER = variant(BASE, task={"p": 59, "train_fraction": 0.7}, schedule=STOP)
 _DECAYS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _TIMES = {0.0: (300, None), 0.1: (300, None), 0.5: (300, 4000), 1.0: (350, 2650), 2.0: (350, 1250), 5.0: (500, 800)}
 _T99 = {0.5: 4950, 1.0: 3150, 2.0: 1550, 5.0: 1000}
@@ -62,9 +61,9 @@ def _figures(evidence: Evidence) -> Figures:
 RECIPE = Recipe(
     name="psi-weight-decay",
     title="psi's MLP at six weight decays",
-    source="Chopra 2026, github AgentTorch/psi",
+    source=SOURCE,
     full=Form(
-        (Arm("decay", _BASE, {DECAY: _DECAYS, "model_seed": range(3, 6)}),),
+        (Arm("decay", BASE, {DECAY: _DECAYS, "model_seed": range(3, 6)}),),
         "8 minutes",
         "three seeds where psi has one",
     ),
@@ -74,11 +73,6 @@ RECIPE = Recipe(
         "p = 59, 70 % of the data, four decays, one seed",
     ),
     decide=_decide,
-    published=(
-        *printed("T_train(0.99)", "decay", DECAY, "T_train_0.99", {x: t for x, (t, _) in _TIMES.items()}),
-        *printed("T_grok(0.95)", "decay", DECAY, "T_grok_0.95", {x: t for x, (_, t) in _TIMES.items()}),
-        *printed("T_grok(0.99)", "decay", DECAY, "T_grok_0.99", _T99),
-        *printed("L2 norm at T_grok(0.95)", "decay", DECAY, "weight_norm_at_T_grok_0.95", _NORMS),
-    ),
+    published=published_times("decay", DECAY, _TIMES, _T99, _NORMS),
     figures=_figures,
 )

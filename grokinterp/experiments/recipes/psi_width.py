@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from grokinterp import figures
-from grokinterp.config.presets import preset
 from grokinterp.experiments.claims.general import one_outcome_each, thresholds_differ
 from grokinterp.experiments.claims.psi import (
     WIDTH,
@@ -13,11 +12,11 @@ from grokinterp.experiments.claims.psi import (
 )
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim, Figures
-from grokinterp.experiments.recipe import UNTIL_GROKKED, Arm, Form, Recipe, changed, printed
+from grokinterp.experiments.psi import BASE, SOURCE, published_times
+from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, variant
 from grokinterp.experiments.reproduction import curves_of_arms
 
-_BASE = changed(preset("psi"), {"schedule.evaluate_every": 10, "schedule.checkpoints": "every:500"})
-_SMALLER = changed(_BASE, {"task.p": 59, "optimizer.weight_decay": 2.0, **UNTIL_GROKKED})
+_SMALLER = variant(BASE, task={"p": 59}, optimizer={"weight_decay": 2.0}, schedule=STOP)
 _TIMES = {32: (1150, 1750), 64: (700, 2200), 128: (350, 2300), 256: (200, 2150), 512: (150, 1950)}
 _T99 = {32: 3450, 64: 2800, 128: 2750, 256: 2450, 512: 2150}
 _NORMS = {32: 53, 64: 56, 128: 59, 256: 67, 512: 74}
@@ -64,9 +63,9 @@ def _figures(evidence: Evidence) -> Figures:
 RECIPE = Recipe(
     name="psi-width",
     title="psi's MLP at five widths",
-    source="Chopra 2026, github AgentTorch/psi",
+    source=SOURCE,
     full=Form(
-        (Arm("width", _BASE, {WIDTH: tuple(_TIMES), "model_seed": range(6, 9)}),),
+        (Arm("width", BASE, {WIDTH: tuple(_TIMES), "model_seed": range(6, 9)}),),
         "17 minutes",
         "three seeds where psi has one",
     ),
@@ -76,11 +75,6 @@ RECIPE = Recipe(
         "p = 59, weight decay 2, three widths, one seed",
     ),
     decide=_decide,
-    published=(
-        *printed("T_train(0.99)", "width", WIDTH, "T_train_0.99", {x: t for x, (t, _) in _TIMES.items()}),
-        *printed("T_grok(0.95)", "width", WIDTH, "T_grok_0.95", {x: t for x, (_, t) in _TIMES.items()}),
-        *printed("T_grok(0.99)", "width", WIDTH, "T_grok_0.99", _T99),
-        *printed("L2 norm at T_grok(0.95)", "width", WIDTH, "weight_norm_at_T_grok_0.95", _NORMS),
-    ),
+    published=published_times("width", WIDTH, _TIMES, _T99, _NORMS),
     figures=_figures,
 )
