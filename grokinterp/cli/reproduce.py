@@ -33,7 +33,7 @@ class Reproduce:
     list: bool = False
     """list the experiments"""
     document: Path | None = None
-    """write a Markdown page about all results in --folder (default: reproductions) to this file"""
+    """write a Markdown page about all results in --folder (reproductions if omitted) to this file"""
 
 
 def run_reproduce(arguments: Sequence[str]) -> int:

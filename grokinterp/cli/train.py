@@ -37,7 +37,7 @@ class Train:
     resume: bool = False
     """resume the run in the folder; only schedule.steps may change, and only grow"""
     start_from: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """RUN@STEP, the checkpoint of another run to start from"""
+    """RUN@STEP, the checkpoint of another run to start from; None: new initial weights"""
     device: str = "auto"
     """auto, cpu, cuda or mps"""
     compile: bool = False
@@ -45,7 +45,7 @@ class Train:
     dry_run: bool = False
     """print the resolved configuration and an estimate of time and disk space; write nothing"""
     track: str | None = None
-    """send metrics to wandb or trackio"""
+    """send metrics to wandb or trackio; None: do not send them"""
 
 
 @dataclass(frozen=True)

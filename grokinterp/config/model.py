@@ -31,7 +31,7 @@ class TransformerConfig:
     d_model: int = 128
     """width of the residual stream"""
     d_head: int | None = None
-    """width of a head (default: d_model / n_heads)"""
+    """width of a head; None: d_model / n_heads"""
     d_mlp: int = 512
     """neurons per block"""
     activation: Literal["relu", "gelu"] = "relu"
@@ -115,7 +115,7 @@ class MLPConfig:
     """whether all operands share one embedding (`embed.W_E`); without it, each of two has its own (`embed_a.W_E`,
     `embed_b.W_E`)"""
     d_embed: int | None = None
-    """width of an embedding (default: width)"""
+    """width of an embedding; None: width"""
     depth: int = 2
     """number of hidden layers or residual blocks"""
     width: int = 128

@@ -22,7 +22,7 @@ class OptimizerConfig:
     weight_decay: float = 1.0
     """strength of the weight decay"""
     decay: Literal["decoupled", "coupled"] | None = None
-    """decouple weight decay from the gradient, or add it to the gradient (default: what PyTorch does for this name)"""
+    """decouple weight decay from the gradient, or add it to the gradient; None: what PyTorch does for this name"""
     betas: tuple[float, float] = (0.9, 0.98)
     """decay rates of the running means of Adam"""
     eps: float = 1e-8
@@ -30,11 +30,11 @@ class OptimizerConfig:
     momentum: float = 0.0
     """momentum; only for sgd"""
     batch_size: int | None = None
-    """training examples per update (default: all)"""
+    """training examples per update; None: all"""
     warmup_steps: int = 0
     """update t = 0, 1, ... uses the learning rate lr min(t / warmup_steps, 1), which starts at 0 as in Nanda et al."""
     clip: float | None = None
-    """largest norm of the gradient over all parameters; a larger gradient is scaled down to it"""
+    """largest norm of the gradient over all parameters; a larger gradient is scaled down to it; None: no limit"""
     l1: float = 0.0
     """factor on the sum of |w| over all trained weights, which is added to the objective but not to the logged loss"""
     gradient_noise: float = 0.0
@@ -50,7 +50,7 @@ class OptimizerConfig:
     grokfast_window: int = 100
     """for grokfast `ma`: gradients in the mean, at most 1000; all are kept in memory and in resume.safetensors"""
     grokfast_lambda: float | None = None
-    """factor on the mean (default: 2 for `ema` and 5 for `ma`, as in the authors' code)"""
+    """factor on the mean; None: 2 for `ema` and 5 for `ma`, as in the authors' code"""
     constrain_norm: bool = False
     """after each update, rescale all trained weights to their initial global L2 norm (Liu et al. 2022)"""
 
@@ -69,10 +69,9 @@ class OptimizerConfig:
         require_finite(self.l1, "l1")
         require_finite(self.gradient_noise, "gradient_noise")
         self._check_grokfast()
-        if self.name == "adamw":
-            require(self.decay != "coupled", "adamw decouples weight decay; for coupled decay choose name adam")
-        if self.name == "adam":
-            require(self.decay != "decoupled", "adam couples weight decay; for decoupled decay choose name adamw")
+        options = (self.name, self.decay)
+        require(options != ("adamw", "coupled"), "adamw decouples weight decay; for coupled decay choose name adam")
+        require(options != ("adam", "decoupled"), "adam couples weight decay; for decoupled decay choose name adamw")
 
     def _check_grokfast(self) -> None:
         kind = self.grokfast
