@@ -57,16 +57,14 @@ def schedule_terms(spec: int | str) -> tuple[ScheduleTerm, ...]:
 
 def most_scheduled(spec: int | str, last: int) -> int:
     """An upper bound on the number of steps that a schedule selects from 0 .. last, computed without listing them."""
-    count = 2
-    for term in schedule_terms(spec):
-        if term.kind == "every":
-            count += last // term.numbers[0]
-        elif term.kind == "log":
-            count += term.numbers[0]
-        else:
-            first, until, stride = term.numbers
-            count += max(0, (min(until, last) - first) // stride + 1)
-    return count
+    terms = schedule_terms(spec)
+    return 2 + sum(term.numbers[0] if term.kind == "log" else len(_range(term, last)) for term in terms)
+
+
+def _range(term: ScheduleTerm, last: int) -> range:
+    """The steps after 0 and up to `last` that an `every` or `dense` term selects."""
+    first, until, stride = term.numbers if term.kind == "dense" else (*term.numbers, last, *term.numbers)
+    return range(first, min(until, last) + 1, stride)
 
 
 def scheduled_steps(spec: int | str, last: int) -> list[int]:
@@ -83,15 +81,13 @@ def scheduled_steps(spec: int | str, last: int) -> list[int]:
 
     steps = [np.array([0, last])]
     for term in schedule_terms(spec):
-        if term.kind == "every":
-            steps.append(np.arange(0, last + 1, term.numbers[0]))
-        elif term.kind == "log":
+        if term.kind == "log":
             # With UNTIL, the steps do not depend on the length of the run.
             until = term.numbers[1] if len(term.numbers) == 2 else last
             steps.append(np.rint(np.geomspace(1, max(until, 1), term.numbers[0])).astype(np.int64))
         else:
-            first, until, stride = term.numbers
-            steps.append(np.arange(first, min(until, last) + 1, stride))
+            selected = _range(term, last)
+            steps.append(np.arange(selected.start, selected.stop, selected.step))
     distinct = np.unique(np.concatenate(steps))
     return distinct[distinct <= last].tolist()
 
@@ -115,7 +111,7 @@ class ScheduleConfig:
     stop_factor: float = 1.5
     """see stop_when_grokked"""
     memorization_budget: int | None = None
-    """steps within which train accuracy must reach 0.99; otherwise the outcome is DNF_train (default: all steps)"""
+    """steps within which train accuracy must reach 0.99; otherwise the outcome is DNF_train; None: all steps"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -126,6 +122,5 @@ class ScheduleConfig:
         for name in ("evaluate_every", "checkpoints"):
             count = most_scheduled(getattr(self, name), self.steps)
             require(
-                count <= MAX_STEPS,
-                f"{name} selects {count:,} of {self.steps:,} steps: choose at most {MAX_STEPS:,}",
+                count <= MAX_STEPS, f"{name} selects {count:,} of {self.steps:,} steps: choose at most {MAX_STEPS:,}"
             )

@@ -5,24 +5,12 @@ from typing import Any, ClassVar, Literal, get_args
 
 from grokinterp.config.checks import MAX_BITS, MAX_MODULUS, STRICT, check_fields, is_prime, require, require_seed
 
-Operation = Literal[
-    "add",
-    "subtract",
-    "multiply",
-    "multiply_nonzero",
-    "divide",
-    "x^2+y^2",
-    "x^2+xy+y^2",
-    "x^2+xy+y^2+x",
-    "x^3+xy",
-    "x^3+xy^2+y",
-    "s5_xy",
-    "s5_xyx",
-    "s5_xyx^-1",
-    "parity",
-]
+_Arithmetic = Literal["add", "subtract", "multiply", "multiply_nonzero", "divide"]
+_Polynomial = Literal["x^2+y^2", "x^2+xy+y^2", "x^2+xy+y^2+x", "x^3+xy", "x^3+xy^2+y"]
+_Permutation = Literal["s5_xy", "s5_xyx", "s5_xyx^-1"]
+Operation = Literal[_Arithmetic, _Polynomial, _Permutation, "parity"]
 OPERATIONS: tuple[str, ...] = get_args(Operation)
-S5_OPERATIONS = ("s5_xy", "s5_xyx", "s5_xyx^-1")
+S5_OPERATIONS: tuple[str, ...] = get_args(_Permutation)
 
 
 @dataclass(frozen=True)
@@ -37,7 +25,7 @@ class TaskConfig:
     p: int = 113
     """modulus, odd or even (division needs a prime); must be 120 for permutations and 2 for parity"""
     train_fraction: float | None = 0.3
-    """fraction of all inputs to train on, strictly between 0 and 1; null if the split is unknown"""
+    """fraction of all inputs to train on, strictly between 0 and 1; None: the split is unknown"""
     split: Literal["torch", "python", "numpy", "given", "unknown"] = "torch"
     """library whose shuffle makes the split; `given`: stored with the run; `unknown`: for imported models"""
     data_seed: int = 0
@@ -76,10 +64,7 @@ class TaskConfig:
             )
         if self.split == "unknown":
             require(self.train_fraction is None, "split unknown needs train_fraction null")
-            require(
-                self.label_noise == 0,
-                "label_noise must be 0 with split unknown: the training set is unknown",
-            )
+            require(self.label_noise == 0, "label_noise must be 0 with split unknown: the training set is unknown")
         else:
             require(
                 self.train_fraction is not None and 0.0 < self.train_fraction < 1.0,
