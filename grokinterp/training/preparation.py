@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from grokinterp.config import OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, require_fit
+from grokinterp.config import OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import parameter_count, task_of
 from grokinterp.models.memory import require_memory
-from grokinterp.runs.resume_point import require_state
+from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
 from grokinterp.runs.run import Run, parse_step
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.writer import RESUME, RunWriter
+from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws
 
@@ -70,7 +70,6 @@ def task_to_train(config: RunConfig, begun: Run | None, device: str) -> AnyTask:
 
 def _require_memory(config: RunConfig, optimizer: OptimizerConfig) -> None:
     """Checks that the memory suffices for weights, gradients, optimizer state and all logits."""
-    require_fit(config.model, config.task)
     slow = {"none": 0, "ema": 1, "ma": optimizer.grokfast_window}[optimizer.grokfast]
     weights = (_COPIES_OF_WEIGHTS + slow) * parameter_count(config.model, config.task)
     outputs = config.task.d_out if isinstance(config.task, RegressionConfig) else config.task.p
@@ -110,6 +109,19 @@ def has_ended(run: Run, config: RunConfig) -> bool:
     return status.get("status") == RunStatus.DIVERGED
 
 
+def open_folder(
+    path: str | Path, config: RunConfig, task: AnyTask, environment: Mapping[str, Any], device: str, begun: Run | None
+) -> RunWriter:
+    """Creates the folder of a new run, or prepares that of a run to be resumed (`begun`), and returns its writer.
+
+    Raises:
+        RunError: as in `RunWriter.create` and `reopen`.
+    """
+    if begun is not None:
+        return reopen(begun, config, environment, device)
+    return RunWriter.create(path, config, environment, task)
+
+
 def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: str) -> RunWriter:
     """Prepares the folder of a run to be resumed, and returns its writer.
 
@@ -128,7 +140,7 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     before = first.get("resumed", [])
     if not isinstance(before, list):
         raise RunError(f"{run.path / 'environment.json'} is damaged: delete it, and resume the run to write it again")
-    point = writer.read_resume_point()
+    point = read_resume_point(run.path, config)
     if point is not None:
         require_state(point[1], run.config, run.task, point[0], run.path / RESUME)
         require_draws(config, point[1], device)
