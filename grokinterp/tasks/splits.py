@@ -24,7 +24,13 @@ def seeded_split(config: TaskConfig, n: int) -> Bool[Tensor, " n"]:
     Raises:
         ConfigError: the fraction leaves no training input.
     """
-    return split_from_indices(_shuffle(config, n)[: _train_count(config, n)], n)
+    count = int((config.train_fraction or 0.0) * n)
+    if not 0 < count < n:
+        raise ConfigError(
+            f"train_fraction {config.train_fraction} of {n} inputs leaves {count} to train on: "
+            "choose a fraction that leaves both training and test inputs"
+        )
+    return split_from_indices(_shuffle(config, n)[:count], n)
 
 
 def _shuffle(config: TaskConfig, n: int) -> Tensor:
@@ -36,16 +42,6 @@ def _shuffle(config: TaskConfig, n: int) -> Tensor:
         random.Random(config.data_seed).shuffle(order)
         return torch.tensor(order)
     return torch.from_numpy(np.random.RandomState(config.data_seed).permutation(n))
-
-
-def _train_count(config: TaskConfig, n: int) -> int:
-    count = int((config.train_fraction or 0.0) * n)
-    if not 0 < count < n:
-        raise ConfigError(
-            f"train_fraction {config.train_fraction} of {n} inputs leaves {count} to train on: "
-            "choose a fraction that leaves both training and test inputs"
-        )
-    return count
 
 
 def split_from_indices(indices: Int[Tensor, " m"], n: int) -> Bool[Tensor, " n"]:

@@ -100,14 +100,8 @@ class Task:
         """
         if train_fraction is None and train_indices is not None:
             train_fraction = 0.5  # replaced by the fraction of the indices
-        config = TaskConfig(
-            operation=operation,
-            p=p,
-            train_fraction=train_fraction,
-            split="unknown" if train_fraction is None else "torch",
-            data_seed=data_seed,
-            operands=operands,
-        )
+        split = "unknown" if train_fraction is None else "torch"
+        config = TaskConfig(operation, p, train_fraction, split, data_seed, operands=operands)
         return Task.from_config(config, equals_token=equals_token, train_indices=train_indices)
 
     @staticmethod
