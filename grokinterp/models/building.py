@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from grokinterp.config import AnyTaskConfig, MLPConfig, ModelConfig, RegressionConfig, RunConfig, TransformerConfig
 from grokinterp.models.initialization import initial_parameters
 from grokinterp.models.memory import require_memory
+from grokinterp.models.shapes import parameter_shapes, sizes
 from grokinterp.tasks import AnyTask, RegressionTask, Task
 
 _COPIES_OF_INPUTS = 3  # in memory while the inputs are made
@@ -70,19 +71,15 @@ def build_model(
     """
     parameters = initial_parameters(config, task, seed)
     config = config.model if isinstance(config, RunConfig) else config
-    if isinstance(task, Task):
-        p, n_outputs, operands = task.p, task.n_classes, task.operands
-    else:
-        p, n_outputs, operands = 0, task.config.d_out, task.config.d_in
     if isinstance(config, TransformerConfig):
         from grokinterp.models.transformer import build_transformer
 
-        model = build_transformer(config, p, n_outputs, operands)
+        model = build_transformer(config, *sizes(task.config))
     else:
         from grokinterp.models.mlp import MLP
 
         assert isinstance(config, MLPConfig)  # initial_parameters refuses recorded models
-        model = MLP(config, p, n_outputs, operands)
+        model = MLP(config, parameter_shapes(config, task.config))
     for name, parameter in model.named_parameters():
         parameter.data.copy_(parameters[name])
         parameter.requires_grad_(parameters[name].requires_grad)

@@ -39,9 +39,7 @@ def cpu_quota(cgroup: Path = CGROUP) -> float | None:
         quota, period = (cgroup / "cpu.max").read_text(encoding="ascii").split()
         return int(quota) / int(period)
     with suppress(OSError, ValueError):
-        folder = cgroup / "cpu"
-        quota, period = (
-            int((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii")) for name in ("quota", "period")
-        )
+        files = (cgroup / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+        quota, period = (int(file.read_text(encoding="ascii")) for file in files)
         return quota / period if quota > 0 else None  # -1: no limit
     return None

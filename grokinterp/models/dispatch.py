@@ -110,20 +110,17 @@ def forward_for(config: ModelConfig, task: AnyTask, *, plain: bool = False) -> F
 
 def _module_activations(config: TransformerConfig, task: AnyTask) -> Callable[..., Activations]:
     module: Any = build_model(config, task)
-    last = config.n_layers - 1
     outputs: dict[str, Tensor] = {}
     replace = no_hook
 
-    def record(value: Tensor, hook: Any) -> None:
-        outputs[hook.name.rsplit(".", 1)[1]] = value
+    def replace_and_record(value: Tensor, hook: Any) -> Tensor:
+        outputs[hook.name] = replace(hook.name, value) if hook.name.endswith("hook_post") else value
+        return outputs[hook.name]
 
-    def call_hook(value: Tensor, hook: Any) -> Tensor:
-        return replace(hook.name, value)
-
-    for layer in range(config.n_layers):
-        module.hook_dict[f"blocks.{layer}.mlp.hook_post"].add_hook(call_hook)
-    for name in (f"blocks.{last}.mlp.hook_post", f"blocks.{last}.attn.hook_pattern"):
-        module.hook_dict[name].add_hook(record)
+    hidden = [f"blocks.{layer}.mlp.hook_post" for layer in range(config.n_layers)]
+    pattern = f"blocks.{config.n_layers - 1}.attn.hook_pattern"
+    for name in (*hidden, pattern):
+        module.hook_dict[name].add_hook(replace_and_record)
 
     def activations(
         weights: Weights, tokens: Tensor, matmul: Matmul = torch.matmul, hook: Hook = no_hook
@@ -134,8 +131,8 @@ def _module_activations(config: TransformerConfig, task: AnyTask) -> Callable[..
             move_model(module, tokens.device)
         logits = torch.func.functional_call(module, dict(weights), (tokens,))[:, -1]
         W_U = with_output_scale(weights, config)["unembed.W_U"]
-        readout = weights[f"blocks.{last}.mlp.W_out"] @ W_U if config.reads_linearly else None
-        neurons, attention = outputs["hook_post"], outputs["hook_pattern"]
+        readout = weights[f"blocks.{config.n_layers - 1}.mlp.W_out"] @ W_U if config.reads_linearly else None
+        neurons, attention = outputs[hidden[-1]], outputs[pattern]
         if config.readout == "mean":
             return Activations(logits, neurons.mean(dim=1), readout, attention.mean(dim=2))
         return Activations(logits, neurons[:, -1], readout, attention[:, :, -1])

@@ -151,24 +151,19 @@ def _fold(weights: Weights, config: TransformerConfig, matmul: Matmul) -> Folded
     weights = with_output_scale(weights, config)
     attn, mlp = _part(weights, "blocks.0.attn."), _part(weights, "blocks.0.mlp.")
     W_E, W_pos, W_U = weights["embed.W_E"], weights["pos_embed.W_pos"], weights["unembed.W_U"]
-    n_positions = 3 if config.equals_token else 2
     # `=` is a single token (the last row of W_E), so everything about it is computed once and broadcast.
-    last = (W_E[-1:] if config.equals_token else W_E) + W_pos[n_positions - 1]  # [v, d], v = 1 or p
+    last = (W_E[-1:] if config.equals_token else W_E) + W_pos[-1]  # [v, d], v = 1 or p
+    tables = [W_E + W_pos[0], W_E + W_pos[1], *([last] if config.equals_token else [])]  # [u, d] for each position
     q = torch.einsum("vd,hde->hve", last, attn["W_Q"]) + attn["b_Q"][:, None]
     score_map = torch.einsum("hve,hde->vdh", q, attn["W_K"]) / math.sqrt(config.head_width)
     score_bias = torch.einsum("hve,he->vh", q, attn["b_K"]) / math.sqrt(config.head_width)
     W_V, b_V = attn["W_V"].transpose(0, 1).flatten(1), attn["b_V"].flatten()
-    scores, values = [], []
-    for position in range(n_positions):
-        is_equals = config.equals_token and position == n_positions - 1
-        x = last if is_equals else W_E + W_pos[position]  # [u, d]
-        scores.append((torch.einsum("ud,vdh->vuh", x, score_map) + score_bias[:, None]).flatten(0, 1))
-        values.append(matmul(x, W_V) + b_V)
+    scores = [(torch.einsum("ud,vdh->vuh", x, score_map) + score_bias[:, None]).flatten(0, 1) for x in tables]
     W_O = attn["W_O"].flatten(0, 1)
     stream = last + attn["b_O"]
     return Folded(
         scores=tuple(scores),
-        values=tuple(values),
+        values=tuple(matmul(x, W_V) + b_V for x in tables),
         to_neurons=matmul(W_O, mlp["W_in"]),
         readout=matmul(mlp["W_out"], W_U),
         direct=matmul(W_O, W_U),

@@ -112,7 +112,7 @@ def _mlp_weights(config: MLPConfig, shapes: Shapes, generator: torch.Generator) 
     gives the weights of a plain PyTorch MLP built after `torch.manual_seed(s)`.
     """
     weights: dict[str, Tensor] = {}
-    fan_in = 1
+    bound = 1.0
     for name, shape in shapes.items():
         kind = name.rsplit(".", 1)[1]
         weight = weights[name] = torch.zeros(shape)
@@ -122,14 +122,12 @@ def _mlp_weights(config: MLPConfig, shapes: Shapes, generator: torch.Generator) 
         if kind == "W_E":
             weight.normal_(generator=generator)
         elif "W" in kind:
-            fan_in = len(weight)
-            bound = 1 / math.sqrt(fan_in)
+            bound = 1 / math.sqrt(len(weight))
             if config.init == "torch":
-                weight.copy_(torch.empty(shape[1], fan_in).uniform_(-bound, bound, generator=generator).T)
+                weight.copy_(torch.empty(weight.T.shape).uniform_(-bound, bound, generator=generator).T)
             else:
                 weight.normal_(std=1.0 if config.init == "unit" else bound, generator=generator)
         elif config.init == "torch":  # a bias, right after its matrix
-            bound = 1 / math.sqrt(fan_in)
             weight.uniform_(-bound, bound, generator=generator)
         weight.mul_(config.init_scale)
     return weights

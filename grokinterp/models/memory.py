@@ -42,17 +42,14 @@ def available_memory(cgroup: Path = CGROUP) -> int:
     Args:
         cgroup: folder of the container's control group.
     """
-    limits = [psutil.virtual_memory().available]
-    container = memory_left(cgroup)
-    if container is not None:
-        limits.append(container)
+    limits = [psutil.virtual_memory().available, memory_left(cgroup)]
     with suppress(ImportError):
         import resource  # not on Windows
 
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY:
             limits.append(max(0, limit - psutil.Process().memory_info().vms))
-    return min(limits)
+    return min(limit for limit in limits if limit is not None)
 
 
 def require_memory(need: int, subject: str) -> None:

@@ -50,47 +50,38 @@ def _is_amd() -> bool:
 def product(
     x: Float[Tensor, "n i"],
     w: Float[Tensor, "i o"],
-    bias: Float[Tensor, " o"] | None = None,
+    plus: Float[Tensor, "n o"] | Float[Tensor, " o"] | None = None,
     *,
-    plus: Float[Tensor, "n o"] | None = None,
     relu: bool = False,
 ) -> Float[Tensor, "n o"]:
-    """Computes x @ w + bias + plus, optionally followed by ReLU, without gradient; transposed views cost nothing.
+    """Computes x @ w + plus, optionally followed by ReLU, without gradient; transposed views cost nothing.
 
     Args:
         x: `[n, i]`, with any strides.
         w: `[i, o]`, with any strides.
-        bias: `[o]`, added to each row; not together with `plus`.
-        plus: `[n, o]`, added to the product.
-        relu: set negative entries to 0; not together with `plus`.
+        plus: `[n, o]`, added to the product, or `[o]`, added to each of its rows.
+        relu: set negative entries to 0.
     """
     if torch.compiler.is_compiling():
-        return _opaque_product(x, w, bias, plus, relu)
-    return _product(x, w, bias, plus, relu)
+        return torch.ops.grokinterp.product(x, w, plus, relu)
+    return _product(x, w, plus, relu)
 
 
-def _product(x: Tensor, w: Tensor, bias: Tensor | None, plus: Tensor | None, relu: bool) -> Tensor:
+def _product(x: Tensor, w: Tensor, plus: Tensor | None, relu: bool) -> Tensor:
     if _by_onednn(x):
         onednn: Any = torch.ops.mkldnn._linear_pointwise
-        if plus is not None:
-            return onednn.binary(x, plus, w.T, None, "add")
-        out = onednn(x, w.T, bias, "none", [], "")
-        return out.relu_() if relu else out  # the relu of oneDNN turns NaN into 0
-    if plus is not None:
-        return torch.addmm(plus, x, w)
-    out = torch.mm(x, w) if bias is None else torch.addmm(bias, x, w)
-    return out.relu_() if relu else out
+        is_matrix = plus is not None and plus.dim() == 2
+        out = onednn.binary(x, plus, w.T, None, "add") if is_matrix else onednn(x, w.T, plus, "none", [], "")
+    else:
+        out = torch.mm(x, w) if plus is None else torch.addmm(plus, x, w)
+    return out.relu_() if relu else out  # the relu of oneDNN would turn NaN into 0
 
 
 # torch.compile would rewrite the operator of oneDNN for constant weights, which these are not: hide it.
 _OPERATORS = torch.library.Library("grokinterp", "DEF")
-_OPERATORS.define("product(Tensor x, Tensor w, Tensor? bias, Tensor? plus, bool relu) -> Tensor")
+_OPERATORS.define("product(Tensor x, Tensor w, Tensor? plus, bool relu) -> Tensor")
 _OPERATORS.impl("product", _product, "CPU")
 _OPERATORS.impl("product", lambda x, w, *_: x.new_empty(x.shape[0], w.shape[1]), "Meta")
-
-
-def _opaque_product(x: Tensor, w: Tensor, bias: Tensor | None, plus: Tensor | None, relu: bool) -> Tensor:
-    return torch.ops.grokinterp.product(x, w, bias, plus, relu)
 
 
 def _onednn_is_chosen() -> bool:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from grokinterp.config import TransformerConfig
-from grokinterp.models.forward import ACTIVATIONS, Folded, Weights, fold
+from grokinterp.models.forward import ACTIVATIONS, Folded, Weights, fold, gather
 from grokinterp.models.products import product
 
 # Numbers in the widest array of a chunk: 8 MB of float32, which stay in the third-level cache. Smaller chunks, for the
@@ -70,9 +71,11 @@ def attend_rows(
     folded: Folded, score_rows: Sequence[Tensor | None], value_rows: Sequence[Tensor | None], heads: int
 ) -> Attended:
     """Computes the attention of some pairs, given by their rows in the tables of `folded` (see `Folded.rows`)."""
-    scores = [_rows(table, row) for table, row in zip(folded.scores, score_rows, strict=True)]
+    scores = [gather(table, row) for table, row in zip(folded.scores, score_rows, strict=True)]
     attention = _softmax(scores)
-    values = [_rows(table, row).unflatten(1, (heads, -1)) for table, row in zip(folded.values, value_rows, strict=True)]
+    values = [
+        gather(table, row).unflatten(1, (heads, -1)) for table, row in zip(folded.values, value_rows, strict=True)
+    ]
     z = attention[0] * values[0]
     for share, value in zip(attention[1:], values[1:], strict=True):
         z.addcmul_(share, value)
@@ -81,16 +84,10 @@ def attend_rows(
 
 def _softmax(scores: list[Tensor]) -> list[Tensor]:
     """Softmax over a few positions in separate tensors: on so short an axis, PyTorch's softmax is slow."""
-    largest = scores[0]
-    for score in scores[1:]:
-        largest = torch.maximum(largest, score)
+    largest = reduce(torch.maximum, scores)
     powers = [(score - largest).exp_() for score in scores]
     total = powers[0] + sum(powers[1:])
     return [(power / total)[:, :, None] for power in powers]
-
-
-def _rows(table: Tensor, row: Tensor | None) -> Tensor:
-    return table if row is None else table.index_select(0, row)
 
 
 def pick(tensors: Sequence[Tensor | None], rows: slice) -> list[Tensor | None]:
@@ -100,19 +97,13 @@ def pick(tensors: Sequence[Tensor | None], rows: slice) -> list[Tensor | None]:
 
 def neurons_before(folded: Folded, z: Tensor, last: Tensor | None, relu: bool) -> Float[Tensor, "n m"]:
     """Computes the input of the neurons, or with `relu` the output of ReLU."""
-    if last is None:
-        return product(z, folded.to_neurons, folded.neuron_offset[0], relu=relu)
-    before = product(z, folded.to_neurons, plus=folded.neuron_offset[last])
-    return before.relu_() if relu else before
+    return product(z, folded.to_neurons, folded.neuron_offset[0 if last is None else last], relu=relu)
 
 
 def logits_of(folded: Folded, z: Tensor, neurons: Tensor, last: Tensor | None) -> Float[Tensor, "n c"]:
     """Computes the logits from attended values and neurons."""
-    if last is None:
-        direct = product(z, folded.direct, folded.logit_offset[0])
-    else:
-        direct = product(z, folded.direct, plus=folded.logit_offset[last])
-    return product(neurons, folded.readout, plus=direct)
+    direct = product(z, folded.direct, folded.logit_offset[0 if last is None else last])
+    return product(neurons, folded.readout, direct)
 
 
 def _last_position_chunks(

@@ -18,15 +18,18 @@ def parameter_shapes(config: ModelConfig, task: TaskConfig | RegressionConfig) -
     Raises:
         ConfigError: the model is recorded: its architecture is not known.
     """
-    if isinstance(task, RegressionConfig):
-        p, n_outputs, operands = 0, task.d_out, task.d_in
-    else:
-        p, n_outputs, operands = task.p, task.p, task.operands
     if isinstance(config, TransformerConfig):
-        return _transformer(config, p, n_outputs, operands)
+        return _transformer(config, *sizes(task))
     if isinstance(config, MLPConfig):
-        return _mlp(config, p, n_outputs, operands)
+        return _mlp(config, *sizes(task))
     raise ConfigError("a recorded model has no known parameter shapes: its architecture is not known")
+
+
+def sizes(task: TaskConfig | RegressionConfig) -> tuple[int, int, int]:
+    """Returns the number of values of an operand, of outputs without `=`, and of operands; vectors have 0 values."""
+    if isinstance(task, RegressionConfig):
+        return 0, task.d_out, task.d_in
+    return task.p, task.p, task.operands
 
 
 def parameter_count(config: ModelConfig, task: TaskConfig | RegressionConfig) -> int:
@@ -69,13 +72,10 @@ def _mlp(config: MLPConfig, p: int, n_outputs: int, operands: int) -> Shapes:
         n_input = config.embedding_width * (operands if config.input == "concat" else 1)
     for i in range(config.depth):
         n_in = n_input if i == 0 else width
-        shapes[f"layers.{i}.W"] = (n_in, width)
-        if config.biases:
-            shapes[f"layers.{i}.b"] = (width,)
+        shapes |= {f"layers.{i}.W": (n_in, width), f"layers.{i}.b": (width,)}
         if config.architecture == "residual":
-            shapes[f"layers.{i}.W_out"] = (width, n_in)
-            if config.biases:
-                shapes[f"layers.{i}.b_out"] = (n_in,)
+            shapes |= {f"layers.{i}.W_out": (width, n_in), f"layers.{i}.b_out": (n_in,)}
             shapes |= {f"layers.{i}.ln.w": (n_in,), f"layers.{i}.ln.b": (n_in,)}
-    shapes["unembed.W_U"] = (width, n_outputs)
-    return shapes | ({"unembed.b_U": (n_outputs,)} if config.biases else {})
+    shapes |= {"unembed.W_U": (width, n_outputs), "unembed.b_U": (n_outputs,)}
+    biases = [name for name in shapes if name.rsplit(".", 1)[1].startswith("b") and ".ln." not in name]
+    return shapes if config.biases else {name: shapes[name] for name in shapes if name not in biases}
