@@ -91,11 +91,10 @@ class Canvas:
         self.title, self.analyses, self.x_title = title, analyses, x_title
         self.names = labels(analyses)
         self.rows = len(y_titles)
-        self.figure = go.Figure(
-            make_subplots(
-                rows=self.rows, cols=1, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=row_titles or None
-            )
+        panels = make_subplots(
+            rows=self.rows, cols=1, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=row_titles or None
         )
+        self.figure = go.Figure(panels)
         self.notes: list[str] = []
         self.meta: dict[str, Any] = {}
         self.missing: list[_Missing] = []
@@ -137,27 +136,19 @@ class Canvas:
         steps, values = np.asarray(curve.index), curve.to_numpy(dtype=float)
         if row in self.log_rows and (zeros := int((series <= 0).sum())):
             self.note(f"{name}: a logarithmic axis cannot show {zeros} values of 0 or less")
-        trace = go.Scatter(
-            x=steps,
-            y=values,
-            customdata=steps,
-            name=name,
-            mode="lines+markers" if len(values) <= _FEW_POINTS else "lines",
-            line={"color": color, "dash": dash, "width": width},
-            marker={"size": 5, "color": color},
-            hovertemplate=f"<b>{hover or name}</b><br>step %{{customdata:,}}<br>%{{y:.4g}}<extra></extra>",
-            **scatter,
-        )
+        text = f"<b>{hover or name}</b><br>step %{{customdata:,}}<br>%{{y:.4g}}<extra></extra>"
+        trace = go.Scatter(x=steps, y=values, customdata=steps, name=name, hovertemplate=text, **scatter)
+        trace.update(mode="lines+markers" if len(values) <= _FEW_POINTS else "lines")
+        trace.update(line={"color": color, "dash": dash, "width": width}, marker={"size": 5, "color": color})
         self.add(trace, steps, row)
 
     def key(self, name: str, *, dash: str, row: int = 1) -> None:
         """Add a legend entry that explains a dash style, for figures whose colors stand for runs."""
-        style = {"color": GRAY, "dash": dash, "width": 2}
-        self.add(go.Scatter(x=[None], y=[None], mode="lines", line=style, name=name, hoverinfo="skip"), None, row)
+        self.add(legend_key(name, line={"color": GRAY, "dash": dash, "width": 2}), None, row)
 
     def marker_key(self, name: str, marker: dict[str, Any]) -> None:
         """Add a legend entry that explains a marker."""
-        self.add(go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, hoverinfo="skip"))
+        self.add(legend_key(name, mode="markers", marker=marker))
 
     def level(self, y: float, name: str = "", row: int = 1) -> None:
         """Draw a horizontal reference line."""
@@ -185,7 +176,7 @@ class Canvas:
         for name, color in zip(self.names, colors, strict=True):
             if name in groups:
                 style = {"color": color, "width": 3}
-                self.add(go.Scatter(x=[None], y=[None], mode="lines", line=style, name=name, legendgroup=name))
+                self.add(legend_key(name, line=style, legendgroup=name))
 
     def finish(self, *, log_step: bool = False, bands: bool = True) -> go.Figure:
         """Return the figure, with both step scales, reasons for missing data, and a single run's phases."""
@@ -224,15 +215,9 @@ class Canvas:
             reasons = self._reasons([m for m in self.missing if m.row == row]) or ["no data"]
             axis: Any = self.figure.layout["yaxis" if row == 1 else f"yaxis{row}"]
             low, high = axis.domain or (0, 1)
-            self.figure.add_annotation(
-                text="<br>".join(line for reason in reasons for line in textwrap.wrap(reason, 44)),
-                xref="paper",
-                yref="paper",
-                x=0.5,
-                y=(low + high) / 2,
-                showarrow=False,
-                font={"color": GRAY, "size": 13},
-            )
+            text = "<br>".join(line for reason in reasons for line in textwrap.wrap(reason, 44))
+            place = {"xref": "paper", "yref": "paper", "x": 0.5, "y": (low + high) / 2, "showarrow": False}
+            self.figure.add_annotation(text=text, font={"color": GRAY, "size": 13}, **place)
             self.figure.update_yaxes(showticklabels=False, ticks="", showgrid=False, row=row, col=1)
             if not filled:
                 self.figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, row=row, col=1)
@@ -313,27 +298,19 @@ class Canvas:
             for plotted, steps in zip(self.traces, moved, strict=True):
                 if steps is not None:
                     plotted.trace.x = steps
-        self.figure.update_layout(
-            updatemenus=[
-                {
-                    "type": "buttons",
-                    "direction": "right",
-                    "active": int(log_step),
-                    "buttons": [
-                        {"label": "linear steps", "method": "update", "args": [{"x": x_linear}, linear]},
-                        {"label": "log steps", "method": "update", "args": [{"x": x_log}, logarithmic]},
-                    ],
-                    "x": 0.0,
-                    "xanchor": "left",
-                    "y": 1.0,
-                    "yanchor": "bottom",
-                    "pad": {"b": STRIP + 4, "t": 0, "l": 0, "r": 0},
-                    "font": {"size": 11},
-                    "bgcolor": "#FFFFFF",
-                    "bordercolor": "#C8C8C8",
-                }
-            ]
-        )
+        buttons = [
+            {"label": "linear steps", "method": "update", "args": [{"x": x_linear}, linear]},
+            {"label": "log steps", "method": "update", "args": [{"x": x_log}, logarithmic]},
+        ]
+        menu: dict[str, Any] = {"type": "buttons", "direction": "right", "active": int(log_step), "buttons": buttons}
+        menu |= {"x": 0.0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "font": {"size": 11}}
+        menu |= {"pad": {"b": STRIP + 4, "t": 0, "l": 0, "r": 0}, "bgcolor": "#FFFFFF", "bordercolor": "#C8C8C8"}
+        self.figure.update_layout(updatemenus=[menu])
+
+
+def legend_key(name: str, *, mode: str = "lines", **scatter: Any) -> go.Scatter:
+    """Return a trace without points, which only adds a legend entry."""
+    return go.Scatter(x=[None], y=[None], mode=mode, name=name, hoverinfo="skip", **scatter)
 
 
 def _has_data(trace: Any) -> bool:

@@ -43,12 +43,7 @@ def _quantity(column: str, label: str, color: str, dash: str = "solid", *, extra
 
 def values(analysis: Analysis, column: str, *, fine: bool = False) -> pd.Series:
     """Return the finite values of a column by step; with `fine`, on the grid of the metrics if they have the column."""
-    if fine:
-        series = analysis.curves(column)
-    elif column in analysis.timeline:
-        series = pd.Series(analysis.timeline[column], dtype=float)
-    else:
-        series = pd.Series(dtype=float)
+    series = analysis.curves(column) if fine else pd.Series(analysis.timeline.get(column, []), dtype=float)
     return pd.Series(series[np.isfinite(series.to_numpy(dtype=float))], dtype=float)
 
 
@@ -166,19 +161,19 @@ def accuracy_curves(analysis: Analysis | Sequence[Analysis]) -> Figure:
     Source: Power et al. 2022, Figure 1.
     """
     canvas = Canvas("Accuracy", as_list(analysis), y_titles=["accuracy"])
-    quantities = [
-        *_ACCURACIES,
-        Quantity("novel_accuracy", "test, novel pairs", QUANTITY_COLORS["novel"], "dash", False, False),
-        _quantity("mirror_accuracy", "test, mirrored pairs", "mirror", "dash", extra=True),
-    ]
-    commute = [q for q in quantities if q.overlay or _commutes(canvas.analyses)]
-    draw(canvas, commute, fallback=[_ALL_ACCURACY], fine=True)
+    draw(canvas, _on_pairs(canvas, "accuracy"), fallback=[_ALL_ACCURACY], fine=True)
     canvas.figure.update_yaxes(range=[-0.03, 1.03])
     return canvas.finish(log_step=True)
 
 
-def _commutes(analyses: Sequence[Analysis]) -> bool:
-    return any(analysis.run.classification.mirror_mask is not None for analysis in analyses)
+def _on_pairs(canvas: Canvas, measure: str) -> list[Quantity]:
+    """Return a measure on test and training pairs and, if a run has mirrored pairs, on novel and mirrored ones."""
+    quantities = [_quantity(f"test_{measure}", "test", "test"), _quantity(f"train_{measure}", "train", "train")]
+    if any(analysis.run.classification.mirror_mask is not None for analysis in canvas.analyses):
+        novel = Quantity(f"novel_{measure}", "test, novel pairs", QUANTITY_COLORS["novel"], "dash", overlay=False)
+        mirrored = _quantity(f"mirror_{measure}", "test, mirrored pairs", "mirror", "dash", extra=True)
+        quantities += [novel, mirrored]
+    return quantities
 
 
 def loss_curves(analysis: Analysis | Sequence[Analysis]) -> Figure:
@@ -238,15 +233,9 @@ def weight_norms(analysis: Analysis | Sequence[Analysis]) -> Figure:
     draw(canvas, [_quantity("weight_norm", "all parameters", "total")], fine=True)
     if canvas.single:
         table = canvas.analyses[0].timeline
-        parts = [str(column) for column in table if str(column).startswith("group_norm.")]
-        draw(
-            canvas,
-            [
-                Quantity(column, escape(part), part_color(part, i))
-                for i, column in enumerate(parts)
-                for part in [column.removeprefix("group_norm.")]
-            ],
-        )
+        parts = [str(column).split(".", 1)[1] for column in table if str(column).startswith("group_norm.")]
+        colors = [part_color(part, i) for i, part in enumerate(parts)]
+        draw(canvas, [Quantity(f"group_norm.{p}", escape(p), color) for p, color in zip(parts, colors, strict=True)])
     canvas.figure.update_yaxes(rangemode="tozero")
     return canvas.finish()
 
@@ -259,9 +248,8 @@ def circuit_efficiency(analysis: Analysis | Sequence[Analysis]) -> Figure:
     parameter norm its circuit efficiency, and explain grokking by the higher efficiency of the generalizing circuit.
     Inside one network both circuits share one norm, so the ratio is a ratio of margins at the common norm.
     """
-    canvas = Canvas(
-        "Margin ratio", as_list(analysis), y_titles=["margin ratio", "share of margin"], log_y=[True, False]
-    )
+    panels = ["margin ratio", "share of margin"]
+    canvas = Canvas("Margin ratio", as_list(analysis), y_titles=panels, log_y=[True, False])
     keys = _quantity("ratio_from_keys", "margin ratio, from keys", "restricted", "dash", extra=True)
     draw(canvas, [_quantity("circuit_efficiency_ratio", "margin ratio", "total"), keys])
     draw(canvas, [_quantity("generalized_margin_share", "generalized share", "test")], row=2)
@@ -292,14 +280,7 @@ def logit_margins(analysis: Analysis | Sequence[Analysis]) -> Figure:
     Source: Varma et al. 2023.
     """
     canvas = Canvas("Logit margins", as_list(analysis), y_titles=["margin (logits)"])
-    quantities = [
-        _quantity("test_margin", "test", "test"),
-        _quantity("train_margin", "train", "train"),
-        Quantity("novel_margin", "test, novel pairs", QUANTITY_COLORS["novel"], "dash", False, False),
-        _quantity("mirror_margin", "test, mirrored pairs", "mirror", "dash", extra=True),
-    ]
-    commute = [q for q in quantities if q.overlay or _commutes(canvas.analyses)]
-    draw(canvas, commute, fallback=[_quantity("margin", "all inputs", "all")])
+    draw(canvas, _on_pairs(canvas, "margin"), fallback=[_quantity("margin", "all inputs", "all")])
     return canvas.finish()
 
 

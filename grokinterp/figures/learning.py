@@ -47,17 +47,10 @@ def learning_curves(table: pd.DataFrame, metrics: Sequence[pd.DataFrame], title:
                 if column not in metric:
                     canvas.absent(label, "it was not measured", row)
                     continue
-                canvas.line(
-                    _curve(metric, column),
-                    name,
-                    color=colors[name],
-                    dash=dash,
-                    width=1.4,
-                    hover=f"{name}, {label}" if name else label,
-                    row=row,
-                    legendgroup=name,
-                    showlegend=dash == "solid" and name not in in_legend,
-                )
+                style = {"color": colors[name], "dash": dash, "width": 1.4, "legendgroup": name}
+                hover = f"{name}, {label}" if name else label
+                showlegend = dash == "solid" and name not in in_legend
+                canvas.line(_curve(metric, column), name, hover=hover, row=row, showlegend=showlegend, **style)
                 in_legend |= {name} if dash == "solid" else set()
     canvas.key("test", dash="solid")
     canvas.key("train", dash="dot")
@@ -83,15 +76,8 @@ def pair_curves(
             if column not in metric:
                 canvas.absent(f"accuracy on {label} pairs", "it was not measured")
                 continue
-            canvas.line(
-                _curve(metric, column),
-                f"{label} pairs",
-                color=QUANTITY_COLORS[name],
-                width=1.6,
-                dash="dot" if name == "train" else "solid",
-                legendgroup=name,
-                showlegend=i == 0,
-            )
+            style = {"color": QUANTITY_COLORS[name], "dash": "dot" if name == "train" else "solid", "width": 1.6}
+            canvas.line(_curve(metric, column), f"{label} pairs", legendgroup=name, showlegend=i == 0, **style)
         canvas.line(_curve(metric, "weight_rms"), "RMS", color=GRAY, width=1.6, row=2, showlegend=False)
     figure = canvas.finish(log_step=log_step)
     figure.update_yaxes(rangemode="tozero")

@@ -77,10 +77,8 @@ def fall_times(table: pd.DataFrame, varied: str) -> go.Figure:
         lines = {"x": list(medians.index), "y": list(medians)}
         figure.add_trace(go.Scatter(**lines, mode="lines", line=line, name=f"{label}, median", hoverinfo="skip"))
     x, y = (np.concatenate([np.asarray(trace[axis], dtype=float) for trace in figure.data]) for axis in "xy")
-    for values, update, axis_title in (
-        (x, figure.update_xaxes, _AXES.get(varied, varied)),
-        (y, figure.update_yaxes, "step"),
-    ):
+    axes = (x, figure.update_xaxes, _AXES.get(varied, varied)), (y, figure.update_yaxes, "step")
+    for values, update, axis_title in axes:
         low, high = (values.min() / 1.2, values.max() * 1.2) if len(values) else (1.0, 10.0)
         ticks = log_ticks(low, high)
         update(type="log", title_text=axis_title, range=[np.log10(low), np.log10(high)])

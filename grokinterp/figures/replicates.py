@@ -168,9 +168,8 @@ def norm_at_grok(
                 _median_line(canvas, group, axis, columns[unit_name], places, row=row, name=group.name)
         if len(norms) > 1:
             spread = float(norms.std(ddof=1) / norms.mean())
-            canvas.note(
-                f"{unit_name} over all {len(norms)} runs: mean {norms.mean():.3g}, std (ddof 1) {spread:.0%} of it"
-            )
+            mean = f"mean {norms.mean():.3g}, std (ddof 1) {spread:.0%} of it"
+            canvas.note(f"{unit_name} over all {len(norms)} runs: {mean}")
     n_missing = int((~observe(table, columns[units[0]]).reached).sum())
     if n_missing and n_missing < len(table):
         canvas.note(f"{n_missing} of {len(table)} runs have no norm at T<sub>grok</sub>")
@@ -210,31 +209,16 @@ def _points(canvas: Canvas, group: _Group, axis: str, quantity: str, places: _Pl
     """Draw every run as a point, filled if it reached the quantity and open if not."""
     observed, x = observe(group.runs, quantity), np.array(_spread(group, axis, places))
     names = [escape(str(run)) for run in group.runs["run"].tolist()]
-    symbols = np.array(
-        ["circle" if r else _symbol(o) for r, o in zip(observed.reached, observed.outcomes, strict=True)]
-    )
+    symbols = np.where(observed.reached, "circle", [_symbol(outcome) for outcome in observed.outcomes])
     for symbol in sorted(set(symbols.tolist())):
         selection = np.flatnonzero((symbols == symbol) & np.isfinite(observed.values))
         if not len(selection):
             continue
-        canvas.add(
-            go.Scatter(
-                x=x[selection],
-                y=observed.values[selection],
-                mode="markers",
-                marker={
-                    "color": group.color,
-                    "symbol": symbol,
-                    "size": 7 if symbol == "circle" else 10,
-                    "opacity": 0.85,
-                },
-                customdata=[[names[i], OUTCOME_LABELS[observed.outcomes[i]]] for i in selection],
-                hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>%{y:,.4~g}<extra></extra>",
-                legendgroup=group.name,
-                showlegend=False,
-            ),
-            row=row,
-        )
+        marker = {"color": group.color, "symbol": symbol, "size": 7 if symbol == "circle" else 10, "opacity": 0.85}
+        trace = go.Scatter(x=x[selection], y=observed.values[selection], mode="markers", marker=marker)
+        trace.update(customdata=[[names[i], OUTCOME_LABELS[observed.outcomes[i]]] for i in selection])
+        trace.update(hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>%{y:,.4~g}<extra></extra>")
+        canvas.add(trace.update(legendgroup=group.name, showlegend=False), row=row)
 
 
 def _symbol(outcome: str) -> str:
@@ -260,21 +244,13 @@ def _median_line(
     medians = sorted((places.positions[_plain(r[axis])] + group.shift, r["median"]) for r in summary)
     if not any(math.isfinite(median) for _, median in medians) and not name:
         return
-    style: dict[str, Any] = {"mode": "lines", "line": {"color": group.color, "width": 1.6}}
-    if not places.numeric:
-        style = {"mode": "markers", "marker": _dash(group.color)}
-    canvas.add(
-        go.Scatter(
-            x=[x for x, _ in medians],
-            y=[median if math.isfinite(median) else None for _, median in medians],
-            hoverinfo="skip",
-            legendgroup=group.name,
-            name=name,
-            showlegend=bool(name) and row == 1,
-            **style,
-        ),
-        row=row,
-    )
+    trace = go.Scatter(x=[x for x, _ in medians], y=[y if math.isfinite(y) else None for _, y in medians])
+    if places.numeric:
+        trace.update(mode="lines", line={"color": group.color, "width": 1.6})
+    else:
+        trace.update(mode="markers", marker=_dash(group.color))
+    trace.update(hoverinfo="skip", legendgroup=group.name, name=name, showlegend=bool(name) and row == 1)
+    canvas.add(trace, row=row)
 
 
 def _dash(color: str) -> dict[str, Any]:
@@ -306,33 +282,16 @@ def _power_law_line(canvas: Canvas, group: _Group, axis: str, quantity: str, fit
     band = fit.at(10**x)
     has_interval = math.isfinite(fit.interval.low) or math.isfinite(fit.interval.high)
     if has_interval and bool(np.isfinite(band["high"].to_numpy(dtype=float)).all()):
-        canvas.add(
-            go.Scatter(
-                x=np.concatenate([x, x[::-1]]),
-                y=np.concatenate([band["high"], band["low"][::-1]]),
-                fill="toself",
-                mode="lines",
-                line={"width": 0},
-                fillcolor=_faint(group.color),
-                hoverinfo="skip",
-                legendgroup=group.name,
-                showlegend=False,
-            )
-        )
+        outline = {"x": np.concatenate([x, x[::-1]]), "y": np.concatenate([band["high"], band["low"][::-1]])}
+        trace = go.Scatter(**outline, fill="toself", mode="lines", line={"width": 0}, fillcolor=_faint(group.color))
+        canvas.add(trace.update(hoverinfo="skip", legendgroup=group.name, showlegend=False))
     interval = f"[{_signed(fit.interval.low)}, {_signed(fit.interval.high)}], " if has_interval else ""
     runs = f"{fit.n} runs" + (f", {fit.n_censored} censored" if fit.n_censored else "")
     prefix = f"{group.name}: " if group.name else ""
-    canvas.add(
-        go.Scatter(
-            x=x,
-            y=band["y"],
-            mode="lines",
-            line={"color": group.color, "width": 2, "dash": "dash"},
-            name=f"{prefix}exponent {_signed(fit.exponent)}<br>{interval}{runs}",  # two lines, to fit a narrow window
-            hoverinfo="skip",
-            legendgroup=group.name,
-        )
-    )
+    name = f"{prefix}exponent {_signed(fit.exponent)}<br>{interval}{runs}"  # two lines, to fit a narrow window
+    line = {"color": group.color, "width": 2, "dash": "dash"}
+    trace = go.Scatter(x=x, y=band["y"], mode="lines", line=line, name=name, hoverinfo="skip", legendgroup=group.name)
+    canvas.add(trace)
 
 
 def _signed(x: float) -> str:
@@ -357,11 +316,7 @@ def _keys(canvas: Canvas, observed: Observed, places: _Places, *, lines: bool, f
         canvas.marker_key("median", _dash(GRAY))
     if fitted:
         canvas.key("power law, 95 % band", dash="dash")
-    unreached = {
-        outcome
-        for outcome, value, reached in zip(observed.outcomes, observed.values, observed.reached, strict=True)
-        if value == value and not reached
-    }
+    unreached = set(np.array(observed.outcomes, dtype=object)[~observed.reached & ~np.isnan(observed.values)])
     for outcome in [outcome for outcome in OUTCOME_LABELS if outcome in unreached]:
         label = OUTCOME_LABELS[outcome] if outcome in _SYMBOLS else "not reached"
         canvas.marker_key(f"{label}, at its last step", {"symbol": _symbol(outcome), "size": 10, "color": GRAY})

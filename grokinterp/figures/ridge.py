@@ -19,7 +19,7 @@ from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
 from grokinterp.errors import ConfigError
-from grokinterp.figures.canvas import log_ticks, tick_label
+from grokinterp.figures.canvas import legend_key, log_ticks, tick_label
 from grokinterp.figures.style import FAINT, GRAY, QUANTITY_COLORS, TEMPLATE, run_colors
 from grokinterp.theory import RidgeSolution, Stages, TwoLayerRun
 
@@ -75,17 +75,9 @@ def times(table: pd.DataFrame) -> go.Figure:
             figure.add_trace(line.update(legendgroup=column, showlegend=i == 0), **place)
         for column, name, color, dash, visible in _BOUNDS:
             y = _values(medians, column)
-            trace = go.Scatter(
-                x=x,
-                y=np.where(y > 0, y, np.nan),
-                mode="lines",
-                name=name,
-                line={"color": color, "width": 1.5, "dash": dash},
-                visible=visible,
-                legendgroup=column,
-                showlegend=i == 0,
-                hovertemplate=f"<b>{name}</b><br>%{{x:.3g}}<br>%{{y:,.0f}} steps<extra></extra>",
-            )
+            trace = go.Scatter(x=x, y=np.where(y > 0, y, np.nan), mode="lines", name=name, visible=visible)
+            trace.update(line={"color": color, "width": 1.5, "dash": dash}, legendgroup=column, showlegend=i == 0)
+            trace.update(hovertemplate=f"<b>{name}</b><br>%{{x:.3g}}<br>%{{y:,.0f}} steps<extra></extra>")
             figure.add_trace(trace, **place)
         figure.update_xaxes(**_log_axis(x, _AXES.get(field, field)), **place)
         y = [_values(part, "t1"), _values(part, "t2"), *(_values(medians, column) for column, *_ in _BOUNDS[:2])]
@@ -115,14 +107,12 @@ def stage_curves(runs: Stages | Sequence[Stages]) -> go.Figure:
     figure = go.Figure()
     floor = min(float(run.population_loss.min()) for run in runs) / 10
     for i, run in enumerate(runs):
-        for name, values, color in (
-            ("train loss", run.train_loss, _TRAIN),
-            ("population loss", run.population_loss, _TEST),
-        ):
-            opacity = 1 / len(runs) ** 0.4
-            figure.add_trace(_curve(run.steps.tolist(), values.tolist(), name, color, False, opacity=opacity))
+        losses = ("train loss", run.train_loss, _TRAIN), ("population loss", run.population_loss, _TEST)
+        for name, values, color in losses:
+            curve = _curve(run.steps.tolist(), values.tolist(), name, color, False)
+            figure.add_trace(curve.update(opacity=1 / len(runs) ** 0.4))
             if i == 0:
-                figure.add_trace(_key(name, color, "solid", group=name))
+                figure.add_trace(legend_key(name, line={"color": color, "width": 2}, legendgroup=name))
     first = runs[0]
     for name, values, color in (
         ("train loss is at most", first.train_envelope, _TRAIN),
@@ -130,10 +120,7 @@ def stage_curves(runs: Stages | Sequence[Stages]) -> go.Figure:
     ):
         figure.add_trace(_curve(first.steps.tolist(), values.tolist(), name, color, True, dash="dash", width=1.5))
     top = max(float(run.train_envelope.max()) for run in runs)
-    figure.update_xaxes(title_text="step (log scale)", type="log", dtick=1, exponentformat="power")
-    figure.update_yaxes(
-        title_text="loss", type="log", dtick=1, exponentformat="power", range=[math.log10(floor), math.log10(3 * top)]
-    )
+    _set_loss_axes(figure, floor, 3 * top)
     notes = [f"each of the {len(runs)} random initializations and training sets is drawn"] if len(runs) > 1 else []
     return finish(figure, "Zero teacher: losses and their envelopes", 1, notes)
 
@@ -163,11 +150,9 @@ def loss_curves(solutions: Mapping[str, RidgeSolution], *, last: int | None = No
         train = solution.train_losses(steps).tolist()
         figure.add_trace(_curve(steps, train, name, color, False, dash="dot", group=name, hover=f"{name}, train"))
     for name, dash in (("population loss", "solid"), ("train loss", "dot")):
-        figure.add_trace(_key(name, GRAY, dash))
-    figure.update_xaxes(title_text="step (log scale)", type="log", dtick=1, exponentformat="power")
+        figure.add_trace(legend_key(name, line={"color": GRAY, "dash": dash, "width": 2}))
     top = max(float(solution.population_losses([0])[0]) for solution in solutions.values())
-    limits = [math.log10(min(lowest / 3, 1e-3)), math.log10(3 * top)]
-    figure.update_yaxes(title_text="loss", type="log", dtick=1, exponentformat="power", range=limits)
+    _set_loss_axes(figure, min(lowest / 3, 1e-3), 3 * top)
     return finish(figure, "Loss curves", 1, [])
 
 
@@ -190,10 +175,8 @@ def two_layer_times(runs: Sequence[TwoLayerRun]) -> go.Figure:
     medians = table.groupby("weight_decay").median()
     x, t2 = medians.index.to_numpy(dtype=float), _values(medians, "t2")
     band = {"color": FAINT, "width": 9}
-    figure = go.Figure()
-    figure.add_trace(
-        go.Scatter(x=x, y=t2[0] * x[0] / x, mode="lines", line=band, name="falls as 1/λ", hoverinfo="skip")
-    )
+    parallel = go.Scatter(x=x, y=t2[0] * x[0] / x, mode="lines", line=band, name="falls as 1/λ", hoverinfo="skip")
+    figure = go.Figure(parallel)
     for column, name, color in (("t1", "t<sub>1</sub>", _TRAIN), ("t2", "t<sub>2</sub>", _TEST)):
         order = list(range(len(runs)))
         points = _points(_values(table, "weight_decay"), _values(table, column), order, name, color)
@@ -202,6 +185,12 @@ def two_layer_times(runs: Sequence[TwoLayerRun]) -> go.Figure:
     figure.update_xaxes(**_log_axis(x, _AXES["weight_decay"]))
     figure.update_yaxes(**_log_axis(np.concatenate([_values(table, "t1"), _values(table, "t2")]), "steps"))
     return finish(figure, "Two-layer ReLU network", 1, [])
+
+
+def _set_loss_axes(figure: go.Figure, low: float, high: float) -> None:
+    figure.update_xaxes(title_text="step (log scale)", type="log", dtick=1, exponentformat="power")
+    limits = [math.log10(low), math.log10(high)]
+    figure.update_yaxes(title_text="loss", type="log", dtick=1, exponentformat="power", range=limits)
 
 
 def _values(table: pd.DataFrame, column: str) -> np.ndarray:
@@ -214,15 +203,9 @@ def _median(x: np.ndarray, y: np.ndarray, name: str, color: str) -> go.Scatter:
 
 
 def _points(x: np.ndarray, y: np.ndarray, seeds: Sequence[int], name: str, color: str) -> go.Scatter:
-    return go.Scatter(
-        x=x,
-        y=y,
-        customdata=seeds,
-        mode="markers",
-        name=name,
-        marker={"size": 6, "color": color, "opacity": 0.45},
-        hovertemplate=f"<b>{name}</b> %{{y:,.0f}}<br>at %{{x:.3g}}, seed %{{customdata}}<extra></extra>",
-    )
+    marker = {"size": 6, "color": color, "opacity": 0.45}
+    hover = f"<b>{name}</b> %{{y:,.0f}}<br>at %{{x:.3g}}, seed %{{customdata}}<extra></extra>"
+    return go.Scatter(x=x, y=y, customdata=seeds, mode="markers", name=name, marker=marker, hovertemplate=hover)
 
 
 def _curve(
@@ -234,7 +217,6 @@ def _curve(
     *,
     dash: str = "solid",
     width: float = 2.0,
-    opacity: float = 1.0,
     group: str = "",
     hover: str = "",
 ) -> go.Scatter:
@@ -246,16 +228,9 @@ def _curve(
         name=name,
         legendgroup=group or name,
         showlegend=showlegend,
-        opacity=opacity,
         line={"color": color, "dash": dash, "width": width, "simplify": False},
         hovertemplate=f"<b>{hover or name}</b><br>step %{{x:,}}<br>%{{y:.4g}}<extra></extra>",
     )
-
-
-def _key(name: str, color: str, dash: str, group: str = "") -> go.Scatter:
-    """Return a legend entry that explains a color or a dash style."""
-    style = {"color": color, "dash": dash, "width": 2}
-    return go.Scatter(x=[None], y=[None], mode="lines", line=style, name=name, legendgroup=group, hoverinfo="skip")
 
 
 def _log_axis(values: Iterable[float], title: str) -> dict[str, Any]:

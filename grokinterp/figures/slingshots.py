@@ -34,14 +34,7 @@ def slingshot_curves(table: pd.DataFrame, losses: Sequence[pd.Series], norms: Se
     canvas = Canvas("Slingshots", [], y_titles=["training loss (nats)", "L2 norm of the last layer"], log_y=[True])
     for i, (name, loss, norm) in enumerate(zip(names, losses, norms, strict=True)):
         for row, series in enumerate((loss.dropna(), norm), start=1):
-            canvas.line(
-                series,
-                name,
-                color=colors[name],
-                width=1.2,
-                hover=name,
-                row=row,
-                legendgroup=name,
-                showlegend=row == 1 and names.index(name) == i,
-            )
+            showlegend = row == 1 and names.index(name) == i
+            style = {"color": colors[name], "width": 1.2, "legendgroup": name}
+            canvas.line(series, name, hover=name, row=row, showlegend=showlegend, **style)
     return canvas.finish()

@@ -108,37 +108,17 @@ def _panels(
 def _heatmap(canvas: Canvas, analysis: Analysis, shares: pd.DataFrame, row: int) -> None:
     steps, frequencies = np.asarray(shares.index), np.asarray(shares.columns)
     share = shares.to_numpy(dtype=np.float32).T
-    canvas.add(
-        go.Heatmap(
-            x=steps,
-            y=frequencies,
-            z=share,
-            customdata=np.broadcast_to(steps, share.shape),
-            coloraxis="coloraxis",
-            hovertemplate="frequency %{y}<br>step %{customdata:,}<br>%{z:.1%} of the power<extra></extra>",
-        ),
-        steps,
-        row,
-    )
+    data = {"x": steps, "y": frequencies, "z": share, "customdata": np.broadcast_to(steps, share.shape)}
+    hover = "frequency %{y}<br>step %{customdata:,}<br>%{z:.1%} of the power<extra></extra>"
+    canvas.add(go.Heatmap(**data, coloraxis="coloraxis", hovertemplate=hover), steps, row)
     keys = keys_of(analysis)
     if not keys:
         return
     last = np.full(len(keys), steps[-1])
-    canvas.add(
-        go.Scatter(
-            x=last,
-            y=list(keys),
-            mode="markers",
-            marker={"symbol": "triangle-left", "size": 9, "color": VERMILLION, "line": {"color": "white", "width": 1}},
-            cliponaxis=False,
-            name="key frequencies",
-            legendgroup="keys",
-            showlegend=row == 1,
-            hovertemplate="key frequency %{y}<extra></extra>",
-        ),
-        last,
-        row,
-    )
+    marker = {"symbol": "triangle-left", "size": 9, "color": VERMILLION, "line": {"color": "white", "width": 1}}
+    trace = go.Scatter(x=last, y=list(keys), mode="markers", marker=marker, cliponaxis=False, name="key frequencies")
+    trace.update(legendgroup="keys", showlegend=row == 1, hovertemplate="key frequency %{y}<extra></extra>")
+    canvas.add(trace, last, row)
     canvas.figure.update_yaxes(range=[0.5, frequencies[-1] + 0.5], row=row, col=1, showgrid=False)
 
 
@@ -159,19 +139,14 @@ def neuron_logit_spectrum(analysis: Analysis | Sequence[Analysis]) -> Figure:
 
     Source: Nanda et al. 2023, section 4 and Appendix C.2.
     """
-    return _final_spectrum(
-        "Neuron-logit spectrum at the end", as_list(analysis), "neuron_logit_power", "power of the map"
-    )
+    title = "Neuron-logit spectrum at the end"
+    return _final_spectrum(title, as_list(analysis), "neuron_logit_power", "power of the map")
 
 
 def _final_spectrum(title: str, analyses: list[Analysis], column: str, power_name: str) -> Figure:
     relative = _relative(analyses)
-    canvas = Canvas(
-        title,
-        analyses,
-        y_titles=[f"share of the {power_name}"],
-        x_title="frequency / order of the group (k / p)" if relative else "frequency k",
-    )
+    x_title = "frequency / order of the group (k / p)" if relative else "frequency k"
+    canvas = Canvas(title, analyses, y_titles=[f"share of the {power_name}"], x_title=x_title)
     if relative:
         canvas.note("the runs differ in p: frequencies are drawn as k / p, because a k is not comparable between them")
     colors = run_colors(len(analyses))
@@ -186,20 +161,13 @@ def _final_spectrum(title: str, analyses: list[Analysis], column: str, power_nam
             _bars(canvas, run_analysis, share, power)
         else:
             scale = _group_order(run_analysis) if relative else 1
-            keys = set(keys_of(run_analysis))
-            canvas.add(
-                go.Scatter(
-                    x=np.asarray(share.index) / scale,
-                    y=share.to_numpy(dtype=float),
-                    customdata=np.column_stack([share.index, power]),
-                    name=name,
-                    mode="lines+markers",
-                    line={"color": color, "width": 1},
-                    marker={"color": color, "size": [9 if k in keys else 3 for k in share.index]},
-                    hovertemplate=f"<b>{name}</b><br>frequency %{{customdata[0]}}<br>%{{y:.1%}} of the power"
-                    "<br>power %{customdata[1]:.4g}<extra></extra>",
-                )
-            )
+            keys = keys_of(run_analysis)
+            trace = go.Scatter(x=np.asarray(share.index) / scale, y=share.to_numpy(dtype=float), name=name)
+            trace.update(mode="lines+markers", line={"color": color, "width": 1})
+            trace.update(marker={"color": color, "size": [9 if k in keys else 3 for k in share.index]})
+            powers = "<br>%{y:.1%} of the power<br>power %{customdata[1]:.4g}<extra></extra>"
+            trace.update(hovertemplate=f"<b>{name}</b><br>frequency %{{customdata[0]}}{powers}")
+            canvas.add(trace.update(customdata=np.column_stack([share.index, power])))
     if not canvas.single:
         canvas.note("large markers are key frequencies")
     canvas.figure.update_yaxes(tickformat=".0%", rangemode="tozero")
@@ -216,24 +184,14 @@ def _bars(canvas: Canvas, analysis: Analysis, share: pd.Series, power: pd.Series
     ):
         if not frequencies:
             continue
-        canvas.add(
-            go.Bar(
-                x=frequencies,
-                y=pd.Series(share[frequencies]).to_numpy(dtype=float),
-                customdata=pd.Series(power[frequencies]).to_numpy(dtype=float),
-                name=kind,
-                width=0.85,
-                marker={
-                    "color": [colors.get(k, _NOT_KEY) for k in frequencies],
-                    "pattern": {"shape": "/" if kind == "keys that died" else "", "fgcolor": "white"},
-                },
-                text=[str(k) for k in frequencies] if kind != "other frequencies" else None,
-                textposition="outside",
-                cliponaxis=False,
-                hovertemplate=f"{kind}<br>frequency %{{x}}<br>%{{y:.1%}} of the power<br>power %{{customdata:.4g}}"
-                "<extra></extra>",
-            )
-        )
+        y, customdata = (pd.Series(column[frequencies]).to_numpy(dtype=float) for column in (share, power))
+        bars = go.Bar(x=frequencies, y=y, customdata=customdata, name=kind, width=0.85, cliponaxis=False)
+        pattern = {"shape": "/" if kind == "keys that died" else "", "fgcolor": "white"}
+        bars.update(marker={"color": [colors.get(k, _NOT_KEY) for k in frequencies], "pattern": pattern})
+        if kind != "other frequencies":
+            bars.update(text=[str(k) for k in frequencies], textposition="outside")
+        powers = "<br>%{y:.1%} of the power<br>power %{customdata:.4g}<extra></extra>"
+        canvas.add(bars.update(hovertemplate=f"{kind}<br>frequency %{{x}}{powers}"))
     canvas.figure.update_layout(barmode="overlay")
     canvas.figure.update_xaxes(range=[0.3, len(share) + 0.7])
 
@@ -286,9 +244,8 @@ def _per_frequency(canvas: Canvas, column: str, quantity: str) -> None:
             if not largest.empty:
                 canvas.line(largest, "largest of the others", color=GRAY, width=1.5, showlegend=True)
             if not keys:
-                canvas.note(
-                    f"no key frequencies: {escape(run_analysis.reference.frequencies.reason or 'the rule finds none')}"
-                )
+                reason = run_analysis.reference.frequencies.reason or "the rule finds none"
+                canvas.note(f"no key frequencies: {escape(reason)}")
             continue
         style = {"color": color, "legendgroup": name, "showlegend": False}
         for k in keys:
@@ -314,18 +271,9 @@ def key_frequencies_over_training(analysis: Analysis | Sequence[Analysis]) -> Fi
         colors = key_colors(keys_of(run_analysis))
         rows, columns = np.nonzero(table.to_numpy(dtype=float) > 0)
         steps, frequencies = np.asarray(table.index)[rows], np.asarray(table.columns)[columns]
-        canvas.add(
-            go.Scatter(
-                x=steps,
-                y=frequencies,
-                customdata=steps,
-                mode="markers",
-                marker={"symbol": "square", "size": 5, "color": [colors.get(int(k), _NOT_KEY) for k in frequencies]},
-                showlegend=False,
-                hovertemplate="frequency %{y}<br>key at step %{customdata:,}<extra></extra>",
-            ),
-            steps,
-            row,
-        )
+        marker = {"symbol": "square", "size": 5, "color": [colors.get(int(k), _NOT_KEY) for k in frequencies]}
+        trace = go.Scatter(x=steps, y=frequencies, customdata=steps, mode="markers", marker=marker, showlegend=False)
+        trace.update(hovertemplate="frequency %{y}<br>key at step %{customdata:,}<extra></extra>")
+        canvas.add(trace, steps, row)
         canvas.figure.update_yaxes(range=[0, max(table.columns) + 1], row=row, col=1)
     return canvas.finish()

@@ -3,42 +3,24 @@
 The palette is that of Okabe and Ito (2008), whose colors readers with any common color blindness can tell apart.
 """
 
+from typing import Any
+
 from plotly import colors as plotly_colors
 from plotly import graph_objects as go
 
 from grokinterp.statistics.outcomes import Outcome
 
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GRAY, FAINT = "#767676", "#E6E6E6"
 
 # Without yellow, which is invisible as a thin line on white.
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES = ("solid", "dot", "dash", "dashdot", "longdash")
 
-QUANTITY_COLORS = {
-    "train": BLUE,
-    "test": VERMILLION,
-    "all": BLACK,
-    "mirror": SKY,
-    "novel": ORANGE,
-    "restricted": GREEN,
-    "excluded": PURPLE,
-    "total": BLACK,
-    "embed": GREEN,
-    "unembed": PURPLE,
-    "attn": ORANGE,
-    "mlp": SKY,
-    "pos_embed": GRAY,
-}
+_PART_COLORS = {"embed": GREEN, "unembed": PURPLE, "attn": ORANGE, "mlp": SKY, "pos_embed": GRAY}
+_INPUT_COLORS = {"train": BLUE, "test": VERMILLION, "all": BLACK, "mirror": SKY, "novel": ORANGE}
+QUANTITY_COLORS = _INPUT_COLORS | {"restricted": GREEN, "excluded": PURPLE, "total": BLACK} | _PART_COLORS
 PHASE_COLORS = {
     "memorization": "rgba(0, 114, 178, 0.09)",
     "until circuit formed": "rgba(240, 228, 66, 0.17)",
@@ -46,42 +28,26 @@ PHASE_COLORS = {
     "cleanup": "rgba(0, 158, 115, 0.10)",
 }
 
-OUTCOME_COLORS: dict[str, str] = {
-    Outcome.GROKKED: GREEN,
-    Outcome.GENERALIZED_WITHOUT_DELAY: SKY,
-    Outcome.SEMI_GROKKED: YELLOW,
-    Outcome.DNF_TEST: ORANGE,
-    Outcome.DNF_TRAIN: VERMILLION,
-    Outcome.DIVERGED: PURPLE,
-    Outcome.UNDETERMINED: "#B4B4B4",
-    Outcome.FAILED: "#4D4D4D",
-    Outcome.MISSING: "#EFEFEF",
+_OUTCOME_STYLES: dict[str, tuple[str, str]] = {
+    Outcome.GROKKED: ("grokked", GREEN),
+    Outcome.GENERALIZED_WITHOUT_DELAY: ("no delay", SKY),
+    Outcome.SEMI_GROKKED: ("semi-grokked", YELLOW),
+    Outcome.DNF_TEST: ("DNF test", ORANGE),
+    Outcome.DNF_TRAIN: ("DNF train", VERMILLION),
+    Outcome.DIVERGED: ("diverged", PURPLE),
+    Outcome.UNDETERMINED: ("undetermined", "#B4B4B4"),
+    Outcome.FAILED: ("failed", "#4D4D4D"),
+    Outcome.MISSING: ("not begun", "#EFEFEF"),
 }
-OUTCOME_LABELS: dict[str, str] = {
-    Outcome.GROKKED: "grokked",
-    Outcome.GENERALIZED_WITHOUT_DELAY: "no delay",
-    Outcome.SEMI_GROKKED: "semi-grokked",
-    Outcome.DNF_TEST: "DNF test",
-    Outcome.DNF_TRAIN: "DNF train",
-    Outcome.DIVERGED: "diverged",
-    Outcome.UNDETERMINED: "undetermined",
-    Outcome.FAILED: "failed",
-    Outcome.MISSING: "not begun",
-}
+OUTCOME_LABELS = {outcome: label for outcome, (label, _) in _OUTCOME_STYLES.items()}
+OUTCOME_COLORS = {outcome: color for outcome, (_, color) in _OUTCOME_STYLES.items()}
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
-_AXIS = {
-    "showline": True,
-    "linecolor": "#9A9A9A",
-    "ticks": "outside",
-    "ticklen": 4,
-    "tickcolor": "#9A9A9A",
-    "gridcolor": "#ECECEC",
-    "zeroline": False,
-    "automargin": True,
-    "title": {"standoff": 8},
-}
+_AXIS: dict[str, Any] = {"showline": True, "linecolor": "#9A9A9A", "gridcolor": "#ECECEC", "zeroline": False}
+_AXIS |= {"ticks": "outside", "ticklen": 4, "tickcolor": "#9A9A9A", "automargin": True, "title": {"standoff": 8}}
+_LEGEND: dict[str, Any] = {"orientation": "h", "font": {"size": 12}, "bgcolor": "rgba(255, 255, 255, 0)"}
+_LEGEND |= {"yref": "container", "y": 0.0, "yanchor": "bottom", "x": 0.0, "xanchor": "left"}
 
 TEMPLATE = go.layout.Template(
     layout={
@@ -92,16 +58,7 @@ TEMPLATE = go.layout.Template(
         "title": {"x": 0.01, "xanchor": "left", "y": 0.98, "yanchor": "top", "font": {"size": 16}},
         "xaxis": _AXIS,
         "yaxis": _AXIS,
-        "legend": {
-            "orientation": "h",
-            "yref": "container",
-            "y": 0.0,
-            "yanchor": "bottom",
-            "x": 0.0,
-            "xanchor": "left",
-            "font": {"size": 12},
-            "bgcolor": "rgba(255, 255, 255, 0)",
-        },
+        "legend": _LEGEND,
         "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left", "namelength": -1},
         "hovermode": "closest",
         "margin": {"l": 56, "r": 16, "t": 100, "b": 48},

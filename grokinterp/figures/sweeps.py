@@ -86,9 +86,12 @@ def phase_diagram(table: pd.DataFrame, x: str, y: str, value: str = "outcome") -
         texts[cell] = _CELL_LABELS[outcome] + (f"<br>{count}/{n}" if count < n else "")
     labels = {"x": [value_label(value) for value in xs], "y": [value_label(value) for value in ys]}
     if np.isfinite(medians).any():
-        canvas.add(_measured(medians, texts, hovers, labels, name))
+        canvas.add(_heatmap(medians, texts, hovers, labels).update(_color_bar(medians, name)))
     if np.isfinite(codes).any():
-        canvas.add(_coded(codes, texts, hovers, labels))
+        n = len(_CODES)
+        scale = [[(code + end) / n, OUTCOME_COLORS[outcome]] for outcome, code in _CODES.items() for end in (0, 1)]
+        coded = _heatmap(codes, texts, hovers, labels)
+        canvas.add(coded.update(zmin=-0.5, zmax=n - 0.5, colorscale=scale, showscale=False))
     for outcome, code in _CODES.items():
         if (codes == code).any():
             line = {"color": GRAY, "width": 1}
@@ -120,51 +123,23 @@ def _most_frequent(outcomes: Counter[str], excluded: Sequence[str] = ()) -> tupl
     return outcome, candidates[outcome], sum(begun.values())
 
 
-def _coded(codes: np.ndarray, texts: np.ndarray, hovers: np.ndarray, labels: dict[str, list[str]]) -> go.Heatmap:
-    n = len(_CODES)
-    scale = [[(code + end) / n, OUTCOME_COLORS[outcome]] for outcome, code in _CODES.items() for end in (0, 1)]
-    return go.Heatmap(
-        z=codes,
-        zmin=-0.5,
-        zmax=n - 0.5,
-        colorscale=scale,
-        showscale=False,
-        **_cells(np.isfinite(codes), texts, hovers),
-        **labels,
-    )
+def _heatmap(z: np.ndarray, texts: np.ndarray, hovers: np.ndarray, labels: dict[str, list[str]]) -> go.Heatmap:
+    # Empty cells get a blank, because plotly sizes text by the distance between cells that have text.
+    heatmap = go.Heatmap(z=z, text=np.where(np.isfinite(z), texts, " "), texttemplate="%{text}", **labels)
+    heatmap.update(hovertext=hovers, hovertemplate="%{hovertext}<extra></extra>", hoverongaps=False)
+    return heatmap.update(xgap=2, ygap=2)
 
 
-def _measured(
-    values: np.ndarray, texts: np.ndarray, hovers: np.ndarray, labels: dict[str, list[str]], name: str
-) -> go.Heatmap:
+def _color_bar(values: np.ndarray, name: str) -> dict[str, Any]:
+    """Return the colors of a heatmap of values: on a logarithmic scale if all values are positive."""
     finite = values[np.isfinite(values)]
-    logarithmic = bool((finite > 0).all())
-    z = np.log10(values) if logarithmic else values
     bar: dict[str, Any] = {"title": {"text": name, "side": "right"}, "thickness": 14, "outlinewidth": 0}
-    if logarithmic:
+    scale: dict[str, Any] = {"colorscale": "Viridis", "reversescale": True, "colorbar": bar}
+    if (finite > 0).all():
         ticks = log_ticks(float(finite.min()), float(finite.max())) or [float(finite[0])]
         bar |= {"tickvals": np.log10(ticks).tolist(), "ticktext": [short(tick) for tick in ticks]}
-    return go.Heatmap(
-        z=z,
-        colorscale="Viridis",
-        reversescale=True,
-        colorbar=bar,
-        **_cells(np.isfinite(values), texts, hovers),
-        **labels,
-    )
-
-
-def _cells(filled: np.ndarray, texts: np.ndarray, hovers: np.ndarray) -> dict[str, Any]:
-    return {
-        # Empty cells get a blank, because plotly sizes text by the distance between cells that have text.
-        "text": np.where(filled, texts, " "),
-        "texttemplate": "%{text}",
-        "hovertext": hovers,
-        "hovertemplate": "%{hovertext}<extra></extra>",
-        "hoverongaps": False,
-        "xgap": 2,
-        "ygap": 2,
-    }
+        scale["z"] = np.log10(values)
+    return scale
 
 
 def counts_text(outcomes: Counter[str]) -> str:
@@ -216,24 +191,13 @@ def outcome_counts(table: pd.DataFrame, axes: Sequence[str] | None = None) -> Fi
     for outcome, label in OUTCOME_LABELS.items():
         counts = [row[outcome] for row in rows]
         if any(counts):
-            canvas.add(
-                go.Bar(
-                    x=counts,
-                    y=names,
-                    orientation="h",
-                    name=label,
-                    marker={"color": OUTCOME_COLORS[outcome], "line": {"color": "#FFFFFF", "width": 1}},
-                    hovertemplate=f"<b>%{{y}}</b><br>%{{x}} {label}<extra></extra>",
-                )
-            )
+            marker = {"color": OUTCOME_COLORS[outcome], "line": {"color": "#FFFFFF", "width": 1}}
+            hover = f"<b>%{{y}}</b><br>%{{x}} {label}<extra></extra>"
+            canvas.add(go.Bar(x=counts, y=names, orientation="h", name=label, marker=marker, hovertemplate=hover))
     if rows:
         shares = [f" {sum(row[outcome] for outcome in _GENERALIZED)}/{row['n']}" for row in rows]
-        canvas.add(
-            go.Scatter(
-                x=ends, y=names, text=shares, mode="text", textposition="middle right", showlegend=False,
-                hoverinfo="skip", cliponaxis=False,
-            )
-        )  # fmt: skip
+        trace = go.Scatter(x=ends, y=names, text=shares, mode="text", textposition="middle right", cliponaxis=False)
+        canvas.add(trace.update(showlegend=False, hoverinfo="skip"))
     figure = canvas.finish()
     figure.update_layout(barmode="stack", bargap=0.25, legend_traceorder="normal", margin_r=48)
     figure.update_xaxes(dtick=1 if max(ends, default=0) <= 10 else None, rangemode="tozero", tickformat="d")

@@ -10,7 +10,6 @@ from typing import Any
 from grokinterp.analysis.overview import headline
 from grokinterp.analysis.phases import Boundary
 from grokinterp.analysis.result import Analysis
-from grokinterp.analysis.transition import Event
 from grokinterp.statistics.formatting import MISSING, number, setting
 from grokinterp.statistics.outcomes import Outcome
 
@@ -173,16 +172,13 @@ def transitions(analyses: list[Analysis], names: list[str]) -> str:
 def _transition(analysis: Analysis) -> str:
     transition = analysis.transition
 
-    def event_row(name: str, theta: float, event: Event) -> list[str]:
-        return [f"{name}({theta})", number(event.step), number(event.previous), escape(event.reason)]
-
     def phase_row(name: str, end: Boundary) -> list[str]:
         interval = MISSING if end.low is None and end.high is None else f"{number(end.low)} to {number(end.high)}"
         remarks = "; ".join([*filter(None, [end.reason]), *end.flags])
         return [name, number(end.step), number(end.previous), interval, escape(remarks)]
 
     events = [
-        event_row(name, theta, event)
+        [f"{name}({theta})", number(event.step), number(event.previous), escape(event.reason)]
         for name, by_threshold in (
             ("fits: T_train", transition.T_train),
             ("generalizes: T_grok", transition.T_grok),

@@ -85,11 +85,9 @@ def _folded(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], kind
     content = table(head, rows[:_MAX_ROWS], kind)
     if len(rows) > _MAX_ROWS:
         content += f'<p class="note">The first {_MAX_ROWS} of {len(rows):,} rows; the sweep&#39;s table has all.</p>'
-    return (
-        content
-        if len(rows) <= _OPEN_ROWS
-        else f"<details><summary>{title}, {len(rows):,} rows</summary>{content}</details>"
-    )
+    if len(rows) <= _OPEN_ROWS:
+        return content
+    return f"<details><summary>{title}, {len(rows):,} rows</summary>{content}</details>"
 
 
 def _axes(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
@@ -140,14 +138,8 @@ def _settings(sweep: pd.DataFrame, axes: Sequence[str]) -> str:
         return _nothing("the table has no runs")
     parts, swept = [], [axis for axis in axes if axis not in SEEDS]
     for quantity in _TIMES:
-        head = [
-            *(escape(axis).replace(".", ".<wbr>") for axis in swept),
-            "k/n",
-            "DNF test",
-            "DNF train",
-            "median",
-            "95 % interval of the median",
-        ]
+        head = [escape(axis).replace(".", ".<wbr>") for axis in swept]
+        head += ["k/n", "DNF test", "DNF train", "median", "95 % interval of the median"]
         head += ["mean of k", "std of k (ddof 1)", "min to max", "other outcomes"]
         rows = [
             [
