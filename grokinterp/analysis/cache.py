@@ -10,7 +10,7 @@ import inspect
 import io
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from grokinterp.analysis.table import ValueTable
 from grokinterp.errors import RunError
 from grokinterp.measures import Measure
 from grokinterp.runs.files import (
-    access_error,
+    accessing,
     append,
     exists,
     make_subfolder,
@@ -172,36 +172,30 @@ class AnalysisCache:
         for measure, key, value in values:
             self.values.put(measure, key, step, checksum, value)
         self._changed = True
-        if self._may_write():
-            try:
-                self._journal.append(step, checksum, values)
-            except RunError as error:
-                self._failure = error
-                self._may_write()
+        self._write_or_warn(lambda: self._journal.append(step, checksum, values))
 
     def save(self, summary: dict[str, Any]) -> None:
         """Writes the tables and `analysis.json` if anything in them is new."""
         summary = json.loads(json.dumps(summary))  # tuples become lists, as when it is read back
-        if (not self._changed and summary == self._summary) or not self._may_write():
-            return
-        try:
-            self._write(summary)
-        except RunError as error:
-            self._failure = error
-            self._may_write()
+        if self._changed or summary != self._summary:
+            self._write_or_warn(lambda: self._write(summary))
 
-    def _may_write(self) -> bool:
-        """Whether this analysis may write to the cache; if not, it logs one warning."""
+    def _write_or_warn(self, write: Callable[[], None]) -> None:
+        """Calls `write`; after a failure, of this call or before, logs one warning and writes nothing any more."""
+        if self._failure is None:
+            try:
+                write()
+            except RunError as error:
+                self._failure = error
         if self._failure is not None and not self._warned:
             self._warned = True
             log.warning("the analysis was not cached: %s", self._failure)
-        return self._failure is None
 
     def _write(self, summary: Any) -> None:
         for file in _TABLES:  # left over from an interrupted save
             self._settle(file, self._digests().get(file))
         timeline, frequencies = self.values.tables(sorted(self.values.keys), sorted(self.values.checksums))
-        tables = {file: _parquet(table) for file, table in zip(_TABLES, (timeline, frequencies), strict=True)}
+        tables = {file: table.to_parquet() for file, table in zip(_TABLES, (timeline, frequencies), strict=True)}
         content = {
             "format_version": _VERSION,
             "summary": summary,
@@ -228,10 +222,8 @@ class AnalysisCache:
         if _digest(self._bytes(pending.name)) != digest:
             remove(pending)
             return
-        try:
+        with accessing("write", self.folder / file):
             pending.replace(self.folder / file)
-        except OSError as error:
-            raise access_error("write", self.folder / file, error) from None
 
     def _digests(self) -> dict[str, Any]:
         try:
@@ -286,9 +278,3 @@ def _pending(file: str) -> str:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer)
-    return buffer.getvalue()

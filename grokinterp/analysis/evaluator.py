@@ -85,15 +85,12 @@ class Evaluator:
 
     def warnings(self) -> list[str]:
         """Warnings about weights that changed, vanished, or do not match their recorded checksums."""
-        warnings = []
-        if self.changed:
-            warnings.append(f"the weights at {_steps(self.changed)} changed since the last analysis: recomputed")
-        if self.changed_meanwhile:
-            steps = _steps(sorted(self.changed_meanwhile))
-            warnings.append(f"the weights at {steps} changed during the analysis: recomputed")
-        if self.vanished:
-            steps = _steps(sorted(self.vanished))
-            warnings.append(f"the weights at {steps} were removed during the analysis: skipped")
+        events = (
+            (self.changed, "changed since the last analysis: recomputed"),
+            (sorted(self.changed_meanwhile), "changed during the analysis: recomputed"),
+            (sorted(self.vanished), "were removed during the analysis: skipped"),
+        )
+        warnings = [f"the weights at {_steps(steps)} {event}" for steps, event in events if steps]
         recorded = self.run.recorded_checksums()
         mismatched = [s for s, checksum in self.cache.values.checksums.items() if recorded.get(s, checksum) != checksum]
         mismatched = sorted(set(mismatched) & self._verified)

@@ -33,19 +33,14 @@ class Boundary:
 
 def first_from(holds: Bool[np.ndarray, " n"], *, after: int = -1, sustained: int = 2) -> int | None:
     """The first position after `after` at which `holds` is true there and at the next `sustained` positions."""
-    for i in range(after + 1, len(holds) - sustained):
-        if holds[i : i + sustained + 1].all():
-            return i
-    return None
+    starts = range(after + 1, len(holds) - sustained)
+    return next((i for i in starts if holds[i : i + sustained + 1].all()), None)
 
 
 def known_values(frame: pd.DataFrame, *names: str) -> pd.Series:
     """The first of some columns that has values, without its NaN rows; empty if none has."""
-    for name in names:
-        series = pd.Series(frame[name], dtype=float).dropna() if name in frame else pd.Series(dtype=float)
-        if not series.empty:
-            return series
-    return pd.Series(dtype=float)
+    columns = (pd.Series(frame[name], dtype=float).dropna() for name in names if name in frame)
+    return next((column for column in columns if not column.empty), pd.Series(dtype=float))
 
 
 def locate_phases(timeline: pd.DataFrame, curves: pd.DataFrame, chance: float) -> tuple[Boundary, Boundary, Boundary]:

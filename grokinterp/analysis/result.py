@@ -63,71 +63,62 @@ class Analysis:
 
     def why_missing(self, column: str, step: int | None = None) -> str:
         """The reason for a NaN in a column, at a given step or anywhere; empty if there is no NaN."""
-        for reason, steps in self.reasons.get(column, {}).items():
-            if step is None or step in steps:
-                return reason
-        return ""
+        reasons = self.reasons.get(column, {}).items()
+        return next((reason for reason, steps in reasons if step is None or step in steps), "")
 
     def summary(self) -> dict[str, Any]:
-        """The object that `grokinterp analyze --json` prints."""
-        return _summary(self)
+        """The object that `grokinterp analyze --json` prints; unknown values are null."""
+        run, transition, keys = self.run, self.transition, self.reference.frequencies
+        config = run.classification.config
+        observed = {"T_train": transition.T_train, "T_grok": transition.T_grok}
+        steps = [int(step) for step in self.timeline.index]
 
+        def events(by_threshold: dict[float, Event]) -> dict[str, Any]:
+            return {str(theta): event.step for theta, event in by_threshold.items()}
 
-def _summary(analysis: Analysis) -> dict[str, Any]:
-    """The JSON object of `grokinterp analyze --json`; unknown values are null."""
-    run, transition, keys = analysis.run, analysis.transition, analysis.reference.frequencies
-    config = run.classification.config
-    steps = [int(step) for step in analysis.timeline.index]
+        def boundary(b: Boundary) -> dict[str, Any]:
+            return {**asdict(b), "flags": list(b.flags)}
 
-    def events(by_threshold: dict[float, Event]) -> dict[str, Any]:
-        return {str(theta): event.step for theta, event in by_threshold.items()}
-
-    def boundary(b: Boundary) -> dict[str, Any]:
-        return {**asdict(b), "flags": list(b.flags)}
-
-    last = analysis.timeline.iloc[-1]
-    final = {name: (float(x) if math.isfinite(x) else None) for name, x in last.items()}
-    missing = {str(name): analysis.why_missing(str(name), steps[-1]) for name, x in final.items() if x is None}
-    return {
-        "run": str(run.path),
-        "task": {"operation": config.operation, "p": config.p, "train_fraction": config.train_fraction},
-        "steps": {"first": steps[0], "last": steps[-1], "count": len(steps)},
-        "weights_sha256": analysis.weights_sha256,
-        "reference": {
-            "rule": keys.rule,
-            "step": keys.step,
-            "key_frequencies": list(keys.values),
-            "reason": keys.reason or None,
-            "harmonics": [list(pair) for pair in keys.harmonics],
-            "generalizes": analysis.reference.generalizes,
-            "lost": list(analysis.reference.lost),
-            "union": list(analysis.reference.union),
-            "by_rule": {rule: list(values) for rule, values in analysis.reference.by_rule.items()},
-        },
-        "transition": {
-            "outcome": transition.outcome,
-            "reason": transition.reason,
-            "T_train": events(transition.T_train),
-            "T_grok": events(transition.T_grok),
-            "T_grok_novel": events(transition.T_grok_novel),
-            "delay": {str(theta): delay for theta, delay in transition.delay.items()},
-            "grid": {
-                name: {str(theta): event.previous for theta, event in by_threshold.items()}
-                for name, by_threshold in (("T_train", transition.T_train), ("T_grok", transition.T_grok))
+        last = self.timeline.iloc[-1]
+        final = {name: (float(x) if math.isfinite(x) else None) for name, x in last.items()}
+        missing = {str(name): self.why_missing(str(name), steps[-1]) for name, x in final.items() if x is None}
+        return {
+            "run": str(run.path),
+            "task": {"operation": config.operation, "p": config.p, "train_fraction": config.train_fraction},
+            "steps": {"first": steps[0], "last": steps[-1], "count": len(steps)},
+            "weights_sha256": self.weights_sha256,
+            "reference": {
+                "rule": keys.rule,
+                "step": keys.step,
+                "key_frequencies": list(keys.values),
+                "reason": keys.reason or None,
+                "harmonics": [list(pair) for pair in keys.harmonics],
+                "generalizes": self.reference.generalizes,
+                "lost": list(self.reference.lost),
+                "union": list(self.reference.union),
+                "by_rule": {rule: list(values) for rule, values in self.reference.by_rule.items()},
             },
-            "reasons": {
-                f"{name}({theta})": event.reason
-                for name, by_threshold in (("T_train", transition.T_train), ("T_grok", transition.T_grok))
-                for theta, event in by_threshold.items()
-                if event.step is None
+            "transition": {
+                "outcome": transition.outcome,
+                "reason": transition.reason,
+                "T_train": events(transition.T_train),
+                "T_grok": events(transition.T_grok),
+                "T_grok_novel": events(transition.T_grok_novel),
+                "delay": {str(theta): delay for theta, delay in transition.delay.items()},
+                "grid": {name: {str(theta): e.previous for theta, e in by.items()} for name, by in observed.items()},
+                "reasons": {
+                    f"{name}({theta})": event.reason
+                    for name, by_threshold in observed.items()
+                    for theta, event in by_threshold.items()
+                    if event.step is None
+                },
+                "phases": {
+                    name: boundary(getattr(transition, name))
+                    for name in ("memorization_end", "circuit_formation_end", "cleanup_end")
+                },
+                "evidence": transition.evidence,
             },
-            "phases": {
-                name: boundary(getattr(transition, name))
-                for name in ("memorization_end", "circuit_formation_end", "cleanup_end")
-            },
-            "evidence": transition.evidence,
-        },
-        "final": final,
-        "missing": missing,
-        "warnings": list(analysis.warnings),
-    }
+            "final": final,
+            "missing": missing,
+            "warnings": list(self.warnings),
+        }

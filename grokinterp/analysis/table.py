@@ -59,9 +59,8 @@ class _MeasureColumns:
     def lengthen(self, extra: int) -> None:
         """Makes room for more rows."""
         self.scalars = {n: np.pad(column, (0, extra), constant_values=np.nan) for n, column in self.scalars.items()}
-        self.arrays = {
-            n: np.pad(column, ((0, extra), (0, 0)), constant_values=np.nan) for n, column in self.arrays.items()
-        }
+        below = ((0, extra), (0, 0))
+        self.arrays = {n: np.pad(column, below, constant_values=np.nan) for n, column in self.arrays.items()}
         self.lengths = {n: np.pad(column, (0, extra)) for n, column in self.lengths.items()}
 
     def drop(self, row: int) -> None:
@@ -141,9 +140,8 @@ class ValueTable:
             for name, column in columns.arrays.items()
             if columns.lengths[name][rows].any()
         }
-        lengths = (
-            np.max([length for _, length in arrays.values()], axis=0) if arrays else np.zeros(len(rows), dtype=int)
-        )
+        no_array = np.zeros(len(rows), dtype=int)
+        lengths = np.max([no_array, *(length for _, length in arrays.values())], axis=0)
         width = int(lengths.max(initial=0))
         inside = np.arange(width) < lengths[:, None]  # [step, k]: whether any array reaches that far at that step
         long: dict[str, Any] = {"step": np.repeat(index.to_numpy(), lengths), "k": np.nonzero(inside)[1] + 1}
@@ -214,9 +212,7 @@ class ValueTable:
                 columns.arrays[column][rows[selected]] = values[selected]
                 columns.lengths[column][rows[selected]] = lengths[selected]
             for column, by_reason in entry["reasons"].items():
-                columns.reasons[column] = {
-                    reason: {row_of[step] for step in steps} for reason, steps in by_reason.items()
-                }
+                columns.reasons[column] = {reason: {row_of[s] for s in steps} for reason, steps in by_reason.items()}
 
     def _row(self, step: int) -> int:
         row = self._rows.setdefault(step, len(self._rows))

@@ -125,21 +125,12 @@ def find_transition(
     outcome, reason = _outcome(usable, events, n_classes, memorization_budget, status, thresholds)
     if outcome in (Outcome.DIVERGED, Outcome.DNF_TRAIN) or not cross_entropy:
         why = reason if cross_entropy else "trained on another loss: the phases are defined by cross entropy"
-        phases = (Boundary(None, reason=why),) * 3
+        unlocated = Boundary(None, reason=why)
+        phases = unlocated, unlocated, unlocated
     else:
         phases = locate_phases(timeline, curves, math.log(n_classes))
-    return Transition(
-        outcome=outcome,
-        reason=reason,
-        T_train=events["train"],
-        T_grok=events["test"],
-        T_grok_novel=events["novel"],
-        delay=delay,
-        memorization_end=phases[0],
-        circuit_formation_end=phases[1],
-        cleanup_end=phases[2],
-        evidence=_evidence(usable if curves is timeline else timeline, curves, events, math.log(n_classes)),
-    )
+    evidence = _evidence(usable if curves is timeline else timeline, curves, events, math.log(n_classes))
+    return Transition(outcome, reason, events["train"], events["test"], events["novel"], delay, *phases, evidence)
 
 
 def first_reaching(curves: pd.DataFrame, name: str, theta: float) -> Event:
@@ -202,18 +193,14 @@ def _grokked_or_not(
     curves: pd.DataFrame, memorized: int, generalized: int, n_classes: float, thresholds: Thresholds
 ) -> tuple[Outcome, str]:
     if generalized <= thresholds.without_delay_factor * memorized:
-        return (
-            Outcome.GENERALIZED_WITHOUT_DELAY,
-            f"T_grok(0.95) = {generalized} is soon after T_train(0.99) = {memorized}",
-        )
+        reason = f"T_grok(0.95) = {generalized} is soon after T_train(0.99) = {memorized}"
+        return Outcome.GENERALIZED_WITHOUT_DELAY, reason
     accuracy = known_values(curves, "novel_accuracy", "test_accuracy")
     until_memorized = accuracy.to_numpy()[accuracy.index.to_numpy() <= memorized]
     when_memorized = float(until_memorized[-1]) if len(until_memorized) else 0.0
     if when_memorized >= max(thresholds.without_delay_accuracy, 1.5 / n_classes):
-        return (
-            Outcome.GENERALIZED_WITHOUT_DELAY,
-            f"accuracy on unseen pairs was {when_memorized:.2f} when training was memorized",
-        )
+        reason = f"accuracy on unseen pairs was {when_memorized:.2f} when training was memorized"
+        return Outcome.GENERALIZED_WITHOUT_DELAY, reason
     return Outcome.GROKKED, f"memorized at step {memorized}, generalized at step {generalized}"
 
 

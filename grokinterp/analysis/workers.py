@@ -57,13 +57,8 @@ def evaluate_in_workers(run: Run, plan: Mapping[int, Sequence[MeasureCall]], cou
         for _ in range(count):
             worker = stack.enter_context(_Worker(run))
             Thread(target=_serve, args=(worker, plan, steps, answers), daemon=True).start()
-        active = count
-        while active:
-            answer = answers.get()
-            if answer is None:
-                active -= 1
-            else:
-                yield answer
+        for _ in range(count):  # the last answer of each worker is None
+            yield from iter(answers.get, None)
 
 
 def _serve(
@@ -88,9 +83,6 @@ class _Worker(JsonProcess):
     def __init__(self, run: Run):
         super().__init__("grokinterp.analysis.workers")
         self.run = run
-
-    def __enter__(self) -> "_Worker":
-        return self
 
     def evaluate(self, step: int, calls: Sequence[MeasureCall]) -> Answer | None:
         sources = [[call.source, call.frequencies] for call in calls]

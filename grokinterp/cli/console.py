@@ -1,7 +1,7 @@
 """Terminal output: an analysis, the runs in a folder, a sweep, a reproduction."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,8 +174,7 @@ def _events_table(analysis: "Analysis") -> Table:
 
 def _final_table(analysis: "Analysis") -> Table:
     step = int(analysis.timeline.index[-1])
-    table = _table("measure", f"at step {step:,}", "meaning")
-    table.columns[2].justify = "left"
+    table = _table("measure", f"at step {step:,}", "meaning", text=("measure", "meaning"))
     for column, value in analysis.timeline.iloc[-1].items():
         name = str(column)
         meaning = analysis.definitions.get(name) or analysis.definitions.get(name.split(".")[0], "")
@@ -188,11 +187,12 @@ def _percent(share: float) -> str:
     return MISSING if math.isnan(share) else f"{100 * share:.1f} %"
 
 
-def _table(*headings: str) -> Table:
-    """A table whose first column is text and whose other columns are numbers."""
-    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i else "left", overflow="fold")
+def _table(*headings: str, text: Collection[str] | None = None, **options: Any) -> Table:
+    """A table whose columns `text` (default: the first) are text and whose other columns are numbers."""
+    table = Table(**{"box": SIMPLE, "pad_edge": False, "collapse_padding": True, **options})
+    for heading in headings:
+        is_text = heading in (headings[:1] if text is None else text)
+        table.add_column(heading, justify="left" if is_text else "right", overflow="fold")
     return table
 
 
@@ -205,9 +205,8 @@ def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     if runs:
         console.print(_runs_table(runs))
     if sweeps:
-        table = Table(box=SIMPLE, pad_edge=False, title="sweeps (list one by its folder)", title_justify="left")
-        for heading in ("sweep", "runs", "finished"):
-            table.add_column(heading, justify="left" if heading == "sweep" else "right", overflow="fold")
+        title = {"title": "sweeps (list one by its folder)", "title_justify": "left"}
+        table = _table("sweep", "runs", "finished", collapse_padding=False, **title)
         for row in sweeps:
             counts = [row["problem"]] if "problem" in row else [f"{row['runs']:,}", f"{row['finished']:,}"]
             table.add_row(*map(escape, (row["sweep"], *counts)))
@@ -215,11 +214,8 @@ def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _runs_table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(
-        box=SIMPLE, pad_edge=False, collapse_padding=True, title="train and test: accuracy at the last evaluated step"
-    )
-    for heading in ("run", "task", "fraction", "model", "status", "step", "kept", "train", "test"):
-        table.add_column(heading, overflow="fold")
+    headings = ("run", "task", "fraction", "model", "status", "step", "kept", "train", "test")
+    table = _table(*headings, text=headings, title="train and test: accuracy at the last evaluated step")
     for row in rows:
         if "problem" in row:
             table.add_row(escape(row["run"]), escape(row["problem"]))
@@ -256,16 +252,15 @@ class SweepDisplay:
     def show(self, progress: "Progress") -> None:
         """Callback for the progress of `train_sweep`."""
         self.interrupted = progress.interrupted
-        line = (
-            f"{progress.done} of {progress.total} done, {len(progress.running)} running, {progress.waiting} waiting, "
-        )
-        line += f"{len(progress.failed)} failed"
+        running, failed = len(progress.running), len(progress.failed)
+        done, waiting = f"{progress.done} of {progress.total} done", f"{progress.waiting} waiting"
+        line = f"{done}, {running} running, {waiting}, {failed} failed"
         if progress.seconds_left is not None and progress.seconds_left > 0:
             line += f"; about {duration(progress.seconds_left)} left"
         if self._console.is_terminal:
             self._live.update(self._table(progress, line))
-        elif self._printed_counts != (progress.done, len(progress.failed)):
-            self._printed_counts = (progress.done, len(progress.failed))
+        elif self._printed_counts != (progress.done, failed):
+            self._printed_counts = (progress.done, failed)
             self._console.print(escape(line), soft_wrap=True)
 
     def _table(self, progress: "Progress", line: str) -> Table:
@@ -288,10 +283,10 @@ def show_sweep(sweep: "Sweep", runs: pd.DataFrame) -> None:
     """
     console = _Console(highlight=False)
     axes = [axis for axis in sweep.axes if axis not in SEEDS]
-    table = Table(box=SIMPLE, pad_edge=False, title=f"{escape(sweep.name)}: {len(sweep.points)} runs")
     times = ("T_train_0.99", "T_grok_0.95", "T_grok_0.99")
-    for heading in (*(axis.rsplit(".", 1)[-1] for axis in axes), "runs", *times):
-        table.add_column(heading, overflow="fold")
+    headings = (*(axis.rsplit(".", 1)[-1] for axis in axes), "runs", *times)
+    title = f"{escape(sweep.name)}: {len(sweep.points)} runs"
+    table = _table(*headings, text=headings, collapse_padding=False, title=title)
     by_time = [summarize(runs, sweep.axes, time).to_dict("records") for time in times]
     for rows in list(zip(*by_time, strict=True))[:_SWEEP_ROWS]:
         counts = ", ".join(f"{rows[0][fate]} {fate}" for fate in Outcome if rows[0][fate])
@@ -344,9 +339,8 @@ def show_reproduction(reproduction: "Reproduction") -> None:
 
 def _comparisons(reproduction: "Reproduction") -> Table:
     smaller = " (smaller than the published runs)" if reproduction.quick else ""
-    table = Table(title=f"published and measured{smaller}", title_justify="left", box=SIMPLE, pad_edge=False)
-    for heading in ("", "published", "measured: median (range)", "n"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "n" else "left")
+    headings, title = ("", "published", "measured: median (range)"), f"published and measured{smaller}"
+    table = _table(*headings, "n", text=headings, collapse_padding=False, title=title, title_justify="left")
     for comparison in reproduction.outcome.comparisons:
         table.add_row(*map(escape, (comparison.quantity, comparison.printed, comparison.measured)), str(comparison.n))
     return table

@@ -29,9 +29,8 @@ def run_verify(arguments: Sequence[str]) -> int:
     damaged = 0
     for folder in folders:
         verification = verify(folder, progress_bar("file"))
-        for problem in verification.problems:
-            print(problem)
         if verification.problems:
+            print("\n".join(verification.problems))
             damaged += 1
         else:
             counts = f"{verification.checkpoints} checkpoint files and {verification.evaluations} evaluations"

@@ -10,6 +10,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,10 +75,8 @@ def append(path: Path, line: str) -> None:
     Raises:
         RunError: the file is not writable, or is a symlink.
     """
-    try:
+    with accessing("write", path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINKS | _NO_WAITING | _BINARY, 0o666)
-    except OSError as error:
-        raise access_error("write", path, error) from None
     try:
         before = _require_regular(path, descriptor).st_size
         data = line.encode()
@@ -98,14 +97,7 @@ def sync_file(path: Path) -> None:
     Raises:
         RunError: the disk reports an error.
     """
-    try:
-        descriptor = os.open(path, os.O_RDWR | _NO_LINKS | _NO_WAITING | _BINARY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise access_error("write", path, error) from None
+    _sync(path, os.O_RDWR | _NO_LINKS | _NO_WAITING | _BINARY)
 
 
 def sync_folder(folder: Path) -> None:
@@ -114,16 +106,17 @@ def sync_folder(folder: Path) -> None:
     Raises:
         RunError: the disk reports an error.
     """
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    if hasattr(os, "O_DIRECTORY"):
+        _sync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    with accessing("write", path):
+        descriptor = os.open(path, flags)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except OSError as error:
-        raise access_error("write", folder, error) from None
 
 
 def make_folder(path: Path) -> None:
@@ -156,10 +149,8 @@ def remove(path: Path) -> None:
     Raises:
         RunError: it cannot be removed.
     """
-    try:
+    with accessing("remove", path):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise access_error("remove", path, error) from None
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -185,7 +176,7 @@ def read_bytes(path: Path, *, limit: int = MAX_JSON_BYTES) -> bytes:
     Raises:
         RunError: the file is missing, is not a regular file, is larger than `limit`, or cannot be read.
     """
-    with _open(path) as file, _reading(path):
+    with _open(path) as file, accessing("read", path):
         size = os.fstat(file.fileno()).st_size
         _require_size(path, size, limit)
         return file.read(size)
@@ -197,12 +188,9 @@ def file_checksum(path: Path) -> str:
     Raises:
         RunError: as in `read_bytes`.
     """
-    digest = hashlib.sha256()
-    with _open(path) as file, _reading(path):
+    with _open(path) as file, accessing("read", path):
         _require_size(path, os.fstat(file.fileno()).st_size, MAX_FILE_BYTES)
-        for part in iter(lambda: file.read(1 << 20), b""):
-            digest.update(part)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_size(path: Path, size: int, limit: int) -> None:
@@ -216,7 +204,7 @@ def read_tail(path: Path, size: int) -> bytes:
     Raises:
         RunError: the file is missing, is not a regular file, or cannot be read.
     """
-    with _open(path) as file, _reading(path):
+    with _open(path) as file, accessing("read", path):
         file.seek(max(0, os.fstat(file.fileno()).st_size - size))
         return file.read(size)
 
@@ -229,7 +217,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
     """
     with _open(path) as file:
         while True:
-            with _reading(path):
+            with accessing("read", path):
                 line = file.readline(MAX_LINE_BYTES)
             if not line:
                 return
@@ -298,14 +286,19 @@ def access_error(action: str, path: Path, error: OSError) -> RunError:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def accessing(action: str, path: Path) -> Iterator[None]:
+    """Context manager for code that reads, writes or removes a file (`action`).
+
+    Raises:
+        RunError: instead of an OSError.
+    """
     try:
         yield
     except OSError as error:
-        raise access_error("read", path, error) from None
+        raise access_error(action, path, error) from None
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> BufferedReader:
     try:
         descriptor = os.open(path, os.O_RDONLY | _NO_WAITING | _BINARY)
     except FileNotFoundError:

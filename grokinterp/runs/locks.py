@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from grokinterp.errors import RunError
-from grokinterp.runs.files import access_error, make_folder
+from grokinterp.runs.files import accessing, make_folder
 
 try:
     import fcntl
@@ -55,11 +55,9 @@ def _lock(folder: Path) -> int | None:
         return None
     path = folder / LOCK_NAME
     while True:
-        try:
+        with accessing("write", path):
             # Do not follow a symlink: this process writes into the file.
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-        except OSError as error:
-            raise access_error("write", path, error) from None
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # a hard link would be written into, too
             os.close(descriptor)

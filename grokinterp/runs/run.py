@@ -303,10 +303,8 @@ def read_stable(folder: Path, read: Callable[[], _T]) -> _T:
 
 
 def _identity(folder: Path) -> int | None:
-    try:
-        return folder.stat().st_ino
-    except OSError:
-        return None
+    state = file_state(folder)
+    return None if state is None else state[0]  # the inode
 
 
 def run_folders(folder: str | Path) -> list[Path]:
