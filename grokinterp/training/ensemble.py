@@ -19,7 +19,7 @@ from grokinterp.runs.locks import hold
 from grokinterp.runs.resume_point import RESUME, read_resume_point, restoring
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.writer import RunWriter, require_vacant
+from grokinterp.runs.writer import require_vacant
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
@@ -29,7 +29,7 @@ from grokinterp.training.estimate import count_operations
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import interventions_of
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
-from grokinterp.training.preparation import choose_device, has_ended, load_start, reopen, task_to_train
+from grokinterp.training.preparation import choose_device, has_ended, load_start, open_folder, task_to_train
 from grokinterp.training.trainer import interrupts
 
 # Settings that may differ between the runs of an ensemble; all others are their shape.
@@ -300,10 +300,7 @@ class _Ensemble:
         """
         config, task = plan.config, plan.task
         self.locks.enter_context(hold(plan.folder))
-        if plan.begun is None:
-            writer = RunWriter.create(plan.folder, config, environment, task)
-        else:
-            writer = reopen(plan.begun, config, environment, self.device)
+        writer = open_folder(plan.folder, config, task, environment, self.device, plan.begun)
         trained = {name for name, weight in parameters.items() if weight.requires_grad}
         bookkeeper = Bookkeeper(config, writer, task, self.forward, trained, self.device, [])
         batch_size = plan.settings.optimizer.batch_size

@@ -68,7 +68,7 @@ def require_draws(config: RunConfig, state: Mapping[str, Tensor], device: str) -
     """
     options, dropout = config.optimizer, dropout_of(config, device)
     if dropout is not None:
-        dropout.source.stored(state)
+        dropout.stored(state)
     if options is not None and options.gradient_noise:
         _Source(f"{_PREFIX}{_NOISE}", 0, torch.device(device)).stored(state)
 
@@ -85,6 +85,7 @@ class _Source:
         self.generator = torch.Generator(device).manual_seed(seed)
 
     def state(self) -> dict[str, Tensor]:
+        """The state that the next random numbers depend on."""
         return {self.key: self.generator.get_state()}
 
     def stored(self, state: Mapping[str, Tensor]) -> Tensor:
@@ -107,10 +108,11 @@ class _Source:
         return stored
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Restores what `state` returned."""
         self.generator.set_state(self.stored(state))
 
 
-class Dropout:
+class Dropout(_Source):
     """The hook of a forward pass that sets a share of the hidden neurons to 0 and divides the rest by 1 - share."""
 
     def __init__(self, share: float, seed: int, device: str):
@@ -122,23 +124,15 @@ class Dropout:
             device: of the neurons.
         """
         self.keep_probability = 1.0 - share
-        self.source = _Source("dropout:draws", seed ^ _DROPOUT_STREAM, torch.device(device))
+        super().__init__("dropout:draws", seed ^ _DROPOUT_STREAM, torch.device(device))
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         """Applies dropout to `value` if `name` refers to neurons after the activation function."""
         if not name.endswith("hook_post"):
             return value
         mask = torch.empty_like(value, requires_grad=False)
-        mask.bernoulli_(self.keep_probability, generator=self.source.generator)
+        mask.bernoulli_(self.keep_probability, generator=self.generator)
         return value * mask.div_(self.keep_probability)
-
-    def state(self) -> dict[str, Tensor]:
-        """The state that the next masks depend on."""
-        return self.source.state()
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restores what `state` returned."""
-        self.source.restore(state)
 
 
 class Interventions:

@@ -5,7 +5,6 @@ import operator
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import SupportsIndex
 
 import torch
@@ -140,9 +139,7 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         reason = "" if error is None else repr(error)
         self.close(RunStatus.STOPPED if reason else RunStatus.FINISHED, reason)
 

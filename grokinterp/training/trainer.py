@@ -30,7 +30,7 @@ from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import draws_in_updates, dropout_of
 from grokinterp.training.numerics import any_nonzero
 from grokinterp.training.optimizers import Updater
-from grokinterp.training.preparation import choose_device, load_from, load_start, reopen, task_to_train
+from grokinterp.training.preparation import choose_device, load_from, load_start, open_folder, task_to_train
 
 
 def train(
@@ -95,10 +95,7 @@ def train(
             load_from(start_from, parameters)
             environment["start_from"] = start_from
     with hold(Path(path)):
-        if begun is not None:
-            writer = reopen(begun, config, environment, device)
-        else:
-            writer = RunWriter.create(path, config, environment, task)
+        writer = open_folder(path, config, task, environment, device, begun)
         loop = _Loop(config, writer, task, parameters, forward, device, [*callbacks, ProgressBar(progress)], compile)
         if resume:
             loop.restore()
