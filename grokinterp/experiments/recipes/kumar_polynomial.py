@@ -1,4 +1,4 @@
-"""Recipe `kumar-polynomial`: Kumar et al. 2023, section 3, polynomial regression from lazy to rich."""
+"""Recipe `kumar-polynomial`: Kumar et al. 2023, section 5, polynomial regression from lazy to rich."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,7 +125,7 @@ def _figures(table: pd.DataFrame, trained: dict[_Setting, PolynomialRun]) -> dic
             (
                 figures.polynomial_curves(main),
                 "The training loss (dotted) falls first while the test loss (solid) rises. Later the kernel aligns "
-                "with the targets, and the norm rises. There is no weight decay (Kumar et al. 2023, section 3).",
+                "with the targets, and the norm rises. There is no weight decay (Kumar et al. 2023, section 5).",
             ),
         ),
         "What sets the delay": tuple(
