@@ -134,12 +134,8 @@ def bounds(solution: RidgeSolution, *, eps: float = 0.01, c: float = 0.01) -> Bo
     weak = Condition("weak decay", "λ ‖θ*‖² <= 2 ε", decay * norm**2, 2 * eps)
     far = Condition("start outweighs the teacher", "‖θ(0) - θ*_λ‖² <= 3 ‖θ(0)‖²", distance, 3 * start)
     overparameterized = Condition("over-parameterized", "n < m", n + 1, m)
-    typical = Condition(
-        "typical start",
-        "(m - n) ν² / 2 <= ‖unseen part of θ(0)‖²",
-        (m - n) * nu2 / 2,
-        problem.unseen.square().sum().item(),
-    )
+    unseen_square = problem.unseen.square().sum().item()
+    typical = Condition("typical start", "(m - n) ν² / 2 <= ‖unseen part of θ(0)‖²", (m - n) * nu2 / 2, unseen_square)
     gaussian = Condition("isotropic features", "m λ_min(Σ) = 1", abs(m * smallest - 1), 1e-9)
     short = Condition("features of typical length", "b² <= 3/2", b2, 1.5)
     small = Condition("start of typical length", "9 ‖θ(0)‖² <= 14 m ν²", 9 * start, 14 * m * nu2)

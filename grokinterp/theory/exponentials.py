@@ -63,8 +63,7 @@ class ExponentialSum:
         steps = []
         for part, offset, stride in self._nonnegative():
             end = _first_power_of_two(lambda t, part=part: part._parts(_steps(t))[0].item() < threshold)
-            step = part._search(0, end, lambda _, high: high >= threshold, backwards=True)
-            if step is not None:
+            if (step := part._search(0, end, lambda _, high: high >= threshold, backwards=True)) is not None:
                 steps.append(stride * step + offset)
         return max(steps, default=None)
 
@@ -103,11 +102,8 @@ class ExponentialSum:
         starts = sorted({low, *(cut for cut in cuts.tolist() if low < cut <= high)})
         ends = [start - 1 for start in starts[1:]] + [high]
         first, last = _steps(*starts), _steps(*ends)
-        values, (positive, negative), (positive_end, negative_end) = (
-            self.at(first),
-            self._parts(first),
-            self._parts(last),
-        )
+        values, (positive, negative) = self.at(first), self._parts(first)
+        positive_end, negative_end = self._parts(last)
         slack = _ROUNDING * (positive + negative)
         lower = torch.where(first == last, values, positive_end - negative - slack).tolist()
         upper = torch.where(first == last, values, positive - negative_end + slack).tolist()
@@ -117,8 +113,7 @@ class ExponentialSum:
                 continue
             if starts[i] == ends[i]:
                 return starts[i]
-            step = self._search(starts[i], ends[i], admits, backwards=backwards)
-            if step is not None:
+            if (step := self._search(starts[i], ends[i], admits, backwards=backwards)) is not None:
                 return step
         return None
 

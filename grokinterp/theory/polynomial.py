@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.errors import ConfigError
-from grokinterp.theory.ridge import require
+from grokinterp.theory.ridge import require, standard_normal
 from grokinterp.theory.times import Crossing
 
 _DIVERGED = 1e12
@@ -111,11 +111,7 @@ def polynomial_problem(
         Kumar et al. 2023, section 5.
     """
     require(d=d, n_train=n_train, width=width, n_test=n_test)
-    generator = torch.Generator().manual_seed(seed)
-    teacher, train, test, weights = (
-        torch.randn(*size, generator=generator, dtype=torch.float64)
-        for size in ((d,), (n_train, d), (n_test, d), (width, d))
-    )
+    teacher, train, test, weights = standard_normal(seed, (d,), (n_train, d), (n_test, d), (width, d))
     return PolynomialProblem(teacher, train / d**0.5, test / d**0.5, weights)
 
 

@@ -2,19 +2,12 @@
 
 import math
 
-import torch
-
 from grokinterp.theory.population import ReLUTeacher
-from grokinterp.theory.ridge import RidgeProblem, require
+from grokinterp.theory.ridge import RidgeProblem, require, standard_normal
 
 
 def random_feature_problem(
-    n: int = 100,
-    m: int = 10_000,
-    d: int = 100,
-    *,
-    init_variance: float = 1.0,
-    seed: int = 0,
+    n: int = 100, m: int = 10_000, d: int = 100, *, init_variance: float = 1.0, seed: int = 0
 ) -> RidgeProblem:
     """A student Σ_j a_j relu(<w_j, x>) with a trained and w fixed, and a teacher relu(<w*, x>) with ‖w*‖ = 1.
 
@@ -39,11 +32,7 @@ def random_feature_problem(
         Xu et al. 2026, Figure 3.
     """
     require(n=n, m=m, d=d, init_variance=init_variance)
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    direction = torch.randn(d, generator=generator, dtype=torch.float64)
-    teacher = direction / direction.norm()
-    start = torch.randn(m, generator=generator, dtype=torch.float64)
-    hidden = torch.randn(m, d, generator=generator, dtype=torch.float64) * math.sqrt(init_variance / (d * m))
+    inputs, direction, start, hidden = standard_normal(seed, (n, d), (d,), (m,), (m, d))
+    teacher, hidden = direction / direction.norm(), hidden * math.sqrt(init_variance / (d * m))
     features, targets = (inputs @ hidden.T).relu(), (inputs @ teacher).relu()
     return RidgeProblem(features, targets, start, ReLUTeacher(hidden, teacher), 1.0)

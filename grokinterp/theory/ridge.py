@@ -102,12 +102,7 @@ class RidgeProblem:
 
 
 def gaussian_problem(
-    n: int = 100,
-    m: int = 1000,
-    *,
-    init_variance: float = 1.0,
-    teacher_norm: float = 1.0,
-    seed: int = 0,
+    n: int = 100, m: int = 1000, *, init_variance: float = 1.0, teacher_norm: float = 1.0, seed: int = 0
 ) -> RidgeProblem:
     """Gaussian features φ ~ N(0, I_m / m) and linear targets <θ*, φ>.
 
@@ -132,10 +127,8 @@ def gaussian_problem(
     require(n=n, m=m, init_variance=init_variance)
     if not 0 <= teacher_norm < math.inf:
         raise ConfigError(f"teacher_norm must be at least 0 and finite, but is {teacher_norm}")
-    generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(n, m, generator=generator, dtype=torch.float64) / math.sqrt(m)
-    direction = torch.randn(m, generator=generator, dtype=torch.float64)
-    start = math.sqrt(init_variance) * torch.randn(m, generator=generator, dtype=torch.float64)
+    features, direction, start = standard_normal(seed, (n, m), (m,), (m,))
+    features, start = features / math.sqrt(m), math.sqrt(init_variance) * start
     teacher = teacher_norm * direction / direction.norm()
     return RidgeProblem(features, features @ teacher, start, LinearTeacher(teacher, 1 / m), init_variance)
 
@@ -285,6 +278,12 @@ def require(**values: float) -> None:
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise ConfigError(f"{name} must be positive and finite, but is {value}")
+
+
+def standard_normal(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """Draws a float64 tensor of each shape in turn, with entries from N(0, 1), from one generator."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
 def as_steps(steps: Sequence[int]) -> Float[Tensor, " t"]:

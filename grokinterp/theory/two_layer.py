@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grokinterp.errors import ConfigError
 from grokinterp.theory.population import relu_second_moments
-from grokinterp.theory.ridge import require
+from grokinterp.theory.ridge import require, standard_normal
 from grokinterp.theory.times import Crossing
 
 # The population loss costs as much as twenty updates, so it is evaluated on successively finer strides.
@@ -92,11 +92,8 @@ def two_layer_problem(
         The setting of Figure 4 of Xu et al. 2026.
     """
     require(n=n, m=m, d=d, init_variance=init_variance)
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    output = torch.randn(m, generator=generator, dtype=torch.float64) / m**0.5
-    hidden = torch.randn(m, d, generator=generator, dtype=torch.float64) * (init_variance / d) ** 0.5
-    return TwoLayerProblem(inputs, hidden, output)
+    inputs, output, hidden = standard_normal(seed, (n, d), (m,), (m, d))
+    return TwoLayerProblem(inputs, hidden * (init_variance / d) ** 0.5, output / m**0.5)
 
 
 def train_two_layer(
@@ -147,8 +144,7 @@ def train_two_layer(
     before, network = advance(start, _STRIDES[0], losses)
     losses.append(network.train_loss(problem.inputs))
     last_loss = population_losses[network.step]
-    unreached = f"the population loss is still {last_loss:.4g} at step {network.step}"
-    generalize = Crossing(math.inf, c, unreached)
+    generalize = Crossing(math.inf, c, f"the population loss is still {last_loss:.4g} at step {network.step}")
     if last_loss <= c:
         for stride in _STRIDES[1:]:
             before, network = advance(before, stride, [])
