@@ -25,11 +25,7 @@ from grokinterp.measures.base import (
     measure,
     registered,
 )
-from grokinterp.measures.circuit import (
-    cosine_coefficients,
-    cosine_similarities,
-    logit_variance_explained,
-)
+from grokinterp.measures.circuit import cosine_coefficients, cosine_similarities, logit_variance_explained
 from grokinterp.measures.efficiency import CircuitEfficiency, circuit_efficiency
 from grokinterp.measures.frequencies import RULES, evaluation_pairs, key_frequencies
 from grokinterp.measures.losses import accuracy, cross_entropy_from_logits, loss, margin, margin_from_logits
@@ -45,13 +41,7 @@ from grokinterp.measures.progress import (
 )
 from grokinterp.measures.progress_novel import excluded_loss_novel, restricted_loss_novel
 from grokinterp.measures.snapshot import Activity, Snapshot, Undefined
-from grokinterp.measures.spectrum import (
-    embedding_power,
-    gini,
-    gini_embedding,
-    gini_neuron_logit,
-    neuron_logit_power,
-)
+from grokinterp.measures.spectrum import embedding_power, gini, gini_embedding, gini_neuron_logit, neuron_logit_power
 
 __all__ = [
     "NEEDS",

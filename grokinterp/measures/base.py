@@ -138,7 +138,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def measure(
-    name: str, *, needs: Sequence[str] = ("logits",), version: int = 1, columns: Sequence[Column] = ()
+    name: str, *, needs: Sequence[str] = ("logits",), version: int = 1, columns: Column | Sequence[Column] = ()
 ) -> Callable[[_Function], _Function]:
     """Decorator that registers a function as a measure, so that `analyze` finds it by name and checks its needs.
 
@@ -151,7 +151,7 @@ def measure(
         name: unique name of the measure, and of its column unless `columns` says otherwise.
         needs: what the function needs, from `NEEDS`; with `reference` it takes the key frequencies as second argument.
         version: version of the definition; raise it with every change, so that cached values are recomputed.
-        columns: the columns it contributes; by default one, defined by the first paragraph of the docstring.
+        columns: the column or columns it contributes; by default one, defined by the first paragraph of the docstring.
 
     Returns:
         The decorator. The decorated function raises MissingNeedError if its snapshot lacks something in `needs`.
@@ -174,7 +174,8 @@ def measure(
         if built_in or name == "key_frequencies" or name.endswith("_union"):
             raise ConfigError(f"{name!r} is reserved for a built-in measure: choose another name")
         summary = (inspect.getdoc(function) or name).split("\n\n")[0].replace("\n", " ")
-        _REGISTER[name] = Measure(name, checked, tuple(needs), version, tuple(columns) or (Column(name, summary),))
+        contributed = (columns,) if isinstance(columns, Column) else tuple(columns) or (Column(name, summary),)
+        _REGISTER[name] = Measure(name, checked, tuple(needs), version, contributed)
         return checked  # pyright: ignore[reportReturnType]
 
     return register

@@ -80,10 +80,8 @@ def cosine_fit(snapshot: Snapshot, pairs: Literal["all", "held_out"]) -> CosineF
 @measure(
     "cosine_coefficients",
     needs=("grid",),
-    columns=(
-        Column(
-            "cosine_coefficient", "amplitude beta_k of cos w_k(a+b-c) in the logits, over all pairs", per_frequency=True
-        ),
+    columns=Column(
+        "cosine_coefficient", "amplitude beta_k of cos w_k(a+b-c) in the logits, over all pairs", per_frequency=True
     ),
 )
 def cosine_coefficients(snapshot: Snapshot) -> Float[Tensor, " k"]:
@@ -115,12 +113,10 @@ def cosine_coefficients(snapshot: Snapshot) -> Float[Tensor, " k"]:
 @measure(
     "cosine_similarities",
     needs=("grid",),
-    columns=(
-        Column(
-            "cosine_similarity",
-            "cosine similarity of the class-centered logits with cos w_k(a+b-c), over all pairs",
-            per_frequency=True,
-        ),
+    columns=Column(
+        "cosine_similarity",
+        "cosine similarity of the class-centered logits with cos w_k(a+b-c), over all pairs",
+        per_frequency=True,
     ),
 )
 def cosine_similarities(snapshot: Snapshot) -> Float[Tensor, " k"]:
@@ -144,11 +140,9 @@ def cosine_similarities(snapshot: Snapshot) -> Float[Tensor, " k"]:
 @measure(
     "logit_variance_explained",
     needs=("grid", "reference"),
-    columns=(
-        Column(
-            "logit_variance_explained",
-            "fraction of the variance of the logits over pairs that lies on the key frequencies of a + b",
-        ),
+    columns=Column(
+        "logit_variance_explained",
+        "fraction of the variance of the logits over pairs that lies on the key frequencies of a + b",
     ),
 )
 def logit_variance_explained(snapshot: Snapshot, frequencies: Frequencies) -> float:

@@ -109,9 +109,7 @@ def circuit_efficiency(snapshot: Snapshot, frequencies: Frequencies = ()) -> Cir
     train, held_out = task.train_mask, task.held_out_mask
     if train is None or held_out is None:
         raise MissingNeedError("circuit_efficiency", "split", snapshot.lacks("split") or "no pair is held out")
-    squares: float = Undefined("the snapshot has no weights")
-    if snapshot.weights is not None:
-        squares = sum_of_squares(snapshot)
+    squares = Undefined("the snapshot has no weights") if snapshot.weights is None else sum_of_squares(snapshot)
     n_held_out = int(held_out.sum())
     if not snapshot.finite:
         return _undefined("the logits are not finite", squares)

@@ -86,9 +86,13 @@ def frequency_power(x: Float[Tensor, "n *rest"]) -> Float[Tensor, " k"]:
     Returns:
         `[k]`, summed over all other axes; the constant is left out.
     """
-    n = x.shape[0]
-    squares = component_norms(x).square()
-    power = torch.zeros(n_frequencies(n) + 1, dtype=squares.dtype, device=squares.device)
+    return power_by_frequency(component_norms(x).square())
+
+
+def power_by_frequency(squares: Float[Tensor, "n *rest"]) -> Float[Tensor, "k *rest"]:
+    """Adds up the squares of the components of each frequency k = 1 .. floor(n/2); the constant is left out."""
+    n = len(squares)
+    power = squares.new_zeros(n_frequencies(n) + 1, *squares.shape[1:])
     return power.index_add(0, component_frequencies(n).to(squares.device), squares)[1:]
 
 
@@ -142,7 +146,5 @@ def frequency_parts(table: Float[Tensor, "g c"], frequencies: Sequence[int]) -> 
     theta = angles(g, frequencies).to(table.device)
     waves = torch.stack([theta.cos(), theta.sin()], dim=1)  # [k, 2, g]
     norms = waves.norm(dim=2, keepdim=True)
-    waves = torch.where(
-        norms > 1e-6, waves / norms.clamp_min(1e-6), torch.zeros_like(waves)
-    )  # the sine of Nyquist is zero
+    waves = torch.where(norms > 1e-6, waves / norms.clamp_min(1e-6), 0.0)  # the sine of Nyquist is zero
     return waves.transpose(1, 2) @ (waves @ table.double())

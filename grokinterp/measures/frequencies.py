@@ -88,14 +88,15 @@ def key_frequencies(snapshot: Snapshot, rule: Rule = "cube_cosine") -> KeyFreque
         MissingNeedError: the task has no cyclic group, or the snapshot lacks the weights or neurons of the rule.
     """
     require_rule(rule)
+    select, needs = _BY_RULE[rule]
     snapshot.require("key_frequencies", "grid")
-    strengths, threshold, reason = _BY_RULE[rule](snapshot)
+    snapshot.require(f"the rule {rule} for key frequencies", *needs)
+    strengths, threshold, reason = select(snapshot)
     order = snapshot.pair_grid.order
     doubles = {k: min(2 * k % order, -2 * k % order) for k in strengths}
     harmonics = sorted((d, k) for k, d in doubles.items() if d != k and strengths.get(d, math.inf) < strengths[k])
     values = tuple(sorted(strengths))
-    if not values and not reason:
-        reason = "no frequency stands out"
+    reason = "" if values else reason or "no frequency stands out"
     return KeyFrequencies(values, rule, threshold, snapshot.step, tuple(harmonics), reason)
 
 
@@ -120,18 +121,12 @@ def _cube_cosine(snapshot: Snapshot) -> _Selection:
     return {k: s for k, s in enumerate(similarities.tolist(), start=1) if s > threshold}, threshold, ""
 
 
-def _require(snapshot: Snapshot, need: str, rule: Rule) -> None:
-    snapshot.require(f"the rule {rule} for key frequencies", need)
-
-
 def _neuron_clusters(snapshot: Snapshot) -> _Selection:
-    _require(snapshot, "neurons", "neuron_clusters")
     clusters = neuron_frequencies(snapshot).clusters(0.85)
     return {k: float(size) for k, size in clusters.items() if size >= 2}, 0.85, ""
 
 
 def _embedding_norm(snapshot: Snapshot) -> _Selection:
-    _require(snapshot, "weights", "embedding_norm")
     norms = component_norms(embedding_table(snapshot))
     threshold = norms.max().item() / 4
     strengths: dict[int, float] = {}
@@ -142,7 +137,6 @@ def _embedding_norm(snapshot: Snapshot) -> _Selection:
 
 
 def _unembedding_power(snapshot: Snapshot) -> _Selection:
-    _require(snapshot, "neurons", "unembedding_power")
     power = frequency_power(neuron_logit_table(snapshot))
     total = power.sum().item()
     if total <= 0:
@@ -150,9 +144,10 @@ def _unembedding_power(snapshot: Snapshot) -> _Selection:
     return {k: s / total for k, s in enumerate(power.tolist(), start=1) if s >= 0.05 * total}, 0.05, ""
 
 
-_BY_RULE: dict[str, Callable[[Snapshot], _Selection]] = {
-    "cube_cosine": _cube_cosine,
-    "neuron_clusters": _neuron_clusters,
-    "embedding_norm": _embedding_norm,
-    "unembedding_power": _unembedding_power,
+# How each rule selects, and what it needs from a snapshot besides the grid.
+_BY_RULE: dict[str, tuple[Callable[[Snapshot], _Selection], tuple[str, ...]]] = {
+    "cube_cosine": (_cube_cosine, ()),
+    "neuron_clusters": (_neuron_clusters, ("neurons",)),
+    "embedding_norm": (_embedding_norm, ("weights",)),
+    "unembedding_power": (_unembedding_power, ("neurons",)),
 }

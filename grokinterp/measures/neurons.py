@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.measures.fourier import class_sums, component_frequencies, n_frequencies, real_dft
+from grokinterp.measures.fourier import class_sums, power_by_frequency, real_dft
 from grokinterp.measures.snapshot import Snapshot, rows_of
 
 
@@ -70,7 +70,7 @@ def neuron_frequencies(snapshot: Snapshot) -> NeuronFrequencies:
     snapshot.require("neuron_frequencies", "neurons", "grid")
     line_sums, squares = _line_sums(snapshot.activations.neurons, snapshot.pair_grid.indices)
     g = line_sums.shape[1]
-    power = torch.stack([_power(table) for table in line_sums])
+    power = torch.stack([power_by_frequency(real_dft(table).square()) for table in line_sums])
     if g % 2 == 0:
         power[1, -1] = 0.0  # at the Nyquist frequency a+b and a-b give the same wave
     total = squares - line_sums[0].sum(dim=0).square() / g**2
@@ -97,10 +97,3 @@ def _line_sums(
             table.index_add_(0, line[pairs], part)
         squares += part.square_().sum(dim=0)
     return sums, squares
-
-
-def _power(table: Float[Tensor, "g m"]) -> Float[Tensor, "k m"]:
-    """The power of each column at each frequency k = 1 .. floor(g/2)."""
-    g = len(table)
-    power = torch.zeros(n_frequencies(g) + 1, table.shape[1], dtype=torch.float64)
-    return power.index_add(0, component_frequencies(g), real_dft(table).square())[1:]

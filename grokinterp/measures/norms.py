@@ -1,7 +1,5 @@
 """Norms of the weights, in float64, over the parameters that training changes; frozen parameters do not count."""
 
-from collections.abc import Iterable
-
 from grokinterp.errors import MissingNeedError
 from grokinterp.measures.base import Column, measure
 from grokinterp.measures.snapshot import Snapshot
@@ -14,15 +12,7 @@ def squares_by_parameter(snapshot: Snapshot) -> dict[str, float]:
     return snapshot.remember("squares", lambda: {n: weights[n].double().square().sum().item() for n in names})
 
 
-def _total(squares: Iterable[float]) -> float:
-    return sum(squares, 0.0)
-
-
-@measure(
-    "weight_norm",
-    needs=("weights",),
-    columns=(Column("weight_norm", "L2 norm of all trained parameters"),),
-)
+@measure("weight_norm", needs=("weights",), columns=Column("weight_norm", "L2 norm of all trained parameters"))
 def weight_norm(snapshot: Snapshot) -> float:
     """L2 norm of all trained parameters together.
 
@@ -37,11 +27,7 @@ def weight_norm(snapshot: Snapshot) -> float:
     return sum_of_squares(snapshot) ** 0.5
 
 
-@measure(
-    "weight_rms",
-    needs=("weights",),
-    columns=(Column("weight_rms", "root mean square of all trained parameters"),),
-)
+@measure("weight_rms", needs=("weights",), columns=Column("weight_rms", "root mean square of all trained parameters"))
 def weight_rms(snapshot: Snapshot) -> float:
     """Root mean square of all trained parameters.
 
@@ -60,7 +46,7 @@ def weight_rms(snapshot: Snapshot) -> float:
 @measure(
     "sum_of_squares",
     needs=("weights",),
-    columns=(Column("sum_of_squares", "sum of the squares of all trained parameters"),),
+    columns=Column("sum_of_squares", "sum of the squares of all trained parameters"),
 )
 def sum_of_squares(snapshot: Snapshot) -> float:
     """Sum of the squares of all trained parameters.
@@ -71,7 +57,7 @@ def sum_of_squares(snapshot: Snapshot) -> float:
     Source:
         Nanda et al. 2023, Figure 7.
     """
-    return _total(squares_by_parameter(snapshot).values())
+    return sum(squares_by_parameter(snapshot).values(), 0.0)
 
 
 def _counts(snapshot: Snapshot) -> dict[str, int]:
@@ -92,7 +78,7 @@ def parameter_group(name: str) -> str:
 @measure(
     "group_norms",
     needs=("weights",),
-    columns=(Column("group_norm", "L2 norm of the trained parameters of one part of the model"),),
+    columns=Column("group_norm", "L2 norm of the trained parameters of one part of the model"),
 )
 def group_norms(snapshot: Snapshot) -> dict[str, float]:
     """L2 norm of the trained parameters of each part of the model (`embed`, `blocks.0.attn`, `layers.1`, ...).
@@ -103,13 +89,13 @@ def group_norms(snapshot: Snapshot) -> dict[str, float]:
     groups: dict[str, list[float]] = {}
     for name, squares in squares_by_parameter(snapshot).items():
         groups.setdefault(parameter_group(name), []).append(squares)
-    return {group: _total(squares) ** 0.5 for group, squares in groups.items()}
+    return {group: sum(squares, 0.0) ** 0.5 for group, squares in groups.items()}
 
 
 @measure(
     "group_rms",
     needs=("weights",),
-    columns=(Column("group_rms", "root mean square of the trained parameters of one part of the model"),),
+    columns=Column("group_rms", "root mean square of the trained parameters of one part of the model"),
 )
 def group_rms(snapshot: Snapshot) -> dict[str, float]:
     """Root mean square of the trained parameters of each part of the model (`embed`, `blocks.0.attn`, ...).

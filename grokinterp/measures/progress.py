@@ -21,11 +21,7 @@ from grokinterp.measures.base import NO_READOUT, Column, Frequencies, as_frequen
 from grokinterp.measures.fourier import class_sums, frequency_parts, n_frequencies
 from grokinterp.measures.losses import cross_entropy_from_logits
 from grokinterp.measures.neurons import neuron_averages
-from grokinterp.measures.scores import (
-    cross_entropy_less_each,
-    cross_entropy_less_table,
-    cross_entropy_of_table,
-)
+from grokinterp.measures.scores import cross_entropy_less_each, cross_entropy_less_table, cross_entropy_of_table
 from grokinterp.measures.snapshot import Snapshot, Subset, Undefined
 from grokinterp.tasks import SumClasses
 
@@ -289,12 +285,10 @@ def excluded_loss(
 @measure(
     "excluded_loss_per_frequency",
     needs=("grid",),
-    columns=(
-        Column(
-            "excluded_loss_k",
-            "loss over training pairs when only frequency k is removed from the logits",
-            per_frequency=True,
-        ),
+    columns=Column(
+        "excluded_loss_k",
+        "loss over training pairs when only frequency k is removed from the logits",
+        per_frequency=True,
     ),
 )
 def excluded_loss_per_frequency(
@@ -328,12 +322,10 @@ def _all_parts(snapshot: Snapshot, level: Level) -> Float[Tensor, "k g c"]:
 @measure(
     "restricted_loss_per_frequency",
     needs=("grid",),
-    columns=(
-        Column(
-            "restricted_loss_k",
-            "loss over all pairs when the logits keep only frequency k and their mean",
-            per_frequency=True,
-        ),
+    columns=Column(
+        "restricted_loss_k",
+        "loss over all pairs when the logits keep only frequency k and their mean",
+        per_frequency=True,
     ),
 )
 def restricted_loss_per_frequency(

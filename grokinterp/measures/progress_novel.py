@@ -56,10 +56,8 @@ def cross_fit(snapshot: Snapshot, keys: tuple[int, ...]) -> CrossFit | str:
 @measure(
     "restricted_loss_novel",
     needs=("grid", "split", "reference"),
-    columns=(
-        Column(
-            "restricted_loss_novel", "restricted loss over training pairs, with the projection fitted on held-out pairs"
-        ),
+    columns=Column(
+        "restricted_loss_novel", "restricted loss over training pairs, with the projection fitted on held-out pairs"
     ),
 )
 def restricted_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float:
@@ -88,10 +86,8 @@ def restricted_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float
 @measure(
     "excluded_loss_novel",
     needs=("grid", "split", "reference"),
-    columns=(
-        Column(
-            "excluded_loss_novel", "excluded loss over training pairs, with the projection fitted on held-out pairs"
-        ),
+    columns=Column(
+        "excluded_loss_novel", "excluded loss over training pairs, with the projection fitted on held-out pairs"
     ),
 )
 def excluded_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float:

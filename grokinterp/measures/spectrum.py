@@ -58,12 +58,8 @@ def neuron_logit_table(snapshot: Snapshot) -> Float[Tensor, "g m"]:
 @measure(
     "embedding_power",
     needs=("weights", "grid"),
-    columns=(
-        Column(
-            "embedding_power",
-            "squared norm of the Fourier components of the embedding at frequency k",
-            per_frequency=True,
-        ),
+    columns=Column(
+        "embedding_power", "squared norm of the Fourier components of the embedding at frequency k", per_frequency=True
     ),
 )
 def embedding_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
@@ -84,12 +80,10 @@ def embedding_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
 @measure(
     "neuron_logit_power",
     needs=("neurons", "grid"),
-    columns=(
-        Column(
-            "neuron_logit_power",
-            "squared norm of the Fourier components of the neuron-logit map at frequency k",
-            per_frequency=True,
-        ),
+    columns=Column(
+        "neuron_logit_power",
+        "squared norm of the Fourier components of the neuron-logit map at frequency k",
+        per_frequency=True,
     ),
 )
 def neuron_logit_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
@@ -142,7 +136,7 @@ def _gini_of_components(table: Float[Tensor, "g d"], power: bool) -> float:
 @measure(
     "gini_embedding",
     needs=("weights", "grid"),
-    columns=(Column("gini_embedding", "Gini coefficient of the norms of all Fourier components of the embedding"),),
+    columns=Column("gini_embedding", "Gini coefficient of the norms of all Fourier components of the embedding"),
 )
 def gini_embedding(snapshot: Snapshot, *, power: bool = False) -> float:
     """Gini coefficient of the norms of all Fourier components of the embedding, the constant included.
@@ -168,8 +162,8 @@ def gini_embedding(snapshot: Snapshot, *, power: bool = False) -> float:
 @measure(
     "gini_neuron_logit",
     needs=("neurons", "grid"),
-    columns=(
-        Column("gini_neuron_logit", "Gini coefficient of the norms of all Fourier components of the neuron-logit map"),
+    columns=Column(
+        "gini_neuron_logit", "Gini coefficient of the norms of all Fourier components of the neuron-logit map"
     ),
 )
 def gini_neuron_logit(snapshot: Snapshot, *, power: bool = False) -> float:
