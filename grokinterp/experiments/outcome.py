@@ -1,9 +1,10 @@
 """The outcome of an experiment: claims with verdicts, published and measured numbers, tables and figures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from grokinterp.report.plots import Figure
@@ -12,6 +13,11 @@ Verdict = Literal["supported", "not supported", "inconclusive"]
 VERDICTS: tuple[Verdict, ...] = ("supported", "not supported", "inconclusive")
 Progress = Callable[[int, int], None]
 Figures = Mapping[str, tuple[tuple[Figure, str], ...]]
+
+
+def verdict(holds: bool, n: int) -> Verdict:
+    """Whether a claim holds; inconclusive if it rests on no run (n = 0)."""
+    return "inconclusive" if n <= 0 else "supported" if holds else "not supported"
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,31 @@ class Claim:
     verdict: Verdict
     should_hold: bool = True
     number: int | None = None
+
+    @classmethod
+    def of_all(
+        cls,
+        name: str,
+        statement: str,
+        published: str,
+        measured: str,
+        threshold: str,
+        met: Sequence[bool] | np.ndarray | pd.Series,
+        **options: Any,
+    ) -> "Claim":
+        """The claim that every run (or seed, or trajectory) meets a threshold.
+
+        Args:
+            name: see the attributes, also for the other texts and the options.
+            statement: the claim as a sentence.
+            published: what the source states or prints.
+            measured: the result of this reproduction.
+            threshold: the criterion that every run must meet.
+            met: whether each run meets it; n is their number.
+            **options: `should_hold` and `number`.
+        """
+        n = len(met)
+        return cls(name, statement, published, measured, n, threshold, verdict(bool(np.all(met)), n), **options)
 
     @property
     def failed(self) -> bool:

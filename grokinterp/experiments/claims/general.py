@@ -32,14 +32,13 @@ def one_outcome_each(table: pd.DataFrame) -> Claim:
         | (np.isin(outcome, ["grokked", "generalized_without_delay"]) & generalized)
     )[outcome != "diverged"]
     n = len(agrees)
-    return Claim(
+    return Claim.of_all(
         "labels",
         "Every run has exactly one outcome. Runs that do not generalize are counted but excluded from means.",
         "grok, DNF_test or DNF_train",
         f"{int(agrees.sum())} of {n} runs; {int(generalized.sum())} of {len(table)} generalized",
-        n,
         "every run",
-        verdict(bool(agrees.all()), n),
+        agrees,
         number=1,
     )
 

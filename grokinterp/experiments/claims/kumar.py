@@ -39,14 +39,13 @@ def generalizes_without_decay(table: pd.DataFrame) -> Claim:
         measured += f", T_grok(0.95) {span(test[late], ',.0f')}, a factor of {span(ratio, '.2f')} later"
     if unfinished:
         measured += f"; {unfinished} did not generalize by their last step"
-    return Claim(
+    return Claim.of_all(
         "grokking without weight decay",
         "Plain gradient descent without weight decay memorizes first and generalizes later.",
         "Kumar et al. 2023: weight decay is not necessary; curves, no times",
         measured,
-        n,
         "every run that memorizes reaches a test accuracy of 0.95, later than a train accuracy of 0.99",
-        verdict(bool(late.all()), n),
+        late,
         number=_NUMBER,
     )
 
@@ -65,14 +64,13 @@ def norm_rises(table: pd.DataFrame, metrics: Sequence[pd.DataFrame]) -> Claim:
     start = np.array([run["weight_norm"].iloc[0] for run, reached in generalized if reached], dtype=float)
     end = finite(end)
     measured = f"{span(start, '.1f')} at the start, {span(end, '.1f')} at T_grok(0.95)" if len(end) else ""
-    return Claim(
+    return Claim.of_all(
         "norm rises",
         "The weight norm rises while the network groks, so a falling norm is not the cause of grokking.",
         "Kumar et al. 2023: it increases",
         measured or "no run generalized",
-        len(end),
         "larger at T_grok(0.95) than at the start, in every run that generalizes",
-        verdict(bool((end > start).all()), len(end)),
+        end > start,
         number=_NUMBER,
     )
 

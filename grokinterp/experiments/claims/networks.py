@@ -30,17 +30,16 @@ def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:
         f"exponent of the time halfway from plateau to limit {span(slopes, '.3f')}",
         n,
         "exponent -1 ± 0.05 for every seed",
-        verdict(is_inverse(slopes, 0.05), n),
+        verdict(bool(is_inverse(slopes, 0.05).all()), n),
     )
     t1_fewer, t1_base = column(fewer, "t1"), column(base, "t1")
-    examples = Claim(
+    examples = Claim.of_all(
         "random features: n",
         "With random features, fewer training examples are overfitted earlier.",
         "Figure 3",
         f"t1 {span(t1_base, '.0f')} at n = 100, {span(t1_fewer, '.0f')} at n = 50",
-        n,
         "every seed",
-        verdict(bool((t1_fewer < t1_base).all()), n),
+        t1_fewer < t1_base,
     )
     by_m, by_variance = (column(runs, "halfway") / column(base, "halfway") for runs in (narrow, larger))
     alike = bool((np.abs(np.log(np.concatenate([by_m, by_variance]))) <= np.log(1.5)).all())
@@ -55,14 +54,13 @@ def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:
         verdict(alike, n),
     )
     high, low = column(larger, "plateau"), column(base, "plateau")
-    gap = Claim(
+    gap = Claim.of_all(
         "random features: gap",
         "With random features, a larger ν² widens the gap between train and population loss.",
         "Figure 3",
         f"plateau {span(low, '.2f')} at ν² = 1, {span(high, '.2f')} at ν² = 4",
-        n,
         "every seed",
-        verdict(bool((high > low).all()), n),
+        high > low,
     )
     reached = int(np.isfinite(column(table, "t2")).sum())
     threshold = Claim(
@@ -101,7 +99,7 @@ def decide_two_layer(table: pd.DataFrame) -> tuple[Claim, ...]:
         f"exponent {span(slopes, '.3f')}; t2 {', '.join(f'{t:,.0f}' for t in medians['t2'])} at λ = {decays}",
         n,
         "exponent -1 ± 0.02 for every seed",
-        verdict(is_inverse(slopes, 0.02), n),
+        verdict(bool(is_inverse(slopes, 0.02).all()), n),
         number=17,
     )
     change = relative_change(sweep, "t1")
@@ -131,13 +129,12 @@ def _larger_start_is_slower(
 ) -> Claim:
     before, after = column(small, time), column(large, time)
     spec = ",.0f" if time == "t2" else ".0f"
-    return Claim(
+    return Claim.of_all(
         f"two-layer ReLU: {time} with ν²",
         f"With both layers trained, a network with a larger initialization is slower to {effect}.",
         published,
         f"{time} {span(before, spec)} at ν² = 1, {span(after, spec)} at ν² = 4",
-        len(small),
         "every seed",
-        verdict(bool((after > before).all()), len(small)),
-        should_hold,
+        after > before,
+        should_hold=should_hold,
     )

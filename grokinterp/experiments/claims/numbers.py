@@ -5,15 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.outcome import Verdict
+from grokinterp.experiments.outcome import Verdict, verdict
 from grokinterp.statistics import settings
 
 T_TRAIN, T_GROK = "T_train_0.99", "T_grok_0.95"
-
-
-def verdict(holds: bool, n: int) -> Verdict:
-    """Whether a claim holds; inconclusive if it rests on no run (n = 0)."""
-    return "inconclusive" if n <= 0 else "supported" if holds else "not supported"
 
 
 def unanimous_verdict(hits: int, n: int, at_least: int) -> Verdict:
@@ -65,9 +60,9 @@ def seed_slopes(table: pd.DataFrame, x: str, y: str) -> np.ndarray:
     return np.array([exponent(runs, x, y) for _, runs in table.groupby("seed")])
 
 
-def is_inverse(exponents: np.ndarray, tolerance: float) -> bool:
-    """Whether every exponent is -1 within a tolerance."""
-    return bool((np.abs(exponents + 1) <= tolerance).all())
+def is_inverse(exponents: np.ndarray, tolerance: float) -> np.ndarray:
+    """Whether each exponent is -1 within a tolerance."""
+    return np.abs(exponents + 1) <= tolerance
 
 
 def relative_change(table: pd.DataFrame, name: str) -> np.ndarray:

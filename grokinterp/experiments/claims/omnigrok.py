@@ -56,7 +56,7 @@ def generalization_as_inverse_decay(table: pd.DataFrame, *, published: str) -> C
         measured,
         n,
         "exponent -1 ± 0.15 for every seed, over three or more decays",
-        verdict(is_inverse(slopes, 0.15), n),
+        verdict(bool(is_inverse(slopes, 0.15).all()), n),
         number=_NUMBER,
     )
 
@@ -99,14 +99,13 @@ def small_start_has_no_delay(table: pd.DataFrame) -> Claim:
     """
     memorized = rows_with(table, T_TRAIN)
     soon, n = _without_delay(memorized), len(memorized)
-    return Claim(
+    return Claim.of_all(
         "small start, no delay",
         "From a small initialization there is no delay, with or without weight decay.",
         "Omnigrok: α = 0.5 has none",
         f"{int(soon.sum())} of {n} without delay ({len(table)} runs){_format_times(table)}",
-        n,
         "T_grok(0.95) at most twice T_train(0.99) in every run",
-        verdict(bool(soon.all()), n),
+        soon,
         number=_NUMBER,
     )
 

@@ -57,14 +57,13 @@ def _worse_before_better(base: pd.DataFrame) -> Claim:
 def _norm_rises(scales: pd.DataFrame) -> Claim:
     runs = rows_with(scales, "T_test")
     factors = column(runs, "norm_end") / column(runs, "norm_start")
-    return Claim(
+    return Claim.of_all(
         "polynomial: norm",
         "The weight norm rises while the network generalizes.",
         "it increases",
         f"grows by a factor of {span(factors, '.1f')}" if len(runs) else "no test loss fell to half",
-        len(runs),
         "every run whose test loss falls to half",
-        verdict(bool((factors > 1).all()), len(runs)),
+        factors > 1,
         number=_NUMBER,
     )
 
@@ -72,14 +71,13 @@ def _norm_rises(scales: pd.DataFrame) -> Claim:
 def _kernel_aligns(scales: pd.DataFrame) -> Claim:
     runs = rows_with(scales, "T_test")
     start, end, n = column(runs, "alignment_start"), column(runs, "alignment_end"), len(runs)
-    return Claim(
+    return Claim.of_all(
         "polynomial: kernel alignment",
         "The neural tangent kernel becomes aligned with the targets of unseen inputs.",
         "the alignment rises as the test loss falls",
         f"at the start {span(start, '.4f')}, at the end {span(end, '.4f')}" if n else "no test loss fell to half",
-        n,
         "larger at the end than at the start, in every run whose test loss falls to half",
-        verdict(bool((end > start).all()), n),
+        end > start,
         number=_NUMBER,
     )
 

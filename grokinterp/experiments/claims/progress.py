@@ -102,14 +102,13 @@ def measure_leads(runs: Sequence[Lead], name: str, statement: str, published: st
             f": at step {span(measure_steps, ',.0f')}, before {span(event_steps, ',.0f')}; "
             f"accuracy on novel pairs then {span(accuracies, '.2f')}"
         )
-    return Claim(
+    return Claim.of_all(
         name,
         statement,
         published,
         measured,
-        n,
         f"at least {_LEAD} checkpoints earlier, at an accuracy on novel pairs below {_UNSOLVED}, in every run",
-        verdict(n_leading == n, n),
+        [run.leads for run in runs],
         number=21,
     )
 

@@ -32,14 +32,13 @@ def no_grokking_at_little_data(table: pd.DataFrame) -> Claim:
     """
     runs = table.loc[np.isclose(column(table, FRACTION), 0.3)]
     accuracy = column(runs, "final.test_accuracy")
-    return Claim(
+    return Claim.of_all(
         "30 % of the data",
         "At a train fraction of 0.3, the MLP does not grok within 5,000 epochs.",
         "test accuracy 0.002 at the end",
         f"test accuracy {span(accuracy, '.4f')} at the end" if len(runs) else "not run",
-        len(runs),
         "final test accuracy at most 0.02 in every run",
-        verdict(bool((accuracy <= 0.02).all()), len(runs)),
+        accuracy <= 0.02,
         number=11,
     )
 
@@ -52,14 +51,13 @@ def no_grokking_without_decay(table: pd.DataFrame) -> Claim:
     """
     runs = table.loc[column(table, DECAY) <= 0.1]
     accuracy = column(runs, "final.test_accuracy")
-    return Claim(
+    return Claim.of_all(
         "little decay",
         "At weight decay 0 and 0.1, the MLP does not grok within 5,000 epochs.",
         "test accuracy 0.009 and 0.007",
         f"test accuracy {span(accuracy, '.4f')}" if len(runs) else "not run",
-        len(runs),
         "final test accuracy below 0.05 in every run",
-        verdict(bool((accuracy < 0.05).all()), len(runs)),
+        accuracy < 0.05,
         number=12,
     )
 
@@ -74,15 +72,14 @@ def norm_still_grows(metrics: Sequence[pd.DataFrame], decay: float, published: s
         should_hold: whether the claim is expected to hold.
     """
     growth = [_late_growth(pd.Series(run["weight_norm"])) for run in metrics]
-    return Claim(
+    return Claim.of_all(
         f"norm at decay {decay:g}",
         f"At weight decay {decay:g}, the weight norm is still growing after 5,000 epochs.",
         published,
         f"changes by {span(growth, '+.2f')} over the last tenth" if growth else "not run",
-        len(growth),
         "grows over the last tenth of the steps in every run",
-        verdict(all(g > 0 for g in growth), len(growth)),
-        should_hold,
+        [g > 0 for g in growth],
+        should_hold=should_hold,
         number=12,
     )
 
@@ -97,15 +94,14 @@ def grokking_with_decay(table: pd.DataFrame, decays: str, published: str, should
         should_hold: whether the claim is expected to hold.
     """
     reached, medians = len(rows_with(table, T_GROK)), median_times(table, DECAY, T_GROK)
-    return Claim(
+    return Claim.of_all(
         f"decay {decays}",
         f"At weight decay {decays}, the MLP generalizes within 5,000 epochs.",
         published,
         f"{reached} of {len(table)} runs; {_format_medians(medians, DECAY)}",
-        len(table),
         "every run",
-        verdict(reached == len(table), len(table)),
-        should_hold,
+        np.isfinite(column(table, T_GROK)),
+        should_hold=should_hold,
         number=12,
     )
 
@@ -196,8 +192,8 @@ def norm_peaks_and_falls(metrics: Sequence[pd.DataFrame]) -> Claim:
     """
     shapes = [_norm_shape(run) for run in metrics if (column(run, "test_accuracy") >= 0.95).any()]
     peaks, falls, changes = np.array(shapes, dtype=float).reshape(-1, 3).T
-    holds = bool(((peaks >= 400) & (peaks <= 600) & (falls >= 0.1) & (changes < 0.1)).all())
-    return Claim(
+    met = (peaks >= 400) & (peaks <= 600) & (falls >= 0.1) & (changes < 0.1)
+    return Claim.of_all(
         "norm",
         "The weight norm peaks at 400 to 600 epochs, falls by at least 10 % before T_grok(0.95), and then changes by "
         "less than 10 %.",
@@ -206,9 +202,8 @@ def norm_peaks_and_falls(metrics: Sequence[pd.DataFrame]) -> Claim:
         f"{span(100 * changes, '.1f')} %"
         if shapes
         else "no run reached T_grok(0.95)",
-        len(shapes),
         "every run",
-        verdict(holds, len(shapes)),
+        met,
         number=14,
     )
 

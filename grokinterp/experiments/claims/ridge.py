@@ -57,14 +57,13 @@ def decide_ridge(evidence: Evidence) -> tuple[Claim, ...]:
 
 def _closed_form(evidence: Evidence) -> Claim:
     errors = list(evidence.update_error.values())
-    return Claim(
+    return Claim.of_all(
         "closed form",
         "The closed form is the trajectory of gradient descent: each step is one update from the previous step.",
         "θ(t+1) = θ(t) - η/n Φᵀ(Φθ(t) - y) - ηλ θ(t)",
         f"largest deviation {max(errors):.1e} of ‖θ(0)‖",
-        len(errors),
         "at most 1e-8",
-        verdict(max(errors) <= 1e-8, len(errors)),
+        [error <= 1e-8 for error in errors],
     )
 
 
@@ -107,14 +106,13 @@ def _three_stages(evidence: Evidence) -> Claim:
     names = ("overfits", "generalizes_late", "generalizes")
     inside = [all(getattr(stages, name) for name in names) for stages in evidence.zero]
     inside += [bool(row.all()) for row in evidence.sweep[[f"stage_{name}" for name in names]].to_numpy(dtype=bool)]
-    return Claim(
+    return Claim.of_all(
         "three stages",
         "With the zero teacher, train loss, population loss and weight norm stay within their envelopes at every step.",
         "Theorem 4.1",
         f"all three in {sum(inside)} of {len(inside)} trajectories",
-        len(inside),
         "every trajectory",
-        verdict(all(inside), len(inside)),
+        inside,
     )
 
 
@@ -123,41 +121,38 @@ def _step_size(evidence: Evidence) -> Claim:
     beyond = table.loc[~table["lr_theorem_4_2_holds"].astype(bool)]
     holds = (beyond["t1_bound_holds"] == True) & (beyond["t2_bound_holds"] == True)  # noqa: E712
     limit, exact = table["lr_theorem_4_2"].median(), table["lr_monotone"].median()
-    return Claim(
+    return Claim.of_all(
         "step size",
         "The bounds also hold at step sizes that Theorem 4.2 does not cover, such as η = 1 in Figure 2.",
         "η < 1/(λ + b²)",
         f"{int(holds.sum())} of {len(beyond)} runs beyond it; it requires η < {limit:.2g}, the spectrum {exact:.3g}",
-        len(beyond),
         "every run",
-        verdict(bool(holds.all()), len(beyond)),
+        holds,
     )
 
 
 def _inverse_decay(evidence: Evidence) -> Claim:
     slopes = seed_slopes(sweep_over(evidence.sweep, "weight_decay"), "weight_decay", "t2")
-    return Claim(
+    return Claim.of_all(
         "t2 as 1/λ",
         "Generalization time is inversely proportional to weight decay.",
         "exponent -1 in (7)",
         f"exponent {span(slopes, '.4f')}",
-        len(slopes),
         "exponent -1 ± 0.01 for every seed",
-        verdict(is_inverse(slopes, 0.01), len(slopes)),
+        is_inverse(slopes, 0.01),
     )
 
 
 def _t1_of_decay(evidence: Evidence) -> Claim:
     runs = sweep_over(evidence.sweep, "weight_decay")
     change = relative_change(runs.loc[runs["weight_decay"] <= 3.01e-4], "t1")
-    return Claim(
+    return Claim.of_all(
         "t1 without λ",
         "Overfitting time does not depend on weight decay if weight decay is weak.",
         "no λ in (6)",
         f"changes by {span(100 * change, '.1f')} % over λ <= 3e-4",
-        len(change),
         "change below 5 % for every seed",
-        verdict(bool((change < 0.05).all()), len(change)),
+        change < 0.05,
     )
 
 
@@ -174,7 +169,7 @@ def _inverse_lr(evidence: Evidence) -> Claim:
         f"exponents t1 {span(t1, '.4f')}, t2 {span(t2, '.4f')}",
         len(t1),
         "exponent -1 ± 0.01 for every seed",
-        verdict(is_inverse(np.concatenate([t1, t2]), 0.01), len(t1)),
+        verdict(bool(is_inverse(np.concatenate([t1, t2]), 0.01).all()), len(t1)),
     )
 
 
@@ -184,14 +179,13 @@ def _t2_of_variance(evidence: Evidence) -> Claim:
         [slope(np.log(column(seed, "init_variance")), column(seed, "t2")) for _, seed in runs.groupby("seed")]
     )
     expected = (1 / (2 * runs["lr"] * runs["weight_decay"])).iloc[0]
-    return Claim(
+    return Claim.of_all(
         "t2 in ln ν²",
         "Generalization time grows by 1/(2ηλ) for each factor of e in the variance of the initialization.",
         f"{expected * np.log(4):,.0f} steps per factor of 4",
         f"{span(slopes * np.log(4), ',.0f')} steps per factor of 4",
-        len(slopes),
         "within 1 % for every seed",
-        verdict(bool((np.abs(slopes / expected - 1) <= 0.01).all()), len(slopes)),
+        np.abs(slopes / expected - 1) <= 0.01,
     )
 
 
@@ -214,14 +208,13 @@ def _t1_of_n(evidence: Evidence) -> Claim:
     runs = sweep_over(evidence.sweep, "n").sort_values("n")
     rises = [bool((seed["t1"].diff().dropna() > 0).all()) for _, seed in runs.groupby("seed")]
     medians = runs.groupby("n")["t1"].median()
-    return Claim(
+    return Claim.of_all(
         "t1 with n",
         "More training examples take longer to overfit.",
         "n / λ⁺_min in (6); Figure 2",
         f"rises at each n for {sum(rises)} of {len(rises)} seeds; t1 {', '.join(f'{t:.0f}' for t in medians)}",
-        len(rises),
         "every seed",
-        verdict(all(rises), len(rises)),
+        rises,
     )
 
 

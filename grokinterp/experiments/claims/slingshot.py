@@ -124,18 +124,17 @@ def decide_slingshots(runs: Sequence[Slingshots], scaled_down: bool = False) -> 
         measured = f"{_format_spikes(small)} spikes in {len(small)} runs at ε = {_format_eps(small)}, "
         measured += f"{len(small)} of {n_small} solved"
     return (
-        Claim(
+        Claim.of_all(
             "spikes",
             "With Adam and without weight decay, the training loss spikes repeatedly after the training set has been "
             "solved.",
             "Thilak et al. 2022, Figure 1: cyclic",
             measured + (", scaled down" if scaled_down else ""),
-            len(small),
             f"at least {_SPIKES} spikes to {_UP:.0f} times the lowest loss so far, in every run",
-            verdict(len(with_spikes) == len(small), len(small)),
+            [len(run.spikes) >= _SPIKES for run in small],
             number=20,
         ),
-        Claim(
+        Claim.of_all(
             "stepwise norm",
             "The norm of the last layer grows in steps, together with the spikes.",
             "Thilak et al. 2022, Figure 1: alternating growth and plateaus",
@@ -144,10 +143,9 @@ def decide_slingshots(runs: Sequence[Slingshots], scaled_down: bool = False) -> 
             f"third (median cycle); runs with spikes: {len(shares)}"
             if shares
             else "no run with spikes between which its norm grew",
-            len(shares),
             f"at least {100 * _STEP:.0f} % of the growth in the last third, in every run with spikes (even growth: "
             "33 %)",
-            verdict(all(share >= _STEP for share in shares), len(shares)),
+            [share >= _STEP for share in shares],
             number=20,
         ),
         Claim(

@@ -28,14 +28,13 @@ def float32_absorbs(curves: Sequence[pd.DataFrame]) -> Claim:
     measured = f"{span(100 * ends, '.0f')} % of the training examples at the end" if n else "no runs"
     measured += f", the first at step {span(first, ',.0f')}" if first else ""
     measured += f"; plain float32 would lose {span(100 * lost, '.0f')} % of the gradient there" if len(lost) else ""
-    return Claim(
+    return Claim.of_all(
         "softmax collapse",
         "Without regularization, the logits grow until plain float32 absorbs all classes but the correct one.",
         "Prieto et al. 2025, Figure 2; " + _CHOU,
         measured + "; trained in a form that does not collapse",
-        n,
         "at least half of the training examples at the end, in every run",
-        verdict(bool((ends >= 0.5).all()), n),
+        ends >= 0.5,
     )
 
 
@@ -110,12 +109,11 @@ def decay_is_fast(table: pd.DataFrame, *, within: int = 250) -> Claim:
         within: number of steps by which test accuracy must reach 0.95.
     """
     times, n = finite(column(table, T_GROK)), len(table)
-    return Claim(
+    return Claim.of_all(
         "strong decay is fast",
         "At a learning rate of 1e-2, AdamW with strong weight decay needs none of this.",
         "Chou 2025: weight decay 2 to 10, 40 % of the pairs, at most 150 to 250 epochs",
         f"T_grok(0.95) {span(times, ',.0f')}, {len(times)} of {n}" if len(times) else f"0 of {n}",
-        n,
         f"T_grok(0.95) at most {within} steps in every run",
-        verdict(len(times) == n and bool((times <= within).all()), n),
+        column(table, T_GROK) <= within,
     )

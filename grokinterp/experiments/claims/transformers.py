@@ -104,14 +104,13 @@ def generalize_or_not(table: pd.DataFrame, generalizing: tuple[str, ...], never:
             f"T_grok({_LEVEL}) in at least one run of each",
             verdict(all(reached.values()), n),
         ),
-        Claim(
+        Claim.of_all(
             "these do not",
             f"The transformer memorizes {', '.join(never)} but does not generalize at any train fraction.",
             "no generalization at up to 95 % of the data",
             measured,
-            len(memorized),
             f"no T_grok({_LEVEL}) in any run that memorized",
-            verdict(bool(np.isnan(column(memorized, T_GROK)).all()), len(memorized)),
+            np.isnan(column(memorized, T_GROK)),
         ),
     )
 

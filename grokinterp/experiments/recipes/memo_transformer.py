@@ -7,9 +7,7 @@ from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe, variant
 
 _FULL = variant(
-    "power",
-    task={"operation": "add", "train_fraction": 0.4},
-    schedule={"steps": 30_000, "stop_when_grokked": True},
+    "power", task={"operation": "add", "train_fraction": 0.4}, schedule={"steps": 30_000, "stop_when_grokked": True}
 )
 _SMALL = variant(
     "demo",

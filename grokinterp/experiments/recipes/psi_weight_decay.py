@@ -63,9 +63,7 @@ RECIPE = Recipe(
     title="psi's MLP at six weight decays",
     source=SOURCE,
     full=Form(
-        (Arm("decay", BASE, {DECAY: _DECAYS, "model_seed": range(3, 6)}),),
-        "8 minutes",
-        "three seeds where psi has one",
+        (Arm("decay", BASE, {DECAY: _DECAYS, "model_seed": range(3, 6)}),), "8 minutes", "three seeds where psi has one"
     ),
     quick=Form(
         (Arm("decay", _SMALLER, {DECAY: (0.0, 1.0, 2.0, 4.0), "model_seed": (0,)}),),
