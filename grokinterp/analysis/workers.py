@@ -84,6 +84,9 @@ class _Worker(JsonProcess):
         super().__init__("grokinterp.analysis.workers")
         self.run = run
 
+    def __enter__(self) -> "_Worker":
+        return self
+
     def evaluate(self, step: int, calls: Sequence[MeasureCall]) -> Answer | None:
         sources = [[call.source, call.frequencies] for call in calls]
         answer = self.exchange({"run": str(self.run.path), "step": step, "calls": sources, "folders": MEASURE_FOLDERS})

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 # The subprocess gets the import path of its parent here and not through PYTHONPATH, because Python imports a
 # sitecustomize.py from there on startup, and a folder of measures may contain one.
@@ -56,7 +56,7 @@ class JsonProcess:
             start_new_session=own_session,
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "JsonProcess":
         return self
 
     def exchange(self, question: Any) -> Any:
