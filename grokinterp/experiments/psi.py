@@ -1,12 +1,17 @@
 """The run configuration and the published numbers of Chopra 2026 (github AgentTorch/psi)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from grokinterp.experiments.recipe import Published, printed, variant
+from grokinterp.experiments.recipe import Arm, Form, Published, printed, variant
 
 SOURCE = "Chopra 2026, github AgentTorch/psi"
 BASE = variant("psi", schedule={"evaluate_every": 10, "checkpoints": "every:500"})
+
+
+def full_form(arm: str, axis: str, values: Iterable[Any], seeds: range, cost: str) -> Form:
+    """The sweep of an arm along an axis at psi's size, with three seeds per value."""
+    return Form((Arm(arm, BASE, {axis: tuple(values), "model_seed": seeds}),), cost, "three seeds where psi has one")
 
 
 def published_times(

@@ -9,7 +9,7 @@ from grokinterp.experiments.claims.psi import (
 )
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.psi import BASE, SOURCE, published_times
+from grokinterp.experiments.psi import BASE, SOURCE, full_form, published_times
 from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, variant
 
 _SMALLER = variant(BASE, task={"p": 59}, schedule={"steps": 3000} | STOP)
@@ -28,11 +28,7 @@ RECIPE = Recipe(
     name="psi-data-fraction",
     title="psi's MLP at four train fractions",
     source=SOURCE,
-    full=Form(
-        (Arm("fraction", BASE, {FRACTION: tuple(_TIMES), "model_seed": range(12, 15)}),),
-        "6 minutes",
-        "three seeds where psi has one",
-    ),
+    full=full_form("fraction", FRACTION, _TIMES, range(12, 15), "6 minutes"),
     quick=Form(
         (Arm("fraction", _SMALLER, {FRACTION: (0.5, 0.7, 0.9), "model_seed": (0,)}),),
         "25 s",

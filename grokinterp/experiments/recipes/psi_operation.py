@@ -6,7 +6,7 @@ from grokinterp.experiments.claims.general import one_outcome_each, thresholds_d
 from grokinterp.experiments.claims.psi import OPERATION, operations_alike, within_the_replicates
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.psi import BASE, SOURCE, published_times
+from grokinterp.experiments.psi import BASE, SOURCE, full_form, published_times
 from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, variant
 
 _SMALLER = variant(BASE, task={"p": 59}, optimizer={"weight_decay": 2.0}, schedule=STOP)
@@ -30,11 +30,7 @@ RECIPE = Recipe(
     name="psi-operation",
     title="psi's MLP on three operations",
     source=SOURCE,
-    full=Form(
-        (Arm("operation", BASE, {OPERATION: tuple(_TIMES), "model_seed": range(9, 12)}),),
-        "4 minutes",
-        "three seeds where psi has one",
-    ),
+    full=full_form("operation", OPERATION, _TIMES, range(9, 12), "4 minutes"),
     quick=Form(
         (Arm("operation", _SMALLER, {OPERATION: tuple(_TIMES), "model_seed": (0,)}),),
         "40 s",

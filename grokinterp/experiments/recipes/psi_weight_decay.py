@@ -11,7 +11,7 @@ from grokinterp.experiments.claims.psi import (
 )
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim, Figures
-from grokinterp.experiments.psi import BASE, SOURCE, published_times
+from grokinterp.experiments.psi import BASE, SOURCE, full_form, published_times
 from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, variant
 from grokinterp.experiments.reproduction import curves_of_arms
 
@@ -62,9 +62,7 @@ RECIPE = Recipe(
     name="psi-weight-decay",
     title="psi's MLP at six weight decays",
     source=SOURCE,
-    full=Form(
-        (Arm("decay", BASE, {DECAY: _DECAYS, "model_seed": range(3, 6)}),), "8 minutes", "three seeds where psi has one"
-    ),
+    full=full_form("decay", DECAY, _DECAYS, range(3, 6), "8 minutes"),
     quick=Form(
         (Arm("decay", _SMALLER, {DECAY: (0.0, 1.0, 2.0, 4.0), "model_seed": (0,)}),),
         "50 s",

@@ -12,7 +12,7 @@ from grokinterp.experiments.claims.psi import (
 )
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim, Figures
-from grokinterp.experiments.psi import BASE, SOURCE, published_times
+from grokinterp.experiments.psi import BASE, SOURCE, full_form, published_times
 from grokinterp.experiments.recipe import STOP, Arm, Form, Recipe, variant
 from grokinterp.experiments.reproduction import curves_of_arms
 
@@ -64,11 +64,7 @@ RECIPE = Recipe(
     name="psi-width",
     title="psi's MLP at five widths",
     source=SOURCE,
-    full=Form(
-        (Arm("width", BASE, {WIDTH: tuple(_TIMES), "model_seed": range(6, 9)}),),
-        "17 minutes",
-        "three seeds where psi has one",
-    ),
+    full=full_form("width", WIDTH, _TIMES, range(6, 9), "17 minutes"),
     quick=Form(
         (Arm("width", _SMALLER, {WIDTH: (32, 64, 128), "model_seed": (0,)}),),
         "40 s",
