@@ -38,10 +38,7 @@ from grokinterp.statistics.replicates import (
 )
 from grokinterp.statistics.survival import Share, Survival, kaplan_meier
 
-FATES = tuple(Outcome)  # the old name of the outcomes
-
 __all__ = [
-    "FATES",
     "SEEDS",
     "ArmRatio",
     "Estimate",

@@ -215,11 +215,7 @@ def resampled_medians(
 
 
 def _ratio_of_medians(
-    arms: list[np.ndarray],
-    masks: list[np.ndarray],
-    level: float,
-    resamples: int,
-    seed: int | np.random.Generator,
+    arms: list[np.ndarray], masks: list[np.ndarray], level: float, resamples: int, seed: int | np.random.Generator
 ) -> tuple[float, Interval]:
     a, b = (
         float(resampled_medians(arm, reached, np.ones((1, len(arm)), dtype=int))[0])
@@ -260,17 +256,11 @@ def _bootstrap(
 
     def limits(method: str) -> Any:
         # BCa is undefined if most seeds agree; the percentile interval below then replaces it.
+        options = {"method": method, "confidence_level": level, "n_resamples": resamples, "vectorized": True}
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)
-            return scipy.stats.bootstrap(
-                samples,
-                function,
-                method=method,
-                confidence_level=level,
-                n_resamples=resamples,
-                vectorized=True,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
+            bootstrap = scipy.stats.bootstrap(samples, function, rng=np.random.default_rng(seed), **options)
+        return bootstrap.confidence_interval
 
     ends = limits(method)
     if not (math.isfinite(ends.low) and math.isfinite(ends.high)):
