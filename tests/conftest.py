@@ -77,3 +77,12 @@ def ensemble_and_alone(tmp_path_factory) -> Callable[[str], tuple[list, list]]:
         return together, [train(config, folder / f"alone{i}") for i, config in enumerate(configs)]
 
     return runs_of
+
+
+@pytest.fixture(scope="session")
+def shell() -> Iterator[Callable]:
+    """Runs commands of grokinterp one after another, in one interpreter; see shells.py."""
+    from shells import start_shell
+
+    with start_shell() as run:
+        yield run

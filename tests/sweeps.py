@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,8 @@ import processes
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep, train_sweep
+from grokinterp.sweep.executors import Event, Started
+from grokinterp.sweep.jobs import Job, run_job
 
 BASE = RunConfig(
     task=TaskConfig(p=17, train_fraction=0.7),
@@ -30,7 +32,16 @@ TWELVE = {"optimizer.weight_decay": [0.3, 1.0, 3.0], "model_seed": range(4)}
 @functools.cache
 def train_twelve(parent: Path) -> Sweep:
     """Twelve tiny runs, trained without interruption, once for all test files. Tests change only copies of it."""
-    return train_sweep(parent / "undisturbed", BASE, grid=TWELVE, workers=2)
+    return train_sweep(parent / "undisturbed", BASE, grid=TWELVE, workers=1)
+
+
+class InProcess:
+    """Executor that trains in the test's own process: for tests that check results, not processes."""
+
+    def execute(self, jobs: Sequence[Job]) -> Generator[Event]:
+        for job in jobs:
+            yield Started(tuple(job.runs))
+            yield from run_job(job)
 
 
 def sweep_words(folder: Path, *more: str, config: RunConfig = BASE, grid: Sequence[str] = ()) -> list[str]:
@@ -44,18 +55,6 @@ def sweep_words(folder: Path, *more: str, config: RunConfig = BASE, grid: Sequen
 def start_command(words: Sequence[str]) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
     """Start a command with its output in pipes."""
     return processes.start(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def run_sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `grokinterp sweep` to its end."""
-    return run_command("sweep", *arguments)
-
-
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of grokinterp to its end."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "grokinterp.cli", *arguments]
-    return processes.run(words, capture_output=True, text=True, env=environment)
 
 
 def finished_runs(folder: Path) -> list[Path]:

@@ -1,18 +1,17 @@
 """The command line: what each command prints and writes, and one clear line for every mistake."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import processes
 import pytest
+from shells import ENVIRONMENT, Outcome
 
 import grokinterp
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
@@ -33,15 +32,7 @@ TINY = [
 ]
 
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 COMMAND = [sys.executable, "-m", "grokinterp.cli"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
 
 
 def command(*arguments: str, cwd: Path) -> Outcome:
@@ -49,41 +40,6 @@ def command(*arguments: str, cwd: Path) -> Outcome:
     options = {"cwd": cwd, "env": ENVIRONMENT, "capture_output": True, "text": True}
     found = processes.run([*COMMAND, *arguments], **options)
     return Outcome(found.returncode, found.stdout, found.stderr)
-
-
-# One interpreter for many commands: starting one, with all its imports, takes seconds.
-SHELL = """
-import contextlib, io, json, logging, os, sys, traceback
-from grokinterp.cli import main
-for line in sys.stdin:
-    folder, arguments = json.loads(line)
-    os.chdir(folder)
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        try:
-            code = main(arguments)
-        except Exception:
-            traceback.print_exc()
-            code = 1
-    logging.root.handlers.clear()
-    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
-"""
-
-
-@pytest.fixture(scope="session")
-def shell() -> Iterator[Callable[..., Outcome]]:
-    """Runs commands one after another in the current folder, without the shape checks of the tests."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with processes.start([sys.executable, "-c", SHELL], env=ENVIRONMENT, **pipes) as child:
-
-        def run(*arguments: str) -> Outcome:
-            child.stdin.write(json.dumps([os.getcwd(), arguments]) + "\n")
-            child.stdin.flush()
-            answer = child.stdout.readline()
-            assert answer, f"the command ended the interpreter: {child.stderr.read()}"
-            return Outcome(*json.loads(answer))
-
-        yield run
-        child.stdin.close()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

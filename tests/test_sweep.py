@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sweeps import BASE, TWELVE, as_stored, assert_same_table, train_twelve
+from sweeps import BASE, TWELVE, InProcess, as_stored, assert_same_table, train_twelve
 
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, RunError
@@ -111,7 +111,7 @@ class TestTable:
     def test_a_summary_is_recomputed_after_the_run_continues(self, undisturbed, tmp_path):
         shutil.copytree(undisturbed.path, tmp_path / "copy")
         longer = replace(BASE, schedule=replace(BASE.schedule, steps=500))
-        grown = train_sweep(tmp_path / "copy", longer, grid=TWELVE, workers=2)
+        grown = train_sweep(tmp_path / "copy", longer, grid=TWELVE, executor=InProcess(), ensembles="always")
         assert grown.table["step"].tolist() == [500] * 12
         assert all(run.steps[-1] == 500 for run in grown.runs)
         last = [run.metrics.loc[500, "train_loss"] for run in grown.runs]
@@ -134,7 +134,7 @@ class TestTasks:
     def test_parity(self, tmp_path):
         base = preset("parity")
         base = replace(base, schedule=replace(base.schedule, steps=600, evaluate_every=10, checkpoints=600))
-        sweep = train_sweep(tmp_path / "s", base, grid={"optimizer.weight_decay": [0.0, 1.0]}, workers=2)
+        sweep = train_sweep(tmp_path / "s", base, grid={"optimizer.weight_decay": [0.0, 1.0]}, executor=InProcess())
         table = sweep.table
         assert table["task.operands"].tolist() == [10, 10]
         assert table["T_train_0.99"].max() <= 200
@@ -145,7 +145,7 @@ class TestTasks:
     def test_a_regression_has_events_and_norms_but_no_measures(self, tmp_path):
         base = preset("teacher-student")
         base = replace(base, schedule=replace(base.schedule, steps=300, evaluate_every=20, checkpoints=300))
-        sweep = train_sweep(tmp_path / "s", base, grid={"model.init_scale": [0.5, 2.0]}, workers=1)
+        sweep = train_sweep(tmp_path / "s", base, grid={"model.init_scale": [0.5, 2.0]}, executor=InProcess())
         table = sweep.table
         assert table["status"].tolist() == ["finished"] * 2
         for run, row in zip(sweep.runs, table.to_dict("records"), strict=True):
@@ -158,8 +158,8 @@ class TestTasks:
 class TestFolder:
     def test_a_sweep_may_grow_by_values(self, undisturbed, tmp_path):
         grid = {"optimizer.weight_decay": [1.0], "model_seed": [0]}
-        first = train_sweep(tmp_path / "small", BASE, grid=grid, workers=1)
-        grown = train_sweep(tmp_path / "small", BASE, grid=grid | {"model_seed": [0, 1]}, workers=1)
+        first = train_sweep(tmp_path / "small", BASE, grid=grid, executor=InProcess())
+        grown = train_sweep(tmp_path / "small", BASE, grid=grid | {"model_seed": [0, 1]}, executor=InProcess())
         assert grown.table["status"].tolist() == ["finished"] * 2
         assert first.points[0] == grown.points[0]
 
@@ -185,7 +185,7 @@ class TestFolder:
         (tmp_path / "model_seed=0").mkdir()
         (tmp_path / "model_seed=0" / "mine.txt").write_text("precious")
         short = replace(BASE, schedule=replace(BASE.schedule, steps=20))
-        sweep = train_sweep(tmp_path, short, grid={"model_seed": [0, 1]}, workers=1)
+        sweep = train_sweep(tmp_path, short, grid={"model_seed": [0, 1]}, executor=InProcess())
         assert sweep.table["status"].tolist() == ["failed", "finished"]
         assert "is not an empty folder" in sweep.failures["model_seed=0"].message
         assert (tmp_path / "model_seed=0" / "mine.txt").read_text() == "precious"
@@ -248,7 +248,7 @@ class TestOneDamagedRun:
         table = Sweep.open(tmp_path / "copy").table
         intact = table["run"] != "weight_decay=1,model_seed=0"
         assert_same_table(table[intact].reset_index(drop=True), undisturbed.table[intact].reset_index(drop=True))
-        again = train_sweep(tmp_path / "copy", workers=1)
+        again = train_sweep(tmp_path / "copy", executor=InProcess())
         assert set(again.failures) <= {"weight_decay=1,model_seed=0"}
         if file.startswith("analysis"):
             assert_same_table(again.table, undisturbed.table)
@@ -262,16 +262,18 @@ class TestOneDamagedRun:
         row = sweep.table.set_index("run").loc[name]
         assert (row["status"], row["outcome"]) == ("failed", None)
         assert "a different configuration" in row["failure"]
-        again = train_sweep(sweep.path, workers=1)
+        again = train_sweep(sweep.path, executor=InProcess())
         assert again.failures[name].kind == "invalid"
         assert "another configuration" in again.failures[name].message
 
     def test_a_damaged_resume_point_does_not_stop_the_ensemble(self, tmp_path):
         short = replace(BASE, schedule=replace(BASE.schedule, steps=50))
-        train_sweep(tmp_path / "s", short, grid={"model_seed": range(3)}, workers=1)
+        train_sweep(tmp_path / "s", short, grid={"model_seed": range(3)}, executor=InProcess())
         (tmp_path / "s" / "model_seed=1" / "resume.safetensors").write_bytes(b"damaged")
         longer = replace(BASE, schedule=replace(BASE.schedule, steps=100))
-        grown = train_sweep(tmp_path / "s", longer, grid={"model_seed": range(3)}, workers=1, ensembles="always")
+        grown = train_sweep(
+            tmp_path / "s", longer, grid={"model_seed": range(3)}, executor=InProcess(), ensembles="always"
+        )
         assert grown.table["status"].tolist() == ["finished", "failed", "finished"]
         assert grown.table["step"][[0, 2]].tolist() == [100, 100]
         assert "resume.safetensors is damaged" in grown.failures["model_seed=1"].message
@@ -305,7 +307,7 @@ class TestFailures:
 
     def test_diverged_runs_are_not_retried(self, tmp_path):
         config = replace(BASE, loss="mse", schedule=replace(BASE.schedule, steps=30))
-        first = train_sweep(tmp_path / "s", config, grid={"optimizer.lr": [1e30]}, workers=1)
+        first = train_sweep(tmp_path / "s", config, grid={"optimizer.lr": [1e30]}, executor=InProcess())
         assert first.failures["lr=1e+30"].kind == "diverged"
         before = (tmp_path / "s" / "lr=1e+30" / "status.json").stat().st_mtime_ns
         reports: list[Progress] = []
@@ -346,9 +348,9 @@ class TestExecutor:
         assert sweep.failures["model_seed=0"].kind == "error"
 
     def test_progress_counts_every_run_once_and_no_step_twice(self, tmp_path):
-        long = replace(BASE, schedule=replace(BASE.schedule, steps=3000, evaluate_every=100))
-        half = replace(BASE, schedule=replace(BASE.schedule, steps=1500, evaluate_every=100))
-        train_sweep(tmp_path / "s", half, grid={"model_seed": [0]}, workers=1)
+        long = replace(BASE, schedule=replace(BASE.schedule, steps=800, evaluate_every=100))
+        half = replace(BASE, schedule=replace(BASE.schedule, steps=400, evaluate_every=100))
+        train_sweep(tmp_path / "s", half, grid={"model_seed": [0]}, executor=InProcess())
         starts: list[tuple[int, int]] = []
 
         def watch(progress: Progress) -> None:
@@ -358,14 +360,18 @@ class TestExecutor:
 
         train_sweep(tmp_path / "s", long, grid={"model_seed": [0, 1]}, workers=1, watch=watch)
         assert starts, "earlier steps must not count as progress of this call"
-        assert starts[0] == (1500, 3000)
+        assert starts[0] == (400, 800)
 
 
 class TestEnsembles:
     def test_runs_of_one_shape_are_trained_together(self, undisturbed, tmp_path):
         grid = TWELVE | {"model_seed": [0, 1]}
         sweep = train_sweep(
-            tmp_path / "s", BASE, grid=grid | {"task.train_fraction": [0.7, 0.5]}, workers=1, ensembles="always"
+            tmp_path / "s",
+            BASE,
+            grid=grid | {"task.train_fraction": [0.7, 0.5]},
+            executor=InProcess(),
+            ensembles="always",
         )
         assert sweep.table["status"].tolist() == ["finished"] * 12
         assert {run.environment["ensemble"] for run in sweep.runs} == {6}
@@ -381,15 +387,19 @@ class TestEnsembles:
         short = replace(BASE, schedule=replace(BASE.schedule, steps=20))
         (tmp_path / "s" / "model_seed=1").mkdir(parents=True)
         (tmp_path / "s" / "model_seed=1" / "mine.txt").touch()
-        sweep = train_sweep(tmp_path / "s", short, grid={"model_seed": range(3)}, workers=1, ensembles="always")
+        sweep = train_sweep(
+            tmp_path / "s", short, grid={"model_seed": range(3)}, executor=InProcess(), ensembles="always"
+        )
         assert sweep.table["status"].tolist() == ["finished", "failed", "finished"]
 
     def test_stopped_runs_resume_together_from_their_steps(self, tmp_path):
         short = replace(BASE, schedule=replace(BASE.schedule, steps=100))
-        first = train_sweep(tmp_path / "s", short, grid={"model_seed": [0, 1]}, workers=1)
+        first = train_sweep(tmp_path / "s", short, grid={"model_seed": [0, 1]}, executor=InProcess())
         assert all("ensemble" not in run.environment for run in first.runs)
         longer = replace(BASE, schedule=replace(BASE.schedule, steps=200))
-        again = train_sweep(tmp_path / "s", longer, grid={"model_seed": range(4)}, workers=1, ensembles="always")
+        again = train_sweep(
+            tmp_path / "s", longer, grid={"model_seed": range(4)}, executor=InProcess(), ensembles="always"
+        )
         assert again.table["step"].tolist() == [200] * 4
         assert [run.environment.get("ensemble") for run in again.runs] == [None, None, 2, 2]
         assert [run.environment["resumed"][-1]["ensemble"] for run in again.runs[:2]] == [2, 2]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 from dataclasses import replace
@@ -15,12 +16,11 @@ from processes import TIMEOUT, wait_until
 from sweeps import (
     BASE,
     TWELVE,
+    InProcess,
     assert_complete,
     assert_same_table,
     finished_runs,
     is_alive,
-    run_command,
-    run_sweep,
     start_command,
     sweep_words,
     train_twelve,
@@ -37,16 +37,15 @@ def undisturbed(tmp_path_factory) -> Sweep:
 
 
 class TestKilled:
-    def test_a_killed_sweep_continues_to_the_same_table(self, undisturbed, tmp_path):
+    def test_a_killed_sweep_continues_to_the_same_table(self, undisturbed, tmp_path, shell):
         folder = tmp_path / "killed"
         with hold_last_run(folder), start_command(sweep_words(folder, "--workers", "2")) as process:
             wait_until(lambda: len(finished_runs(folder)) >= 4 and workers_of(folder))
             process.kill()
             process.communicate()
         assert 4 <= len(finished_runs(folder)) < 12, "it was killed in the middle"
-        with start_command(sweep_words(folder, "--workers", "2")) as again:
-            output, _ = again.communicate(timeout=TIMEOUT)
-        assert again.returncode == 0, output
+        again = shell(*sweep_words(folder, "--workers", "1")[3:])
+        assert again.code == 0, again.out
         assert_complete(folder, 12)
         assert_same_table(pd.read_parquet(folder / "sweep.parquet"), undisturbed.table)
 
@@ -69,7 +68,7 @@ class TestKilled:
 
     def test_a_killed_worker_costs_only_its_run(self, tmp_path):
         folder = tmp_path / "unlucky"
-        longer = replace(BASE, schedule=replace(BASE.schedule, steps=1200))
+        longer = replace(BASE, schedule=replace(BASE.schedule, steps=800))
         with start_command(sweep_words(folder, "--workers", "1", config=longer, grid=["model_seed=0:3"])) as process:
             wait_until(lambda: (folder / "model_seed=1" / ".lock").is_file() and workers_of(folder))
             os.kill(workers_of(folder)[0], signal.SIGKILL)
@@ -80,7 +79,7 @@ class TestKilled:
         assert sweep.failures["model_seed=1"].kind == "killed"
         assert "SIGKILL" in sweep.table["failure"][1]
         # The next call resumes the run from its resume point, and deletes the failure.
-        again = train_sweep(folder, workers=1)
+        again = train_sweep(folder, executor=InProcess())
         assert again.failures == {}
         assert again.table["status"].tolist() == ["finished"] * 3
         assert_complete(folder, 3, longer.schedule)
@@ -98,7 +97,7 @@ class TestKilled:
         assert (table["status"] != "finished").any()
         assert Sweep.open(folder).failures == {}
         assert not list(folder.glob("**/.lock"))
-        assert_same_table(train_sweep(folder, workers=2).table, undisturbed.table)
+        assert_same_table(train_sweep(folder, executor=InProcess()).table, undisturbed.table)
 
 
 def hold_last_run(folder: Path) -> contextlib.AbstractContextManager[None]:
@@ -141,10 +140,10 @@ class TestFailures:
         assert table["status"].value_counts().to_dict() == {"failed": 3, "finished": 2, "diverged": 1}
         assert table.loc["train_fraction=1.5", "task.train_fraction"] == 1.5
 
-    def test_a_sweep_of_invalid_runs_only(self, tmp_path):
-        ended = run_sweep(str(tmp_path / "s"), "--preset", "psi", "--grid", "optimizer.lr=-1,-2")
-        assert ended.returncode == 1
-        assert "failed lr=-1: invalid: lr=-1: optimizer: lr must be a finite number > 0" in ended.stdout
+    def test_a_sweep_of_invalid_runs_only(self, tmp_path, shell):
+        ended = shell("sweep", str(tmp_path / "s"), "--preset", "psi", "--grid", "optimizer.lr=-1,-2")
+        assert ended.code == 1
+        assert "failed lr=-1: invalid: lr=-1: optimizer: lr must be a finite number > 0" in ended.out
         assert (tmp_path / "s" / "report.html").is_file()
         assert Sweep.open(tmp_path / "s").table["T_grok_0.95"].isna().all()
 
@@ -164,25 +163,25 @@ def memory_limit():
 
 
 class TestJobArray:
-    def test_its_commands_produce_the_table_of_the_sweep(self, undisturbed, tmp_path):
+    def test_its_commands_produce_the_table_of_the_sweep(self, undisturbed, tmp_path, shell):
         folder = tmp_path / "with space"
         file = tmp_path / "config.json"
         file.write_text(BASE.to_json())
         grid = ["--grid", "optimizer.weight_decay=3", "model_seed=0:2"]
-        lines = run_sweep(str(folder), "--config", str(file), *grid, "--print-commands").stdout.splitlines()
+        words = ["sweep", str(folder), "--config", str(file), *grid, "--print-commands"]
+        lines = shell(*words).out.splitlines()
         assert len(lines) == 2
         assert not list(folder.glob("*/config.json"))
-        for line in lines:
-            program = f"{sys.executable} -m grokinterp.cli"
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            processes.run(line.replace("grokinterp", program, 1), shell=True, check=True, env=environment)
+        first = lines[0].replace("grokinterp", f"{sys.executable} -m grokinterp.cli", 1)
+        processes.run(first, shell=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert shell(*shlex.split(lines[1])[1:]).code == 0
         assert commands(Sweep.open(folder)) == []
-        sweep = run_sweep(str(folder))
-        assert sweep.returncode == 0
+        sweep = shell("sweep", str(folder))
+        assert sweep.code == 0
         report = folder / "report.html"
-        assert f"report: {report}" in sweep.stdout
+        assert f"report: {report}" in sweep.out
         assert "model_seed=1" in report.read_text()
-        assert run_command("report", str(folder), "--output", str(tmp_path / "again.html")).returncode == 0
+        assert shell("report", str(folder), "--output", str(tmp_path / "again.html")).code == 0
         assert (tmp_path / "again.html").read_text() == report.read_text()
         expected = undisturbed.table[undisturbed.table["run"].isin([p.name for p in Sweep.open(folder).points])]
         assert_same_table(Sweep.open(folder).table, expected.reset_index(drop=True))
@@ -213,10 +212,10 @@ class TestJobArray:
         assert len(commands(plan(undisturbed.path, longer, grid=TWELVE))) == 12
         assert commands(undisturbed) == []
 
-    def test_a_run_that_is_not_in_the_sweep(self, undisturbed):
-        ended = run_sweep(str(undisturbed.path), "--only", "model_seed=77")
-        assert ended.returncode == 2
-        assert "has no run 'model_seed=77'; it has 12" in ended.stderr
+    def test_a_run_that_is_not_in_the_sweep(self, undisturbed, shell):
+        ended = shell("sweep", str(undisturbed.path), "--only", "model_seed=77")
+        assert ended.code == 2
+        assert "has no run 'model_seed=77'; it has 12" in ended.err
 
 
 class TestCommand:
@@ -234,17 +233,17 @@ class TestCommand:
             ([], "is not a sweep"),
         ],
     )
-    def test_bad_input_is_one_line_and_leaves_nothing(self, tmp_path, options, message):
-        ended = run_sweep(str(tmp_path / "s"), *options)
-        assert ended.returncode == 2
-        assert message in ended.stderr
-        assert ended.stderr.count("\n") == 1
+    def test_bad_input_is_one_line_and_leaves_nothing(self, tmp_path, shell, options, message):
+        ended = shell("sweep", str(tmp_path / "s"), *options)
+        assert ended.code == 2
+        assert message in ended.err
+        assert ended.err.count("\n") == 1
         assert not (tmp_path / "s").exists()
 
-    def test_dry_run_lists_the_runs_and_writes_nothing(self, tmp_path):
+    def test_dry_run_lists_the_runs_and_writes_nothing(self, tmp_path, shell):
         options = ["--preset", "psi", "--task.p", "11", "--grid", "model_seed=0:3", "--dry-run"]
-        ended = run_sweep(str(tmp_path / "s"), *options)
-        assert ended.returncode == 0
-        assert ended.stdout.split() == ["model_seed=0", "model_seed=1", "model_seed=2"]
-        assert "3 runs" in ended.stderr
+        ended = shell("sweep", str(tmp_path / "s"), *options)
+        assert ended.code == 0
+        assert ended.out.split() == ["model_seed=0", "model_seed=1", "model_seed=2"]
+        assert "3 runs" in ended.err
         assert not (tmp_path / "s").exists()
