@@ -70,3 +70,10 @@ def test_command_lines_describe_sweeps(line, tmp_path):
 
 def test_there_are_command_lines_to_check():
     assert len(commands_in(SWEEPS)) >= 5
+
+
+def test_the_map_names_files_that_exist():
+    paths = re.findall(r"\| `([\w/]+(?:\.py)?)` \|", (ROOT / "docs" / "where_to_look.md").read_text())
+    assert len(paths) == 20
+    for path in paths:
+        assert (ROOT / "grokinterp" / path).exists(), path

@@ -405,3 +405,14 @@ def test_norms_are_of_trained_parameters_and_by_part():
     assert group_rms(snapshot) == pytest.approx(
         {"embed": 2.0, "blocks.0.attn": 3.0, "blocks.0.mlp": 1.0, "layers.1": 6.0}, rel=1e-15
     )
+
+
+def test_cross_fitted_losses_of_logits_that_are_not_finite_are_undefined():
+    """The least-squares fit must not see them: it would fail."""
+    task = Task.modular_addition(p=11, train_fraction=0.5)
+    snapshot = Snapshot.from_logits(task, torch.full((121, 11), math.nan))
+    for loss in (restricted_loss_novel, excluded_loss_novel):
+        value = loss(snapshot, (1, 2))
+        assert math.isnan(value)
+        assert isinstance(value, Undefined)
+        assert value.reason == "the logits are not finite"

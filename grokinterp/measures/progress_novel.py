@@ -38,6 +38,8 @@ def cross_fit(snapshot: Snapshot, keys: tuple[int, ...]) -> CrossFit | str:
     """
     if not keys:
         return NO_KEYS
+    if not snapshot.finite:
+        return "the logits are not finite"
     totals, counts = snapshot.class_sums("held_out")
     order = len(totals)
     theta = angles(order, keys)
