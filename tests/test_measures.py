@@ -411,8 +411,8 @@ def test_cross_fitted_losses_of_logits_that_are_not_finite_are_undefined():
     """The least-squares fit must not see them: it would fail."""
     task = Task.modular_addition(p=11, train_fraction=0.5)
     snapshot = Snapshot.from_logits(task, torch.full((121, 11), math.nan))
-    for loss in (restricted_loss_novel, excluded_loss_novel):
-        value = loss(snapshot, (1, 2))
+    for function in (restricted_loss_novel, excluded_loss_novel):
+        value = function(snapshot, (1, 2))
         assert math.isnan(value)
         assert isinstance(value, Undefined)
         assert value.reason == "the logits are not finite"

@@ -293,9 +293,7 @@ def test_fractions_outside_0_and_1_are_refused(fraction):
 
 
 def test_fractions_without_training_inputs_are_refused():
-    with pytest.raises(
-        ConfigError, match=r"train_fraction 0.01 of 25 inputs leaves 0 to train on: choose a fraction"
-    ):
+    with pytest.raises(ConfigError, match=r"train_fraction 0.01 of 25 inputs leaves 0 to train on: choose a fraction"):
         Task.modular_addition(5, 0.01)
 
 
