@@ -216,11 +216,8 @@ def test_importing_a_room_does_not_import_what_it_does_not_need():
     unwanted = {
         "grokinterp": ["torch", "transformer_lens", "pandas", "plotly", "tyro", "numpy", "pydantic"],
         "grokinterp.statistics": ["torch", "transformer_lens", "plotly", "tyro", "scipy.stats", "scipy.optimize"],
-        "grokinterp.config": ["torch", "transformer_lens", "pandas", "plotly", "tyro"],
-        "grokinterp.runs.files": ["torch", "transformer_lens", "pandas", "plotly", "tyro"],
-        "grokinterp.measures": heavy,
-        "grokinterp.models": heavy,
-        "grokinterp.tasks": heavy,
+        "grokinterp.config, grokinterp.runs.files": ["torch", "transformer_lens", "pandas", "plotly", "tyro"],
+        "grokinterp.measures, grokinterp.models, grokinterp.tasks": heavy,
         "grokinterp.theory": ["transformer_lens", "plotly", "tyro"],
     }
     for module, libraries in unwanted.items():

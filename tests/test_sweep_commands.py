@@ -66,6 +66,7 @@ class TestKilled:
             for pid in filter(is_alive, workers):
                 os.kill(pid, signal.SIGKILL)
 
+    @pytest.mark.slow
     def test_a_killed_worker_costs_only_its_run(self, tmp_path):
         folder = tmp_path / "unlucky"
         longer = replace(BASE, schedule=replace(BASE.schedule, steps=800))
@@ -186,6 +187,7 @@ class TestJobArray:
         expected = undisturbed.table[undisturbed.table["run"].isin([p.name for p in Sweep.open(folder).points])]
         assert_same_table(Sweep.open(folder).table, expected.reset_index(drop=True))
 
+    @pytest.mark.slow
     def test_two_elements_of_one_run_train_it_once(self, tmp_path):
         folder = tmp_path / "s"
         words = sweep_words(folder, "--only", "model_seed=0", grid=["model_seed=0:2"])
