@@ -30,7 +30,7 @@ faults: $(STAMP)
 	$(BIN)/python -m pytest tests/faults -m "slow or not slow" -n $(TEST_WORKERS) --durations=0 --durations-min=10
 
 notebooks: $(STAMP)
-	$(BIN)/python -m pytest tests/test_notebooks.py
+	$(BIN)/python -m pytest tests/test_notebooks.py -m "slow or not slow"
 
 # The quick form of every published experiment; what has results already is left alone, so it can be stopped at will.
 reproduce-quick: $(STAMP)

@@ -54,7 +54,8 @@ def test_stored_without_outputs(name: str):
     )
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+# The first one trains two networks, half a minute of computation: `make notebooks` runs it too.
+@pytest.mark.parametrize("name", [pytest.param(NOTEBOOKS[0], marks=pytest.mark.slow), *NOTEBOOKS[1:]])
 def test_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
