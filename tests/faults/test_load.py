@@ -182,6 +182,7 @@ train_sweep(sys.argv[1], RunConfig.from_json(sys.argv[2]), grid={"model_seed": r
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_and_its_readers(start, tmp_path):
     path = tmp_path / "sweep"
     training = start(SWEEP, path, TINY.to_json())
