@@ -264,7 +264,8 @@ def _settings(form: Form) -> dict[str, Any]:
 
 
 def _describe_arm(arm: Arm) -> str:
-    text = f"{len(arm.expanded())} runs of {arm.base.task.title}"
+    number = len(arm.expanded())
+    text = f"{number} {'run' if number == 1 else 'runs'} of {arm.base.task.title}"
     axes = "; ".join(f"{name} = {', '.join(map(str, values))}" for name, values in arm.grid.items())
     return f"{text}: {axes}" if axes else text
 

@@ -48,7 +48,7 @@ def canonical_times(table: pd.DataFrame, *, published_size: bool = True) -> Clai
         "T_train 1,000, T_grok 33,000 (seed 0); delays 20,000 to 210,000 over five seeds, one of which does not grok",
         f"{scale_prefix(published_size)}T_train {_times(train)}, T_grok(0.99) {_times(grok)}",
         len(table),
-        "T_train in 500 .. 2,000 and T_grok(0.99) in 15,000 .. 60,000 for 3 of 5 seeds",
+        "T_train of 500 to 2,000 and T_grok(0.99) of 15,000 to 60,000 in 3 of 5 seeds",
         verdict(enough, int(published_size and (enough or too_many_misses))),
         number=2,
     )
@@ -217,7 +217,7 @@ def depth_is_one_cell(
     fails, groks = grokked(narrow), grokked(wide)
     return Claim(
         "depth",
-        "A flat network of depth 4 fails where one of depth 2 groks, but groks at another rate, decay and width: "
+        "A flat network of depth 4 fails where one of depth 2 groks, but groks at another rate, decay, and width: "
         "'depth 4 fails' is a statement about one cell.",
         "depth 4: 0 of 5 at width 256, lr 1e-2, 2e-3 (Table 2), 5 of 5 at width 512, lr 3e-2, 5e-4 (Table 3)",
         f"{scale_prefix(published_size)}depth 2 {grokked(shallow)} of {len(shallow)}; depth 4 {fails} of {len(narrow)} "

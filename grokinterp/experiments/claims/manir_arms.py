@@ -69,7 +69,7 @@ def tanh_groks_more_often_than_gelu(table: pd.DataFrame, *, published_size: bool
 def transformer_as_long_as_mlp(
     transformers: pd.DataFrame, mlps: pd.DataFrame, *, printed: str, published_size: bool = True
 ) -> Claim:
-    """Assertion 10: decide whether a transformer takes as long to grok as an MLP, within the spread over seeds.
+    """Assertion 10: decide whether a transformer takes as long to grok as an MLP, within the spread across seeds.
 
     Source: Manir and Rupa 2026.
 
@@ -88,7 +88,7 @@ def transformer_as_long_as_mlp(
         decided = math.isfinite(low) and math.isfinite(high)
     return Claim(
         "transformer against MLP",
-        "A transformer takes as long to grok as an MLP, within the spread over seeds, each trained with its own "
+        "A transformer takes as long to grok as an MLP, within the spread across seeds, each trained with its own "
         "settings.",
         printed,
         scale_prefix(published_size) + measured,

@@ -100,11 +100,15 @@ def l2_varies_less(table: pd.DataFrame, *, published_size: bool = True) -> Claim
     medians = pd.DataFrame(runs.groupby("model.width")[units].median())
     rms, l2 = (column(medians, unit) for unit in units)
     decided = len(medians) > 1
-    factors = f"by a factor of {l2.max() / l2.min():.2f} in L2, {rms.max() / rms.min():.2f} in RMS" if decided else "-"
+    factors = (
+        f"the widths differ by a factor of {l2.max() / l2.min():.2f} in L2 and {rms.max() / rms.min():.2f} in RMS"
+        if decided
+        else "-"
+    )
     return Claim(
         "RMS or L2",
-        "Between widths, the norm at T_grok differs less in L2 than in RMS, which falls with the number of weights.",
-        "widths 256 and 512: by a factor of 1.2 in L2, 3.1 in RMS",
+        "Across widths, the L2 norm at T_grok varies less than the RMS, which falls as the number of weights grows.",
+        "widths 256 and 512 differ by a factor of 1.2 in L2 and 3.1 in RMS",
         f"{scale_prefix(published_size)}{factors}, over widths {', '.join(map(str, medians.index))}",
         len(runs),
         "the factor between the medians of the widths is smaller in L2",

@@ -75,7 +75,7 @@ def memorization_without_decay(table: pd.DataFrame, *, published: str) -> Claim:
     measured = "no two decays at which a seed memorizes"
     if seeds:
         times = span(column(memorized, T_TRAIN), ",.0f")
-        measured = f"T_train(0.99) {times}, by a factor of {span(factors, '.2f')} per seed"
+        measured = f"T_train(0.99) {times}, differing by a factor of {span(factors, '.2f')} within each seed"
     lost = len(table) - len(memorized)
     measured += f"; {lost} runs do not memorize" if lost else ""
     n = sum(map(len, seeds))
@@ -126,7 +126,7 @@ def held_norm_removes_delay(constrained: pd.DataFrame, free: pd.DataFrame) -> Cl
         "If the weight norm is held at that of a small initialization, train and test accuracy rise together.",
         "Omnigrok: weights times 0.8, norm held after each step",
         f"held: {int(soon.sum())} of {len(constrained)} without delay{_format_times(constrained)}; "
-        f"free: {int(delayed.sum())} of {len(free)} with{_format_times(free)}",
+        f"free: {int(delayed.sum())} of {len(free)} with delay{_format_times(free)}",
         n,
         "held norm: T_grok(0.95) at most twice T_train(0.99) in every run; free norm: later in every run",
         verdict(bool(soon.all()) and bool(delayed.all()), n),
@@ -156,7 +156,7 @@ def larger_start_longer_delay(table: pd.DataFrame) -> Claim:
     return Claim(
         "larger start, longer delay",
         "The larger the initial weights, the longer generalization lags behind memorization.",
-        "Omnigrok: grokking from large starts, none from small ones",
+        "Omnigrok: grokking from large initializations, none from small ones",
         f"median delay {measured or 'unknown'}" + (f"; {lost} runs do not memorize" if lost else ""),
         len(memorized),
         "the median delay never falls as the initialization scale grows, and is longer at the largest scale than at "

@@ -66,7 +66,7 @@ def sooner_with_decay(table: pd.DataFrame, network: str) -> Claim:
         f"decay, {network}",
         f"The {network} generalizes parity sooner with weight decay.",
         "with weight decay only",
-        f"{ratio:.2f} times as late without: median {np.median(waited):,.0f}{note}; with decay {np.median(soon):,.0f}"
+        f"{ratio:.2f} times as late without decay: median {np.median(waited):,.0f}{note}; with decay {np.median(soon):,.0f}"
         if enough
         else f"fewer than {_SEEDS} runs that generalized with decay, or fewer than {_SEEDS} runs without",
         len(table),

@@ -145,13 +145,13 @@ def _data(sizes: pd.DataFrame) -> Claim:
     lateness = f"{span(late, '.1f')} times as late as the train loss" if len(late) else "never"
     return Claim(
         "polynomial: data",
-        "With too little data nothing generalizes, with much data there is no delay, and grokking lies in between.",
+        "With too little data, no network generalizes; with much data, none is delayed; in between, networks grok.",
         "P = 50, 120, 500 at D = 40",
-        f"{names[0]}: never in {never} of {len(small)}; {names[1]}: the test loss halves {lateness} "
+        f"{names[0]}: {never} of {len(small)} never halve the test loss; {names[1]}: the test loss halves {lateness} "
         f"({len(late)} of {len(medium)}); {names[2]}: {span(soon, '.1f')} times as late",
         len(sizes) if len(late) else 0,
-        "smallest P: no test loss halves; middle P: it halves more than twice as late as the train loss (median); "
-        "largest P: at most twice as late",
+        "smallest P: no test loss halves; middle P: it takes more than twice as long to halve as the train loss (median); "
+        "largest P: at most twice as long",
         verdict(holds, len(sizes) if len(late) else 0),
         number=_NUMBER,
     )

@@ -118,7 +118,7 @@ def sooner_with_more_data(table: pd.DataFrame) -> Claim:
         T_GROK,
         _falls,
         "more data, sooner",
-        "From a train fraction of 0.5 on, T_grok(0.95) falls with the train fraction.",
+        "For train fractions of 0.5 and above, T_grok(0.95) decreases as the train fraction increases.",
         "2,200, 950, 450 at 0.5, 0.7, 0.9",
         11,
     )
@@ -175,7 +175,7 @@ def operations_alike(table: pd.DataFrame) -> Claim:
         T_GROK,
         _alike,
         "operations",
-        "Addition, subtraction and multiplication grok at the same time, within 20 %.",
+        "Addition, subtraction, and multiplication grok at the same time, within 20 %.",
         "2,300, 2,250, 2,000",
         15,
     )
