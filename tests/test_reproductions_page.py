@@ -67,7 +67,7 @@ def test_the_page_has_every_claim_and_number(tmp_path):
     (results / "toy-full" / "figure-1.png").touch()
     page = write_markdown(results, tmp_path / "docs" / "page.md").read_text()
     lines = page.splitlines()
-    assert "2 of 22 are decided: 2 by runs of the published size and 0 only by smaller runs" in page
+    assert "Of 22 assertions, 2 are decided: 2 by runs of the published size and 0 only by smaller runs" in page
     first = next(line for line in lines if line.startswith("| 1 |"))
     assert first.endswith("| **supported** | [toy-full](#toy-full): runs: 5 of 5 (n = 5; supported) |")
     assert next(line for line in lines if line.startswith("| 3 |")).endswith("| **inconclusive** | not run |")
@@ -100,7 +100,7 @@ def test_smaller_runs_decide_only_where_larger_ones_do_not(tmp_path):
     store(tmp_path, "large", [claim(), claim(number=2, verdict="inconclusive")])
     store(tmp_path, "small", [claim(verdict="not supported"), claim(number=2)], quick=True)
     page = write_markdown(tmp_path, tmp_path / "page.md").read_text()
-    assert "2 of 22 are decided: 1 by runs of the published size and 1 only by smaller runs" in page
+    assert "Of 22 assertions, 2 are decided: 1 by runs of the published size and 1 only by smaller runs" in page
     lines = page.splitlines()
     assert "| **supported** | [large]" in next(line for line in lines if line.startswith("| 1 |"))
     assert "| **supported** (smaller runs) |" in next(line for line in lines if line.startswith("| 2 |"))

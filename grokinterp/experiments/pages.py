@@ -31,15 +31,16 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])(?!br>)")
 
 _MARKDOWN_HEAD = """# Reproductions
 
-This page compares what published studies of grokking report with what grokinterp measures when it runs them. Every line
-comes from a `results.json` written by `grokinterp reproduce`. To regenerate the page from these files, run
+This page compares the results that published studies of grokking report with those that grokinterp measures when it
+repeats the experiments. All results come from the `results.json` files that `grokinterp reproduce` writes. To
+regenerate the page from these files, run
 
     grokinterp reproduce --document {page} --folder {folder}
 
-To repeat an experiment, run `grokinterp reproduce NAME`. Add `--quick` where the page says "quick form": such a form is
-smaller than the publication, so it can show a direction but not reproduce a published number. `not supported` is a
-result, not an error; `inconclusive` means that these runs cannot decide the claim. Times are in updates (epochs where
-batches are full).
+To repeat an experiment, run `grokinterp reproduce NAME`. For an experiment marked "quick form", add `--quick`. A quick
+form is smaller than the published experiment, so it can show a trend but not reproduce a published number. The verdict
+`not supported` is a result, not an error; `inconclusive` means that these runs cannot decide the claim. Times are in
+updates, which equal epochs in full-batch training.
 """
 
 
@@ -168,8 +169,8 @@ def _markdown_assertions(results: Sequence[Results]) -> str:
         ]
         rows.append([str(number), ASSERTIONS[number], verdict, "\n".join(evidence) or "not run"])
     return (
-        f"\n## The assertions\n\n{full_count + quick_count} of {len(ASSERTIONS)} are decided: {full_count} by runs of "
-        f"the published size and {quick_count} only by smaller runs, which can show a direction or a shape. "
+        f"\n## The assertions\n\nOf {len(ASSERTIONS)} assertions, {full_count + quick_count} are decided: "
+        f"{full_count} by runs of the published size and {quick_count} only by smaller runs, which can show a trend. "
         '"Mixed" means that some parts of an assertion hold and others do not.\n\n'
         + _markdown_table(["", "assertion", "verdict", "evidence"], rows)
     )

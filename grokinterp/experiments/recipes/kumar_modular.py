@@ -54,7 +54,7 @@ RECIPE = Recipe(
     full=Form(
         (_arm((0.5, 1.0, 1.5, 2.0)),),
         "4 minutes",
-        "three initializations per scale, where the paper has one; the paper prints curves but no times",
+        "three initializations per scale instead of the paper's one; the paper prints curves but no times",
     ),
     quick=Form((_arm((0.5, 1.0)),), "30 s", "two of the four scales"),
     decide=decide,

@@ -156,6 +156,6 @@ RECIPE = Recipe(
     title="Grokking without weight decay: polynomial regression, from lazy to rich",
     source="Kumar, Bordelon, Gershman and Pehlevan 2023, arXiv:2310.06110",
     full=Form((), _FULL_COST),
-    quick=Form((), _QUICK_COST, "the same networks with fewer scales, curvatures, seeds and steps"),
+    quick=Form((), _QUICK_COST, "the same networks with fewer scales, curvatures, seeds, and steps"),
     run=run,
 )

@@ -45,9 +45,9 @@ RECIPE = Recipe(
     full=Form(
         (Arm("canonical", _FULL, {SEED: range(3)}),),
         "20 to 40 minutes",
-        "three seeds where the paper has five, and 100,000 steps where it has 400,000, so a seed as slow as its "
-        "slowest (210,000) would not finish; each run stops at 1.1 T_grok(0.99), which changes no reported time; "
-        "evaluated every 100 steps, in the paper every 1,000",
+        "three seeds instead of the paper's five, and 100,000 steps instead of 400,000, so a seed as slow as the "
+        "paper's slowest (210,000) would not finish; each run stops at 1.1 T_grok(0.99), which changes no reported time; "
+        "accuracy is evaluated every 100 steps instead of every 1,000",
     ),
     quick=Form(
         (Arm("canonical", _SMALL, {SEED: range(2)}),),

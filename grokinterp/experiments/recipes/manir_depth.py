@@ -38,7 +38,7 @@ def _small_arms() -> tuple[Arm, ...]:
 
 RECIPE = Recipe(
     name="manir-depth",
-    title="Depth: where a flat network of depth 4 fails and where it works",
+    title="Depth: where a flat network of depth 4 fails and where it groks",
     source=SOURCE,
     full=Form(
         _arms(range(5)),
@@ -50,8 +50,8 @@ RECIPE = Recipe(
     quick=Form(
         _small_arms(),
         "35 seconds",
-        "p = 31, width 64 in all arms, half of the pairs; lr 0.1 and λ = 3e-3, in depth-4-elsewhere lr 0.2 and λ = "
-        "1e-3; two seeds, one for depth 8",
+        "p = 31, width 64 in all arms, half of the pairs, lr 0.1, and λ = 3e-3 (in depth-4-elsewhere, lr 0.2 and "
+        "λ = 1e-3); two seeds, but one for depth 8",
     ),
     decide=_decide,
     published=(

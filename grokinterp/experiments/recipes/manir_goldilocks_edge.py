@@ -28,7 +28,8 @@ RECIPE = Recipe(
     full=Form(
         (Arm("edge", network(4, 512, lr=3e-2, decay=_BELOW, steps=_STEPS), {DECAY: (_BELOW, _ABOVE)}),),
         "3 minutes",
-        f"{_STEPS:,} of 400,000 steps, enough for one decay to memorize while the other does not; seed 0",
+        f"{_STEPS:,} of the 400,000 steps, enough for the network to memorize at one weight decay but not at the "
+        "other; seed 0",
     ),
     quick=Form(
         (Arm("edge", small_network(4, lr=0.2, decay=_SMALL_BELOW, steps=1000), {DECAY: (_SMALL_BELOW, _SMALL_ABOVE)}),),

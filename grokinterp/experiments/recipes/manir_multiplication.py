@@ -32,7 +32,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="manir-multiplication",
-    title="Multiplication: transformer versus MLP, and activations",
+    title="Multiplication: transformer versus MLP, and ReLU versus GELU",
     source=SOURCE,
     full=Form(
         (

@@ -88,7 +88,7 @@ def _printed() -> tuple[Published, ...]:
 
 RECIPE = Recipe(
     name="manir-weight-norm",
-    title="The weight norm at which networks grok, in RMS and in L2",
+    title="The weight norm at which networks grok, as RMS and as L2 norm",
     source=SOURCE,
     full=Form(
         (

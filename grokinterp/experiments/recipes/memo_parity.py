@@ -46,7 +46,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="memo-parity",
-    title="Parity of 10 bits with and without weight decay",
+    title="Parity of 10 bits, with and without weight decay",
     source="Grokking as a phase transition in transformer training, a memo of February 2026",
     full=Form(
         (

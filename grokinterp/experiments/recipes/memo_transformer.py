@@ -31,12 +31,12 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="memo-transformer",
-    title="Addition by a 2-layer transformer with and without weight decay",
+    title="A 2-layer transformer on addition, with and without weight decay",
     source="Grokking as a phase transition in transformer training, a memo of February 2026",
     full=Form(
         (Arm("decay", _FULL, {DECAY: (1.0, 0.0), "model_seed": range(3)}),),
         "2 hours (estimated)",
-        "the memo specifies p = 97, 40 % of the data and 2 layers; the rest follows Power et al. 2022, with 30,000 "
+        "the memo specifies p = 97, 40 % of the data, and 2 layers; the rest follows Power et al. 2022, with 30,000 "
         "steps instead of 100,000",
     ),
     quick=Form(

@@ -43,7 +43,7 @@ RECIPE = Recipe(
         _arms(small_transformer(1.0, p=37, fraction=0.5, steps=3000), 1.2, 1000, range(2)),
         "40 s",
         "p = 37 and a smaller transformer; the norm is constrained to 1.2 times the initial norm instead of 0.8 times, "
-        "because a network this small does not fit the training set at less",
+        "because a network this small cannot fit the training set with a smaller norm",
     ),
     decide=decide,
 )

@@ -38,7 +38,7 @@ def decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="omnigrok-weight-decay",
-    title="Time to generalize as a function of weight decay: 1/λ",
+    title="Time to generalize as a function of weight decay",
     source="Liu, Michaud and Tegmark 2022, arXiv:2210.01117, Appendix C",
     full=Form(
         (Arm("decay", _NANDA, {"optimizer.weight_decay": (0.1, 0.3, 1.0, 3.0), "model_seed": range(3)}),),

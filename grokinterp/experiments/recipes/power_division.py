@@ -30,7 +30,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="power-division",
-    title="Division by a small transformer with and without weight decay",
+    title="A small transformer on division, with and without weight decay",
     source="Power et al. 2022, arXiv:2201.02177",
     full=Form(
         (Arm("decay", _FULL, {DECAY: (1.0, 0.0)}),),

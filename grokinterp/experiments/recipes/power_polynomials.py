@@ -32,12 +32,12 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="power-polynomials",
-    title="Polynomials mod 97 by a small transformer",
+    title="A small transformer on polynomials modulo a prime",
     source="Power et al. 2022, arXiv:2201.02177",
     full=Form(
         (Arm("operations", _FULL, {OPERATION: (*_GENERALIZING, *_NEVER), FRACTION: (0.5, 0.7, 0.95)}),),
         "14 hours at most (estimated): 15 runs of up to 100,000 steps",
-        "three train fractions, where the publication has about twenty",
+        "three train fractions instead of about twenty",
     ),
     quick=Form(
         (Arm("operations", _SMALL, {OPERATION: (*_QUICK_GENERALIZING, *_NEVER)}),),

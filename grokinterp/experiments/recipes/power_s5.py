@@ -30,7 +30,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
 
 RECIPE = Recipe(
     name="power-s5",
-    title="Products in S5 by a small transformer",
+    title="Learning products in S5",
     source="Power et al. 2022, arXiv:2201.02177",
     full=Form(
         (Arm("s5", _FULL, {OPERATION: tuple(_PRODUCTS), "model_seed": range(3)}),),
@@ -39,8 +39,8 @@ RECIPE = Recipe(
     quick=Form(
         (Arm("s5", _SMALL, {"model_seed": range(2)}),),
         "30 s",
-        "an MLP instead of a transformer: preset s5 with 60 % of the data, learning rate 2e-3, up to 5,000 steps and "
-        "two seeds. A transformer that trains within a minute generalizes while it memorizes, or does neither",
+        "an MLP instead of a transformer: preset s5 with 60 % of the data, learning rate 2e-3, up to 5,000 steps, "
+        "and two seeds. Transformers that train within a minute either generalize while they memorize or do neither",
     ),
     decide=_decide,
 )

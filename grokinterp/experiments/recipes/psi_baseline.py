@@ -26,7 +26,7 @@ RECIPE = Recipe(
     full=Form(
         (Arm("baseline", _FULL, {"model_seed": range(3)}),),
         "5 minutes",
-        "three seeds where psi has one; evaluated every 10 epochs, where psi logs every 50",
+        "three seeds instead of psi's one; evaluated every 10 epochs instead of every 50",
     ),
     quick=Form(
         (Arm("baseline", _SMALL, {"model_seed": range(2)}),),

@@ -61,7 +61,7 @@ def _figures(evidence: Evidence) -> Figures:
 
 RECIPE = Recipe(
     name="slingshot",
-    title="Slingshots: late loss spikes of Adam without weight decay",
+    title="Slingshots: late loss spikes under Adam without weight decay",
     source="Thilak et al. 2022, arXiv:2206.04817",
     full=Form(
         (
