@@ -113,6 +113,7 @@ def test_the_shipped_runs_efficiency_ratio_passes_one_between_memorizing_and_gro
     assert shipped.transition.T_train[0.99].step < crossing < shipped.transition.T_grok[0.95].step
 
 
+@pytest.mark.slow
 def test_random_labels_are_memorized_without_a_circuit(tmp_path):
     config = replace(
         SMALL,
@@ -129,6 +130,7 @@ def test_random_labels_are_memorized_without_a_circuit(tmp_path):
     assert analysis.why_missing("restricted_loss") == "no key frequencies"
 
 
+@pytest.mark.slow
 def test_without_weight_decay_and_with_little_data_nothing_generalizes(tmp_path):
     config = replace(
         SMALL,

@@ -472,7 +472,7 @@ class TestDropout:
                 assert run.metrics[column].loc[step] == pytest.approx(row[column], rel=1e-5)
 
     def test_dropout_cannot_be_compiled(self, tmp_path):
-        with pytest.raises(ConfigError, match=r"leave --compile or model\.dropout out"):
+        with pytest.raises(ConfigError, match=r"omit --compile or model\.dropout"):
             train(RUNS["dropout"], tmp_path / "run", compile=True)
         assert not (tmp_path / "run").exists()
 

@@ -68,6 +68,7 @@ def test_kumars_modular_run_follows_the_formula_of_the_paper(tmp_path):
         assert off < 1e-4 * moved.norm(), name  # float32 against float64
 
 
+@pytest.mark.slow
 def test_kumars_modular_run_groks_without_decay_as_its_norm_rises(tmp_path):
     """At scale 0.5, an independent loop gave T_train 4,300, T95 5,000 and an initial norm of 83.5."""
     run = train(modular_config(0.5, steps=8000), tmp_path / "run", progress=False, device="cpu")

@@ -85,6 +85,7 @@ class TestKilled:
         assert again.table["status"].tolist() == ["finished"] * 3
         assert_complete(folder, 3, longer.schedule)
 
+    @pytest.mark.slow
     def test_ctrl_c_stops_runs_so_that_they_can_resume(self, undisturbed, tmp_path):
         folder = tmp_path / "interrupted"
         with hold_last_run(folder), start_command(sweep_words(folder, "--workers", "2")) as process:

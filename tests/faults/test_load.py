@@ -151,6 +151,7 @@ train(RunConfig.from_json(sys.argv[2]), sys.argv[1], resume=sys.argv[3] == "resu
 """
 
 
+@pytest.mark.slow
 def test_an_analysis_while_a_training_writes_is_killed_and_resumed(start, tmp_path):
     path = tmp_path / "run"
     seen: list[int] = []

@@ -66,6 +66,7 @@ def test_no_socket_is_opened_and_no_tracker_imported(tmp_path):
     assert watched(tmp_path) == {"touched": [], "modules": [], "codes": [0, 0, 0, 0]}
 
 
+@pytest.mark.slow
 def test_all_of_it_works_on_a_machine_without_a_network(tmp_path):
     unshare = shutil.which("unshare")
     if unshare is None or processes.run([unshare, "-rn", "true"], capture_output=True).returncode:

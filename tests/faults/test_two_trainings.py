@@ -39,6 +39,7 @@ def command() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         yield start_training
 
 
+@pytest.mark.slow
 def test_one_training_wins_and_its_kill_unlocks_the_folder(command, tmp_path):
     endless, folder = tmp_path / "config.json", tmp_path / "run"
     endless.write_text(CONFIG.to_json().replace("1000,", "1000000,", 1))
