@@ -86,7 +86,7 @@ def test_inverse_decay(power, verdict):
     claim = generalization_as_inverse_decay(decays(power), published="-")
     assert (claim.verdict, claim.n, claim.number) == (verdict, 6, 19)
     assert f"exponent {power:.2f} for 2 seeds" in claim.measured
-    assert "without decay 0 of 2 generalize" in claim.measured
+    assert "without decay, 0 of 2 generalize" in claim.measured
     few = decays(power).loc[[0, 1, 2, 4, 5]]
     assert generalization_as_inverse_decay(few, published="-").verdict == OPEN
 
@@ -164,8 +164,8 @@ def test_polynomials_as_published():
     claims = decide_polynomial(polynomials())
     assert [claim.verdict for claim in claims] == [YES] * 6
     assert {claim.number for claim in claims} == {18}
-    assert "as α to the power 2.00" in claims[3].measured  # 5 at 0.5, 20 at 1
-    assert "1 runs do not halve both losses" in claims[3].measured
+    assert "proportional to α to the power 2.00" in claims[3].measured  # 5 at 0.5, 20 at 1
+    assert "not both losses halve in 1 run" in claims[3].measured
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_plateau():
     good = curves(1.0, 0.0)
     claim = manir.plateau([good, curves(0.995, 0.02)])
     assert claim.verdict == SUPPORTED
-    assert claim.measured.endswith("mirrored 0.995 to 1.000, novel 0.000 to 0.020")
+    assert claim.measured.endswith("on mirrored pairs 0.995 to 1.000, on novel pairs 0.000 to 0.020")
     assert manir.plateau([good, curves(1.0, 0.05)]).verdict == NOT
     assert manir.plateau([good, curves(0.98, 0.0)]).verdict == NOT
     assert manir.plateau([curves(1.0, 0.0, memorized=False)]).verdict == OPEN
@@ -135,7 +135,7 @@ def test_goldilocks_zone():
 def test_the_lower_edge_is_one_of_the_budget():
     claim = manir.lower_edge_is_the_budget(table(*swept()))
     assert claim.verdict == SUPPORTED
-    assert "budget below 1.2, T_grok(0.95) inside 5.8 to 7.9" in claim.measured
+    assert "budget below the zone: 1.2; T_grok(0.95) inside: 5.8 to 7.9" in claim.measured
     as_long = run(train=1000, decay=1e-5, step=2_000_000)  # 6 units: more than one of those inside took
     assert manir.lower_edge_is_the_budget(table(as_long, *swept(below=False))).verdict == NOT
     longer = [run(train=1000, decay=1e-5, step=40_000_000), *swept(below=False)]
@@ -211,7 +211,7 @@ def test_norms_at_grok_as_printed():
     assert (universal.verdict, universal.should_hold) == (NOT, False)
     claim = manir_norms.l2_varies_less(every)
     assert claim.verdict == SUPPORTED
-    assert claim.measured == "the widths differ by a factor of 1.23 in L2 and 3.09 in RMS, over widths 256, 512"
+    assert claim.measured == "the widths differ by a factor of 1.23 in L2 and 3.09 in RMS, for widths 256, 512"
     swapped = table(*WIDE, NARROW | {"weight_rms_at_T_grok_0.99": 0.022, "weight_norm_at_T_grok_0.99": 60.0})
     assert manir_norms.l2_varies_less(swapped).verdict == NOT
 
@@ -229,7 +229,7 @@ def test_norm_and_activation():
     at = [WIDE[0], WIDE[2]]
     claim = manir_norms.same_norm_across_activations(table(*at))
     assert claim.verdict == SUPPORTED
-    assert "7.5 % apart; T_grok 3.3 times apart" in claim.measured
+    assert "7.5 % apart; T_grok differs by a factor of 3.3" in claim.measured
     assert (
         manir_norms.same_norm_across_activations(table(at[0], at[1] | {"weight_rms_at_T_grok_0.99": 0.03})).verdict
         == NOT

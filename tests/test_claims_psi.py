@@ -226,7 +226,7 @@ def test_the_zone_leaves_out_where_nothing_groks():
     table = decays(-1.0)
     outside = table.assign(**{WD: 8.0, "delay_0.95_0.99": 1.0, "outcome": "generalized_without_delay"}).iloc[:3]
     claim = general.delay_as_inverse_decay(pd.concat([table, outside]), "-1")
-    assert "over decay 0.5 to 2" in claim.measured
+    assert "over decays 0.5 to 2" in claim.measured
     assert claim.verdict == "supported"
     assert general.delay_as_inverse_decay(outside, "-1").verdict == "inconclusive"
 
@@ -263,4 +263,4 @@ def test_two_thresholds():
     assert general.thresholds_differ(table.iloc[2:]).verdict == "inconclusive"
     long = general.thresholds_differ(table.assign(step=201.0))  # the third had twice its time, and did not come to 0.99
     assert (long.verdict, long.n) == ("not supported", 3)
-    assert "1 not at 0.99 by twice T_grok(0.95)" in long.measured
+    assert "1 still below 0.99 at twice T_grok(0.95)" in long.measured

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.errors import ConfigError
-from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, finite, verdict
+from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, counted, finite, verdict
 from grokinterp.experiments.outcome import Claim, Verdict
 from grokinterp.statistics import PowerLaw, power_law
 from grokinterp.statistics.formatting import span
@@ -35,8 +35,8 @@ def one_outcome_each(table: pd.DataFrame) -> Claim:
     return Claim.of_all(
         "labels",
         "Every run has exactly one outcome. Runs that do not generalize are counted but excluded from means.",
-        "grok, DNF_test or DNF_train",
-        f"{int(agrees.sum())} of {n} runs; {int(generalized.sum())} of {len(table)} generalized",
+        "grok, DNF_test, or DNF_train",
+        f"{int(agrees.sum())} of {counted(n, 'run')}; {int(generalized.sum())} of {len(table)} generalized",
         "every run",
         agrees,
         number=1,
@@ -59,9 +59,9 @@ def thresholds_differ(table: pd.DataFrame) -> Claim:
     return Claim(
         "95 % or 99 %",
         "T_grok(0.99) is 1.05 to 2 times T_grok(0.95).",
-        "psi 1.14 to 1.25, at width 32 1.97; Manir canonical 1.41",
+        "psi: 1.14 to 1.25, at width 32: 1.97; Manir's canonical run: 1.41",
         (f"{span(ratio, '.2f')}, median {np.median(ratio):.2f}" if len(ratio) else "no run reached both")
-        + (f"; {late} not at 0.99 by twice T_grok(0.95)" if late else ""),
+        + (f"; {late} still below 0.99 at twice T_grok(0.95)" if late else ""),
         n,
         "every run",
         verdict(late == 0 and bool(((ratio >= 1.05) & (ratio <= 2)).all()), n),
@@ -95,7 +95,7 @@ def delay_as_inverse_decay(
     measured = "fewer than two weight decays at which runs grok"
     if fit is not None:
         low, high = fit.interval.low, fit.interval.high
-        measured = f"{fit.exponent:.3f} [{low:.3f}, {high:.3f}] over decay {zone[0]:g} to {zone[-1]:g}"
+        measured = f"{fit.exponent:.3f} [{low:.3f}, {high:.3f}] over decays {zone[0]:g} to {zone[-1]:g}"
     return Claim(
         f"1/λ, {quantity}",
         f"{'The delay' if quantity.startswith('delay') else 'T_grok'} is inversely proportional to weight decay.",

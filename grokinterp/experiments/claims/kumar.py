@@ -6,7 +6,16 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, finite, median_times, rows_with, verdict
+from grokinterp.experiments.claims.numbers import (
+    T_GROK,
+    T_TRAIN,
+    column,
+    counted,
+    finite,
+    median_times,
+    rows_with,
+    verdict,
+)
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 
@@ -31,20 +40,20 @@ def generalizes_without_decay(table: pd.DataFrame) -> Claim:
     train, test, n = column(memorized, T_TRAIN), column(memorized, T_GROK), len(memorized)
     late = test > train
     unfinished = int((~np.isfinite(test)).sum())
-    measured = f"{int(late.sum())} of {n} that memorized ({len(plain)} runs)"
+    measured = f"{counted(len(plain), 'run')}; {int(late.sum())} of the {n} that memorized generalized later"
     if n:
         measured += f"; T_train(0.99) {span(train, ',.0f')}"
     if late.any():
         ratio = test[late] / train[late]
-        measured += f", T_grok(0.95) {span(test[late], ',.0f')}, a factor of {span(ratio, '.2f')} later"
+        measured += f", T_grok(0.95) {span(test[late], ',.0f')}, larger by a factor of {span(ratio, '.2f')}"
     if unfinished:
-        measured += f"; {unfinished} did not generalize by their last step"
+        measured += f"; {unfinished} did not generalize by the last step"
     return Claim.of_all(
         "grokking without weight decay",
         "Plain gradient descent without weight decay memorizes first and generalizes later.",
-        "Kumar et al. 2023: weight decay is not necessary; curves, no times",
+        "Kumar et al. 2023: weight decay is not necessary; curves but no times",
         measured,
-        "every run that memorizes reaches a test accuracy of 0.95, later than a train accuracy of 0.99",
+        "every run that memorizes reaches a test accuracy of 0.95 after reaching a train accuracy of 0.99",
         late,
         number=_NUMBER,
     )
@@ -67,7 +76,7 @@ def norm_rises(table: pd.DataFrame, metrics: Sequence[pd.DataFrame]) -> Claim:
     return Claim.of_all(
         "norm rises",
         "The weight norm rises while the network groks, so a falling norm is not the cause of grokking.",
-        "Kumar et al. 2023: it increases",
+        "Kumar et al. 2023: the norm increases",
         measured or "no run generalized",
         "larger at T_grok(0.95) than at the start, in every run that generalizes",
         end > start,
@@ -94,7 +103,7 @@ def smaller_scale_shortens_delay(table: pd.DataFrame) -> Claim:
     note = f"; {missing} of {len(table)} runs have no delay: they did not generalize" if missing else ""
     return Claim(
         "smaller output scale, shorter delay",
-        "With a smaller output scale, the network leaves the lazy regime sooner and the delay is shorter.",
+        "With a smaller output scale, the network leaves the lazy regime sooner, and the delay is shorter.",
         "Kumar et al. 2023: a small scale removes grokking",
         f"median delay {medians or 'unknown'}{note}",
         len(runs),

@@ -70,7 +70,10 @@ def plateau(metrics: Sequence[pd.DataFrame], *, published_size: bool = True) -> 
     holds = all(m >= 0.99 and n <= 0.03 for m, n in zip(mirror, novel, strict=True))
     measured = "-"
     if medians:
-        measured = f"test {span(test, '.3f')}: mirrored {span(mirror, '.3f')}, novel {span(novel, '.3f')}"
+        measured = (
+            f"test accuracy {span(test, '.3f')}; on mirrored pairs {span(mirror, '.3f')}, on novel pairs "
+            f"{span(novel, '.3f')}"
+        )
     return Claim(
         "plateau",
         "The plateau of test accuracy equals the share of test pairs whose mirror (b, a) is in the training set, which "
@@ -118,7 +121,7 @@ def goldilocks(table: pd.DataFrame, *, published_size: bool = True) -> Claim:
     above = [decay for decay, outcome in outcomes.items() if outcome == "DNF_train"]
     measured = ", ".join(f"{decay:g} {outcome}" for decay, outcome in outcomes.items())
     if inside and above:
-        measured += f"; first decay without memorization / largest that groks = {min(above) / max(inside):.3g}"
+        measured += f"; smallest decay without memorization / largest that groks = {min(above) / max(inside):.3g}"
     return Claim(
         "Goldilocks zone",
         "There is a zone of weight decay in which the network groks. Below it, the network memorizes but does not "
@@ -126,7 +129,7 @@ def goldilocks(table: pd.DataFrame, *, published_size: bool = True) -> Claim:
         "1e-5: DNF_test; 5e-5 (1 of 3) to 1e-3: grok; 2e-3 and 5e-3: DNF_train; upper edge / best decay = 2",
         scale_prefix(published_size) + measured,
         len(table),
-        "most runs DNF_test below, grokked inside, DNF_train above, in this order",
+        "most runs are DNF_test below the zone, grokked inside it, and DNF_train above it",
         verdict(ordered, int(decided)),
         number=7,
     )
@@ -153,12 +156,13 @@ def lower_edge_is_the_budget(table: pd.DataFrame, *, published_size: bool = True
         "lower edge",
         "The training budget causes the lower edge of the zone: runs below it trained for less time than the runs "
         "inside took to grok, in units of 1 / (η_eff λ), the time scale of weight decay.",
-        "not stated; 400,000 steps are 1.2 such units at 1e-5, and T_grok is about 5.8 to 7.6 units inside the zone",
-        f"{scale_prefix(published_size)}budget below {span(budget, '.2g')}, T_grok(0.95) inside {span(inside, '.2g')}"
+        "not stated; in these units, 400,000 steps are 1.2 at 1e-5, and T_grok is about 5.8 to 7.6 inside the zone",
+        f"{scale_prefix(published_size)}budget below the zone: {span(budget, '.2g')}; T_grok(0.95) inside: "
+        f"{span(inside, '.2g')}"
         if decided
         else "no edge",
         len(budget) + len(inside),
-        "the longest budget below is shorter than the shortest T_grok(0.95) inside",
+        "the longest budget below the zone is shorter than the shortest T_grok(0.95) inside",
         verdict(decided and bool(budget.max() < inside.min()), int(decided)),
     )
 
@@ -184,17 +188,17 @@ def memorization_edge(below: pd.DataFrame, above: pd.DataFrame, *, published_siz
     return Claim(
         "memorization edge",
         "At the upper edge of the zone, doubling the weight decay prevents memorization altogether: the weights decay "
-        "away before the signal gets through.",
-        "1e-3 groks in 3 of 3 seeds, 2e-3 does not memorize in any (DNF_train)",
+        "before the network can learn.",
+        "at 1e-3, 3 of 3 seeds grok; at 2e-3, none memorizes (DNF_train)",
         f"{scale_prefix(published_size)}{_decays(below)}: T_train(0.99) {_times(memorized)}; {_decays(above)}: "
         f"accuracy {span(column(above, 'final.train_accuracy'), '.3f')}, loss {span(loss, '.3f')} ln p, RMS of the "
         f"hidden layers {_hidden_rms(above)} by step {span(column(above, 'step'), ',.0f')}; "
-        f"of those below {_hidden_rms(below)}"
+        f"at the smaller decay, their RMS is {_hidden_rms(below)}"
         if n
         else "-",
         n,
-        "below, every run reaches T_train(0.99); above, no run does in as many steps, and the loss is within 2 % of "
-        "ln p",
+        "at the smaller decay, every run reaches T_train(0.99); at the larger, no run does so in as many steps, and "
+        "the loss is within 2 % of ln p",
         verdict(bool(np.isfinite(memorized).all()) and never and uniform, n),
         number=7,
     )
@@ -218,12 +222,12 @@ def depth_is_one_cell(
     return Claim(
         "depth",
         "A flat network of depth 4 fails where one of depth 2 groks, but groks at another rate, decay, and width: "
-        "'depth 4 fails' is a statement about one cell.",
-        "depth 4: 0 of 5 at width 256, lr 1e-2, 2e-3 (Table 2), 5 of 5 at width 512, lr 3e-2, 5e-4 (Table 3)",
-        f"{scale_prefix(published_size)}depth 2 {grokked(shallow)} of {len(shallow)}; depth 4 {fails} of {len(narrow)} "
-        f"at {_cell(narrow)}, {groks} of {len(wide)} at {_cell(wide)}",
+        "'depth 4 fails' is a statement about one set of hyperparameters.",
+        "depth 4: 0 of 5 at width 256, lr 1e-2, λ 2e-3 (Table 2); 5 of 5 at width 512, lr 3e-2, λ 5e-4 (Table 3)",
+        f"{scale_prefix(published_size)}depth 2: {grokked(shallow)} of {len(shallow)} grok; depth 4: {fails} of "
+        f"{len(narrow)} at {_cell(narrow)}; {groks} of {len(wide)} at {_cell(wide)}",
         len(narrow) + len(wide),
-        "no run of depth 4 groks in the cell where depth 2 groks, and all do in the other cell",
+        "no run of depth 4 groks with the hyperparameters with which depth 2 groks, and all do with the others",
         verdict(fails == 0 and groks == len(wide) and grokked(shallow) > 0, min(len(shallow), len(narrow), len(wide))),
         number=8,
     )
@@ -240,9 +244,9 @@ def depth_fails_to_memorize(narrow: pd.DataFrame, *, published_size: bool = True
     counts = Counter(str(outcome) for outcome in failed["outcome"])
     return Claim(
         "how depth 4 fails",
-        "Depth 4 fails there by not memorizing (DNF_train): at that depth the decay lies above the upper edge of the "
-        "zone, regardless of the rate, which sets the time scale of both memorization and decay.",
-        "not printed; at depth 4 and width 512 the edge lies between 1e-3 and 2e-3, the decay of this cell",
+        "Depth 4 fails there because it does not memorize (DNF_train): at that depth, the decay lies above the upper "
+        "edge of the zone, regardless of the learning rate, which sets the time scale of both memorization and decay.",
+        "not stated; at depth 4 and width 512, the edge lies between 1e-3 and 2e-3, the decay used here",
         scale_prefix(published_size)
         + (", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "no run failed"),
         len(failed),

@@ -36,7 +36,7 @@ def relu_is_slower(table: pd.DataFrame, *, printed: str, published_size: bool = 
         printed,
         scale_prefix(published_size) + measured,
         n,
-        "ratio of T_grok - T_train in [2, 8], with at least 3 runs of each that memorized",
+        "ratio of T_grok - T_train in [2, 8], with at least 3 runs of each activation that memorized",
         verdict(holds, int(decided)),
         number=9,
     )
@@ -57,11 +57,12 @@ def tanh_groks_more_often_than_gelu(table: pd.DataFrame, *, published_size: bool
     n = len(table) if {"gelu", "tanh"} <= set(share) and any(share.values()) else 0
     return Claim(
         "activations in Sweep A",
-        "At the rate and decay of Sweep A, tanh networks grok more often than GELU networks, which win Sweep B.",
+        "At the learning rate and weight decay of Sweep A, tanh networks grok more often than GELU networks, "
+        "which win Sweep B.",
         "GELU 0 of 5, ReLU 2 of 5, tanh 3 of 5",
         scale_prefix(published_size) + ", ".join(counts),
         len(table),
-        "a larger share of the tanh networks groks",
+        "a larger share of tanh networks than of GELU networks groks",
         verdict(n > 0 and share["tanh"] > share["gelu"], n),
     )
 

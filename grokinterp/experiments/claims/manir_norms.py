@@ -55,10 +55,11 @@ def l2_at_grok(table: pd.DataFrame, *, published_size: bool = True) -> Claim:
     return Claim(
         "L2 at T_grok",
         "MLPs of both widths grok at the same L2 norm.",
-        "printed as RMS; times the root of the number of weights: 29.6 (width 256), 25.3, 24.1, 23.5 (width 512)",
+        "published as RMS; multiplied by the square root of the number of weights: 29.6 (width 256), 25.3, 24.1, "
+        "23.5 (width 512)",
         _format_norms(l2, published_size),
         len(l2),
-        "at T_grok(0.99), over both widths: mean 25.6 ± 2.7, largest / smallest ≤ 1.32 (published: 1.26)",
+        "at T_grok(0.99), across both widths: mean 25.6 ± 2.7, largest / smallest ≤ 1.32 (published: 1.26)",
         verdict(holds, len(l2) if decided else 0),
         number=4,
     )
@@ -109,9 +110,9 @@ def l2_varies_less(table: pd.DataFrame, *, published_size: bool = True) -> Claim
         "RMS or L2",
         "Across widths, the L2 norm at T_grok varies less than the RMS, which falls as the number of weights grows.",
         "widths 256 and 512 differ by a factor of 1.2 in L2 and 3.1 in RMS",
-        f"{scale_prefix(published_size)}{factors}, over widths {', '.join(map(str, medians.index))}",
+        f"{scale_prefix(published_size)}{factors}, for widths {', '.join(map(str, medians.index))}",
         len(runs),
-        "the factor between the medians of the widths is smaller in L2",
+        "the medians of the widths differ by a smaller factor in L2",
         verdict(decided and bool(l2.max() / l2.min() < rms.max() / rms.min()), len(runs) if decided else 0),
     )
 
@@ -136,9 +137,9 @@ def same_norm_across_activations(table: pd.DataFrame, *, published_size: bool = 
     return Claim(
         "norm and activation",
         "At equal weight decay, ReLU and GELU networks grok at the same norm, although their times differ threefold.",
-        "0.0219 and 0.0236 at 5e-4 (7.5 %), T_grok 3.3 times apart; the 6.9 of the paper compares 5e-4 with 1e-3",
+        "0.0219 and 0.0236 at 5e-4 (7.5 %), T_grok differs by a factor of 3.3; the paper's 6.9 compares 5e-4 with 1e-3",
         f"{scale_prefix(published_size)}λ = {decays}: RMS {relu:.4f} (ReLU), {gelu:.4f} (GELU), "
-        f"{100 * difference:.1f} % apart; T_grok {ratio:.2g} times apart",
+        f"{100 * difference:.1f} % apart; T_grok differs by a factor of {ratio:.2g}",
         len(table),
         "RMS at T_grok within 10 % of the mean if T_grok differs by a factor of 3; otherwise inconclusive",
         verdict(bool(difference <= 0.1), int(decided)),
@@ -171,7 +172,7 @@ def embedding_concentration(
             is then acceptable.
     """
     n = min(len(mlp), len(transformer))
-    shares = f"MLPs {span(mlp, '.1%')}, transformers {span(transformer, '.1%')}" if n else ""
+    shares = f"MLPs {_percent(mlp)}, transformers {_percent(transformer)}" if n else ""
     return Claim(
         "Fourier concentration",
         "The transformer's embedding is more concentrated on a few frequencies than the MLP's.",
@@ -179,11 +180,15 @@ def embedding_concentration(
         "step not stated",
         scale_prefix(published_size) + shares if n else "-",
         len(mlp) + len(transformer),
-        "the lowest share of the transformers is above the highest of the MLPs",
+        "the lowest share of any transformer is above the highest of any MLP",
         verdict(n > 0 and min(transformer) > max(mlp), n),
         should_hold=published_size,
         number=21 if published_size else None,
     )
+
+
+def _percent(shares: Sequence[float]) -> str:
+    return f"{span([100 * share for share in shares], '.1f')} %"
 
 
 def _at(name: str, published_size: bool) -> str:

@@ -26,8 +26,8 @@ def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:
     decay = Claim(
         "random features: λ",
         "With random features, generalization time is inversely proportional to weight decay.",
-        "Figure 3: later for smaller λ; no times",
-        f"exponent of the time halfway from plateau to limit {span(slopes, '.3f')}",
+        "Figure 3: slower for smaller λ; no times",
+        f"exponent of the halfway time between plateau and limit {span(slopes, '.3f')}",
         n,
         "exponent -1 ± 0.05 for every seed",
         verdict(bool(is_inverse(slopes, 0.05).all()), n),
@@ -35,7 +35,7 @@ def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:
     t1_fewer, t1_base = column(fewer, "t1"), column(base, "t1")
     examples = Claim.of_all(
         "random features: n",
-        "With random features, fewer training examples are overfitted earlier.",
+        "With random features, a smaller training set is overfitted earlier.",
         "Figure 3",
         f"t1 {span(t1_base, '.0f')} at n = 100, {span(t1_fewer, '.0f')} at n = 50",
         "every seed",
@@ -47,7 +47,7 @@ def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:
         "random features: m, ν²",
         "With random features, neither m nor ν² prolongs the delay.",
         "Figure 3",
-        f"time halfway: by a factor of {span(by_m, '.2f')} with a quarter of the features, "
+        f"halfway time changes by a factor of {span(by_m, '.2f')} with a quarter of the features, "
         f"{span(by_variance, '.2f')} with four times the variance",
         n,
         "within a factor of 1.5",
@@ -120,7 +120,7 @@ def decide_two_layer(table: pd.DataFrame) -> tuple[Claim, ...]:
         generalization,
         overfitting,
         slower("t2", "generalize", "Figure 4"),
-        slower("t1", "overfit, as (6) states for ridge regression", "(6), which is not about this network", False),
+        slower("t1", "overfit, as (6) states for ridge regression", "(6), proven only for ridge regression", False),
     )
 
 

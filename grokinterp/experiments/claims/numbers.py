@@ -11,6 +11,11 @@ from grokinterp.statistics import settings
 T_TRAIN, T_GROK = "T_train_0.99", "T_grok_0.95"
 
 
+def counted(n: int, noun: str) -> str:
+    """A number with its noun, such as `1 run` or `3 runs`."""
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
 def unanimous_verdict(hits: int, n: int, at_least: int) -> Verdict:
     """Supported if all n runs are hits, not supported if none is; inconclusive in between or below `at_least` runs."""
     return "inconclusive" if n < at_least or 0 < hits < n else verdict(hits == n, n)

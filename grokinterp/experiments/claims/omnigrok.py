@@ -9,6 +9,7 @@ from grokinterp.experiments.claims.numbers import (
     T_GROK,
     T_TRAIN,
     column,
+    counted,
     exponent,
     finite,
     is_inverse,
@@ -41,13 +42,13 @@ def generalization_as_inverse_decay(table: pd.DataFrame, *, published: str) -> C
     if fitted:
         times = pd.concat(fitted).groupby(_DECAY)[T_GROK].median()
         decades = np.log10(max(times.index) / min(times.index))
-        measured = f"exponent {span(slopes, '.2f')} for {len(slopes)} seeds; "
+        measured = f"exponent {span(slopes, '.2f')} for {counted(len(slopes), 'seed')}; "
         measured += ", ".join(f"{time:,.0f} at {decay:g}" for decay, time in times.items())
         measured += f" ({decades:.1f} decades)"
     if len(without):
-        measured += f"; without decay {len(rows_with(without, T_GROK))} of {len(without)} generalize"
+        measured += f"; without decay, {len(rows_with(without, T_GROK))} of {len(without)} generalize"
     lost = len(with_decay) - len(runs)
-    measured += f"; {lost} runs with decay did not generalize" if lost else ""
+    measured += f"; {counted(lost, 'run')} with decay did not generalize" if lost else ""
     n = sum(map(len, fitted))
     return Claim(
         "T_test as 1/γ",
@@ -77,7 +78,7 @@ def memorization_without_decay(table: pd.DataFrame, *, published: str) -> Claim:
         times = span(column(memorized, T_TRAIN), ",.0f")
         measured = f"T_train(0.99) {times}, differing by a factor of {span(factors, '.2f')} within each seed"
     lost = len(table) - len(memorized)
-    measured += f"; {lost} runs do not memorize" if lost else ""
+    measured += f"; {counted(lost, 'run')} did not memorize" if lost else ""
     n = sum(map(len, seeds))
     return Claim(
         "T_train without γ",
@@ -101,9 +102,10 @@ def small_start_has_no_delay(table: pd.DataFrame) -> Claim:
     soon, n = _without_delay(memorized), len(memorized)
     return Claim.of_all(
         "small start, no delay",
-        "From a small initialization there is no delay, with or without weight decay.",
-        "Omnigrok: α = 0.5 has none",
-        f"{int(soon.sum())} of {n} without delay ({len(table)} runs){_format_times(table)}",
+        "Networks with a small initialization generalize without delay, with or without weight decay.",
+        "Omnigrok: no delay at α = 0.5",
+        f"{counted(len(table), 'run')}; {int(soon.sum())} of the {n} that memorized have no delay"
+        f"{_format_times(table)}",
         "T_grok(0.95) at most twice T_train(0.99) in every run",
         soon,
         number=_NUMBER,
@@ -124,9 +126,9 @@ def held_norm_removes_delay(constrained: pd.DataFrame, free: pd.DataFrame) -> Cl
     return Claim(
         "held norm, no delay",
         "If the weight norm is held at that of a small initialization, train and test accuracy rise together.",
-        "Omnigrok: weights times 0.8, norm held after each step",
-        f"held: {int(soon.sum())} of {len(constrained)} without delay{_format_times(constrained)}; "
-        f"free: {int(delayed.sum())} of {len(free)} with delay{_format_times(free)}",
+        "Omnigrok: weights scaled by 0.8, norm restored after each step",
+        f"held norm: {int(soon.sum())} of {len(constrained)} without delay{_format_times(constrained)}; "
+        f"free norm: {int(delayed.sum())} of {len(free)} with a delay{_format_times(free)}",
         n,
         "held norm: T_grok(0.95) at most twice T_train(0.99) in every run; free norm: later in every run",
         verdict(bool(soon.all()) and bool(delayed.all()), n),
@@ -157,7 +159,7 @@ def larger_start_longer_delay(table: pd.DataFrame) -> Claim:
         "larger start, longer delay",
         "The larger the initial weights, the longer generalization lags behind memorization.",
         "Omnigrok: grokking from large initializations, none from small ones",
-        f"median delay {measured or 'unknown'}" + (f"; {lost} runs do not memorize" if lost else ""),
+        f"median delay {measured or 'unknown'}" + (f"; {counted(lost, 'run')} did not memorize" if lost else ""),
         len(memorized),
         "the median delay never falls as the initialization scale grows, and is longer at the largest scale than at "
         "the smallest",

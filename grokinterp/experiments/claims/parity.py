@@ -35,11 +35,11 @@ def stuck_without_decay(table: pd.DataFrame, network: str) -> Claim:
         measured = f"{stuck} of {n} stuck; test accuracy {span(accuracy, '.3f')} after {steps} steps"
     return Claim(
         f"stuck, {network}",
-        f"Without weight decay, the {network} memorizes parity and stays stuck there.",
+        f"Without weight decay, the {network} memorizes parity but does not generalize.",
         "stuck indefinitely",
         measured,
         n,
-        f"final test accuracy below {_STUCK} in every one of at least {_SEEDS} runs (not supported if in none)",
+        f"final test accuracy below {_STUCK} in each of at least {_SEEDS} runs (not supported if in none of them)",
         unanimous_verdict(stuck, n, _SEEDS),
         should_hold=False,
         number=22,
@@ -61,16 +61,17 @@ def sooner_with_decay(table: pd.DataFrame, network: str) -> Claim:
     enough = min(len(waited), len(soon)) >= _SEEDS
     ratio = float(np.median(waited) / np.median(soon)) if enough else float("nan")
     missing = int((~np.isfinite(late)).sum())
-    note = f", {missing} of {len(late)} not by their last step" if missing else ""
+    note = f" ({missing} of {len(late)} did not generalize by their last step)" if missing else ""
     return Claim(
         f"decay, {network}",
-        f"The {network} generalizes parity sooner with weight decay.",
-        "with weight decay only",
-        f"{ratio:.2f} times as late without decay: median {np.median(waited):,.0f}{note}; with decay {np.median(soon):,.0f}"
+        f"The {network} generalizes on parity sooner with weight decay.",
+        "generalizes only with weight decay",
+        f"takes {ratio:.2f} times as long without decay: median {np.median(waited):,.0f}{note}, compared with "
+        f"{np.median(soon):,.0f} with decay"
         if enough
         else f"fewer than {_SEEDS} runs that generalized with decay, or fewer than {_SEEDS} runs without",
         len(table),
-        f"the median T_grok(0.95) is at least {_SOONER} times as late without weight decay",
+        f"the median T_grok(0.95) is at least {_SOONER} times as large without weight decay",
         verdict(ratio >= _SOONER, len(table) if enough else 0),
         should_hold=network == "MLP",
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import column, finite, rows_with, slope, sweep_over, verdict
+from grokinterp.experiments.claims.numbers import column, counted, finite, rows_with, slope, sweep_over, verdict
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 
@@ -34,7 +34,7 @@ def _worse_before_better(base: pd.DataFrame) -> Claim:
     runs = rows_with(base, "delay")
     n = len(runs)
     holds = bool((column(runs, "peak") > 1.05).all() and (column(runs, "delay") > 0).all())
-    measured = f"{n} of {len(base)} runs halve both losses"
+    measured = f"both losses halve in {n} of {counted(len(base), 'run')}"
     if n:
         measured = (
             f"train loss halved at {span(column(runs, 'T_train'), ',.0f')}, test loss at "
@@ -43,8 +43,8 @@ def _worse_before_better(base: pd.DataFrame) -> Claim:
         )
     return Claim(
         "polynomial: grokking",
-        "Without weight decay, the test loss rises while the training loss falls, and falls later.",
-        "Figure 1: at α = 1, ε = 0.02; a curve, no times",
+        "Without weight decay, the test loss first rises while the training loss falls, and falls only later.",
+        "Figure 1, at α = 1 and ε = 0.02: a curve but no times",
         measured,
         n,
         "in every run, the test loss peaks above 1.05 times its first value and falls to half of it later than the "
@@ -60,7 +60,7 @@ def _norm_rises(scales: pd.DataFrame) -> Claim:
     return Claim.of_all(
         "polynomial: norm",
         "The weight norm rises while the network generalizes.",
-        "it increases",
+        "the norm increases",
         f"grows by a factor of {span(factors, '.1f')}" if len(runs) else "no test loss fell to half",
         "every run whose test loss falls to half",
         factors > 1,
@@ -75,7 +75,7 @@ def _kernel_aligns(scales: pd.DataFrame) -> Claim:
         "polynomial: kernel alignment",
         "The neural tangent kernel becomes aligned with the targets of unseen inputs.",
         "the alignment rises as the test loss falls",
-        f"at the start {span(start, '.4f')}, at the end {span(end, '.4f')}" if n else "no test loss fell to half",
+        f"{span(start, '.4f')} at the start, {span(end, '.4f')} at the end" if n else "no test loss fell to half",
         "larger at the end than at the start, in every run whose test loss falls to half",
         end > start,
         number=_NUMBER,
@@ -100,17 +100,17 @@ def _shorter_delay(scales: pd.DataFrame) -> Claim:
     if n:
         power = slope(np.log(delays.index.to_numpy(dtype=float)), np.log(delays.to_numpy(dtype=float)))
         measured = (
-            f"delay {measured} (as α to the power {power:.2f}); T_test/T_train {ratios.iloc[0]:.2f} at the smallest, "
-            f"{ratios.iloc[-1]:.2f} at the largest"
+            f"delay {measured} (proportional to α to the power {power:.2f}); T_test/T_train "
+            f"{ratios.iloc[0]:.2f} at the smallest α, {ratios.iloc[-1]:.2f} at the largest"
         )
     missing = len(scales) - len(runs)
     return Claim(
         "polynomial: smaller scale, shorter delay",
-        "The smaller the output scale α, the shorter the delay between the falls of the two losses.",
-        "α from 2^-5 to 2^5: smaller removes grokking",
-        (measured or "no delays") + (f"; {missing} runs do not halve both losses" if missing else ""),
+        "The smaller the output scale α, the sooner the test loss falls after the train loss.",
+        "α from 2^-5 to 2^5: a small α removes grokking",
+        (measured or "no delays") + (f"; not both losses halve in {counted(missing, 'run')}" if missing else ""),
         n,
-        "the median delay rises with every increase in α",
+        "the larger α, the longer the median delay",
         verdict(bool((delays.diff().dropna() > 0).all()), n),
         number=_NUMBER,
     )
@@ -122,14 +122,16 @@ def _aligned_kernel(curvatures: pd.DataFrame) -> Claim:
     n = len(runs) if len(delays) > 1 else 0
     measured = f"delay {_format_delays(delays)}" if len(delays) else "no delays"
     if n:
-        measured += f"; but T_test/T_train {ratios.iloc[0]:.1f} at the smallest ε, {ratios.iloc[-1]:.1f} at the largest"
+        measured += (
+            f"; however, T_test/T_train {ratios.iloc[0]:.1f} at the smallest ε, {ratios.iloc[-1]:.1f} at the largest"
+        )
     return Claim(
         "polynomial: better kernel, shorter delay",
         "The larger ε, and with it the alignment of the initial kernel, the shorter the delay.",
         "ε from 0.02 to 0.28",
         measured,
         n,
-        "the median delay falls with every increase in ε",
+        "the larger ε, the shorter the median delay",
         verdict(bool((delays.diff().dropna() < 0).all()), n),
         number=_NUMBER,
     )
@@ -142,16 +144,16 @@ def _data(sizes: pd.DataFrame) -> Claim:
     late = finite(late)
     holds = never == len(small) and bool(len(late)) and float(np.median(late)) > 2 and bool((soon <= 2).all())
     names = [f"P = {runs['n_train'].iloc[0]}" for runs in (small, medium, large)]
-    lateness = f"{span(late, '.1f')} times as late as the train loss" if len(late) else "never"
+    lateness = f"takes {span(late, '.1f')} times as long to halve as the train loss" if len(late) else "never halves"
     return Claim(
         "polynomial: data",
         "With too little data, no network generalizes; with much data, none is delayed; in between, networks grok.",
         "P = 50, 120, 500 at D = 40",
-        f"{names[0]}: {never} of {len(small)} never halve the test loss; {names[1]}: the test loss halves {lateness} "
-        f"({len(late)} of {len(medium)}); {names[2]}: {span(soon, '.1f')} times as late",
+        f"{names[0]}: in {never} of {counted(len(small), 'run')}, the test loss never halves; {names[1]}: "
+        f"it {lateness} ({len(late)} of {len(medium)}); {names[2]}: {span(soon, '.1f')} times as long",
         len(sizes) if len(late) else 0,
-        "smallest P: no test loss halves; middle P: it takes more than twice as long to halve as the train loss (median); "
-        "largest P: at most twice as long",
+        "smallest P: no test loss halves; middle P: it takes more than twice as long to halve as the train loss "
+        "(median); largest P: at most twice as long",
         verdict(holds, len(sizes) if len(late) else 0),
         number=_NUMBER,
     )

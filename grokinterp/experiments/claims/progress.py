@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import verdict
+from grokinterp.experiments.claims.numbers import counted, verdict
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 
@@ -90,7 +90,7 @@ def measure_leads(runs: Sequence[Lead], name: str, statement: str, published: st
         published: what the source states.
     """
     n, n_leading = len(runs), sum(run.leads for run in runs)
-    measured = f"{n_leading} of {n}" if n else "no run grokked"
+    measured = f"{n_leading} of {counted(n, 'run')}" if n else "no run grokked"
     steps = [
         (run.measure_step, run.event_step, run.novel_accuracy)
         for run in runs
@@ -99,15 +99,15 @@ def measure_leads(runs: Sequence[Lead], name: str, statement: str, published: st
     if steps:
         measure_steps, event_steps, accuracies = zip(*steps, strict=True)
         measured += (
-            f": at step {span(measure_steps, ',.0f')}, before {span(event_steps, ',.0f')}; "
-            f"accuracy on novel pairs then {span(accuracies, '.2f')}"
+            f": at step {span(measure_steps, ',.0f')}, before step {span(event_steps, ',.0f')}; "
+            f"accuracy on novel pairs at that checkpoint {span(accuracies, '.2f')}"
         )
     return Claim.of_all(
         name,
         statement,
         published,
         measured,
-        f"at least {_LEAD} checkpoints earlier, at an accuracy on novel pairs below {_UNSOLVED}, in every run",
+        f"at least {_LEAD} checkpoints earlier, while accuracy on novel pairs is below {_UNSOLVED}, in every run",
         [run.leads for run in runs],
         number=21,
     )

@@ -13,7 +13,16 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, finite, median_times, rows_with, verdict
+from grokinterp.experiments.claims.numbers import (
+    T_GROK,
+    T_TRAIN,
+    column,
+    counted,
+    finite,
+    median_times,
+    rows_with,
+    verdict,
+)
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 
@@ -53,7 +62,7 @@ def no_grokking_without_decay(table: pd.DataFrame) -> Claim:
     accuracy = column(runs, "final.test_accuracy")
     return Claim.of_all(
         "little decay",
-        "At weight decay 0 and 0.1, the MLP does not grok within 5,000 epochs.",
+        "At weight decays of 0 and 0.1, the MLP does not grok within 5,000 epochs.",
         "test accuracy 0.009 and 0.007",
         f"test accuracy {span(accuracy, '.4f')}" if len(runs) else "not run",
         "final test accuracy below 0.05 in every run",
@@ -76,7 +85,7 @@ def norm_still_grows(metrics: Sequence[pd.DataFrame], decay: float, published: s
         f"norm at decay {decay:g}",
         f"At weight decay {decay:g}, the weight norm is still growing after 5,000 epochs.",
         published,
-        f"changes by {span(growth, '+.2f')} over the last tenth" if growth else "not run",
+        f"changes by {span(growth, '+.2f')} over the last tenth of the steps" if growth else "not run",
         "grows over the last tenth of the steps in every run",
         [g > 0 for g in growth],
         should_hold=should_hold,
@@ -98,7 +107,7 @@ def grokking_with_decay(table: pd.DataFrame, decays: str, published: str, should
         f"decay {decays}",
         f"At weight decay {decays}, the MLP generalizes within 5,000 epochs.",
         published,
-        f"{reached} of {len(table)} runs; {_format_medians(medians, DECAY)}",
+        f"{reached} of {counted(len(table), 'run')}; {_format_medians(medians, DECAY)}",
         "every run",
         np.isfinite(column(table, T_GROK)),
         should_hold=should_hold,
@@ -156,7 +165,7 @@ def groks_alike_whatever_the_width(table: pd.DataFrame, should_hold: bool = True
         T_GROK,
         _alike,
         f"capacity and grokking, widths {widths[0]} to {widths[-1]}" if widths else "capacity and grokking",
-        "T_grok(0.95) does not depend on the width, within 20 %.",
+        "T_grok(0.95) is about the same at all widths (within 20 %).",
         "1,750, 2,200, 2,300, 2,150, 1,950 at widths 32 to 512",
         13,
     )
@@ -175,7 +184,7 @@ def operations_alike(table: pd.DataFrame) -> Claim:
         T_GROK,
         _alike,
         "operations",
-        "Addition, subtraction, and multiplication grok at the same time, within 20 %.",
+        "Networks grok addition, subtraction, and multiplication at about the same time (within 20 %).",
         "2,300, 2,250, 2,000",
         15,
     )
@@ -239,12 +248,13 @@ def within_the_replicates(
                 mismatches.append(f"{name} at {_format_value(value)}: {epoch} published, {ours} here")
     return Claim(
         "same times as published",
-        "The published overfitting and grokking epochs could be those of one more of our runs.",
+        "The published overfitting and grokking epochs are consistent with our runs.",
         f"five replicates of one configuration: T_grok(0.95) {min(REPLICATES):,} to {max(REPLICATES):,}",
-        f"{n_compared - len(mismatches)} of {n_compared}" + (f"; not {'; '.join(mismatches)}" if mismatches else ""),
+        f"{n_compared - len(mismatches)} of {n_compared}"
+        + (f"; mismatches: {'; '.join(mismatches)}" if mismatches else ""),
         len(table),
-        "all epochs: T_train(0.99) matches on psi's grid, T_grok(0.95) lies in the 95 % prediction interval with psi's "
-        "spread",
+        "for all epochs, T_train(0.99) matches on psi's grid and T_grok(0.95) lies in the 95 % prediction interval "
+        "with psi's spread",
         verdict(not mismatches, n_compared),
         should_hold,
     )
@@ -287,7 +297,9 @@ def _claim_of_medians(
         published,
         _format_medians(medians, axis),
         len(table),
-        "the median falls with every increase" if holds is _falls else "each median within 20 % of the median of all",
+        "each larger setting has a smaller median"
+        if holds is _falls
+        else "each median within 20 % of the median of all",
         "inconclusive" if len(medians) < 2 else verdict(holds(medians), len(medians)),
         number=number,
     )
@@ -295,7 +307,8 @@ def _claim_of_medians(
 
 def _format_medians(medians: Mapping[Any, float], axis: str) -> str:
     times = ", ".join(f"{t:,.0f}" if np.isfinite(t) else "never" for t in medians.values())
-    return f"{times} at {_LABELS[axis]} {', '.join(map(_format_value, medians))}" if medians else "not run"
+    values = ", ".join(map(_format_value, medians))
+    return f"{times} at {_LABELS[axis]}{'s' if len(medians) > 1 else ''} {values}" if medians else "not run"
 
 
 def _format_value(value: Any) -> str:

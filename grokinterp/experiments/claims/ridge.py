@@ -61,7 +61,7 @@ def _closed_form(evidence: Evidence) -> Claim:
         "closed form",
         "The closed form is the trajectory of gradient descent: each step is one update from the previous step.",
         "θ(t+1) = θ(t) - η/n Φᵀ(Φθ(t) - y) - ηλ θ(t)",
-        f"largest deviation {max(errors):.1e} of ‖θ(0)‖",
+        f"largest deviation {max(errors):.1e} times ‖θ(0)‖",
         "at most 1e-8",
         [error <= 1e-8 for error in errors],
     )
@@ -78,7 +78,7 @@ _BOUND_CLAIMS = (
     ),
     (
         "sharp bounds",
-        "The logarithms that (6) and (7) simplify bound the times more closely.",
+        "The unsimplified logarithms behind (6) and (7) bound the times more closely.",
         ("t1_bound_sharp", "t2_bound_sharp"),
         "Theorems 4.4 and 4.5",
     ),
@@ -95,8 +95,8 @@ def _bound_claim(title: str, statement: str, bounds: tuple[str, ...], published:
         for name in bounds:
             runs = table.loc[applies & (table[name] > 0)]
             ratio = runs[name] / runs["t1"] if name.startswith("t1") else runs["t2"] / runs[name]
-            ratios.append(f"{name[:2]} off by a factor of {span(ratio, '.3g')}")
-        measured = f"{hits} of {n} runs whose conditions hold ({len(table)} in all); {', '.join(ratios)}"
+            ratios.append(f"{name[:2]} differs from its bound by a factor of {span(ratio, '.3g')}")
+        measured = f"{hits} of {n} runs that satisfy the conditions ({len(table)} runs in all); {', '.join(ratios)}"
         return Claim(title, statement, published, measured, n, "every run", verdict(hits == n, n))
 
     return rule
@@ -108,7 +108,8 @@ def _three_stages(evidence: Evidence) -> Claim:
     inside += [bool(row.all()) for row in evidence.sweep[[f"stage_{name}" for name in names]].to_numpy(dtype=bool)]
     return Claim.of_all(
         "three stages",
-        "With the zero teacher, train loss, population loss and weight norm stay within their envelopes at every step.",
+        "With the zero teacher, train loss, population loss, and weight norm stay within their envelopes at every "
+        "step.",
         "Theorem 4.1",
         f"all three in {sum(inside)} of {len(inside)} trajectories",
         "every trajectory",
@@ -125,7 +126,8 @@ def _step_size(evidence: Evidence) -> Claim:
         "step size",
         "The bounds also hold at step sizes that Theorem 4.2 does not cover, such as η = 1 in Figure 2.",
         "η < 1/(λ + b²)",
-        f"{int(holds.sum())} of {len(beyond)} runs beyond it; it requires η < {limit:.2g}, the spectrum {exact:.3g}",
+        f"the bounds hold in {int(holds.sum())} of {len(beyond)} runs beyond this limit, which is {limit:.2g}; "
+        f"the spectrum allows up to {exact:.3g}",
         "every run",
         holds,
     )
@@ -150,7 +152,7 @@ def _t1_of_decay(evidence: Evidence) -> Claim:
         "t1 without λ",
         "Overfitting time does not depend on weight decay if weight decay is weak.",
         "no λ in (6)",
-        f"changes by {span(100 * change, '.1f')} % over λ <= 3e-4",
+        f"changes by {span(100 * change, '.1f')} % for λ <= 3e-4",
         "change below 5 % for every seed",
         change < 0.05,
     )
@@ -212,7 +214,7 @@ def _t1_of_n(evidence: Evidence) -> Claim:
         "t1 with n",
         "More training examples take longer to overfit.",
         "n / λ⁺_min in (6); Figure 2",
-        f"rises at each n for {sum(rises)} of {len(rises)} seeds; t1 {', '.join(f'{t:.0f}' for t in medians)}",
+        f"increases with n for {sum(rises)} of {len(rises)} seeds; t1 {', '.join(f'{t:.0f}' for t in medians)}",
         "every seed",
         rises,
     )
@@ -226,7 +228,7 @@ def _little_effect_of_m(evidence: Evidence) -> Claim:
         "m hardly matters",
         "Over-parameterization has little effect on either time.",
         "Figure 2",
-        f"m = {medians.index.min()} to {medians.index.max()}: t1 by a factor of {factors['t1']:.2f}, "
+        f"m = {medians.index.min()} to {medians.index.max()}: t1 changes by a factor of {factors['t1']:.2f}, "
         f"t2 by {factors['t2']:.2f}",
         len(runs),
         "medians within a factor of 1.5",

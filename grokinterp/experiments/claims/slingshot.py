@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import column, verdict
+from grokinterp.experiments.claims.numbers import column, counted, verdict
 from grokinterp.experiments.outcome import Claim, Verdict
 from grokinterp.runs.run import Run
 from grokinterp.statistics.formatting import span
@@ -121,14 +121,14 @@ def decide_slingshots(runs: Sequence[Slingshots], scaled_down: bool = False) -> 
     measured = "no run solved its training set"
     if small:
         n_small = sum(run.eps <= 1e-8 for run in runs)
-        measured = f"{_format_spikes(small)} spikes in {len(small)} runs at ε = {_format_eps(small)}, "
+        measured = f"{_format_spikes(small)} spikes in {counted(len(small), 'run')} at ε = {_format_eps(small)}, "
         measured += f"{len(small)} of {n_small} solved"
     return (
         Claim.of_all(
             "spikes",
             "With Adam and without weight decay, the training loss spikes repeatedly after the training set has been "
             "solved.",
-            "Thilak et al. 2022, Figure 1: cyclic",
+            "Thilak et al. 2022, Figure 1: cyclic spikes",
             measured + (", scaled down" if scaled_down else ""),
             f"at least {_SPIKES} spikes to {_UP:.0f} times the lowest loss so far, in every run",
             [len(run.spikes) >= _SPIKES for run in small],
@@ -138,7 +138,7 @@ def decide_slingshots(runs: Sequence[Slingshots], scaled_down: bool = False) -> 
             "stepwise norm",
             "The norm of the last layer grows in steps, together with the spikes.",
             "Thilak et al. 2022, Figure 1: alternating growth and plateaus",
-            f"by a factor of {span([run.growth for run in with_spikes], '.2f')}; "
+            f"grows by a factor of {span([run.growth for run in with_spikes], '.2f')}; "
             f"{span([100 * x for x in shares], '.0f')} % of the growth from one spike to the next comes in the last "
             f"third (median cycle); runs with spikes: {len(shares)}"
             if shares
@@ -150,10 +150,10 @@ def decide_slingshots(runs: Sequence[Slingshots], scaled_down: bool = False) -> 
         ),
         Claim(
             "ε removes them",
-            "With ε = 1e-5 instead of 1e-8 there are no slingshots.",
-            "Thilak et al. 2022: none, and no grokking in 500,000 steps",
-            f"{_format_spikes(large)} spikes in {len(large)} runs at ε = {_format_eps(large)}; "
-            f"{_format_spikes(small)} in {len(small)} at ε = {_format_eps(small)}"
+            "With ε = 1e-5 instead of 1e-8, no slingshots occur.",
+            "Thilak et al. 2022: no slingshots and no grokking in 500,000 steps",
+            f"{_format_spikes(large)} spikes in {counted(len(large), 'run')} at ε = {_format_eps(large)}; "
+            f"{_format_spikes(small)} in {counted(len(small), 'run')} at ε = {_format_eps(small)}"
             if large and small
             else "not run",
             len(large),
@@ -175,10 +175,10 @@ def exact_loss_removes_them(runs: Sequence[Slingshots], exact: Sequence[Slingsho
     return Claim(
         "an exact loss removes them",
         "Slingshots are caused by rounding: with the same ε and a cross entropy that is exact even for small values, "
-        "there are none.",
-        "not in Thilak et al. 2022; Prieto et al. 2025 on the effect of rounding late in training",
-        f"{_format_spikes(solved)} spikes in {len(solved)} runs with the exact loss; {_format_spikes(small)} in "
-        f"{len(small)} with PyTorch's in float32"
+        "none occur.",
+        "not in Thilak et al. 2022; Prieto et al. 2025 describe the effect of rounding late in training",
+        f"{_format_spikes(solved)} spikes in {counted(len(solved), 'run')} with the exact loss; "
+        f"{_format_spikes(small)} in {counted(len(small), 'run')} with PyTorch's float32 loss"
         if small and solved
         else "not run",
         len(solved),

@@ -25,15 +25,15 @@ def float32_absorbs(curves: Sequence[pd.DataFrame]) -> Claim:
     lost = finite(np.array([curve["lost_gradient"].iloc[-1] for curve in curves], dtype=float))
     first = [float(hit.index[0]) for curve in curves if len(hit := curve.loc[curve["absorbed"] > 0])]
     n = len(curves)
-    measured = f"{span(100 * ends, '.0f')} % of the training examples at the end" if n else "no runs"
+    measured = f"{span(100 * ends, '.0f')} % of the training examples absorbed at the end" if n else "no runs"
     measured += f", the first at step {span(first, ',.0f')}" if first else ""
     measured += f"; plain float32 would lose {span(100 * lost, '.0f')} % of the gradient there" if len(lost) else ""
     return Claim.of_all(
         "softmax collapse",
         "Without regularization, the logits grow until plain float32 absorbs all classes but the correct one.",
         "Prieto et al. 2025, Figure 2; " + _CHOU,
-        measured + "; trained in a form that does not collapse",
-        "at least half of the training examples at the end, in every run",
+        measured + "; trained with a loss that does not collapse",
+        "at least half of the training examples absorbed at the end, in every run",
         ends >= 0.5,
     )
 
@@ -61,9 +61,9 @@ def generalizes(
     if n:
         measured += f"; T_train(0.99) {span(column(memorized, T_TRAIN), ',.0f')}"
     if len(waiting):
-        measured += f"; the others have memorized by step {span(column(waiting, 'step'), ',.0f')}"
+        measured += f"; runs that only memorize stop at step {span(column(waiting, 'step'), ',.0f')}"
     if too_short:
-        measured += "; too short to decide that they never do"
+        measured += "; too few steps to decide that they never generalize"
     return Claim(
         f"{means} without decay",
         f"Without weight decay, {means} lets the network generalize.",
@@ -93,7 +93,7 @@ def sooner_than(fast: pd.DataFrame, slow: pd.DataFrame, *, means: str) -> Claim:
         "Prieto et al. 2025, Figures 1 and 6; " + _CHOU,
         f"{len(soon)} of {len(fast)}"
         + (f" at {span(soon, ',.0f')}" if len(soon) else "")
-        + f"; {len(late)} of {len(slow)} of the others"
+        + f"; {len(late)} of {len(slow)} under plain cross entropy"
         + (f", at {span(late, ',.0f')}" if len(late) else ""),
         n,
         "every run earlier than every run under plain cross entropy",
@@ -111,7 +111,7 @@ def decay_is_fast(table: pd.DataFrame, *, within: int = 250) -> Claim:
     times, n = finite(column(table, T_GROK)), len(table)
     return Claim.of_all(
         "strong decay is fast",
-        "At a learning rate of 1e-2, AdamW with strong weight decay needs none of this.",
+        "At a learning rate of 1e-2, AdamW with strong weight decay generalizes early without these methods.",
         "Chou 2025: weight decay 2 to 10, 40 % of the pairs, at most 150 to 250 epochs",
         f"T_grok(0.95) {span(times, ',.0f')}, {len(times)} of {n}" if len(times) else f"0 of {n}",
         f"T_grok(0.95) at most {within} steps in every run",

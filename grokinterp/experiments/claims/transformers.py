@@ -5,7 +5,16 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, finite, median_times, rows_with, verdict
+from grokinterp.experiments.claims.numbers import (
+    T_GROK,
+    T_TRAIN,
+    column,
+    counted,
+    finite,
+    median_times,
+    rows_with,
+    verdict,
+)
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 
@@ -26,8 +35,8 @@ def generalizes_late(table: pd.DataFrame, task: str, published: str) -> Claim:
     measured = "not run"
     if len(ratios):
         train, test = (f"{np.median(finite(column(table, name))):,.0f}" for name in (T_TRAIN, T_GROK))
-        measured = f"{len(ratios)} of {n} generalize, {span(ratios, '.1f')} times as late as they memorize "
-        measured += f"(T_train(0.99) {train}, T_grok(0.95) {test})"
+        measured = f"{len(ratios)} of {counted(n, 'run')}: generalizing takes {span(ratios, '.1f')} times as long as "
+        measured += f"memorizing (T_train(0.99) {train}, T_grok(0.95) {test})"
     elif n:
         measured = f"none of {n} generalizes by step {span(column(table, 'step'), ',.0f')}"
     return Claim(
@@ -36,7 +45,7 @@ def generalizes_late(table: pd.DataFrame, task: str, published: str) -> Claim:
         published,
         measured,
         n,
-        f"every run generalizes at least {_LATE:g} times as late as it memorizes",
+        f"in every run, generalizing takes at least {_LATE:g} times as long as memorizing",
         verdict(len(ratios) == n and bool((ratios >= _LATE).all()), n),
     )
 
@@ -60,8 +69,9 @@ def slower_without_decay(table: pd.DataFrame, task: str, published: str) -> Clai
     measured = "no run without weight decay memorized, or not every run with it generalized"
     if n:
         measured = (
-            f"T_grok(0.95) {span(soon, ',.0f')} with weight decay; without it {len(finite(late))} of {n} generalized, "
-            f"after {span(waited, ',.0f')} steps; test accuracy {span(column(memorized, 'final.test_accuracy'), '.3f')}"
+            f"T_grok(0.95) {span(soon, ',.0f')} with weight decay; without it, {len(finite(late))} of {n} generalized "
+            f"within {span(waited, ',.0f')} steps; test accuracy "
+            f"{span(column(memorized, 'final.test_accuracy'), '.3f')}"
         )
     return Claim(
         f"decay, {task}",
@@ -69,7 +79,7 @@ def slower_without_decay(table: pd.DataFrame, task: str, published: str) -> Clai
         published,
         measured,
         n,
-        "later than every run with weight decay, in every run",
+        "every run without weight decay is later than every run with it",
         verdict(n > 0 and bool((waited > soon.max()).all()), n),
     )
 
@@ -93,13 +103,14 @@ def generalize_or_not(table: pd.DataFrame, generalizing: tuple[str, ...], never:
     if len(memorized):
         fractions = ", ".join(f"{fraction:g}" for fraction in sorted(set(column(memorized, FRACTION))))
         accuracy = span(column(memorized, "final.test_accuracy"), ".3f")
-        measured = f"test accuracy at the end {accuracy} at train fractions {fractions}"
+        plural = "s" if "," in fractions else ""
+        measured = f"final test accuracy {accuracy} at train fraction{plural} {fractions}"
     return (
         Claim(
             "these generalize",
-            f"The transformer generalizes on {', '.join(generalizing)} if there is enough data.",
+            f"The transformer generalizes on {' and '.join(generalizing)} if there is enough data.",
             "Figure 2, right",
-            "; ".join(f"{name} {reached[name]} of {len(runs)}" for name, runs in rows.items()),
+            "; ".join(f"{name}: {reached[name]} of {len(runs)}" for name, runs in rows.items()),
             n,
             f"T_grok({_LEVEL}) in at least one run of each",
             verdict(all(reached.values()), n),
@@ -107,7 +118,7 @@ def generalize_or_not(table: pd.DataFrame, generalizing: tuple[str, ...], never:
         Claim.of_all(
             "these do not",
             f"The transformer memorizes {', '.join(never)} but does not generalize at any train fraction.",
-            "no generalization at up to 95 % of the data",
+            "no generalization with up to 95 % of the data",
             measured,
             f"no T_grok({_LEVEL}) in any run that memorized",
             np.isnan(column(memorized, T_GROK)),
@@ -138,7 +149,7 @@ def sooner_with_more(table: pd.DataFrame, axis: str, quantity: str, published: s
         published,
         f"median T_grok(0.95) {times}" if medians else "not run",
         len(table),
-        "the median falls with every increase",
+        "each larger setting has a smaller median",
         verdict(falls, len(table) if decided else 0),
     )
 
@@ -156,7 +167,7 @@ def no_delay_at_much_data(table: pd.DataFrame, published: str) -> Claim:
         "no delay at much data",
         "At train fractions of 0.7 and above, the transformer generalizes without delay.",
         published,
-        f"{without} of {len(runs)} runs" if len(runs) else "not run",
+        f"{without} of {counted(len(runs), 'run')}" if len(runs) else "not run",
         len(runs),
         "every run",
         verdict(without == len(runs), len(runs)),
