@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from typecheck import calls
 
 install_import_hook("grokinterp", "typecheck.check")
 
 # One thread: the models are tiny, and bits depend on how sums are split among threads.
 torch.set_num_threads(1)
+
+
+def pytest_runtest_setup() -> None:
+    """Each test checks the first calls of every function again."""
+    calls.clear()
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 
 def fuzz(*options: str) -> str:
     command = [sys.executable, "-W", "ignore", "-m", "tests.faults.fuzz", *options]
-    outcome = processes.run(command, cwd=ROOT, capture_output=True, text=True)
+    outcome = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600)
     assert outcome.returncode == 0, outcome.stdout[-8000:] + outcome.stderr[-2000:]
     return outcome.stdout
 

@@ -46,8 +46,8 @@ RECIPE = Recipe(
         (Arm("canonical", _FULL, {SEED: range(3)}),),
         "20 to 40 minutes",
         "three seeds instead of the paper's five, and 100,000 steps instead of 400,000, so a seed as slow as the "
-        "paper's slowest (210,000) would not finish; each run stops at 1.1 T_grok(0.99), which changes no reported time; "
-        "accuracy is evaluated every 100 steps instead of every 1,000",
+        "paper's slowest (210,000) would not finish; each run stops at 1.1 T_grok(0.99), which changes no reported "
+        "time; accuracy is evaluated every 100 steps instead of every 1,000",
     ),
     quick=Form(
         (Arm("canonical", _SMALL, {SEED: range(2)}),),
