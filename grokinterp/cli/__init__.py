@@ -16,13 +16,13 @@ USAGE = """usage: grokinterp COMMAND ...
 Train networks on modular arithmetic, save their checkpoints, and measure how they grok.
 
   demo                 train a small transformer until it groks, analyze it, and write its report
-  train RUN            train a model in a new run folder, or resume a run
-  analyze RUN          compute every measure at every checkpoint, print the result and write the report
-  report RUN [RUN ...] write the HTML report of one run, of several runs side by side, or of a sweep
-  sweep DIR            train many runs that differ in some options, and tabulate their outcomes
+  train RUN            train a model in a new run folder or resume a run
+  analyze RUN          compute every measure at every checkpoint, print the result, and write the report
+  report RUN [RUN ...] write an HTML report for one run, several runs side by side, or a sweep
+  sweep DIR            train many runs that differ in some options and tabulate their outcomes
   reproduce NAME       run a published experiment and test its claims (--list shows the names)
-  verify RUN           check every file and checksum of a run
-  list [DIR]           list the runs in a folder (default: checkpoints)
+  verify RUN           check every file and checksum of a run or sweep
+  list [DIR]           list the runs and sweeps in a folder (default: checkpoints)
 
 `grokinterp COMMAND --help` shows the options of a command."""
 

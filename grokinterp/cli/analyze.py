@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Analyze:
-    """Compute every measure at every checkpoint of a run, print the result and write the report."""
+    """Compute every measure at every checkpoint of a run, print the result, and write the report."""
 
     run: tyro.conf.Positional[Path]
     """the run folder"""
     measures: Annotated[str | None, default("all")] = None
-    """names or package.module:function, separated by commas"""
+    """measure names or package.module:function references, separated by commas"""
     steps: Annotated[str | None, default("every checkpoint")] = None
-    """A:B:C, the steps from A to B (inclusive) with stride C"""
+    """A:B:C, which selects the steps from A to B (inclusive) with stride C"""
     rule: str = "cube_cosine"
-    """rule for key frequencies: cube_cosine, neuron_clusters, embedding_norm or unembedding_power"""
+    """rule for key frequencies: cube_cosine, neuron_clusters, embedding_norm, or unembedding_power"""
     frequencies: str | None = None
     """key frequencies to use instead of a rule, separated by commas"""
     reference_step: Annotated[int | None, default("the last")] = None
     """checkpoint whose key frequencies are used"""
     workers: Annotated[int | None, default("one per core if there is enough work")] = None
-    """worker processes; 0 evaluates in this process"""
+    """number of worker processes; 0 evaluates in this process"""
     all: bool = False
-    """also print every event, and every measure at the last step with its meaning"""
+    """also print every event and, with its definition, every measure at the last step"""
     json: bool = False
     """print one JSON object instead of the tables"""
     csv: bool = False

@@ -12,10 +12,10 @@ from grokinterp.cli.options import parse
 
 @dataclass(frozen=True)
 class List:
-    """List the runs in a folder."""
+    """List the runs and sweeps in a folder."""
 
     folder: tyro.conf.Positional[Path] = Path("checkpoints")
-    """the folder that holds the runs"""
+    """the folder that contains the runs"""
     json: bool = False
     """print a JSON array instead of the table"""
 

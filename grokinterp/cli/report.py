@@ -19,12 +19,12 @@ _OUTPUT = "analysis/report.html in the run, comparison.html in the first of seve
 
 @dataclass(frozen=True)
 class Report:
-    """Write the HTML report of a run, of several runs side by side, or of a sweep."""
+    """Write an HTML report for one run, several runs side by side, or a sweep."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """the run folders, or the folder of one sweep"""
     output: Annotated[Path | None, default(_OUTPUT)] = None
-    """file to write"""
+    """path of the report"""
 
 
 def run_report(arguments: Sequence[str]) -> int:

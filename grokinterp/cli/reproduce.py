@@ -15,25 +15,25 @@ from grokinterp.errors import ConfigError, GrokinterpError
 class Reproduce:
     """Run a published experiment and test its claims.
 
-    The exit status is 1 if a claim does not hold that should hold at this scale.
+    The exit status is 1 if a claim that should hold at this scale does not hold.
     """
 
     name: tyro.conf.Positional[str | None] = None
     """name of the experiment; --list shows the names"""
     folder: Annotated[Path | None, default("reproductions/NAME, or NAME-quick with --quick")] = None
-    """folder for the report, the numbers and the runs"""
+    """folder for the report, the numbers, and the runs"""
     quick: bool = False
-    """run a smaller form with the same essentials, at most 90 s on two cores"""
+    """run a smaller form with the same essential features, which takes at most 90 s on two cores"""
     all: bool = False
-    """run every experiment, one after another; skip those that already have results"""
+    """run all experiments, one after another; skip those that already have results"""
     anyway: bool = False
     """run on the CPU even if the experiment needs a GPU"""
     images: bool = False
-    """also write every figure as PNG; needs grokinterp[images]"""
+    """also save every figure as a PNG file; requires grokinterp[images]"""
     list: bool = False
     """list the experiments"""
     document: Path | None = None
-    """write a Markdown page about all results in --folder (reproductions if omitted) to this file"""
+    """file to which a Markdown page about all results in --folder (default: reproductions) is written"""
 
 
 def run_reproduce(arguments: Sequence[str]) -> int:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class SweepOptions:
     """Train many runs that differ in some options, each in its own folder, and tabulate their outcomes.
 
-    --grid, --zip and --points define the runs, on top of --preset NAME or --config FILE and options such as
-    --task.p 53. Without any of these, the sweep in the folder continues: finished runs are skipped, stopped ones
-    resumed.
+    --grid, --zip, and --points define the runs, based on --preset NAME or --config FILE and options such as
+    --task.p 53. If none of these is given, the sweep in the folder continues: finished runs are skipped, and stopped
+    runs are resumed.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -33,35 +33,35 @@ class SweepOptions:
     config_file: Annotated[str | None, tyro.conf.arg(name="config")] = None
     """config.json that supplies the defaults"""
     grid: tuple[str, ...] = ()
-    """FIELD=VALUES ..., one run per combination: optimizer.weight_decay=0.3,1,3 model_seed=0:5"""
+    """FIELD=VALUES ..., with one run per combination: optimizer.weight_decay=0.3,1,3 model_seed=0:5"""
     zip: tuple[str, ...] = ()
-    """FIELD=VALUES ..., paired: one run with the first value of each field, one with the second, ..."""
+    """FIELD=VALUES ..., with values paired: the first run uses the first value of each field, and so on"""
     points: Path | None = None
     """JSON file with a list of runs, each an object that maps fields to values"""
     executor: Literal["local", "ray"] = "local"
-    """where runs train: in processes on this machine, or on a Ray cluster"""
+    """where runs are trained: in processes on this machine or on a Ray cluster"""
     workers: Annotated[int | None, default("one per core, or as many as fit on the cluster")] = None
-    """number of runs at a time"""
+    """number of runs trained at the same time"""
     address: Annotated[str | None, default("start one here")] = None
-    """address of the Ray cluster: auto, ray://HOST:PORT or HOST:PORT"""
+    """address of the Ray cluster: auto, ray://HOST:PORT, or HOST:PORT"""
     cpus_per_run: float = 1.0
-    """cores per run on the cluster"""
+    """number of CPU cores per run on the cluster"""
     gpus_per_run: float = 0.0
-    """GPUs per run on the cluster; may be a fraction"""
+    """number of GPUs per run on the cluster; may be fractional"""
     results: Literal["shared", "sent"] = "shared"
     """shared: the cluster's machines share the folder under the same path; sent: they send the run folders back"""
     device: str = "auto"
-    """auto, cpu or cuda"""
+    """auto, cpu, or cuda"""
     ensembles: Literal["auto", "always", "never"] = "auto"
-    """train runs of the same shape together; auto does so on a GPU"""
+    """whether to train runs with identical tensor shapes together; auto does so on a GPU"""
     print_commands: bool = False
-    """print one command per run, for a scheduler's job array, and train nothing"""
+    """print one command per run for a scheduler's job array without training anything"""
     only: str | None = None
-    """name of one run: train only this run, here, as one job of a job array"""
+    """name of the only run to train here, as one job of a job array"""
     report: bool = True
     """do not write report.html"""
     dry_run: bool = False
-    """print the runs and an estimate of time and disk space; write nothing"""
+    """print the runs and estimates of time and disk space without writing anything"""
 
 
 def run_sweep(arguments: Sequence[str]) -> int:

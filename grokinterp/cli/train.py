@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model in a new run folder, or resume a run.
+    """Train a model in a new run folder or resume a run.
 
-    --preset NAME (demo, nanda, transformer-lens, psi, manir, s5, parity, teacher-student) or --config FILE (a
-    config.json) supplies the defaults shown below, and determines the kind of model and whether the task is a
-    regression.
+    --preset NAME (demo, nanda, transformer-lens, psi, manir, manir-transformer, power, s5, parity, teacher-student) or
+    --config FILE (a config.json) supplies the defaults shown below and determines the kind of model and whether the
+    task is a regression.
     """
 
     run: tyro.conf.Positional[Path]
@@ -35,25 +35,25 @@ class Train:
     config_file: Annotated[str | None, tyro.conf.arg(name="config")] = None
     """config.json that supplies the defaults"""
     resume: bool = False
-    """resume the run in the folder; only schedule.steps may change, and only grow"""
+    """resume the run in the folder; only schedule.steps can be changed, and only to a larger value"""
     start_from: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """RUN@STEP, the checkpoint of another run to start from; None: new initial weights"""
+    """RUN@STEP, a checkpoint of another run from which to start; None: new initial weights"""
     device: str = "auto"
-    """auto, cpu, cuda or mps"""
+    """auto, cpu, cuda, or mps"""
     compile: bool = False
-    """compile the update with torch.compile; docs/performance.md says when it helps"""
+    """compile the update with torch.compile; docs/performance.md explains when this helps"""
     dry_run: bool = False
-    """print the resolved configuration and an estimate of time and disk space; write nothing"""
+    """print the resolved configuration and estimates of time and disk space without writing anything"""
     track: str | None = None
-    """send metrics to wandb or trackio; None: do not send them"""
+    """service to which metrics are sent, wandb or trackio; None: do not send them"""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a small transformer until it groks, analyze it, print the result and write its report."""
+    """Train a small transformer until it groks, analyze it, print the result, and write its report."""
 
     run: Path = Path("checkpoints/demo")
-    """the run folder; an existing demo run is shown, not trained again"""
+    """the run folder; an existing demo run is displayed rather than trained again"""
 
 
 def run_train(arguments: Sequence[str]) -> int:

@@ -11,10 +11,10 @@ from grokinterp.cli.options import parse, progress_bar
 
 @dataclass(frozen=True)
 class Verify:
-    """Check every file of a run, or of every run of a sweep. The exit status is 1 if a run is damaged.
+    """Check every file of a run or of every run in a sweep. The exit status is 1 if a run is damaged.
 
-    Reads config.json, status.json, environment.json, metrics.jsonl, every weights file with its checksum, the resume
-    point, and the checksums of the weights that were analyzed. Writes nothing.
+    This command reads config.json, status.json, environment.json, metrics.jsonl, every weights file with its checksum,
+    the resume point, and the checksums of the weights that were analyzed. It writes nothing.
     """
 
     run: tyro.conf.Positional[Path]

@@ -18,7 +18,7 @@ def _check_numbers(config: "TransformerConfig | MLPConfig") -> None:
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """A HookedTransformer of TransformerLens, read at its last position or from the mean over positions."""
+    """A TransformerLens HookedTransformer, read at its last position or from the mean over positions."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -31,37 +31,38 @@ class TransformerConfig:
     d_model: int = 128
     """width of the residual stream"""
     d_head: int | None = None
-    """width of a head; None: d_model / n_heads"""
+    """width of each head; None: d_model / n_heads"""
     d_mlp: int = 512
-    """neurons per block"""
+    """MLP neurons per block"""
     activation: Literal["relu", "gelu"] = "relu"
     """activation function of the neurons"""
     normalization: Literal["none", "layernorm", "post_layernorm"] = "none"
-    """`layernorm`: LayerNorm before attention, MLP and unembedding; `post_layernorm`: LayerNorm after the outputs of
-    attention and MLP are added to the residual stream, and none before the unembedding (Power et al. 2022)"""
+    """`layernorm`: LayerNorm before attention, MLP, and unembedding; `post_layernorm`: LayerNorm after the outputs of
+    attention and MLP are added to the residual stream, but none before the unembedding (Power et al. 2022)"""
     biases: Literal["frozen", "mlp", "trained"] = "frozen"
     """`frozen`: all biases stay 0; `mlp`: only b_in and b_out are trained (Nanda et al.); `trained`: all are trained"""
     equals_token: bool = True
-    """whether inputs end in `=`, where the answer is read; without it, the answer is read at the last operand"""
+    """whether inputs end in `=`, at which the answer is read; otherwise, the answer is read at the last operand"""
     equals_logit: bool = False
-    """give the output a class for `=` too (c = p + 1, as in Nanda et al.); measures drop it"""
+    """add an output class for `=` (c = p + 1, as in Nanda et al.); measures ignore this class"""
     init: Literal["nanda", "transformer_lens", "torch", "torch_encoder"] = "transformer_lens"
-    """`torch`: defaults of nn.Linear and nn.Embedding; `torch_encoder`: defaults of nn.TransformerEncoderLayer, with
-    position embeddings that start near 0; `nanda`, `transformer_lens`: as in the code of that name"""
+    """`torch`: nn.Linear and nn.Embedding defaults; `torch_encoder`: nn.TransformerEncoderLayer defaults, with position
+    embeddings that are initially near 0; `nanda`, `transformer_lens`: as in the code of that name"""
     init_scale: float = 1.0
-    """alpha: factor on every initial weight (Liu et al. 2022)"""
+    """alpha: factor by which every initial weight is multiplied (Liu et al. 2022)"""
     output_scale: float = 1.0
-    """alpha: factor on the logits (Kumar et al. 2023); lr and loss are not rescaled to match"""
+    """alpha: factor by which logits are multiplied (Kumar et al. 2023); lr and loss are not rescaled to match"""
     dropout: float = 0.0
-    """fraction of the hidden neurons set to 0 in each update; the rest are multiplied by 1 / (1 - dropout)"""
+    """fraction of hidden neurons set to 0 in each update; the others are multiplied by 1 / (1 - dropout)"""
     positions: Literal["learned", "sinusoidal"] = "learned"
-    """position embeddings; `sinusoidal`: fixed (Vaswani et al. 2017), as in Power et al. 2022"""
+    """kind of position embeddings; `sinusoidal`: fixed (Vaswani et al. 2017), as in Power et al. 2022"""
     attention: Literal["causal", "bidirectional"] = "causal"
-    """`causal`: a position attends to itself and to earlier positions; `bidirectional`: to all positions"""
+    """`causal`: each position attends to itself and earlier positions; `bidirectional`: it attends to all positions"""
     readout: Literal["last", "mean"] = "last"
-    """read the answer at the last position, or from the mean over positions (needs bidirectional attention)"""
+    """whether the answer is read at the last position or from the mean over positions (`mean` needs bidirectional
+    attention)"""
     final_norm: bool = True
-    """with normalization `layernorm`: whether a LayerNorm precedes the unembedding"""
+    """for normalization `layernorm`: whether a LayerNorm precedes the unembedding"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -108,32 +109,32 @@ class MLPConfig:
     kind: Literal["mlp"] = "mlp"
     """kind of model"""
     input: Literal["one_hot", "concat", "sum", "signs", "vector"] = "one_hot"
-    """what the first layer reads; `one_hot`: concatenated one-hot vectors; `concat`: concatenated embeddings;
-    `sum`: the sum of the embeddings (symmetric in the operands); `signs`: bits as -1 and 1; `vector`: the numbers of a
-    regression"""
+    """input of the first layer; `one_hot`: concatenated one-hot vectors; `concat`: concatenated embeddings; `sum`: the
+    sum of the embeddings (symmetric in the operands); `signs`: bits encoded as -1 and 1; `vector`: the input vectors of
+    a regression task"""
     shared_embedding: bool = True
-    """whether all operands share one embedding (`embed.W_E`); without it, each of two has its own (`embed_a.W_E`,
-    `embed_b.W_E`)"""
+    """whether all operands share one embedding (`embed.W_E`); otherwise, each of the two operands has its own
+    (`embed_a.W_E`, `embed_b.W_E`)"""
     d_embed: int | None = None
-    """width of an embedding; None: width"""
+    """width of each embedding; None: width"""
     depth: int = 2
     """number of hidden layers or residual blocks"""
     width: int = 128
-    """neurons in a hidden layer"""
+    """neurons per hidden layer"""
     architecture: Literal["flat", "residual"] = "flat"
-    """`flat`: plain layers; `residual`: h + W_out act(W LayerNorm(h)) / 2 in every block (Manir and Rupa 2026)"""
+    """`flat`: ordinary layers; `residual`: h + W_out act(W LayerNorm(h)) / 2 in every block (Manir and Rupa 2026)"""
     activation: Literal["relu", "gelu", "tanh", "quadratic"] = "relu"
     """activation function of the neurons"""
     biases: bool = True
     """whether every layer has a bias"""
     init: Literal["torch", "normal", "unit"] = "torch"
-    """`torch`: defaults of nn.Linear and nn.Embedding; `normal`: N(0, 1/fan_in), biases 0; `unit`: N(0, 1), biases 0"""
+    """`torch`: nn.Linear and nn.Embedding defaults; `normal`: N(0, 1/fan_in), biases 0; `unit`: N(0, 1), biases 0"""
     init_scale: float = 1.0
-    """alpha: factor on every initial weight (Liu et al. 2022)"""
+    """alpha: factor by which every initial weight is multiplied (Liu et al. 2022)"""
     output_scale: float = 1.0
-    """alpha: factor on the logits (Kumar et al. 2023); lr and loss are not rescaled to match"""
+    """alpha: factor by which logits are multiplied (Kumar et al. 2023); lr and loss are not rescaled to match"""
     dropout: float = 0.0
-    """fraction of the hidden neurons set to 0 in each update; the rest are multiplied by 1 / (1 - dropout)"""
+    """fraction of hidden neurons set to 0 in each update; the others are multiplied by 1 / (1 - dropout)"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -164,7 +165,7 @@ class RecordedConfig:
     kind: Literal["recorded"] = "recorded"
     """kind of model"""
     description: str = ""
-    """what the model is, for people to read"""
+    """description of the model for human readers"""
 
 
 ModelConfig = Annotated[TransformerConfig | MLPConfig | RecordedConfig, Discriminator("kind")]

@@ -16,43 +16,43 @@ class OptimizerConfig:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
-    """optimizer of PyTorch"""
+    """PyTorch optimizer"""
     lr: float = 1e-3
     """learning rate"""
     weight_decay: float = 1.0
-    """strength of the weight decay"""
+    """weight decay coefficient"""
     decay: Literal["decoupled", "coupled"] | None = None
-    """decouple weight decay from the gradient, or add it to the gradient; None: what PyTorch does for this name"""
+    """`decoupled`: separate from the gradient; `coupled`: added to it; None: PyTorch's behavior for this optimizer"""
     betas: tuple[float, float] = (0.9, 0.98)
-    """decay rates of the running means of Adam"""
+    """decay rates of Adam's moving averages"""
     eps: float = 1e-8
-    """added to the denominator of Adam"""
+    """constant added to Adam's denominator"""
     momentum: float = 0.0
-    """momentum; only for sgd"""
+    """momentum coefficient; only for sgd"""
     batch_size: int | None = None
-    """training examples per update; None: all"""
+    """training examples per update; None: all examples"""
     warmup_steps: int = 0
-    """update t = 0, 1, ... uses the learning rate lr min(t / warmup_steps, 1), which starts at 0 as in Nanda et al."""
+    """update t = 0, 1, ... uses the learning rate lr min(t / warmup_steps, 1); it is 0 at t = 0, as in Nanda et al."""
     clip: float | None = None
-    """largest norm of the gradient over all parameters; a larger gradient is scaled down to it; None: no limit"""
+    """maximum norm of the gradient over all parameters; larger gradients are scaled down to it; None: no limit"""
     l1: float = 0.0
-    """factor on the sum of |w| over all trained weights, which is added to the objective but not to the logged loss"""
+    """coefficient of the sum of |w| over all trained weights, a penalty that the logged loss does not include"""
     gradient_noise: float = 0.0
     """standard deviation of the Gaussian noise added to every entry of the gradient in every update"""
     orthogonal_gradient: bool = False
-    """remove from the gradient of each tensor the component along the tensor, and keep its norm (⊥Grad, Prieto et al.
-    2025)"""
+    """remove from the gradient of each tensor the component parallel to the tensor, then restore the gradient's norm
+    (⊥Grad, Prieto et al. 2025)"""
     grokfast: Literal["none", "ema", "ma"] = "none"
-    """add lambda times a running mean of the gradient to the gradient (Lee et al. 2024); `ema`: exponential moving
+    """add lambda times a moving average of the gradient to the gradient (Lee et al. 2024); `ema`: exponential moving
     average; `ma`: mean over a window"""
     grokfast_alpha: float = 0.98
-    """for grokfast `ema`: weight of the past in the mean"""
+    """for grokfast `ema`: weight of past gradients in the moving average"""
     grokfast_window: int = 100
-    """for grokfast `ma`: gradients in the mean, at most 1000; all are kept in memory and in resume.safetensors"""
+    """for grokfast `ma`: gradients averaged, at most 1000; all of them are kept in memory and resume.safetensors"""
     grokfast_lambda: float | None = None
-    """factor on the mean; None: 2 for `ema` and 5 for `ma`, as in the authors' code"""
+    """factor by which the average is multiplied; None: 2 for `ema` and 5 for `ma`, as in the authors' code"""
     constrain_norm: bool = False
-    """after each update, rescale all trained weights to their initial global L2 norm (Liu et al. 2022)"""
+    """after each update, rescale the trained weights to restore their initial global L2 norm (Liu et al. 2022)"""
 
     def __post_init__(self) -> None:
         check_fields(self)

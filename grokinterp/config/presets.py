@@ -1,4 +1,4 @@
-"""Named configurations: those of published work, and a small one for newcomers."""
+"""Named configurations: those of published work and a small one for newcomers."""
 
 from functools import partial
 
@@ -109,14 +109,15 @@ def preset(name: str) -> RunConfig:
         name: one of `PRESETS`.
             `demo`: a small transformer that groks in seconds.
             `nanda`: the transformer of Nanda et al. 2023 (arXiv:2301.05217).
-            `transformer-lens`: the grokking demo of TransformerLens.
-            `psi`: the MLP of AgentTorch/psi.
+            `transformer-lens`: the TransformerLens grokking demo.
+            `psi`: the AgentTorch/psi MLP.
             `manir`: the canonical MLP run of Manir and Rupa 2026 (arXiv:2603.25009).
-            `manir-transformer`: their encoder.
+            `manir-transformer`: the encoder from the same paper.
             `power`: division with the 2-layer transformer of Power et al. 2022 (arXiv:2201.02177), with weight decay.
-            `s5`: products of permutations, one of their tasks, with an MLP that takes minutes.
-            `parity`: parity of 10 bits with an MLP that takes seconds.
-            `teacher-student`: a tanh MLP that learns another, as in the code of Liu et al. 2022 (arXiv:2210.01117).
+            `s5`: composition of permutations, another of their tasks, with an MLP that trains within minutes.
+            `parity`: parity of 10 bits with an MLP that trains within seconds.
+            `teacher-student`: a tanh MLP that learns another's outputs, as in the code of Liu et al. 2022
+                (arXiv:2210.01117).
 
     Raises:
         ConfigError: no preset has this name.

@@ -20,24 +20,24 @@ class RegressionConfig:
     split: ClassVar[str] = "drawn"  # training and test inputs are drawn separately
 
     operation: Literal["teacher_student"] = "teacher_student"
-    """what the labels are: the outputs of a random network"""
+    """source of the labels: the outputs of a random network"""
     d_in: int = 5
     """numbers per input"""
     d_out: int = 5
     """numbers per output"""
     teacher_depth: int = 2
-    """hidden layers of the teacher"""
+    """number of hidden layers in the teacher"""
     teacher_width: int = 100
-    """neurons in a hidden layer of the teacher"""
+    """neurons per hidden layer of the teacher"""
     n_train: int = 100
     """number of training inputs"""
     n_test: int = 100
     """number of test inputs"""
     threshold: float = 0.01
-    """an answer counts as correct if its squared error, averaged over the outputs, is below this (0.01 in the paper,
-    0.001 in its code)"""
+    """an answer counts as correct if its squared error, averaged over the outputs, is below this threshold (0.01 in the
+    paper, 0.001 in its code)"""
     data_seed: int = 0
-    """seed of the teacher and of the inputs"""
+    """seed for the teacher and the inputs"""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -41,17 +41,17 @@ class RunConfig:
     optimizer: OptimizerConfig | None = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig | None = field(default_factory=ScheduleConfig)
     model_seed: int = 0
-    """seed of the initial weights and of the order of minibatches"""
+    """seed for the initial weights and the order of minibatches"""
     loss: Literal["cross_entropy", "mse", "stablemax"] = "cross_entropy"
-    """`mse`: squared distance to the one-hot label, or to the label of a regression (which needs mse), averaged over
+    """`mse`: squared error relative to the one-hot label or the regression label (regression needs mse), averaged over
     examples and outputs; `stablemax`: cross entropy with x + 1 (for x < 0: 1 / (1 - x)) instead of exp x (Prieto et al.
     2025)"""
     loss_dtype: Literal["float64", "float32", "float32_plain"] = "float64"
-    """dtype of the loss, computed from float32 logits; `float32` uses a form that stays exact at small losses;
-    `float32_plain` uses PyTorch's cross entropy, whose gradient is rounded there (a cause of slingshots and of softmax
-    collapse)"""
+    """dtype of the loss, which is computed from float32 logits; `float32` uses a form that remains accurate for small
+    losses; `float32_plain` uses PyTorch's cross entropy, whose gradient suffers from rounding when the loss is small
+    (a cause of slingshots and softmax collapse)"""
     format_version: int = FORMAT_VERSION
-    """version of the format of config.json; fixed"""
+    """format version of config.json; cannot be changed"""
 
     def __post_init__(self) -> None:
         require_seed(self.model_seed, "model_seed")

@@ -101,15 +101,15 @@ class ScheduleConfig:
     steps: int = 25_000
     """number of updates"""
     evaluate_every: int | str = 100
-    """when to evaluate all inputs: K, every:K, log:N, log:N:UNTIL or dense:FROM:TO:K, joined by +"""
+    """when to evaluate all inputs: K, every:K, log:N, log:N:UNTIL, or dense:FROM:TO:K; join several terms with +"""
     checkpoints: int | str = 100
-    """when to save the weights; same forms as evaluate_every"""
+    """when to save the weights; takes the same forms as evaluate_every"""
     resume_every: int = 1000
     """steps between resume points"""
     stop_when_grokked: bool = False
-    """stop at stop_factor times the first evaluated step with 99 % test accuracy"""
+    """stop at stop_factor times the first evaluated step at which test accuracy reaches 99 %"""
     stop_factor: float = 1.5
-    """see stop_when_grokked"""
+    """factor used by stop_when_grokked"""
     memorization_budget: int | None = None
     """steps within which train accuracy must reach 0.99; otherwise the outcome is DNF_train; None: all steps"""
 

@@ -20,22 +20,22 @@ class TaskConfig:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     operation: Operation = "add"
-    """operation mod p (`multiply` includes zeros; `multiply_nonzero` excludes them; `divide` excludes b = 0), product
-    of permutations of five symbols (`s5_...`), or sum of bits mod 2 (`parity`)"""
+    """operation mod p (`multiply` includes zeros; `multiply_nonzero` excludes them; `divide` excludes b = 0),
+    composition of permutations of five symbols (`s5_...`), or sum of bits mod 2 (`parity`)"""
     p: int = 113
-    """modulus, odd or even (division needs a prime); must be 120 for permutations and 2 for parity"""
+    """modulus, odd or even (must be prime for division, 120 for permutations, and 2 for parity)"""
     train_fraction: float | None = 0.3
-    """fraction of all inputs to train on, strictly between 0 and 1; None: the split is unknown"""
+    """fraction of inputs used for training, strictly between 0 and 1; None: the split is unknown"""
     split: Literal["torch", "python", "numpy", "given", "unknown"] = "torch"
-    """library whose shuffle makes the split; `given`: stored with the run; `unknown`: for imported models"""
+    """library whose shuffle generates the split; `given`: stored with the run; `unknown`: for imported models"""
     data_seed: int = 0
-    """seed of the split, of random labels, and of label noise"""
+    """seed for the split, random labels, and label noise"""
     label_noise: float = 0.0
-    """fraction of the training labels to replace by another class"""
+    """fraction of training labels to replace with another class"""
     random_labels: bool = False
     """draw the label of every input at random: a control task that can only be memorized"""
     operands: int = 2
-    """number of operands: the number of bits for parity, otherwise 2"""
+    """number of operands: the number of bits for parity, or 2 for other operations"""
 
     def __post_init__(self) -> None:
         check_fields(self)
