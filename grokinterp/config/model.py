@@ -102,7 +102,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class MLPConfig:
-    """A multi-layer perceptron on the operands, as a HookedRootModule."""
+    """A multi-layer perceptron that takes the operands as input, implemented as a HookedRootModule."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

@@ -13,7 +13,7 @@ from grokinterp.config.task import TaskConfig
 class RegressionConfig:
     """A student learns the outputs of a teacher, a tanh MLP with fixed random weights (Liu et al. 2022, section 3.1).
 
-    Inputs are drawn from N(0, I), first the training inputs, then the test inputs.
+    Inputs are drawn from N(0, I): first the training inputs, then the test inputs.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
