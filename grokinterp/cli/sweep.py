@@ -57,7 +57,7 @@ class SweepOptions:
     print_commands: bool = False
     """print one command per run for a scheduler's job array without training anything"""
     only: str | None = None
-    """name of the only run to train here, as one job of a job array"""
+    """train only the run with this name, as one job of a job array"""
     report: bool = True
     """do not write report.html"""
     dry_run: bool = False

@@ -15,7 +15,7 @@ S5_OPERATIONS: tuple[str, ...] = get_args(_Permutation)
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """The operation to learn, all of whose inputs are evaluated, and the split into training and test inputs."""
+    """The operation to learn and the split of its inputs into training and test sets; all inputs are evaluated."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

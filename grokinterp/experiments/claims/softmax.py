@@ -63,7 +63,7 @@ def generalizes(
     if len(waiting):
         measured += f"; runs that only memorize stop at step {span(column(waiting, 'step'), ',.0f')}"
     if too_short:
-        measured += "; too few steps to decide that they never generalize"
+        measured += "; too few steps to conclude that they never generalize"
     return Claim(
         f"{means} without decay",
         f"Without weight decay, {means} lets the network generalize.",

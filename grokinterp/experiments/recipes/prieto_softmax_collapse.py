@@ -83,8 +83,8 @@ RECIPE = Recipe(
             _with_decay((5.0,), range(1)),
         ),
         "40 s",
-        "p = 43, 60 % of the pairs, width 100, 2,000 steps; 3,000 steps at learning rate 3e-3 for the softmax to "
-        "collapse. Only the weight-decay arm has the published size",
+        "p = 43, 60 % of the pairs, width 100, 2,000 steps (3,000 steps at learning rate 3e-3 in the collapse "
+        "arm). Only the weight-decay arm has the published size",
     ),
     decide=decide,
 )
