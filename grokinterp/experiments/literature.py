@@ -224,7 +224,8 @@ CONTRADICTIONS = (
     Contradiction(
         "parity",
         (
-            "a memo of 2026: Power et al. had a parity task; without weight decay, the network stays stuck on it indefinitely",
+            "a memo of 2026: Power et al. had a parity task; without weight decay, the network stays stuck on it "
+            "indefinitely",
         ),
         "Power et al. used no parity task; sparse parity comes from Barak et al. and Merrill et al. We test whether "
         "training without weight decay stays stuck.",
