@@ -33,7 +33,7 @@ class Reproduce:
     list: bool = False
     """list the experiments"""
     document: Path | None = None
-    """file to which a Markdown page about all results in --folder (default: reproductions) is written"""
+    """write a Markdown page about all results in --folder to this file; None: write no page"""
 
 
 def run_reproduce(arguments: Sequence[str]) -> int:

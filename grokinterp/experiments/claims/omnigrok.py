@@ -76,7 +76,7 @@ def memorization_without_decay(table: pd.DataFrame, *, published: str) -> Claim:
     measured = "no two decays at which a seed memorizes"
     if seeds:
         times = span(column(memorized, T_TRAIN), ",.0f")
-        measured = f"T_train(0.99) {times}, differing by a factor of {span(factors, '.2f')} within each seed"
+        measured = f"T_train(0.99) {times}, largest / smallest {span(factors, '.2f')} within each seed"
     lost = len(table) - len(memorized)
     measured += f"; {counted(lost, 'run')} did not memorize" if lost else ""
     n = sum(map(len, seeds))

@@ -19,7 +19,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
             table,
             DECAY,
             "weight decay",
-            "Appendix D.1 prints 3k, 5-10k, 20k at 0.3, 1, 3; the authors' saved curves 95.5k at 0.1 and 7.9k at 1",
+            "Appendix D.1 gives 3k, 5-10k, and 20k at 0.3, 1, and 3; the saved curves give 95.5k at 0.1 and 7.9k at 1",
         ),
         delay_as_inverse_decay(table, "-1.08 from the authors' saved curves, two points"),
         thresholds_differ(table),
