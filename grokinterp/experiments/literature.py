@@ -120,8 +120,8 @@ CONTRADICTIONS = (
             "text: test accuracy near chance at the overfitting epoch",
             "logs: 0.25 at decay 5, 0.66 at width 32, 0.11 and 0.63 at train fractions 0.7 and 0.9",
         ),
-        "It depends on the configuration; we count runs that are far above chance at that epoch as generalized without "
-        "delay.",
+        "It depends on the configuration; we count runs that are far above chance at that epoch as having generalized "
+        "without delay.",
         ("psi-weight-decay", "psi-width", "psi-data-fraction"),
     ),
     Contradiction(
@@ -164,8 +164,8 @@ CONTRADICTIONS = (
     Contradiction(
         "the transformer at λ = 5",
         ("24,000 (3 seeds)", "50,800 (5 seeds)", "12,000 (seed 0)"),
-        "All three numbers come from one paper. Their spread across seeds is 44 to 76 % of the mean, so the ratio to "
-        "the MLP needs an interval.",
+        "All three numbers come from one paper. Their spread across seeds is 44 to 76 % of the mean, so their "
+        "ratio to the times of the MLP must have an interval.",
         ("manir-transformer", "manir-weight-decay", "manir-weight-norm"),
     ),
     Contradiction(

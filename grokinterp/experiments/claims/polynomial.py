@@ -47,8 +47,8 @@ def _worse_before_better(base: pd.DataFrame) -> Claim:
         "Figure 1, at α = 1 and ε = 0.02: a curve but no times",
         measured,
         n,
-        "in every run, the test loss peaks above 1.05 times its first value and falls to half of it later than the "
-        "train loss",
+        "in every run, the test loss peaks above 1.05 times its first value and falls to half of its first "
+        "value later than the train loss does",
         verdict(holds, n),
         number=_NUMBER,
     )

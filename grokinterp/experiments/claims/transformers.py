@@ -75,7 +75,8 @@ def slower_without_decay(table: pd.DataFrame, task: str, published: str) -> Clai
         )
     return Claim(
         f"decay, {task}",
-        f"Without weight decay, the transformer memorizes {task}, but generalizes later than with it or not at all.",
+        f"Without weight decay, the transformer memorizes {task} but generalizes later than it does with weight "
+        "decay, or not at all.",
         published,
         measured,
         n,

@@ -111,8 +111,8 @@ RECIPE = Recipe(
             Arm("transformer", small_transformer(1.0, steps=3000)),
         ),
         "50 seconds",
-        "p = 31, half of the pairs: depth 2 of widths 32, 64 and 128, one small transformer; p = 23, 60 %: depth 4 of "
-        "width 64; norms at T_grok(0.95)",
+        "p = 31, half of the pairs: depth 2 with widths 32, 64, and 128, and one small transformer; p = 23, 60 %: "
+        "depth 4 with width 64; norms at T_grok(0.95)",
     ),
     decide=_decide,
     published=_printed(),
