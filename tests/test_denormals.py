@@ -145,7 +145,7 @@ def late(name: str) -> Late:
 
 
 @pytest.mark.parametrize("loss_dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "=" else pytest.mark.slow) for name in LATE])
 def test_a_late_update_has_no_denormals(name, loss_dtype, matrix_products):
     loss, watch = late(name).update(loss_dtype)
     assert 0 < loss.item() < 1e-6

@@ -108,6 +108,7 @@ def hold_last_run(folder: Path) -> contextlib.AbstractContextManager[None]:
 
 
 class TestFailures:
+    @pytest.mark.slow
     def test_three_kinds_of_failure_are_reported_and_the_other_runs_finish(self, tmp_path, memory_limit):
         """One run diverges, two are invalid, and one takes too much memory: the kernel kills it."""
         folder = tmp_path / "failing"

@@ -36,6 +36,7 @@ def fire_at(config: RunConfig, kills: int, tmp_path, seed: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_run_killed_four_times(tmp_path):
     config = replace(MINIBATCH_MLP, schedule=replace(MINIBATCH_MLP.schedule, steps=1_000))
     fire_at(config, 4, tmp_path, seed=0)
