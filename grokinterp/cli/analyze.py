@@ -40,7 +40,7 @@ class Analyze:
     """print one JSON object instead of the tables"""
     csv: bool = False
     """also write the tables as timeline.csv and frequencies.csv"""
-    report: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = True
+    report: Annotated[bool, default("write it")] = True
     """do not write report.html"""
 
 
