@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer
+from weights import randomized, weights_of
 
 from grokinterp.analysis.timeline import analyze
 from grokinterp.config import OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
@@ -59,19 +60,10 @@ def run_of(model: TransformerConfig, task: str = "pairs") -> RunConfig:
     return RunConfig(task=TASKS[task], model=model)
 
 
-def randomized(config: RunConfig) -> Any:
+def random_model(config: RunConfig) -> Any:
     """The model in float64, with every parameter drawn anew, biases, LayerNorms and positions too, and all trained."""
-    model: Any = build_model(config, task_of(config))
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.4, generator=generator)
-            parameter.requires_grad_(True)
+    model = randomized(build_model(config, task_of(config)))
     return model.to(torch.float64, print_details=False)
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
 # --- the modules are the published blocks ----------------------------------------------------------------------------
@@ -113,7 +105,7 @@ def torch_layers(config: TransformerConfig, weights: dict[str, Tensor]) -> nn.Tr
 @pytest.mark.parametrize("name", ["power", "power, one layer, no equals", "encoder", "encoder, two layers"])
 def test_logits_equal_those_of_pytorch_layers(name):
     config = run_of(ARCHITECTURES[name])
-    model, task = randomized(config), task_of(config)
+    model, task = random_model(config), task_of(config)
     weights = weights_of(model)
     stack = torch_layers(ARCHITECTURES[name], weights)
     stream = F.embedding(task.tokens, weights["embed.W_E"]) + weights["pos_embed.W_pos"]
@@ -140,7 +132,7 @@ def test_sinusoids_against_the_formula_number_by_number():
 
 def test_the_residual_stream_is_normalized_after_each_addition():
     config = run_of(POWER)
-    model, task = randomized(config), task_of(config)
+    model, task = random_model(config), task_of(config)
     assert isinstance(model, HookedTransformer)
     with torch.no_grad():
         logits, cache = model.run_with_cache(task.tokens)
@@ -155,7 +147,7 @@ def test_the_residual_stream_is_normalized_after_each_addition():
 
 def test_a_hook_may_replace_the_mean_that_is_read():
     config = run_of(ENCODER)
-    model, task = randomized(config), task_of(config)
+    model, task = random_model(config), task_of(config)
     with torch.no_grad():
         _, cache = model.run_with_cache(task.tokens)
         torch.testing.assert_close(cache["unembed.hook_mean"][:, 0], cache["resid_post", 0].mean(dim=1))
@@ -168,7 +160,7 @@ def test_a_hook_may_replace_the_mean_that_is_read():
 def test_a_bidirectional_first_position_sees_the_last_and_a_causal_one_does_not():
     for attention, sees in (("bidirectional", True), ("causal", False)):
         config = run_of(replace(SMALL, n_layers=2, attention=attention))
-        model, task = randomized(config), task_of(config)
+        model, task = random_model(config), task_of(config)
         with torch.no_grad():
             _, cache = model.run_with_cache(task.tokens)
         first = cache["resid_post", 1][:, 0].reshape(P, P, -1)  # rows (a, b): at the first operand's position
@@ -182,7 +174,7 @@ def test_a_bidirectional_first_position_sees_the_last_and_a_causal_one_does_not(
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_fast_logits_and_gradients_equal_those_of_the_module(name, task_name):
     config = run_of(ARCHITECTURES[name], task_name)
-    model, task = randomized(config), task_of(config)
+    model, task = random_model(config), task_of(config)
     forward = forward_for(config.model, task)
     folded = "folded" in name and task.operands == 2
     assert forward.path == ("last_position" if folded else "prefix")
@@ -204,7 +196,7 @@ def test_fast_logits_and_gradients_equal_those_of_the_module(name, task_name):
 def test_neurons_attention_and_readout_are_those_of_run_with_cache(name):
     model_config = ARCHITECTURES[name]
     config = run_of(model_config)
-    model, task = randomized(config), task_of(config)
+    model, task = random_model(config), task_of(config)
     last, averaged = model_config.n_layers - 1, model_config.readout == "mean"
     with torch.no_grad():
         logits, cache = model.run_with_cache(task.tokens)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from weights import randomized
 
 from grokinterp.config import MLPConfig, RunConfig, TaskConfig, TransformerConfig
 from grokinterp.models import build_model, forward_for, rows, task_of
@@ -60,16 +61,6 @@ def run_of(model: Any, p: int, **options: Any) -> RunConfig:
 def training_set(config: RunConfig) -> tuple[Tensor, Tensor]:
     task = task_of(config)
     return task.tokens[task.train_mask], task.labels[task.train_mask]
-
-
-@torch.no_grad()
-def randomized(model: Any, seed: int, std: float = 0.4) -> Any:
-    """The same model with random values in every parameter, including biases and LayerNorms, all trained."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        parameter.normal_(std=std, generator=generator)
-        parameter.requires_grad_(True)
-    return model
 
 
 def copy_of(model: Any, dtype: torch.dtype = torch.float32) -> Gradients:

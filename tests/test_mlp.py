@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from weights import randomized, weights_of
 
 from grokinterp.config import MLPConfig, RunConfig, TaskConfig, TransformerConfig
 from grokinterp.config.presets import preset
@@ -21,20 +22,6 @@ from grokinterp.training.optimizers import Updater
 pytestmark = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 
 P = 7
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-
-def randomized(model: nn.Module, seed: int = 11) -> nn.Module:
-    """The model with every parameter drawn again, including biases and LayerNorms."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.4, generator=generator)
-            parameter.requires_grad_(True)
-    return model
 
 
 ACTIVATIONS = {"relu": nn.ReLU(), "gelu": nn.GELU(), "tanh": nn.Tanh(), "quadratic": lambda x: x * x}

@@ -9,8 +9,9 @@ import processes
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
+from weights import randomized, weights_of
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RecordedConfig, RunConfig, TransformerConfig
 from grokinterp.config.presets import preset
@@ -23,20 +24,6 @@ from grokinterp.training.optimizers import Updater
 pytestmark = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 
 P = 7
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-
-
-def randomized(model: nn.Module, seed: int = 11) -> nn.Module:
-    """The model with every parameter drawn again, including biases and LayerNorms."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.4, generator=generator)
-            parameter.requires_grad_(True)
-    return model
 
 
 def in_float64(transformer: Any) -> Any:

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from weights import randomized
 
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.timeline import analyze
@@ -147,15 +148,6 @@ TRANSFORMERS = {
     "equals logit": TransformerConfig(d_model=16, n_heads=2, d_mlp=24, equals_logit=True, biases="mlp", init="nanda"),
     "two layers": TransformerConfig(n_layers=2, d_model=16, n_heads=2, d_mlp=24, normalization="layernorm"),
 }
-
-
-def randomized(model: nn.Module) -> nn.Module:
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.4, generator=generator)
-            parameter.requires_grad_(True)
-    return model
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
