@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,3 +93,21 @@ def shell() -> Iterator[Callable]:
 
     with start_shell() as run:
         yield run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Any:
+    """A small transformer's run, for tests of `analyze`; they analyze copies of it, see `run`."""
+    from analyses import TRANSFORMER
+
+    from grokinterp.training import train
+
+    return train(TRANSFORMER, tmp_path_factory.mktemp("trained") / "transformer")
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Any:
+    """A copy of the trained run without an analysis."""
+    from analyses import unanalyzed_copy
+
+    return unanalyzed_copy(trained, tmp_path / "run")

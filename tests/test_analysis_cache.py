@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from analyses import STEPS, TRANSFORMER, Count, assert_same, fresh, unanalyzed_copy
+from analyses import STEPS, TRANSFORMER, Count, assert_same, fresh
 
 import grokinterp.measures as gm
 from grokinterp.analysis.timeline import analyze
@@ -24,17 +24,6 @@ from grokinterp.training import train
 def isolated_register(monkeypatch):
     """Measures that a test registers are gone after it."""
     monkeypatch.setattr("grokinterp.measures.base._REGISTER", gm.registered())
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Run:
-    return train(TRANSFORMER, tmp_path_factory.mktemp("cache") / "transformer")
-
-
-@pytest.fixture
-def run(trained, tmp_path) -> Run:
-    """The trained run without an analysis."""
-    return unanalyzed_copy(trained, tmp_path / "run")
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from analyses import (
     fresh,
     memorized,
     record_dying_key,
-    unanalyzed_copy,
 )
 
 import grokinterp.measures as gm
@@ -31,17 +30,6 @@ from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
 from grokinterp.training import train
 from grokinterp.training.recorder import Recorder
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Run:
-    return train(TRANSFORMER, tmp_path_factory.mktemp("incomplete") / "transformer")
-
-
-@pytest.fixture
-def run(trained, tmp_path) -> Run:
-    """The trained run without an analysis."""
-    return unanalyzed_copy(trained, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

@@ -10,24 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from analyses import MLP, STEPS, TRANSFORMER, record_dying_key, unanalyzed_copy
+from analyses import MLP, STEPS, TRANSFORMER, record_dying_key
 
 import grokinterp.measures as gm
 from grokinterp.analysis.timeline import analyze, select_steps
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.runs.run import Run
 from grokinterp.training import train
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Run:
-    return train(TRANSFORMER, tmp_path_factory.mktemp("timeline") / "transformer")
-
-
-@pytest.fixture
-def run(trained, tmp_path) -> Run:
-    """The trained run without an analysis."""
-    return unanalyzed_copy(trained, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

@@ -6,31 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from analyses import STEPS, TRANSFORMER, unanalyzed_copy
+from analyses import STEPS
 
 import grokinterp.measures as gm
 from grokinterp.analysis.timeline import analyze
 from grokinterp.errors import ConfigError, MissingNeedError
 from grokinterp.measures import Column, Snapshot, Undefined, measure
-from grokinterp.runs.run import Run
-from grokinterp.training import train
 
 
 @pytest.fixture(autouse=True)
 def isolated_register(monkeypatch):
     """Measures that a test registers are gone after it."""
     monkeypatch.setattr("grokinterp.measures.base._REGISTER", gm.registered())
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Run:
-    return train(TRANSFORMER, tmp_path_factory.mktemp("user") / "transformer")
-
-
-@pytest.fixture
-def run(trained, tmp_path) -> Run:
-    """The trained run without an analysis."""
-    return unanalyzed_copy(trained, tmp_path / "run")
 
 
 def largest_logit(snapshot: Snapshot) -> float:
