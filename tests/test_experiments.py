@@ -1,6 +1,7 @@
 """Recipes: declaration, training as resumable sweeps, claims, comparisons, written results."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -155,7 +156,7 @@ def test_a_crashed_run_is_no_evidence(trained, shelf):
     assert len(evidence.diverged) == 1
 
 
-def test_a_form_that_needs_a_gpu_is_refused_without_one(tmp_path, monkeypatch):
+def test_a_form_that_needs_a_gpu_is_refused_without_one(trained, tmp_path, monkeypatch):
     recipe = replace(TOY, full=replace(TOY.full, cost="60 hours", gpu=True))
     monkeypatch.setattr(reproducing, "catalog", lambda: {"toy-decay": recipe})
     monkeypatch.setattr(reproducing, "choose_device", lambda _: "cpu")
@@ -163,8 +164,8 @@ def test_a_form_that_needs_a_gpu_is_refused_without_one(tmp_path, monkeypatch):
         ConfigError, match=r"toy-decay needs a GPU \(60 hours\), and this machine has none: use --quick"
     ):
         reproduce("toy-decay", tmp_path)
-    assert reproduce("toy-decay", tmp_path / "a", anyway=True).claims
-    assert reproduce("toy-decay", tmp_path / "q", quick=True).quick
+    trained_folder = shutil.copytree(trained[0].folder, tmp_path / "trained")
+    assert reproduce("toy-decay", trained_folder, anyway=True).claims
 
 
 def test_evidence_is_selected_by_arm_and_value(trained):

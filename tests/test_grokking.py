@@ -62,6 +62,7 @@ def assert_restricted_loss_leads(analysis, least_lead):
     assert network - circuit >= least_lead * transition.delay[0.95]
 
 
+@pytest.mark.slow
 def test_a_transformer_groks(grokked):
     transition = grokked.transition
     assert transition.outcome == "grokked"
@@ -70,10 +71,12 @@ def test_a_transformer_groks(grokked):
     assert 1 <= len(grokked.reference.frequencies.values) <= 10
 
 
+@pytest.mark.slow
 def test_its_restricted_loss_falls_before_its_test_loss(grokked):
     assert_restricted_loss_leads(grokked, least_lead=0.1)
 
 
+@pytest.mark.slow
 def test_between_memorizing_and_grokking_the_circuit_grows(grokked):
     timeline, transition = grokked.timeline, grokked.transition
     between = timeline[
@@ -86,6 +89,7 @@ def test_between_memorizing_and_grokking_the_circuit_grows(grokked):
         assert last[falls] < first[falls], falls
 
 
+@pytest.mark.slow
 def test_without_training_there_are_no_key_frequencies(grokked):
     found = key_frequencies(grokked.run.snapshot(0))
     assert found.values == ()

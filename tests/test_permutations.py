@@ -217,6 +217,7 @@ def generalized(tmp_path_factory) -> Run:
     return train(FAST, tmp_path_factory.mktemp("s5") / "run", device="cpu", progress=False)
 
 
+@pytest.mark.slow
 def test_an_mlp_generalizes(generalized):
     metrics = generalized.metrics
     assert metrics.test_accuracy[0] < 0.03

@@ -97,7 +97,7 @@ def spoil(table: pd.DataFrame, varied: str, name: str, by) -> pd.DataFrame:
 
 SPOILED = {
     "t2 as 1/λ": ("weight_decay", "t2", lambda t: t["t2"] * t["weight_decay"] ** 0.02),
-    "t1 without λ": ("weight_decay", "t1", lambda t: t["t1"] * (1 - 100 * t["weight_decay"])),
+    "t1 independent of λ": ("weight_decay", "t1", lambda t: t["t1"] * (1 - 100 * t["weight_decay"])),
     "times as 1/η": ("lr", "t2", lambda t: t["t2"] * t["lr"] ** 0.02),
     "t2 in ln ν²": ("init_variance", "t2", lambda t: 1.02 * t["t2"]),
     "t1 in ln ν²": ("init_variance", "t1", lambda t: 200 - t["t1"] % 7),

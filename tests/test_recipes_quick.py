@@ -1,6 +1,6 @@
 """Six published experiments in their quick forms, end to end; `make reproduce-quick` runs all recipes.
 
-`make test` runs the cheapest of the six; `pytest -m slow` runs the others, which take five minutes together.
+`pytest -m slow` runs them, which takes five minutes.
 """
 
 import json
@@ -19,12 +19,8 @@ RUN_HERE = (
 )
 
 
-FAST = "manir-goldilocks-edge"
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == FAST else pytest.mark.slow) for name in RUN_HERE]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN_HERE)
 def test_a_quick_form_finishes_and_its_claims_hold(name, tmp_path):
     done = reproduce(name, tmp_path / name, quick=True)
     assert done.failed == ()

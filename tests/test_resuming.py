@@ -37,7 +37,6 @@ from pathlib import Path
 
 import numpy
 import torch
-import transformer_lens
 from processes import die_with_parent
 
 from grokinterp.config import RunConfig
@@ -123,7 +122,8 @@ FEWER_DEATHS = {
     "between two resume points": ("update", 33),
     "while a resume point is written": ("rename", "resume.safetensors"),
 }
-KILLED = {(kind, death): where for kind in CONFIGS for death, where in DEATHS.items()}
+KILLED = {("minibatch_mlp", death): where for death, where in DEATHS.items()}
+KILLED |= {("transformer", death): DEATHS[death] for death in FEWER_DEATHS}
 KILLED |= {(kind, death): where for kind in MORE_CONFIGS for death, where in FEWER_DEATHS.items()}
 
 

@@ -325,6 +325,7 @@ class TestFailures:
 
 
 class TestExecutor:
+    @pytest.mark.slow
     def test_can_be_reused(self, tmp_path):
         short = replace(BASE, schedule=replace(BASE.schedule, steps=20))
         executor = LocalExecutor(1)

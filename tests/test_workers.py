@@ -140,6 +140,7 @@ def test_every_measure_of_the_package_can_go_to_a_worker():
     assert all(measure_call(name, ()).source for name in registered())
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_can_use_workers(run, tmp_path):
     script = tmp_path / "script.py"
     call = f"grokinterp.analyze({str(run.path)!r}, steps='0:500:500', workers=2)"

@@ -1,6 +1,6 @@
 """The shape and type checker that tests install on the package; the numeric tower lets lr=1 pass for a float.
 
-Checks take as long as the computation they watch, so each test checks only the first calls of each function.
+Checks take as long as the computation they watch, so each test checks only the first call of each function.
 """
 
 import functools
@@ -12,7 +12,7 @@ from typing import Any
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-CHECKED_CALLS = 2
+CHECKED_CALLS = 1
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 calls: Counter[Callable[..., Any]] = Counter()  # in the current test; conftest.py clears it
@@ -20,7 +20,7 @@ _jaxtyped = jaxtyping.jaxtyped
 
 
 def sampled(function: Any = None, *, typechecker: Any = None) -> Any:
-    """`jaxtyping.jaxtyped`, except that a function is checked only in its first calls of a test."""
+    """`jaxtyping.jaxtyped`, except that a function is checked only in its first call of a test."""
     if function is None:
         return functools.partial(sampled, typechecker=typechecker)
     checked = _jaxtyped(function, typechecker=typechecker)

@@ -2,7 +2,7 @@
 
     >>> from grokinterp.experiments import catalog
     >>> catalog()["ridge"].source
-    'Xu, Vardi and Safran 2026, arXiv:2601.19791'
+    'Xu, Vardi, and Safran 2026, arXiv:2601.19791'
 
 `reproduce("ridge", "results/ridge")` runs a recipe and writes its results into a folder.
 """

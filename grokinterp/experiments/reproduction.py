@@ -265,7 +265,8 @@ def _settings(form: Form) -> dict[str, Any]:
 
 def _describe_arm(arm: Arm) -> str:
     number = len(arm.expanded())
-    text = f"{number} {'run' if number == 1 else 'runs'} of {arm.base.task.title}"
+    task = f"arithmetic mod {arm.base.task.p}" if "task.operation" in arm.grid else arm.base.task.title
+    text = f"{number} {'run' if number == 1 else 'runs'} of {task}"
     axes = "; ".join(f"{name} = {', '.join(map(str, values))}" for name, values in arm.grid.items())
     return f"{text}: {axes}" if axes else text
 

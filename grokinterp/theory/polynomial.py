@@ -1,6 +1,6 @@
 """Polynomial regression with a two-layer network: grokking without weight decay, from lazy to rich training.
 
-Kumar, Bordelon, Gershman and Pehlevan 2023 (arXiv:2310.06110), section 5.
+Kumar, Bordelon, Gershman, and Pehlevan 2023 (arXiv:2310.06110), section 5.
 
     >>> from grokinterp.theory import polynomial_problem, train_polynomial
     >>> run = train_polynomial(polynomial_problem(d=20, n_train=60, width=50), curvature=0.5, max_steps=200)

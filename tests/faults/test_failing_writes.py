@@ -171,6 +171,7 @@ class TestRealDisks:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         return processes.run(command, capture_output=True, text=True, env=environment, preexec_fn=before)
 
+    @pytest.mark.slow
     def test_a_limit_on_file_sizes(self, tmp_path):
         """metrics.jsonl reaches a limit on file sizes in the middle of a line."""
         config = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=60, evaluate_every=1))
@@ -191,6 +192,7 @@ class TestRealDisks:
         train(config, tmp_path / "run", resume=True)
         assert outcome(tmp_path / "run") == outcome(undisturbed.path)
 
+    @pytest.mark.slow
     def test_a_full_disk(self, tmp_path):
         disk = tmp_path / "disk"
         disk.mkdir()

@@ -62,6 +62,7 @@ def watched(tmp_path: Path, *wrapper: str) -> dict[str, list[object]]:
     return json.loads(answer.read_text())
 
 
+@pytest.mark.slow
 def test_no_socket_is_opened_and_no_tracker_imported(tmp_path):
     assert watched(tmp_path) == {"touched": [], "modules": [], "codes": [0, 0, 0, 0]}
 

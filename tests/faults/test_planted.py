@@ -133,9 +133,9 @@ class TestModules:
         "arguments",
         [
             ["analyze", ".", "--workers", "2"],
-            ["verify", "."],
+            pytest.param(["verify", "."], marks=pytest.mark.slow),
             ["train", ".", "--resume"],
-            ["train", "new", "--config", "config.json", "--dry-run"],
+            pytest.param(["train", "new", "--config", "config.json", "--dry-run"], marks=pytest.mark.slow),
         ],
         ids=lambda arguments: arguments[0],
     )

@@ -1,4 +1,4 @@
-"""Claims of Xu, Vardi and Safran 2026 about random features and two-layer ReLU networks."""
+"""Claims of Xu, Vardi, and Safran 2026 about random features and two-layer ReLU networks."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from grokinterp.statistics.formatting import span
 
 
 def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:
-    """Decide every claim about random features. Source: Xu, Vardi and Safran 2026, Section 5 and Figure 3.
+    """Decide every claim about random features. Source: Xu, Vardi, and Safran 2026, Section 5 and Figure 3.
 
     Args:
         table: one row per training run: varied, n, m, init_variance, weight_decay, seed, t1, t2, halfway, plateau,
@@ -27,7 +27,7 @@ def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:
         "random features: λ",
         "With random features, generalization time is inversely proportional to weight decay.",
         "Figure 3: slower for smaller λ; no times",
-        f"exponent of the halfway time between plateau and limit {span(slopes, '.3f')}",
+        f"exponent {span(slopes, '.3f')}, for the time at which the loss is halfway from plateau to limit",
         n,
         "exponent -1 ± 0.05 for every seed",
         verdict(bool(is_inverse(slopes, 0.05).all()), n),
@@ -47,7 +47,7 @@ def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:
         "random features: m, ν²",
         "With random features, neither m nor ν² prolongs the delay.",
         "Figure 3",
-        f"halfway time changes by a factor of {span(by_m, '.2f')} with a quarter of the features, "
+        f"the time at which the loss is halfway changes by a factor of {span(by_m, '.2f')} with a quarter of the features, "
         f"{span(by_variance, '.2f')} with four times the variance",
         n,
         "within a factor of 1.5",
@@ -79,7 +79,7 @@ def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:
 def decide_two_layer(table: pd.DataFrame) -> tuple[Claim, ...]:
     """Decide every claim about two-layer networks, two of them parts of assertion 17.
 
-    Source: Xu, Vardi and Safran 2026, Figure 4.
+    Source: Xu, Vardi, and Safran 2026, Figure 4.
 
     Args:
         table: one row per training run: weight_decay, init_variance, seed, t1, t2. It holds several λ at ν² = 1, and

@@ -1,4 +1,4 @@
-"""Claims of Liu, Michaud and Tegmark 2022 (*Omnigrok*) about the initial weight norm and the effect of weight decay."""
+"""Claims of Liu, Michaud, and Tegmark 2022 (*Omnigrok*) about the initial weight norm and the effect of weight decay."""
 
 from itertools import pairwise
 
@@ -81,7 +81,7 @@ def memorization_without_decay(table: pd.DataFrame, *, published: str) -> Claim:
     measured += f"; {counted(lost, 'run')} did not memorize" if lost else ""
     n = sum(map(len, seeds))
     return Claim(
-        "T_train without γ",
+        "T_train independent of γ",
         "The time to memorize does not depend on weight decay.",
         published,
         measured,

@@ -107,7 +107,7 @@ def grokking_with_decay(table: pd.DataFrame, decays: str, published: str, should
         f"decay {decays}",
         f"At weight decay {decays}, the MLP generalizes within 5,000 epochs.",
         published,
-        f"{reached} of {counted(len(table), 'run')}; {_format_medians(medians, DECAY)}",
+        f"{reached} of {counted(len(table), 'run')}; {_format_medians(medians, DECAY, T_GROK)}",
         "every run",
         np.isfinite(column(table, T_GROK)),
         should_hold=should_hold,
@@ -126,7 +126,7 @@ def sooner_with_more_data(table: pd.DataFrame) -> Claim:
         FRACTION,
         T_GROK,
         _falls,
-        "more data, sooner",
+        "more data, earlier grokking",
         "For train fractions of 0.5 and above, T_grok(0.95) decreases as the train fraction increases.",
         "2,200, 950, 450 at 0.5, 0.7, 0.9",
         11,
@@ -295,7 +295,7 @@ def _claim_of_medians(
         name,
         statement,
         published,
-        _format_medians(medians, axis),
+        _format_medians(medians, axis, time),
         len(table),
         "each larger setting has a smaller median"
         if holds is _falls
@@ -305,10 +305,13 @@ def _claim_of_medians(
     )
 
 
-def _format_medians(medians: Mapping[Any, float], axis: str) -> str:
+def _format_medians(medians: Mapping[Any, float], axis: str, time: str) -> str:
     times = ", ".join(f"{t:,.0f}" if np.isfinite(t) else "never" for t in medians.values())
     values = ", ".join(map(_format_value, medians))
-    return f"{times} at {_LABELS[axis]}{'s' if len(medians) > 1 else ''} {values}" if medians else "not run"
+    label = {T_TRAIN: "T_train(0.99)", T_GROK: "T_grok(0.95)"}[time]
+    return (
+        f"median {label} {times} at {_LABELS[axis]}{'s' if len(medians) > 1 else ''} {values}" if medians else "not run"
+    )
 
 
 def _format_value(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Claims of Xu, Vardi and Safran 2026 about ridge regression, decided from a table of runs."""
+"""Claims of Xu, Vardi, and Safran 2026 about ridge regression, decided from a table of runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -149,7 +149,7 @@ def _t1_of_decay(evidence: Evidence) -> Claim:
     runs = sweep_over(evidence.sweep, "weight_decay")
     change = relative_change(runs.loc[runs["weight_decay"] <= 3.01e-4], "t1")
     return Claim.of_all(
-        "t1 without λ",
+        "t1 independent of λ",
         "Overfitting time does not depend on weight decay if weight decay is weak.",
         "no λ in (6)",
         f"changes by {span(100 * change, '.1f')} % for λ <= 3e-4",

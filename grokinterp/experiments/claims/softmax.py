@@ -9,7 +9,7 @@ from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, finit
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 
-_CHOU = "Chou 2025 could not reproduce Figures 2a, 6b and 15a"
+_CHOU = "Chou 2025 could not reproduce Figures 2a, 6b, and 15a"
 
 
 def float32_absorbs(curves: Sequence[pd.DataFrame]) -> Claim:

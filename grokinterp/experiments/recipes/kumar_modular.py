@@ -50,7 +50,7 @@ def decide(evidence: Evidence) -> tuple[Claim, ...]:
 RECIPE = Recipe(
     name="kumar-modular",
     title="Grokking without weight decay: modular addition, from lazy to rich",
-    source="Kumar, Bordelon, Gershman and Pehlevan 2023, arXiv:2310.06110",
+    source="Kumar, Bordelon, Gershman, and Pehlevan 2023, arXiv:2310.06110",
     full=Form(
         (_arm((0.5, 1.0, 1.5, 2.0)),),
         "4 minutes",

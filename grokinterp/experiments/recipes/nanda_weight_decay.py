@@ -21,7 +21,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
             "weight decay",
             "Appendix D.1 gives 3k, 5-10k, and 20k at 0.3, 1, and 3; the saved curves give 95.5k at 0.1 and 7.9k at 1",
         ),
-        delay_as_inverse_decay(table, "-1.08 from the authors' saved curves, two points"),
+        delay_as_inverse_decay(table, "-1.08, from two of the authors' saved curves"),
         thresholds_differ(table),
         one_outcome_each(table),
     )

@@ -33,7 +33,7 @@ def decide(evidence: Evidence) -> tuple[Claim, ...]:
 RECIPE = Recipe(
     name="omnigrok-constrained-norm",
     title="A constrained weight norm removes the delay",
-    source="Liu, Michaud and Tegmark 2022, arXiv:2210.01117",
+    source="Liu, Michaud, and Tegmark 2022, arXiv:2210.01117",
     full=Form(
         _arms(_NANDA, 0.8, 15_000, range(1)),
         "15 minutes",

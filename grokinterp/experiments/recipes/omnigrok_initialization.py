@@ -27,7 +27,7 @@ def decide(evidence: Evidence) -> tuple[Claim, ...]:
 RECIPE = Recipe(
     name="omnigrok-initialization",
     title="The delay as a function of the initialization scale",
-    source="Liu, Michaud and Tegmark 2022, arXiv:2210.01117",
+    source="Liu, Michaud, and Tegmark 2022, arXiv:2210.01117",
     full=Form(
         (Arm("start", _NANDA, {"model.init_scale": (0.5, 0.8, 1.0, 1.5, 2.0), "model_seed": range(3)}),),
         "3 hours",

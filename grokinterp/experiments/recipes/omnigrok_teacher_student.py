@@ -44,7 +44,7 @@ def decide(evidence: Evidence) -> tuple[Claim, ...]:
 RECIPE = Recipe(
     name="omnigrok-teacher-student",
     title="Teacher-student learning: initial norm and weight decay",
-    source="Liu, Michaud and Tegmark 2022, arXiv:2210.01117",
+    source="Liu, Michaud, and Tegmark 2022, arXiv:2210.01117",
     full=Form(
         _arms(3e-4, 100_000, (0.0, 0.03, 0.1, 0.3, 1.0), (0.0, 0.03, 1.0)),
         "4 minutes",

@@ -10,7 +10,7 @@ from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe, until_grokked
 
-_PUBLISHED = "Omnigrok, Appendix C: proportional over about two decades"
+_PUBLISHED = "Omnigrok, Appendix C: proportional to 1/λ over about two orders of magnitude"
 _NANDA = replace(preset("nanda"), schedule=until_grokked(150_000, 50, 1.05))
 
 
@@ -39,7 +39,7 @@ def decide(evidence: Evidence) -> tuple[Claim, ...]:
 RECIPE = Recipe(
     name="omnigrok-weight-decay",
     title="Time to generalize as a function of weight decay",
-    source="Liu, Michaud and Tegmark 2022, arXiv:2210.01117, Appendix C",
+    source="Liu, Michaud, and Tegmark 2022, arXiv:2210.01117, Appendix C",
     full=Form(
         (Arm("decay", _NANDA, {"optimizer.weight_decay": (0.1, 0.3, 1.0, 3.0), "model_seed": range(3)}),),
         "10 hours, most of them at the smallest weight decay",

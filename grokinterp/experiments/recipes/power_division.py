@@ -22,7 +22,9 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
         generalizes_late(
             evidence.table("decay", {DECAY: 1.0}), "division", "Figure 2: with weight decay 1 within 1e5 steps"
         ),
-        slower_without_decay(table, "division", "Figure 1: without, training 1e3 steps, validation about 1e6"),
+        slower_without_decay(
+            table, "division", "Figure 1, without weight decay: about 1e3 steps to memorize and 1e6 to generalize"
+        ),
         thresholds_differ(table),
         one_outcome_each(table),
     )

@@ -10,7 +10,7 @@ from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe, changed, until_grokked
 from grokinterp.experiments.softmax import absorption_of_run
 
-_FIGURES = "Prieto et al. 2025, Figures 1 and 4; Chou 2025 could not reproduce Figures 2a, 6b and 15a"
+_FIGURES = "Prieto et al. 2025, Figures 1 and 4; Chou 2025 could not reproduce Figures 2a, 6b, and 15a"
 
 
 def _config(p: int, fraction: float, width: int, lr: float, steps: int) -> RunConfig:
@@ -67,7 +67,7 @@ def decide(evidence: Evidence) -> tuple[Claim, ...]:
 RECIPE = Recipe(
     name="prieto-softmax-collapse",
     title="Softmax collapse and ways to avoid it",
-    source="Prieto, Barsbey, Mediano and Birdal 2025, arXiv:2501.04697",
+    source="Prieto, Barsbey, Mediano, and Birdal 2025, arXiv:2501.04697",
     full=Form(
         (
             *_arms(_config(113, 0.4, 200, 1e-2, 20_000), _config(113, 0.4, 200, 5e-4, 20_000), range(1)),

@@ -1,4 +1,4 @@
-"""Recipe `ridge`: Xu, Vardi and Safran 2026, *To Grok Grokking: Provable Grokking in Ridge Regression*."""
+"""Recipe `ridge`: Xu, Vardi, and Safran 2026, *To Grok Grokking: Provable Grokking in Ridge Regression*."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -182,7 +182,7 @@ def _figures(
 RECIPE = Recipe(
     name="ridge",
     title="Provable grokking in ridge regression",
-    source="Xu, Vardi and Safran 2026, arXiv:2601.19791",
+    source="Xu, Vardi, and Safran 2026, arXiv:2601.19791",
     full=Form((), "about a minute"),
     quick=Form((), "half a minute", "fewer seeds and fewer random features"),
     run=run,
