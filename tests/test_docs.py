@@ -1,4 +1,4 @@
-"""What the documentation says of sweeps that were run is what their tables give; its command lines are ones."""
+"""The numbers, command lines, and file names in the documentation are right."""
 
 import re
 import shlex
@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from grokinterp.cli import USAGE
 from grokinterp.config import OptimizerConfig, RunConfig
 from grokinterp.statistics import power_law
 from grokinterp.sweep.grid import flat_config
@@ -77,3 +78,30 @@ def test_the_map_names_files_that_exist():
     assert len(paths) == 20
     for path in paths:
         assert (ROOT / "grokinterp" / path).exists(), path
+
+
+PAGES = sorted([ROOT / "README.md", ROOT / "checkpoints" / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def shell_lines(page: Path) -> list[str]:
+    """Lines of the blocks that are neither Python nor scripts, with continued lines joined."""
+    blocks = re.findall(r"^```\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    lines = "\n".join(block for block in blocks if not block.startswith("#!")).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip()]
+
+
+def test_every_line_of_a_shell_block_is_one_command():
+    """An editor that reflows prose may also have reflowed the blocks."""
+    names = re.findall(r"^  (\w+) ", USAGE, flags=re.MULTILINE)
+    assert {"analyze", "train", "sweep", "reproduce"} <= set(names)
+    count = 0
+    for page in PAGES:
+        for line in shell_lines(page):
+            words = [word for word in shlex.split(line, comments=True) if not word.startswith("OMP_NUM_THREADS=")]
+            where = f"{page.name}: {line}"
+            assert words[0] in ("grokinterp", "make", "pip", "sbatch"), where
+            assert not {"grokinterp", "pip", "make"} & set(words[1:]), where
+            if words[0] == "grokinterp":
+                assert words[1] in names, where
+                count += 1
+    assert count >= 15

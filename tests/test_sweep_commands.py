@@ -40,7 +40,7 @@ class TestKilled:
     def test_a_killed_sweep_continues_to_the_same_table(self, undisturbed, tmp_path, shell):
         folder = tmp_path / "killed"
         with hold_last_run(folder), start_command(sweep_words(folder, "--workers", "2")) as process:
-            wait_until(lambda: len(finished_runs(folder)) >= 4 and workers_of(folder))
+            wait_until(lambda: len(finished_runs(folder)) >= 4 and workers_of(folder), process)
             process.kill()
             process.communicate()
         assert 4 <= len(finished_runs(folder)) < 12, "it was killed in the middle"
@@ -54,8 +54,8 @@ class TestKilled:
         folder = tmp_path / "orphans"
         endless = replace(BASE, schedule=replace(BASE.schedule, steps=1_000_000))
         with start_command(sweep_words(folder, "--workers", "2", config=endless)) as process:
-            wait_until(lambda: len(workers_of(folder)) == 2)
-            wait_until(lambda: len(list(folder.glob("*/metrics.jsonl"))) == 2)
+            wait_until(lambda: len(workers_of(folder)) == 2, process)
+            wait_until(lambda: len(list(folder.glob("*/metrics.jsonl"))) == 2, process)
             workers = workers_of(folder)
             process.kill()
             process.communicate()
@@ -71,7 +71,7 @@ class TestKilled:
         folder = tmp_path / "unlucky"
         longer = replace(BASE, schedule=replace(BASE.schedule, steps=800))
         with start_command(sweep_words(folder, "--workers", "1", config=longer, grid=["model_seed=0:3"])) as process:
-            wait_until(lambda: (folder / "model_seed=1" / ".lock").is_file() and workers_of(folder))
+            wait_until(lambda: (folder / "model_seed=1" / ".lock").is_file() and workers_of(folder), process)
             os.kill(workers_of(folder)[0], signal.SIGKILL)
             process.communicate(timeout=TIMEOUT)
         assert process.returncode == 1
@@ -89,7 +89,7 @@ class TestKilled:
     def test_ctrl_c_stops_runs_so_that_they_can_resume(self, undisturbed, tmp_path):
         folder = tmp_path / "interrupted"
         with hold_last_run(folder), start_command(sweep_words(folder, "--workers", "2")) as process:
-            wait_until(lambda: len(finished_runs(folder)) >= 2 and len(workers_of(folder)) == 2)
+            wait_until(lambda: len(finished_runs(folder)) >= 2 and len(workers_of(folder)) == 2, process)
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 130
@@ -205,7 +205,7 @@ class TestJobArray:
         Sweep(folder, endless, expand(endless, grid={"model_seed": [0]})).write()
         words = [sys.executable, "-m", "grokinterp.cli", "sweep", str(folder), "--only", "model_seed=0"]
         with start_command(words) as process:
-            wait_until(lambda: workers_of(folder) and (folder / "model_seed=0" / "metrics.jsonl").exists())
+            wait_until(lambda: workers_of(folder) and (folder / "model_seed=0" / "metrics.jsonl").exists(), process)
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 130

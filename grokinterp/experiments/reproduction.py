@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 import grokinterp
+from grokinterp.config import TaskConfig
 from grokinterp.errors import ConfigError, nearest
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.literature import Contradiction, contradictions_of
@@ -265,8 +266,9 @@ def _settings(form: Form) -> dict[str, Any]:
 
 def _describe_arm(arm: Arm) -> str:
     number = len(arm.expanded())
-    task = f"arithmetic mod {arm.base.task.p}" if "task.operation" in arm.grid else arm.base.task.title
-    text = f"{number} {'run' if number == 1 else 'runs'} of {task}"
+    task = arm.base.task
+    varied = isinstance(task, TaskConfig) and "task.operation" in arm.grid
+    text = f"{number} {'run' if number == 1 else 'runs'} of {f'arithmetic mod {task.p}' if varied else task.title}"
     axes = "; ".join(f"{name} = {', '.join(map(str, values))}" for name, values in arm.grid.items())
     return f"{text}: {axes}" if axes else text
 
