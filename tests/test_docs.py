@@ -85,8 +85,9 @@ PAGES = sorted([ROOT / "README.md", ROOT / "checkpoints" / "README.md", *(ROOT /
 
 def shell_lines(page: Path) -> list[str]:
     """Lines of the blocks that are neither Python nor scripts, with continued lines joined."""
-    blocks = re.findall(r"^```\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    lines = "\n".join(block for block in blocks if not block.startswith("#!")).replace("\\\n", " ").splitlines()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    shell = [block for language, block in blocks if not language and not block.startswith("#!")]
+    lines = "\n".join(shell).replace("\\\n", " ").splitlines()
     return [line for line in lines if line.strip()]
 
 

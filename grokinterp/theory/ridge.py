@@ -1,7 +1,7 @@
 """Ridge regression by gradient descent with weight decay, solved exactly at every step.
 
-Xu, Vardi, and Safran 2026, *To Grok Grokking: Provable Grokking in Ridge Regression* (arXiv:2601.19791), prove that this
-model groks: it fits its training set early, still generalizes badly long after, and generalizes in the end. In the
+Xu, Vardi, and Safran 2026, *To Grok Grokking: Provable Grokking in Ridge Regression* (arXiv:2601.19791), prove that
+this model groks: it fits its training set early, still generalizes badly long after, and generalizes in the end. In the
 basis of the right singular vectors of the features, each coordinate of the weights moves independently and
 geometrically, so the state after a million steps follows without taking any step.
 """

@@ -27,7 +27,7 @@ def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:
         "random features: λ",
         "With random features, generalization time is inversely proportional to weight decay.",
         "Figure 3: slower for smaller λ; no times",
-        f"exponent {span(slopes, '.3f')}, for the time at which the loss is halfway from plateau to limit",
+        f"exponent {span(slopes, '.3f')}, for the time to the halfway point between plateau and limit",
         n,
         "exponent -1 ± 0.05 for every seed",
         verdict(bool(is_inverse(slopes, 0.05).all()), n),
@@ -47,8 +47,8 @@ def decide_random_features(table: pd.DataFrame) -> tuple[Claim, ...]:
         "random features: m, ν²",
         "With random features, neither m nor ν² prolongs the delay.",
         "Figure 3",
-        f"the time at which the loss is halfway changes by a factor of {span(by_m, '.2f')} with a quarter of the features, "
-        f"{span(by_variance, '.2f')} with four times the variance",
+        f"the time to the halfway point changes by a factor of {span(by_m, '.2f')} "
+        f"with a quarter of the features and {span(by_variance, '.2f')} with four times the variance",
         n,
         "within a factor of 1.5",
         verdict(alike, n),

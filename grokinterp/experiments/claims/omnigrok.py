@@ -1,4 +1,4 @@
-"""Claims of Liu, Michaud, and Tegmark 2022 (*Omnigrok*) about the initial weight norm and the effect of weight decay."""
+"""Claims of Liu, Michaud, and Tegmark 2022 (*Omnigrok*) about initial weight norms and the effect of weight decay."""
 
 from itertools import pairwise
 
