@@ -179,7 +179,7 @@ def test_without_the_thresholds_an_update_has_denormals(loss_dtype, monkeypatch)
     assert watch.count > 100
 
 
-@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "=" else pytest.mark.slow) for name in LATE])
 def test_the_state_of_a_late_run_has_no_denormals(name):
     """Every neuron is active here; the running average of gradients that are exactly 0 would become denormal."""
     run = late(name)

@@ -280,6 +280,7 @@ COMPARED = {"mainline": Compared(MAINLINE, 7, demo_with_biases)} | {
     name: Compared(run_of(model, p=17), 25, randomized, 2.5 if name == "power" else 2.0)
     for name, model in SMALL_ONES.items()
 }
+EACH_COMPARED = [pytest.param(name, marks=pytest.mark.slow if name == "mainline" else ()) for name in COMPARED]
 
 
 @dataclass(frozen=True)
@@ -342,7 +343,7 @@ def assert_at_most_twice(name: str, errors: list[dict[str, float]]) -> None:
             )
 
 
-@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("name", EACH_COMPARED)
 def test_only_key_biases_have_no_gradient(name):
     for draw in draws_of(name)[:3]:
         largest = max(gradient.norm() for gradient in draw.true.values())
@@ -351,7 +352,7 @@ def test_only_key_biases_have_no_gradient(name):
 
 
 @pytest.mark.parametrize("loss_dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("name", EACH_COMPARED)
 def test_an_updates_errors_are_at_most_twice_the_modules(name, loss_dtype, matrix_products):
     config = replace(COMPARED[name].config, loss_dtype=loss_dtype)
     tokens, labels = training_set(config)
@@ -365,7 +366,7 @@ def test_an_updates_errors_are_at_most_twice_the_modules(name, loss_dtype, matri
     assert_at_most_twice(name, errors)
 
 
-@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("name", EACH_COMPARED)
 def test_autograds_errors_are_at_most_twice_the_modules(name):
     """Gradients through the forward pass alone, with PyTorch's own products, as in measures."""
     config = COMPARED[name].config

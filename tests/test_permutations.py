@@ -233,6 +233,7 @@ def test_too_few_pairs_are_memorized_only(tmp_path):
     assert metrics.test_accuracy[400] < 0.05
 
 
+@pytest.mark.slow
 def test_an_s5_run_is_analyzed_and_reported(generalized, tmp_path):
     analysis = analyze(generalized, workers=0)
     final = analysis.timeline.iloc[-1]

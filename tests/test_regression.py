@@ -319,7 +319,10 @@ train(RunConfig.from_json(sys.stdin.read()), sys.argv[1], device="cpu", progress
 """
 
 
-@pytest.mark.parametrize("config", [SMALL, MINIBATCHES], ids=["adamw", "sgd, minibatches"])
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(SMALL, id="adamw", marks=pytest.mark.slow), pytest.param(MINIBATCHES, id="sgd, minibatches")],
+)
 def test_a_killed_run_resumes_to_the_same_bits(config, tmp_path):
     whole = train(config, tmp_path / "whole", device="cpu", progress=False)
     child = processes.run(

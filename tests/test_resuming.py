@@ -37,6 +37,7 @@ from pathlib import Path
 
 import numpy
 import torch
+import torch._dynamo  # once here, not in every child: optimizers import it at their first step
 from processes import die_with_parent
 
 from grokinterp.config import RunConfig

@@ -266,9 +266,10 @@ def _settings(form: Form) -> dict[str, Any]:
 
 def _describe_arm(arm: Arm) -> str:
     number = len(arm.expanded())
-    task = arm.base.task
-    varied = isinstance(task, TaskConfig) and "task.operation" in arm.grid
-    text = f"{number} {'run' if number == 1 else 'runs'} of {f'arithmetic mod {task.p}' if varied else task.title}"
+    task, title = arm.base.task, arm.base.task.title
+    if isinstance(task, TaskConfig) and "task.operation" in arm.grid:
+        title = f"arithmetic mod {task.p}"
+    text = f"{number} {'run' if number == 1 else 'runs'} of {title}"
     axes = "; ".join(f"{name} = {', '.join(map(str, values))}" for name, values in arm.grid.items())
     return f"{text}: {axes}" if axes else text
 

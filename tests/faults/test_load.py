@@ -115,6 +115,7 @@ def assert_same(one: Any, other: Any) -> None:
     assert one.checksums == other.checksums
 
 
+@pytest.mark.slow
 def test_two_analyses_at_once_are_both_right(run, start, tmp_path):
     """The first analysis runs from before the start of the second until after its end."""
     (tmp_path / "gate.py").write_text(
