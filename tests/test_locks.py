@@ -108,6 +108,7 @@ def test_a_second_training_is_refused(holder, tmp_path):
     assert [entry.name for entry in (tmp_path / "run").iterdir()] == [LOCK_NAME]
 
 
+@pytest.mark.slow
 def test_a_killed_training_can_be_resumed_at_once(tmp_path):
     long = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=10_000_000, resume_every=100))
     (tmp_path / "config.json").write_text(long.to_json())

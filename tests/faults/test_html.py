@@ -77,6 +77,7 @@ def test_a_report_shows_hostile_texts_as_texts(fixture, tmp_path):
     require_harmless(page, write_report(analyze(innocent, workers=0), tmp_path / "innocent.html"))
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_hostile_names_as_texts(tmp_path):
     runs = [tmp_path / NAME, tmp_path / (NAME + "2")]
     innocent = [tmp_path / "a", tmp_path / "b"]
@@ -89,6 +90,7 @@ def test_a_comparison_shows_hostile_names_as_texts(tmp_path):
     require_harmless(*pages)
 
 
+@pytest.mark.slow
 def test_the_report_of_a_sweep_shows_hostile_texts_as_texts(tmp_path):
     pages = []
     for name in (NAME, "innocent"):

@@ -134,7 +134,7 @@ class TestModules:
         [
             ["analyze", ".", "--workers", "2"],
             pytest.param(["verify", "."], marks=pytest.mark.slow),
-            ["train", ".", "--resume"],
+            pytest.param(["train", ".", "--resume"], marks=pytest.mark.slow),
             pytest.param(["train", "new", "--config", "config.json", "--dry-run"], marks=pytest.mark.slow),
         ],
         ids=lambda arguments: arguments[0],
