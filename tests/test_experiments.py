@@ -133,6 +133,7 @@ def test_an_interrupted_recipe_resumes(tmp_path, shelf, monkeypatch):
     assert reproduce("toy-decay", tmp_path).claims[0].verdict == "supported"
 
 
+@pytest.mark.slow
 def test_failed_runs_are_reported(tmp_path, monkeypatch):
     arm = Arm("fractions", TINY, {"task.train_fraction": (0.6, 0.001)})
     recipe = replace(TOY, full=Form((arm,), "a second"), decide=lambda _: (), published=())

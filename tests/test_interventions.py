@@ -498,6 +498,7 @@ class TestTogether:
         with pytest.raises(ConfigError, match=r"train_many does not support optimizer\.l1: train such runs one by one"):
             train_many([config_of(), RUNS["l1"]], [tmp_path / "a", tmp_path / "b"])
 
+    @pytest.mark.slow
     def test_a_sweep_trains_them_one_by_one(self, tmp_path):
         points = [{"optimizer.grokfast": kind, "model_seed": seed} for kind in ("none", "ema") for seed in (0, 1)]
         found = train_sweep(tmp_path / "s", config_of(), points=points, workers=1, ensembles="always")

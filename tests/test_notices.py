@@ -216,6 +216,7 @@ def test_they_are_on_the_terminal_in_the_json_and_in_the_report(tmp_path, capsys
     assert message.split(":")[0] in page
 
 
+@pytest.mark.slow
 def test_a_run_that_groks_on_a_fine_grid_has_none(tmp_path):
     shutil.copytree(RUN42, tmp_path / "run42", ignore=shutil.ignore_patterns("analysis"))
     assert analyze(tmp_path / "run42").warnings == ()

@@ -381,6 +381,7 @@ def test_the_censored_fit_maximizes_the_likelihood(seed):
         assert ratio == pytest.approx(16 * math.log(1 + stats.t.ppf(0.975, 14) ** 2 / 14), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_censored_fit_is_unbiased_and_leaving_runs_out_is_not():
     generator, x = np.random.default_rng(0), np.repeat([0.1, 0.25, 0.7, 2.0], 4)
     fits, naive = [], []

@@ -63,6 +63,7 @@ def test_workers_give_what_one_process_gives(run, alone):
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
+@pytest.mark.slow
 def test_what_they_computed_is_cached(run, alone, monkeypatch):
     analyze(run, steps=SOME, workers=1)
     monkeypatch.setattr("grokinterp.runs.processes.subprocess.Popen", None)
@@ -93,6 +94,7 @@ def test_measures_that_only_this_process_knows_are_computed_here(run):
     assert analysis["twice_the_loss"].tolist() == pytest.approx((2 * analysis["loss"]).tolist(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_module_of_ones_own_may_print_and_is_found_by_workers(run, tmp_path, monkeypatch):
     (tmp_path / "printing_measures.py").write_text(
         "import os\n\ndef worker(snapshot):\n    print('hello')\n    return float(os.getpid())\n"
@@ -110,6 +112,7 @@ def test_a_measure_that_fails_says_so_here(run):
         analyze(run, steps=SOME, measures=[wrong], workers=1)
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_an_analysis_that_is_given_up(run):
     calls = [measure_call("loss", ())]
     answers = evaluate_in_workers(run, dict.fromkeys(run.steps, calls), 1)
