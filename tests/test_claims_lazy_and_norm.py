@@ -259,7 +259,7 @@ def test_softmax_collapse(curves, verdict):
 def test_generalizing_by_some_means(rows, budget_decides, verdict):
     claim = generalizes(runs(*rows), means="magic", published="-", budget_decides=budget_decides)
     assert claim.verdict == verdict
-    assert claim.name == "magic without decay"
+    assert claim.name == "no decay, magic"
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_norms_at_grok_as_printed():
     assert (universal.verdict, universal.should_hold) == (NOT, False)
     claim = manir_norms.l2_varies_less(every)
     assert claim.verdict == SUPPORTED
-    assert claim.measured == "the widths differ by a factor of 1.23 in L2 and 3.09 in RMS, for widths 256, 512"
+    assert claim.measured == "L2 differs by a factor of 1.23 and RMS by a factor of 3.09 across widths 256, 512"
     swapped = table(*WIDE, NARROW | {"weight_rms_at_T_grok_0.99": 0.022, "weight_norm_at_T_grok_0.99": 60.0})
     assert manir_norms.l2_varies_less(swapped).verdict == NOT
 

@@ -72,7 +72,7 @@ def test_verdicts(runs, verdicts):
 
 def test_scaled_down_runs_are_labeled():
     claims = decide_slingshots([run(1e-8, 5), run(1e-8, 0, solved=None), run(1e-5, 0)], scaled_down=True)
-    assert claims[0].measured == "5 spikes in 1 run at ε = 1e-08, 1 of 2 solved, scaled down"
+    assert claims[0].measured == "5 spikes per run at ε = 1e-08; 1 of 2 runs solved the training set; scaled down"
     assert claims[0].verdict == "supported"
 
 

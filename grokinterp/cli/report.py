@@ -21,7 +21,7 @@ _OUTPUT = "analysis/report.html in the run, comparison.html in the first of seve
 class Report:
     """Write an HTML report for one run, several runs side by side, or a sweep."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(help_behavior_hint="(required)")]
     """the run folders, or the folder of one sweep"""
     output: Annotated[Path | None, default(_OUTPUT)] = None
     """path of the report"""

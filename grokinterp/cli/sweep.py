@@ -32,9 +32,9 @@ class SweepOptions:
     """name of the configuration that supplies the defaults"""
     config_file: Annotated[str | None, tyro.conf.arg(name="config")] = None
     """config.json that supplies the defaults"""
-    grid: tuple[str, ...] = ()
+    grid: Annotated[tuple[str, ...], default("none")] = ()
     """FIELD=VALUES ..., with one run per combination: optimizer.weight_decay=0.3,1,3 model_seed=0:5"""
-    zip: tuple[str, ...] = ()
+    zip: Annotated[tuple[str, ...], default("none")] = ()
     """FIELD=VALUES ..., with values paired: the first run uses the first value of each field, and so on"""
     points: Path | None = None
     """JSON file with a list of runs, each an object that maps fields to values"""
@@ -58,7 +58,7 @@ class SweepOptions:
     """print one command per run for a scheduler's job array without training anything"""
     only: str | None = None
     """train only the run with this name, as one job of a job array"""
-    report: bool = True
+    report: Annotated[bool, default("write it")] = True
     """do not write report.html"""
     dry_run: bool = False
     """print the runs and estimates of time and disk space without writing anything"""

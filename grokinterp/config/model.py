@@ -42,7 +42,8 @@ class TransformerConfig:
     biases: Literal["frozen", "mlp", "trained"] = "frozen"
     """`frozen`: all biases stay 0; `mlp`: only b_in and b_out are trained (Nanda et al.); `trained`: all are trained"""
     equals_token: bool = True
-    """whether inputs end in `=`, at which the answer is read; otherwise, the answer is read at the last operand"""
+    """`equals_token`: whether inputs end in `=`, at which the answer is read; otherwise, it is read at the
+    last operand"""
     equals_logit: bool = False
     """add an output class for `=` (c = p + 1, as in Nanda et al.); measures ignore this class"""
     init: Literal["nanda", "transformer_lens", "torch", "torch_encoder"] = "transformer_lens"
@@ -62,7 +63,7 @@ class TransformerConfig:
     """whether the answer is read at the last position or from the mean over positions (`mean` needs bidirectional
     attention)"""
     final_norm: bool = True
-    """for normalization `layernorm`: whether a LayerNorm precedes the unembedding"""
+    """`final_norm`: for normalization `layernorm`, whether a LayerNorm precedes the unembedding"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -113,8 +114,8 @@ class MLPConfig:
     sum of the embeddings (symmetric in the operands); `signs`: bits encoded as -1 and 1; `vector`: the input vectors of
     a regression task"""
     shared_embedding: bool = True
-    """whether all operands share one embedding (`embed.W_E`); otherwise, each of the two operands has its own
-    (`embed_a.W_E`, `embed_b.W_E`)"""
+    """`shared_embedding`: whether all operands share one embedding (`embed.W_E`); otherwise, each of the two operands
+    has its own (`embed_a.W_E`, `embed_b.W_E`)"""
     d_embed: int | None = None
     """width of each embedding; None: width"""
     depth: int = 2
@@ -126,7 +127,7 @@ class MLPConfig:
     activation: Literal["relu", "gelu", "tanh", "quadratic"] = "relu"
     """activation function of the neurons"""
     biases: bool = True
-    """whether every layer has a bias"""
+    """`biases`: whether every layer has a bias"""
     init: Literal["torch", "normal", "unit"] = "torch"
     """`torch`: nn.Linear and nn.Embedding defaults; `normal`: N(0, 1/fan_in), biases 0; `unit`: N(0, 1), biases 0"""
     init_scale: float = 1.0

@@ -28,17 +28,17 @@ ASSERTIONS: Mapping[int, str] = {
     13: "Wider MLPs overfit sooner but grok at about the same time (within 20 %).",
     14: "psi's weight norm peaks at 400 to 600 epochs, falls by 10 % before grokking, and changes little afterward.",
     15: "Networks grok addition, subtraction, and multiplication at about the same time (within 20 %).",
-    16: "Ridge regression groks as proven: the bounds hold; t2 scales as 1/λ, while t1 does not depend on λ; and both "
-    "scale as 1/η and grow with ln ν².",
-    17: "A two-layer ReLU network with both layers trained behaves in the same way: t2 scales as 1/λ, and t1 hardly "
-    "depends on λ.",
+    16: "Ridge regression groks as proven: the bounds hold; the generalization time t2 scales as 1/λ, while the "
+    "overfitting time t1 does not depend on λ; and both scale as 1/η and grow with ln ν².",
+    17: "A two-layer ReLU network with both layers trained behaves like ridge regression: t2 scales as 1/λ, and "
+    "t1 hardly depends on λ.",
     18: "Without weight decay, networks trained by gradient descent grok while their norm rises; a smaller output "
     "scale removes the delay.",
-    19: "From a large initialization, T_test scales as 1/γ, and T_train does not depend on γ; a small initialization "
-    "or a constrained norm removes the delay.",
+    19: "From a large initialization, T_test scales as 1/γ, where γ is the weight decay, and T_train does not depend "
+    "on γ; a small initialization or a constrained norm removes the delay.",
     20: "With Adam and without weight decay, the training loss spikes late in training, and the norm of the last "
     "layer grows in steps; a larger ε removes the spikes.",
-    21: "The restricted loss falls and the excluded loss rises before the test accuracy rises; the network uses 5 to "
+    21: "The restricted loss falls and the excluded loss rises before the test accuracy rises; the network uses 5 or "
     "6 key frequencies.",
     22: "Without weight decay, networks memorize parity but never generalize.",
 }
@@ -162,10 +162,10 @@ CONTRADICTIONS = (
         ("manir-weight-decay", "manir-goldilocks-edge", "manir-canonical"),
     ),
     Contradiction(
-        "the transformer at λ = 5",
+        "the transformer's delay at λ = 5",
         ("24,000 (3 seeds)", "50,800 (5 seeds)", "12,000 (seed 0)"),
         "All three numbers come from one paper. Their spread across seeds is 44 to 76 % of the mean, so their "
-        "ratio to the times of the MLP must have an interval.",
+        "ratio to the MLP's times must be reported with an interval.",
         ("manir-transformer", "manir-weight-decay", "manir-weight-norm"),
     ),
     Contradiction(
@@ -251,7 +251,8 @@ CONTRADICTIONS = (
     Contradiction(
         "random features",
         ('a review of Xu et al.: "predictions match precisely"', "the paper: similar loss curves, no times"),
-        "The population loss never falls to 0.01 there, so we report the time at which it is halfway to its limit.",
+        "With random features, the population loss never falls to 0.01, so we report the time at which it is halfway "
+        "to its limit.",
         ("ridge",),
     ),
     Contradiction(

@@ -111,7 +111,7 @@ def write_markdown(folder: Path, page: Path) -> Path:
     """
     results = _results_below(folder)
     if not results:
-        raise RunError(f"{folder} has no results: run grokinterp reproduce NAME first, or give its folder by --folder")
+        raise RunError(f"{folder} has no results: run grokinterp reproduce NAME first, or use --folder")
     images = {
         result.recipe: [os.path.relpath(file, page.parent) for file in sorted(place.glob("*.png"), key=_by_number)]
         for place, result in results.items()

@@ -33,7 +33,7 @@ def one_outcome_each(table: pd.DataFrame) -> Claim:
     )[outcome != "diverged"]
     n = len(agrees)
     return Claim.of_all(
-        "labels",
+        "one outcome each",
         "Every run has exactly one outcome. Runs that do not generalize are counted but excluded from means.",
         "grok, DNF_test, or DNF_train",
         f"{int(agrees.sum())} of {counted(n, 'run')}; {int(generalized.sum())} of {len(table)} generalized",
@@ -59,7 +59,7 @@ def thresholds_differ(table: pd.DataFrame) -> Claim:
     return Claim(
         "95 % or 99 %",
         "T_grok(0.99) is 1.05 to 2 times T_grok(0.95).",
-        "psi: 1.14 to 1.25, at width 32: 1.97; Manir's canonical run: 1.41",
+        "psi: 1.14 to 1.25, but 1.97 at width 32; Manir and Rupa's canonical run: 1.41",
         (f"{span(ratio, '.2f')}, median {np.median(ratio):.2f}" if len(ratio) else "no run reached both")
         + (f"; {late} still below 0.99 at twice T_grok(0.95)" if late else ""),
         n,
@@ -95,7 +95,7 @@ def delay_as_inverse_decay(
     measured = "fewer than two weight decays at which runs grok"
     if fit is not None:
         low, high = fit.interval.low, fit.interval.high
-        measured = f"{fit.exponent:.3f} [{low:.3f}, {high:.3f}] over decays {zone[0]:g} to {zone[-1]:g}"
+        measured = f"exponent {fit.exponent:.3f} [{low:.3f}, {high:.3f}] over decays {zone[0]:g} to {zone[-1]:g}"
     return Claim(
         f"1/λ, {quantity}",
         f"{'The delay' if quantity.startswith('delay') else 'T_grok'} is inversely proportional to weight decay.",

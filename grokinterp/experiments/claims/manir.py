@@ -221,8 +221,8 @@ def depth_is_one_cell(
     fails, groks = grokked(narrow), grokked(wide)
     return Claim(
         "depth",
-        "A flat network of depth 4 fails where one of depth 2 groks, but groks at another rate, decay, and width: "
-        "'depth 4 fails' is a statement about one set of hyperparameters.",
+        "A flat network of depth 4 fails where one of depth 2 groks, but groks at another learning rate, weight decay, "
+        "and width: 'depth 4 fails' is a statement about one set of hyperparameters.",
         "depth 4: 0 of 5 at width 256, lr 1e-2, λ 2e-3 (Table 2); 5 of 5 at width 512, lr 3e-2, λ 5e-4 (Table 3)",
         f"{scale_prefix(published_size)}depth 2: {grokked(shallow)} of {len(shallow)} grok; depth 4: {fails} of "
         f"{len(narrow)} at {_cell(narrow)}; {groks} of {len(wide)} at {_cell(wide)}",
@@ -244,9 +244,10 @@ def depth_fails_to_memorize(narrow: pd.DataFrame, *, published_size: bool = True
     counts = Counter(str(outcome) for outcome in failed["outcome"])
     return Claim(
         "how depth 4 fails",
-        "Depth 4 fails there because it does not memorize (DNF_train): at that depth, the decay lies above the upper "
-        "edge of the zone, regardless of the learning rate, which sets the time scale of both memorization and decay.",
-        "not stated; at depth 4 and width 512, the edge lies between 1e-3 and 2e-3, the decay used here",
+        "At the learning rate and weight decay at which depth 2 groks, depth 4 fails because it does not memorize "
+        "(DNF_train): at that depth, the weight decay lies above the upper edge of the zone, regardless of the "
+        "learning rate, which sets the time scale of both memorization and decay.",
+        "not stated; at depth 4 and width 512, the edge lies between 1e-3 and 2e-3; the runs that failed had 2e-3",
         scale_prefix(published_size)
         + (", ".join(f"{n} {outcome}" for outcome, n in counts.items()) or "no run failed"),
         len(failed),

@@ -58,7 +58,7 @@ def tanh_groks_more_often_than_gelu(table: pd.DataFrame, *, published_size: bool
     return Claim(
         "activations in Sweep A",
         "At the learning rate and weight decay of Sweep A, tanh networks grok more often than GELU networks, "
-        "which win Sweep B.",
+        "which do best in Sweep B.",
         "GELU 0 of 5, ReLU 2 of 5, tanh 3 of 5",
         scale_prefix(published_size) + ", ".join(counts),
         len(table),
@@ -89,8 +89,8 @@ def transformer_as_long_as_mlp(
         decided = math.isfinite(low) and math.isfinite(high)
     return Claim(
         "transformer against MLP",
-        "A transformer takes as long to grok as an MLP, within the spread across seeds, each trained with its own "
-        "settings.",
+        "Each trained with its own settings, a transformer takes as long to grok as an MLP, within the spread across "
+        "seeds.",
         printed,
         scale_prefix(published_size) + measured,
         sum(len(arm.values) for arm in arms),
@@ -106,5 +106,5 @@ def _format_ratio(arms: ArmRatio, a: str, b: str) -> str:
     ends = arms.interval
     interval = f"({ends.reason})" if math.isnan(ends.low) else f"[{ends.low:.2f}, {ends.high:.2f}]"
     ratio = f"{arms.ratio:.2f}" if math.isfinite(arms.ratio) else "no ratio: half of an arm did not grok"
-    counts = f"{a} ({arms.k_a} of {arms.n_a}) over {b} ({arms.k_b} of {arms.n_b})"
-    return f"{ratio} {interval}, {arms.statistic.replace('_', ' ')} of {counts}"
+    counts = f"{a} ({arms.k_a} of {arms.n_a} grokked) divided by that of {b} ({arms.k_b} of {arms.n_b})"
+    return f"{ratio} {interval}: the {arms.statistic.replace('_', ' ')} of {counts}"

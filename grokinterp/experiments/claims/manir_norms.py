@@ -54,7 +54,7 @@ def l2_at_grok(table: pd.DataFrame, *, published_size: bool = True) -> Claim:
     holds = decided and abs(float(l2.mean()) - 25.6) <= 2.7 and bool(l2.max() / l2.min() <= 1.32)
     return Claim(
         "L2 at T_grok",
-        "MLPs of both widths grok at the same L2 norm.",
+        "MLPs of widths 256 and 512 grok at the same L2 norm.",
         "published as RMS; multiplied by the square root of the number of weights: 29.6 (width 256), 25.3, 24.1, "
         "23.5 (width 512)",
         _format_norms(l2, published_size),
@@ -79,7 +79,7 @@ def universal_rms(table: pd.DataFrame, *, published_size: bool = True) -> Claim:
     return Claim(
         "one RMS for all",
         "Networks of all sizes grok at the same root mean square of their weights.",
-        "0.022 ± 0.003 at width 512; but 0.0695 at width 256, 0.0160 (transformer, λ = 5), and psi's 0.115 to 0.52",
+        "0.022 ± 0.003 at width 512, but 0.0695 at width 256, 0.0160 (transformer, λ = 5), and psi's 0.115 to 0.52",
         _format_norms(rms, published_size),
         n,
         "largest / smallest ≤ 0.025 / 0.019 = 1.32 over all networks",
@@ -102,17 +102,17 @@ def l2_varies_less(table: pd.DataFrame, *, published_size: bool = True) -> Claim
     rms, l2 = (column(medians, unit) for unit in units)
     decided = len(medians) > 1
     factors = (
-        f"the widths differ by a factor of {l2.max() / l2.min():.2f} in L2 and {rms.max() / rms.min():.2f} in RMS"
+        f"L2 differs by a factor of {l2.max() / l2.min():.2f} and RMS by a factor of {rms.max() / rms.min():.2f}"
         if decided
         else "-"
     )
     return Claim(
         "RMS or L2",
         "Across widths, the L2 norm at T_grok varies less than the RMS, which falls as the number of weights grows.",
-        "widths 256 and 512 differ by a factor of 1.2 in L2 and 3.1 in RMS",
-        f"{scale_prefix(published_size)}{factors}, for widths {', '.join(map(str, medians.index))}",
+        "between widths 256 and 512, L2 differs by a factor of 1.2 and RMS by a factor of 3.1",
+        f"{scale_prefix(published_size)}{factors} across widths {', '.join(map(str, medians.index))}",
         len(runs),
-        "the medians of the widths differ by a smaller factor in L2",
+        "across widths, the median L2 norm differs by a smaller factor than the median RMS",
         verdict(decided and bool(l2.max() / l2.min() < rms.max() / rms.min()), len(runs) if decided else 0),
     )
 
@@ -137,11 +137,13 @@ def same_norm_across_activations(table: pd.DataFrame, *, published_size: bool = 
     return Claim(
         "norm and activation",
         "At equal weight decay, ReLU and GELU networks grok at the same norm, although their times differ threefold.",
-        "0.0219 and 0.0236 at 5e-4 (7.5 %), T_grok differs by a factor of 3.3; the paper's 6.9 compares 5e-4 with 1e-3",
+        "RMS 0.0219 (ReLU), 0.0236 (GELU) at 5e-4, 7.5 % apart; T_grok differs by a factor of 3.3 (the paper's 6.9 "
+        "compares 5e-4 with 1e-3)",
         f"{scale_prefix(published_size)}λ = {decays}: RMS {relu:.4f} (ReLU), {gelu:.4f} (GELU), "
         f"{100 * difference:.1f} % apart; T_grok differs by a factor of {ratio:.2g}",
         len(table),
-        "RMS at T_grok within 10 % of the mean if T_grok differs by a factor of 3; otherwise inconclusive",
+        "RMS at T_grok differs by at most 10 % of the mean, and T_grok by a factor of at least 3; inconclusive if "
+        "only the factor is smaller",
         verdict(bool(difference <= 0.1), int(decided)),
         should_hold=published_size,
         number=5 if published_size else None,
@@ -176,8 +178,8 @@ def embedding_concentration(
     return Claim(
         "Fourier concentration",
         "The transformer's embedding is more concentrated on a few frequencies than the MLP's.",
-        "energy in the top five, including the constant: 74.7 % (GELU), 75.6 % (ReLU), 98.5 % (transformer); one seed, "
-        "step not stated",
+        "share of the energy in the top five frequencies, including the constant: 74.7 % (GELU), 75.6 % (ReLU), "
+        "98.5 % (transformer); one seed, step not stated",
         scale_prefix(published_size) + shares if n else "-",
         len(mlp) + len(transformer),
         "the lowest share of any transformer is above the highest of any MLP",

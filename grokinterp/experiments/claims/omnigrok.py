@@ -42,9 +42,9 @@ def generalization_as_inverse_decay(table: pd.DataFrame, *, published: str) -> C
     if fitted:
         times = pd.concat(fitted).groupby(_DECAY)[T_GROK].median()
         decades = np.log10(max(times.index) / min(times.index))
-        measured = f"exponent {span(slopes, '.2f')} for {counted(len(slopes), 'seed')}; "
+        measured = f"exponent {span(slopes, '.2f')} for {counted(len(slopes), 'seed')}; median T_grok(0.95) "
         measured += ", ".join(f"{time:,.0f} at {decay:g}" for decay, time in times.items())
-        measured += f" ({decades:.1f} decades)"
+        measured += f" (over {decades:.1f} decades)"
     if len(without):
         measured += f"; without decay, {len(rows_with(without, T_GROK))} of {len(without)} generalize"
     lost = len(with_decay) - len(runs)

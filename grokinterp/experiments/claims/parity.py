@@ -66,8 +66,8 @@ def sooner_with_decay(table: pd.DataFrame, network: str) -> Claim:
         f"decay, {network}",
         f"The {network} generalizes on parity sooner with weight decay.",
         "generalizes only with weight decay",
-        f"takes {ratio:.2f} times as long without decay: median {np.median(waited):,.0f}{note}, compared with "
-        f"{np.median(soon):,.0f} with decay"
+        f"takes {'at least ' if missing else ''}{ratio:.2f} times as long without decay: median "
+        f"{np.median(waited):,.0f}{note}, compared with {np.median(soon):,.0f} with decay"
         if enough
         else f"fewer than {_SEEDS} runs that generalized with decay, or fewer than {_SEEDS} runs without",
         len(table),

@@ -147,7 +147,8 @@ def _data(sizes: pd.DataFrame) -> Claim:
     lateness = f"takes {span(late, '.1f')} times as long to halve as the train loss" if len(late) else "never halves"
     return Claim(
         "polynomial: data",
-        "With too little data, no network generalizes; with much data, none is delayed; in between, networks grok.",
+        "With too little data, no network generalizes; with plenty of data, none is delayed; in between, networks "
+        "grok.",
         "P = 50, 120, 500 at D = 40",
         f"{names[0]}: in {never} of {counted(len(small), 'run')}, the test loss never halves; {names[1]}: "
         f"it {lateness} ({len(late)} of {len(medium)}); {names[2]}: {span(soon, '.1f')} times as long",

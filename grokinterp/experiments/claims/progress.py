@@ -99,8 +99,8 @@ def measure_leads(runs: Sequence[Lead], name: str, statement: str, published: st
     if steps:
         measure_steps, event_steps, accuracies = zip(*steps, strict=True)
         measured += (
-            f": at step {span(measure_steps, ',.0f')}, before step {span(event_steps, ',.0f')}; "
-            f"accuracy on novel pairs at that checkpoint {span(accuracies, '.2f')}"
+            f": at step {span(measure_steps, ',.0f')}, when accuracy on novel pairs is {span(accuracies, '.2f')}; "
+            f"generalization follows at step {span(event_steps, ',.0f')}"
         )
     return Claim.of_all(
         name,
@@ -126,8 +126,8 @@ def number_of_keys(counts: Sequence[int], p: int) -> Claim:
     note = "" if published_size else f" at p = {p}, scaled down"
     return Claim(
         "key frequencies",
-        "A transformer that grokked addition mod 113 uses 5 to 6 key frequencies.",
-        "Nanda et al. 2023: {14, 35, 41, 42, 52}; 5 to 6 in summaries",
+        "A transformer that grokked addition mod 113 uses 5 or 6 key frequencies.",
+        "Nanda et al. 2023: 14, 35, 41, 42, and 52; summaries of the paper say 5 to 6",
         span(counts, ".0f") + note if n else "no run grokked",
         n,
         "5 or 6 in every run, at p = 113",

@@ -27,7 +27,7 @@ from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 
 DECAY, WIDTH, FRACTION, OPERATION = "optimizer.weight_decay", "model.width", "task.train_fraction", "task.operation"
-_LABELS = {DECAY: "decay", WIDTH: "width", FRACTION: "fraction", OPERATION: "operation"}
+_LABELS = {DECAY: "at decay", WIDTH: "at width", FRACTION: "at fraction", OPERATION: "for"}
 # Grokking epochs of five logs of the same configuration, each from its own training run: psi's spread between seeds.
 REPLICATES = (2350, 2650, 2300, 2300, 2200)
 _GRID = 50  # steps between two lines of psi's logs
@@ -83,7 +83,7 @@ def norm_still_grows(metrics: Sequence[pd.DataFrame], decay: float, published: s
     growth = [_late_growth(pd.Series(run["weight_norm"])) for run in metrics]
     return Claim.of_all(
         f"norm at decay {decay:g}",
-        f"At weight decay {decay:g}, the weight norm is still growing after 5,000 epochs.",
+        f"At a weight decay of {decay:g}, the weight norm is still growing after 5,000 epochs.",
         published,
         f"changes by {span(growth, '+.2f')} over the last tenth of the steps" if growth else "not run",
         "grows over the last tenth of the steps in every run",
@@ -105,7 +105,7 @@ def grokking_with_decay(table: pd.DataFrame, decays: str, published: str, should
     reached, medians = len(rows_with(table, T_GROK)), median_times(table, DECAY, T_GROK)
     return Claim.of_all(
         f"decay {decays}",
-        f"At weight decay {decays}, the MLP generalizes within 5,000 epochs.",
+        f"At a weight decay of {decays}, the MLP generalizes within 5,000 epochs.",
         published,
         f"{reached} of {counted(len(table), 'run')}; {_format_medians(medians, DECAY, T_GROK)}",
         "every run",
@@ -128,7 +128,7 @@ def sooner_with_more_data(table: pd.DataFrame) -> Claim:
         _falls,
         "more data, earlier grokking",
         "For train fractions of 0.5 and above, T_grok(0.95) decreases as the train fraction increases.",
-        "2,200, 950, 450 at 0.5, 0.7, 0.9",
+        "2,200 at fraction 0.5, 950 at 0.7, 450 at 0.9",
         11,
     )
 
@@ -146,7 +146,7 @@ def overfits_sooner_when_wide(table: pd.DataFrame) -> Claim:
         _falls,
         "capacity and overfitting",
         "The wider the MLP, the sooner it overfits.",
-        "1,150, 700, 350, 200, 150 at widths 32 to 512",
+        "1,150 at width 32, 700 at 64, 350 at 128, 200 at 256, 150 at 512",
         13,
     )
 
@@ -166,7 +166,7 @@ def groks_alike_whatever_the_width(table: pd.DataFrame, should_hold: bool = True
         _alike,
         f"capacity and grokking, widths {widths[0]} to {widths[-1]}" if widths else "capacity and grokking",
         "T_grok(0.95) is about the same at all widths (within 20 %).",
-        "1,750, 2,200, 2,300, 2,150, 1,950 at widths 32 to 512",
+        "1,750 at width 32, 2,200 at 64, 2,300 at 128, 2,150 at 256, 1,950 at 512",
         13,
     )
     return replace(claim, should_hold=should_hold)
@@ -185,7 +185,7 @@ def operations_alike(table: pd.DataFrame) -> Claim:
         _alike,
         "operations",
         "Networks grok addition, subtraction, and multiplication at about the same time (within 20 %).",
-        "2,300, 2,250, 2,000",
+        "2,300 for addition, 2,250 for subtraction, 2,000 for multiplication",
         15,
     )
 
@@ -207,7 +207,7 @@ def norm_peaks_and_falls(metrics: Sequence[pd.DataFrame]) -> Claim:
         "The weight norm peaks at 400 to 600 epochs, falls by at least 10 % before T_grok(0.95), and then changes by "
         "less than 10 %.",
         "peak 72.8 at 500, 60.0 at T_grok(0.95), 58.5 at 9,950",
-        f"peak at {span(peaks, ',.0f')}, falls by {span(100 * falls, '.0f')} %, then changes by at most "
+        f"peak at {span(peaks, ',.0f')}, falls by {span(100 * falls, '.0f')} %; largest change afterward "
         f"{span(100 * changes, '.1f')} %"
         if shapes
         else "no run reached T_grok(0.95)",
@@ -244,17 +244,18 @@ def within_the_replicates(
             n_compared += 1
             times = finite(column(runs, time))
             if not (len(times) == 0 if epoch is None else len(times) > 0 and fits(epoch, times)):
-                ours = f"{span(times, ',.0f')} in {len(times)} of {len(runs)}" if len(times) else "never"
-                mismatches.append(f"{name} at {_format_value(value)}: {epoch} published, {ours} here")
+                ours = f"{span(times, ',.0f')} in {len(times)} of {len(runs)} runs" if len(times) else "never"
+                theirs = "never" if epoch is None else f"{epoch:,}"
+                mismatches.append(f"{name} at {_format_value(value)}: {theirs} published, {ours} here")
     return Claim(
         "same times as published",
         "The published overfitting and grokking epochs are consistent with our runs.",
         f"five replicates of one configuration: T_grok(0.95) {min(REPLICATES):,} to {max(REPLICATES):,}",
-        f"{n_compared - len(mismatches)} of {n_compared}"
+        f"{n_compared - len(mismatches)} of {n_compared} epochs are consistent"
         + (f"; mismatches: {'; '.join(mismatches)}" if mismatches else ""),
         len(table),
-        "for all epochs, T_train(0.99) matches on psi's grid and T_grok(0.95) lies in the 95 % prediction interval "
-        "with psi's spread",
+        "every published T_train(0.99) matches one of our runs on psi's grid, and every published T_grok(0.95) lies in "
+        "our 95 % prediction interval, computed with psi's spread",
         verdict(not mismatches, n_compared),
         should_hold,
     )
@@ -299,19 +300,19 @@ def _claim_of_medians(
         len(table),
         "each larger setting has a smaller median"
         if holds is _falls
-        else "each median within 20 % of the median of all",
+        else "each median within 20 % of the median of these medians",
         "inconclusive" if len(medians) < 2 else verdict(holds(medians), len(medians)),
         number=number,
     )
 
 
 def _format_medians(medians: Mapping[Any, float], axis: str, time: str) -> str:
-    times = ", ".join(f"{t:,.0f}" if np.isfinite(t) else "never" for t in medians.values())
-    values = ", ".join(map(_format_value, medians))
     label = {T_TRAIN: "T_train(0.99)", T_GROK: "T_grok(0.95)"}[time]
-    return (
-        f"median {label} {times} at {_LABELS[axis]}{'s' if len(medians) > 1 else ''} {values}" if medians else "not run"
+    times = ", ".join(
+        f"{f'{t:,.0f}' if np.isfinite(t) else 'never'} {_LABELS[axis]} {_format_value(value)}"
+        for value, t in medians.items()
     )
+    return f"median {label} {times}" if medians else "not run"
 
 
 def _format_value(value: Any) -> str:

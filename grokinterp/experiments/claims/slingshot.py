@@ -121,15 +121,15 @@ def decide_slingshots(runs: Sequence[Slingshots], scaled_down: bool = False) -> 
     measured = "no run solved its training set"
     if small:
         n_small = sum(run.eps <= 1e-8 for run in runs)
-        measured = f"{_format_spikes(small)} spikes in {counted(len(small), 'run')} at ε = {_format_eps(small)}, "
-        measured += f"{len(small)} of {n_small} solved"
+        measured = f"{_format_spikes(small)} spikes per run at ε = {_format_eps(small)}; {len(small)} of "
+        measured += f"{counted(n_small, 'run')} solved the training set"
     return (
         Claim.of_all(
             "spikes",
             "With Adam and without weight decay, the training loss spikes repeatedly after the training set has been "
             "solved.",
             "Thilak et al. 2022, Figure 1: cyclic spikes",
-            measured + (", scaled down" if scaled_down else ""),
+            measured + ("; scaled down" if scaled_down else ""),
             f"at least {_SPIKES} spikes to {_UP:.0f} times the lowest loss so far, in every run",
             [len(run.spikes) >= _SPIKES for run in small],
             number=20,
@@ -149,11 +149,11 @@ def decide_slingshots(runs: Sequence[Slingshots], scaled_down: bool = False) -> 
             number=20,
         ),
         Claim(
-            "ε removes them",
+            "a larger ε removes the spikes",
             "With ε = 1e-5 instead of 1e-8, no slingshots occur.",
             "Thilak et al. 2022: no slingshots and no grokking in 500,000 steps",
-            f"{_format_spikes(large)} spikes in {counted(len(large), 'run')} at ε = {_format_eps(large)}; "
-            f"{_format_spikes(small)} in {counted(len(small), 'run')} at ε = {_format_eps(small)}"
+            f"{_format_spikes(large)} spikes per run at ε = {_format_eps(large)} ({counted(len(large), 'run')}); "
+            f"{_format_spikes(small)} per run at ε = {_format_eps(small)} ({counted(len(small), 'run')})"
             if large and small
             else "not run",
             len(large),
@@ -173,12 +173,12 @@ def exact_loss_removes_them(runs: Sequence[Slingshots], exact: Sequence[Slingsho
     """
     small, solved = _solved(runs, high=1e-8), _solved(exact)
     return Claim(
-        "an exact loss removes them",
+        "an exact loss removes the spikes",
         "Slingshots are caused by rounding: with the same ε and a cross entropy that is exact even for small values, "
         "none occur.",
         "not in Thilak et al. 2022; Prieto et al. 2025 describe the effect of rounding late in training",
-        f"{_format_spikes(solved)} spikes in {counted(len(solved), 'run')} with the exact loss; "
-        f"{_format_spikes(small)} in {counted(len(small), 'run')} with PyTorch's float32 loss"
+        f"{_format_spikes(solved)} spikes per run with the exact loss ({counted(len(solved), 'run')}); "
+        f"{_format_spikes(small)} per run with PyTorch's float32 loss ({counted(len(small), 'run')})"
         if small and solved
         else "not run",
         len(solved),

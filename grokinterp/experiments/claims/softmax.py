@@ -25,15 +25,16 @@ def float32_absorbs(curves: Sequence[pd.DataFrame]) -> Claim:
     lost = finite(np.array([curve["lost_gradient"].iloc[-1] for curve in curves], dtype=float))
     first = [float(hit.index[0]) for curve in curves if len(hit := curve.loc[curve["absorbed"] > 0])]
     n = len(curves)
-    measured = f"{span(100 * ends, '.0f')} % of the training examples absorbed at the end" if n else "no runs"
-    measured += f", the first at step {span(first, ',.0f')}" if first else ""
-    measured += f"; plain float32 would lose {span(100 * lost, '.0f')} % of the gradient there" if len(lost) else ""
+    measured = f"absorption in {span(100 * ends, '.0f')} % of the training examples at the end" if n else "no runs"
+    measured += f", where plain float32 would lose {span(100 * lost, '.0f')} % of the gradient" if len(lost) else ""
+    measured += f"; first absorption at step {span(first, ',.0f')}" if first else ""
     return Claim.of_all(
         "softmax collapse",
-        "Without regularization, the logits grow until plain float32 absorbs all classes but the correct one.",
+        "Without regularization, the logits grow until, in plain float32, the correct class absorbs all others in the "
+        "sum of the softmax.",
         "Prieto et al. 2025, Figure 2; " + _CHOU,
         measured + "; trained with a loss that does not collapse",
-        "at least half of the training examples absorbed at the end, in every run",
+        "absorption in at least half of the training examples at the end, in every run",
         ends >= 0.5,
     )
 
@@ -65,12 +66,12 @@ def generalizes(
     if too_short:
         measured += "; too few steps to conclude that they never generalize"
     return Claim(
-        f"{means} without decay",
+        f"no decay, {means}",
         f"Without weight decay, {means} lets the network generalize.",
         published,
         measured,
         n,
-        "every run that memorizes",
+        "every run that memorizes also generalizes",
         verdict(not len(waiting), 0 if too_short else n),
         should_hold,
     )
@@ -88,7 +89,7 @@ def sooner_than(fast: pd.DataFrame, slow: pd.DataFrame, *, means: str) -> Claim:
     n = len(fast) if len(rows_with(slow, T_TRAIN)) else 0
     holds = len(soon) == len(fast) > 0 and bool(soon.max() < late.min(initial=np.inf))
     return Claim(
-        f"{means} is sooner",
+        f"{means} generalizes earlier",
         f"With {means}, the network generalizes earlier than under plain cross entropy.",
         "Prieto et al. 2025, Figures 1 and 6; " + _CHOU,
         f"{len(soon)} of {len(fast)}"
@@ -111,8 +112,8 @@ def decay_is_fast(table: pd.DataFrame, *, within: int = 250) -> Claim:
     times, n = finite(column(table, T_GROK)), len(table)
     return Claim.of_all(
         "strong decay is fast",
-        "At a learning rate of 1e-2, AdamW with strong weight decay generalizes early without these methods.",
-        "Chou 2025: weight decay 2 to 10, 40 % of the pairs, at most 150 to 250 epochs",
+        "At a learning rate of 1e-2, AdamW with strong weight decay generalizes early, without StableMax or ⊥Grad.",
+        "Chou 2025: with weight decay 2 to 10 and 40 % of the pairs, generalizes within 150 to 250 epochs",
         f"T_grok(0.95) {span(times, ',.0f')}, {len(times)} of {n}" if len(times) else f"0 of {n}",
         f"T_grok(0.95) at most {within} steps in every run",
         column(table, T_GROK) <= within,

@@ -45,7 +45,7 @@ def generalizes_late(table: pd.DataFrame, task: str, published: str) -> Claim:
         published,
         measured,
         n,
-        f"in every run, generalizing takes at least {_LATE:g} times as long as memorizing",
+        "in every run, generalizing takes at least twice as long as memorizing",
         verdict(len(ratios) == n and bool((ratios >= _LATE).all()), n),
     )
 
@@ -80,7 +80,7 @@ def slower_without_decay(table: pd.DataFrame, task: str, published: str) -> Clai
         published,
         measured,
         n,
-        "every run without weight decay is later than every run with it",
+        "every run without weight decay generalizes later than every run with it",
         verdict(n > 0 and bool((waited > soon.max()).all()), n),
     )
 
@@ -108,7 +108,7 @@ def generalize_or_not(table: pd.DataFrame, generalizing: tuple[str, ...], never:
         measured = f"final test accuracy {accuracy} at train fraction{plural} {fractions}"
     return (
         Claim(
-            "these generalize",
+            "polynomials that generalize",
             f"The transformer generalizes on {' and '.join(generalizing)} if there is enough data.",
             "Figure 2, right",
             "; ".join(f"{name}: {reached[name]} of {len(runs)}" for name, runs in rows.items()),
@@ -117,7 +117,7 @@ def generalize_or_not(table: pd.DataFrame, generalizing: tuple[str, ...], never:
             verdict(all(reached.values()), n),
         ),
         Claim.of_all(
-            "these do not",
+            "polynomials that do not generalize",
             f"The transformer memorizes {', '.join(never)} but does not generalize at any train fraction.",
             "no generalization with up to 95 % of the data",
             measured,
@@ -145,7 +145,7 @@ def sooner_with_more(table: pd.DataFrame, axis: str, quantity: str, published: s
         f"{time:,.0f} at {value:g}" if np.isfinite(time) else f"never at {value:g}" for value, time in medians.items()
     )
     return Claim(
-        f"more {quantity}, sooner",
+        f"more {quantity}, earlier grokking",
         f"With more {quantity}, the transformer groks sooner.",
         published,
         f"median T_grok(0.95) {times}" if medians else "not run",
@@ -165,7 +165,7 @@ def no_delay_at_much_data(table: pd.DataFrame, published: str) -> Claim:
     runs = table.loc[column(table, FRACTION) >= 0.7]
     without = int((runs["outcome"] == "generalized_without_delay").sum())
     return Claim(
-        "no delay at much data",
+        "no delay with plenty of data",
         "At train fractions of 0.7 and above, the transformer generalizes without delay.",
         published,
         f"{without} of {counted(len(runs), 'run')}" if len(runs) else "not run",

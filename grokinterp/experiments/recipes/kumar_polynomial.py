@@ -108,7 +108,7 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
         settings={
             "cost": _QUICK_COST if quick else _FULL_COST,
             "scale α, curvature ε": f"D = 100, P = 550, N = 500, α = 1, ε = {_CURVATURE:g} unless varied; at most "
-            f"{plan.steps:,} steps, or until the test loss is 0.4 of its initial value",
+            f"{plan.steps:,} steps, or until the test loss is 0.4 times its initial value",
             "α": ", ".join(f"{scale:g}" for scale in plan.scales + plan.scales_once),
             "ε": ", ".join(f"{curvature:g}" for curvature in (_CURVATURE, *plan.curvatures)),
             "P": f"{', '.join(map(str, _DATA))} at D = 40, N = 100, ε = 0.5, α = 1; 2,000 steps",
@@ -124,7 +124,7 @@ def _figures(table: pd.DataFrame, trained: dict[_Setting, PolynomialRun]) -> dic
         "From lazy to rich": (
             (
                 figures.polynomial_curves(main),
-                "The training loss (dotted) falls first while the test loss (solid) rises. Later the kernel aligns "
+                "The training loss (dotted) falls first while the test loss (solid) rises. Later, the kernel aligns "
                 "with the targets, and the norm rises. There is no weight decay (Kumar et al. 2023, section 5).",
             ),
         ),
@@ -135,15 +135,15 @@ def _figures(table: pd.DataFrame, trained: dict[_Setting, PolynomialRun]) -> dic
                 "medians.",
             )
             for varied, finding in (
-                ("scale", "At a small output scale the network learns features at once, and both times coincide."),
+                ("scale", "At a small output scale, the network learns features at once, and both times coincide."),
                 ("curvature", "A small curvature means a kernel that is poorly aligned with the targets."),
             )
         ),
         "How much data": (
             (
                 figures.polynomial_curves(data, title="Data"),
-                "With too little data the test loss never falls; with much data it falls together with the training "
-                "loss.",
+                "With too little data, the test loss never falls; with plenty of data, it falls together with the "
+                "training loss.",
             ),
         ),
     }

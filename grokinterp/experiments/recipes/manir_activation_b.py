@@ -37,7 +37,8 @@ RECIPE = Recipe(
             ),
         ),
         "40 seconds",
-        "p = 23, width 64, 60 % of the pairs, lr 0.1, λ = 1.5e-3, 9,000 steps, three seeds; no tanh; T_grok(0.95)",
+        "p = 23, width 64, 60 % of the pairs, lr 0.1, λ = 1.5e-3, 9,000 steps, three seeds; no tanh; the "
+        "claims use T_grok(0.95)",
     ),
     decide=_decide,
     published=(

@@ -29,8 +29,9 @@ def _figures(evidence: Evidence) -> Figures:
         "Mirrored and novel pairs": (
             (
                 figures.pair_curves(evidence.metrics("canonical")),
-                "A test pair (b, a) whose mirror (a, b) is in the training set is right as soon as (a, b) is "
-                "memorized, because the network adds the two embeddings. These pairs form the plateau. The norm "
+                "A test pair (b, a) whose mirror (a, b) is in the training set is answered correctly "
+                "as soon as (a, b) is memorized, because the network adds the two embeddings. These pairs form the "
+                "plateau. The norm "
                 "falls while the network learns novel pairs (Manir and Rupa 2026, Figure 1, which shows all test "
                 "pairs together).",
             ),

@@ -39,7 +39,11 @@ RECIPE = Recipe(
     decide=_decide,
     published=(
         Published(
-            "outcome, λ = 1e-3", "3 grokked (T_train on a grid of 2,000)", "edge", {DECAY: _BELOW}, "T_train_0.99"
+            "T_train(0.99), λ = 1e-3",
+            "not stated (3 of 3 grok; times on a grid of 2,000)",
+            "edge",
+            {DECAY: _BELOW},
+            "T_train_0.99",
         ),
         Published("outcome, λ = 2e-3", "0 of 3, DNF_train", "edge", {DECAY: _ABOVE}, "outcome"),
     ),

@@ -28,7 +28,8 @@ RECIPE = Recipe(
             Arm("transformer", transformer(5.0, steps=600_000), {SEED: range(5)}),
         ),
         "37 hours",
-        "each run stops at 1.1 T_grok(0.99); the paper does not print AdamW's betas and epsilon: PyTorch's defaults",
+        "each run stops at 1.1 T_grok(0.99); the paper does not print AdamW's betas and epsilon, so this recipe uses "
+        "PyTorch's defaults",
         gpu=True,
     ),
     quick=Form(

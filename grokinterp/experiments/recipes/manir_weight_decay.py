@@ -35,14 +35,14 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
         one_outcome_each(table),
         goldilocks(table, published_size=size),
         lower_edge_is_the_budget(table, published_size=size),
-        _scaled(delay_as_inverse_decay(table, "-0.93", quantity=DELAY if size else SMALL_DELAY), size),
+        _scaled(delay_as_inverse_decay(table, "exponent -0.93", quantity=DELAY if size else SMALL_DELAY), size),
     ]
     if "transformer" in evidence.sweeps:
         claims.append(
             replace(
                 delay_as_inverse_decay(
                     evidence.table("transformer"),
-                    "202,667, 35,333, 44,000, 65,333 and 24,000 from λ = 0.1 to 5: not monotonic",
+                    "202,667 at λ = 0.1, 35,333 at 0.5, 44,000 at 1, 65,333 at 2, and 24,000 at 5: not monotonic",
                     quantity=DELAY,
                     should_hold=False,
                 ),

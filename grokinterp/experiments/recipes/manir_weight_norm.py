@@ -67,10 +67,10 @@ def _figures(evidence: Evidence) -> Figures:
 
 def _printed() -> tuple[Published, ...]:
     rows = (
-        ("d2 GELU w256", "depth-2", {}, "32,000", "0.0695", "29.6"),
-        ("d4 GELU w512, λ = 5e-4", "depth-4", _WIDE[0], "54,000", "0.0236", "25.3"),
-        ("d4 GELU w512, λ = 1e-3", "depth-4", _WIDE[1], "26,000", "0.0225", "24.1"),
-        ("d4 ReLU w512, λ = 5e-4", "depth-4", _WIDE[2], "180,000", "0.0219", "23.5"),
+        ("depth 2, GELU, width 256", "depth-2", {}, "32,000", "0.0695", "29.6"),
+        ("depth 4, GELU, width 512, λ = 5e-4", "depth-4", _WIDE[0], "54,000", "0.0236", "25.3"),
+        ("depth 4, GELU, width 512, λ = 1e-3", "depth-4", _WIDE[1], "26,000", "0.0225", "24.1"),
+        ("depth 4, ReLU, width 512, λ = 5e-4", "depth-4", _WIDE[2], "180,000", "0.0219", "23.5"),
         ("transformer, λ = 1", "transformer", {DECAY: 1.0}, "58,000", "0.0254", "45.8"),
         ("transformer, λ = 5", "transformer", {DECAY: 5.0}, "12,000", "0.0160", "28.9"),
     )
@@ -79,7 +79,7 @@ def _printed() -> tuple[Published, ...]:
         for name, arm, where, *numbers in rows
         for quantity, printed, column in zip(
             ("delay", "RMS at T_grok", "L2 at T_grok"),
-            (numbers[0], numbers[1], f"{numbers[2]} (converted)"),
+            (numbers[0], numbers[1], f"{numbers[2]} (converted from RMS)"),
             ("delay_0.99", _RMS, _L2),
             strict=True,
         )
@@ -111,8 +111,8 @@ RECIPE = Recipe(
             Arm("transformer", small_transformer(1.0, steps=3000)),
         ),
         "50 seconds",
-        "p = 31, half of the pairs: depth 2 with widths 32, 64, and 128, and one small transformer; p = 23, 60 %: "
-        "depth 4 with width 64; norms at T_grok(0.95)",
+        "p = 31, half of the pairs: depth 2 with widths 32, 64, and 128, and one small transformer; p = 23, "
+        "60 % of the pairs: depth 4 with width 64; the claims use norms at T_grok(0.95)",
     ),
     decide=_decide,
     published=_printed(),

@@ -16,9 +16,12 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     table = evidence.table("fraction")
     return (
         sooner_with_more(
-            table, FRACTION, "data", "21.8k, 15.0k, 7.9k, 3.1k, 956, 440 at 0.25, 0.28, 0.3, 0.4, 0.5, 0.6"
+            table,
+            FRACTION,
+            "data",
+            "21,800 at 0.25, 15,000 at 0.28, 7,900 at 0.3, 3,100 at 0.4, 956 at 0.5, 440 at 0.6",
         ),
-        no_delay_at_much_data(table, "from 0.7 on immediate"),
+        no_delay_at_much_data(table, "immediate at 0.7 and above"),
         thresholds_differ(table),
         one_outcome_each(table),
     )

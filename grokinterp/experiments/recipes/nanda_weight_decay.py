@@ -19,9 +19,9 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
             table,
             DECAY,
             "weight decay",
-            "Appendix D.1 gives 3k, 5-10k, and 20k at 0.3, 1, and 3; the saved curves give 95.5k at 0.1 and 7.9k at 1",
+            "Appendix D.1: 3,000 at 0.3, 5,000 to 10,000 at 1, 20,000 at 3; saved curves: 95,500 at 0.1, 7,900 at 1",
         ),
-        delay_as_inverse_decay(table, "-1.08, from two of the authors' saved curves"),
+        delay_as_inverse_decay(table, "exponent -1.08, from two of the authors' saved curves"),
         thresholds_differ(table),
         one_outcome_each(table),
     )

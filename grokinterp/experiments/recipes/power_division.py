@@ -20,7 +20,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     table = evidence.table("decay")
     return (
         generalizes_late(
-            evidence.table("decay", {DECAY: 1.0}), "division", "Figure 2: with weight decay 1 within 1e5 steps"
+            evidence.table("decay", {DECAY: 1.0}), "division", "Figure 2: within 1e5 steps, with weight decay 1"
         ),
         slower_without_decay(
             table, "division", "Figure 1, without weight decay: about 1e3 steps to memorize and 1e6 to generalize"

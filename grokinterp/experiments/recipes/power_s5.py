@@ -20,7 +20,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     table = evidence.table("s5")
     claims = [
         generalizes_late(
-            table.loc[table[OPERATION] == operation], product, "Figure 2: at 50 % of the data within 1e5 steps"
+            table.loc[table[OPERATION] == operation], product, "Figure 2: within 1e5 steps, with 50 % of the data"
         )
         for operation, product in _PRODUCTS.items()
         if operation in set(table[OPERATION])

@@ -30,8 +30,14 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
         no_grokking_without_decay(table),
         norm_still_grows(evidence.metrics("decay", {DECAY: 0.0}), 0.0, "99.6, rising"),
         *(() if evidence.quick else _of_published_size(evidence)),
-        delay_as_inverse_decay(table, "delay -1.12, from T_train(0.99) to T_grok(0.95), decay 0.5 to 5"),
-        delay_as_inverse_decay(table, "-0.73, decay 0.5 to 5", quantity="T_grok_0.95", number=None, should_hold=False),
+        delay_as_inverse_decay(table, "exponent -1.12 for decays of 0.5 to 5"),
+        delay_as_inverse_decay(
+            table,
+            "exponent -0.73 for decays of 0.5 to 5",
+            quantity="T_grok_0.95",
+            number=None,
+            should_hold=False,
+        ),
         thresholds_differ(table),
         one_outcome_each(table),
     )
@@ -42,8 +48,8 @@ def _of_published_size(evidence: Evidence) -> tuple[Claim, ...]:
     return (
         # Both may fail: around the last step, the norm levels off at decay 0.1 and the MLP groks at decay 0.5.
         norm_still_grows(evidence.metrics("decay", {DECAY: 0.1}), 0.1, "95.1, rising", should_hold=False),
-        grokking_with_decay(evidence.table("decay", {DECAY: 0.5}), "0.5", "4,000", should_hold=False),
-        grokking_with_decay(table.loc[table[DECAY] >= 1], "1 to 5", "2,650, 1,250, 800"),
+        grokking_with_decay(evidence.table("decay", {DECAY: 0.5}), "0.5", "4,000 at decay 0.5", should_hold=False),
+        grokking_with_decay(table.loc[table[DECAY] >= 1], "1 to 5", "2,650 at decay 1, 1,250 at 2, 800 at 5"),
     )
 
 

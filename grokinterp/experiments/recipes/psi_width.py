@@ -53,8 +53,8 @@ def _figures(evidence: Evidence) -> Figures:
             (figures.delay_against(table, WIDTH, "T_grok_0.95"), "T_grok(0.95), one point per run."),
             (
                 figures.norm_at_grok(table, WIDTH),
-                "Weight norm at T_grok(0.95): the L2 norm hardly depends on the width, the RMS falls with the number "
-                "of parameters.",
+                "Weight norm at T_grok(0.95): the L2 norm hardly depends on the width, while the RMS falls with the "
+                "number of parameters.",
             ),
         ),
     }

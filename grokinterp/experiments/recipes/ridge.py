@@ -172,8 +172,8 @@ def _figures(
         "Two-layer ReLU network": (
             (
                 figures.two_layer_times(networks),
-                "Both layers trained by gradient descent with a zero teacher. t2 falls as 1/λ, t1 hardly changes (Xu "
-                "et al. 2026, Figure 4).",
+                "Both layers trained by gradient descent with a zero teacher. t2 falls as 1/λ, and t1 hardly changes "
+                "(Xu et al. 2026, Figure 4).",
             ),
         ),
     }
