@@ -82,8 +82,8 @@ def test_exponents_of_the_published_logs(logs):
     table = table.assign(outcome=table["outcome"].replace("generalized_without_delay", "grokked"))
     times = general.delay_as_inverse_decay(table, "", quantity="T_grok_0.95")
     delay = general.delay_as_inverse_decay(table, "")
-    assert float(times.measured.split()[0]) == pytest.approx(-0.73, abs=0.005)
-    assert float(delay.measured.split()[0]) == pytest.approx(-1.12, abs=0.005)
+    assert float(times.measured.split()[1]) == pytest.approx(-0.73, abs=0.005)
+    assert float(delay.measured.split()[1]) == pytest.approx(-1.12, abs=0.005)
     assert (times.number, delay.number) == (6, 6)
     assert delay.verdict == "supported"
 
@@ -182,7 +182,7 @@ def test_times_within_the_replicates():
         claim = psi.within_the_replicates(table, {1.0: (350, grok)}, WD)
         assert claim.verdict == ("supported" if found else "not supported"), grok
     late = psi.within_the_replicates(table, {1.0: (350, 4000)}, WD)
-    assert "T_grok at 1: 4000 published, 2,400 in 2 of 2 here" in late.measured
+    assert "T_grok at 1: 4,000 published, 2,400 in 2 of 2 runs here" in late.measured
     for overfit, found in ((300, False), (340, True), (350, True), (389, True), (390, False)):
         claim = psi.within_the_replicates(table, {1.0: (overfit, 2400)}, WD)
         assert claim.verdict == ("supported" if found else "not supported"), overfit
@@ -236,7 +236,7 @@ def test_two_decays_or_a_wide_interval_settle_no_exponent():
     assert general.delay_as_inverse_decay(two, "-1").verdict == "inconclusive"
     single = decays(-1.0, 0.0).loc[lambda t: t["model_seed"] == 0].assign(**{"delay_0.95_0.99": [2100.0, 900.0, 510.0]})
     claim = general.delay_as_inverse_decay(single, "-1")
-    assert -1.15 <= float(claim.measured.split()[0]) <= -0.85
+    assert -1.15 <= float(claim.measured.split()[1]) <= -0.85
     assert claim.verdict == "inconclusive"
 
 
