@@ -67,8 +67,8 @@ def test_sooner_with_decay(times, verdict):
 def test_runs_that_do_not_generalize_count_with_their_last_step():
     claim = sooner_with_decay(table([None, None, 400], [0.9] * 3), "MLP")
     assert claim.measured == (
-        "takes at least 10.00 times as long without decay: median 4,000 (2 of 3 did not generalize by their last step), "
-        "compared with 400 with decay"
+        "takes at least 10.00 times as long without decay: "
+        "median 4,000 (2 of 3 did not generalize by their last step), compared with 400 with decay"
     )
     lost = runs(1.0, [None, None, 400], [0.5, 0.5, 1.0])
     assert sooner_with_decay(table([400] * 3, [1.0] * 3, lost), "MLP").verdict == "inconclusive"
