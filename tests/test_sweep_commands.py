@@ -230,6 +230,7 @@ class TestCommand:
             (["--preset", "psi", "--grid", "model_seed"], "not of the form FIELD=VALUES"),
             (["--preset", "psi", "--grid", "model_sed=1"], "did you mean 'model_seed'"),
             (["--preset", "psi", "--grid", "model_seed=1", "model_seed=2"], "names model_seed twice"),
+            (["--preset", "psi", "--grid", "model_seed=1", "--grid", "model_seed=2"], "names model_seed twice"),
             (["--preset", "psy", "--grid", "model_seed=1"], "did you mean 'psi'"),
             (["--preset", "psi", "--points", "nowhere.json"], "nowhere.json"),
             (["--preset", "psi", "--grid", "model_seed=1", "--address", "auto"], "--executor ray"),
@@ -243,6 +244,18 @@ class TestCommand:
         assert message in ended.err
         assert ended.err.count("\n") == 1
         assert not (tmp_path / "s").exists()
+
+    def test_a_second_grid_adds_to_the_first(self, tmp_path, shell):
+        options = ["--preset", "psi", "--task.p", "11", "--grid", "model_seed=0,1", "--grid", "data_seed=7"]
+        ended = shell("sweep", str(tmp_path / "s"), *options, "--dry-run")
+        assert ended.code == 2
+        assert "data_seed" in ended.err  # the field's name is task.data_seed: the second option was read
+        options[-1] = "task.data_seed=7,8"
+        ended = shell("sweep", str(tmp_path / "s"), *options, "--dry-run")
+        assert ended.code == 0, ended.err
+        assert len(ended.out.split()) == 4
+        paired = ["--preset", "psi", "--zip", "model_seed=0,1", "--zip", "task.data_seed=7,8", "--dry-run"]
+        assert len(shell("sweep", str(tmp_path / "s"), *paired).out.split()) == 2
 
     def test_dry_run_lists_the_runs_and_writes_nothing(self, tmp_path, shell):
         options = ["--preset", "psi", "--task.p", "11", "--grid", "model_seed=0:3", "--dry-run"]

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from grokinterp.sweep import Executor, Sweep
 
 
+# An option that is given twice adds to the first, so that no part of the command is ignored.
+Assignments = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
+
+
 @dataclass(frozen=True)
 class SweepOptions:
     """Train many runs that differ in some options, each in its own folder, and tabulate their outcomes.
@@ -32,9 +36,9 @@ class SweepOptions:
     """name of the configuration that supplies the defaults"""
     config_file: Annotated[str | None, tyro.conf.arg(name="config")] = None
     """config.json that supplies the defaults"""
-    grid: Annotated[tuple[str, ...], default("none")] = ()
+    grid: Annotated[Assignments, default("none")] = ()
     """FIELD=VALUES ..., with one run per combination: optimizer.weight_decay=0.3,1,3 model_seed=0:5"""
-    zip: Annotated[tuple[str, ...], default("none")] = ()
+    zip: Annotated[Assignments, default("none")] = ()
     """FIELD=VALUES ..., with values paired: the first run uses the first value of each field, and so on"""
     points: Path | None = None
     """JSON file with a list of runs, each an object that maps fields to values"""
@@ -131,7 +135,8 @@ def _planned(options: SweepOptions) -> "Sweep":
     )
 
 
-def _once(assignments: Sequence[str], flag: str) -> Sequence[str]:
+def _once(groups: Sequence[Sequence[str]], flag: str) -> Sequence[str]:
+    assignments = [assignment for group in groups for assignment in group]
     fields = [assignment.partition("=")[0] for assignment in assignments]
     duplicate = next((field for field in fields if fields.count(field) > 1), None)
     if duplicate is not None:
