@@ -14,6 +14,7 @@ from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.measures import Snapshot, gini_embedding, loss, restricted_loss
 from grokinterp.runs.run import Run
+from grokinterp.runs.verification import verify
 from grokinterp.tasks import Task
 from grokinterp.training import train
 from grokinterp.training.recorder import Recorder
@@ -321,6 +322,14 @@ class TestRefusals:
                 recorder.record(step, torch.zeros(P * P, P))
         assert recorder.run.steps == [10]
         assert recorder.run.metrics.index.tolist() == [10]
+
+    def test_steps_that_no_reader_accepts(self, task, tmp_path):
+        with Recorder(tmp_path / "run", task) as recorder:
+            recorder.record(10**12 - 1, torch.zeros(P * P, P))
+            with pytest.raises(ConfigError, match=r"step 1764412345678901234 is larger than 1,000,000,000,000"):
+                recorder.record(1764412345678901234, torch.zeros(P * P, P))
+        assert Run.open(tmp_path / "run").metrics.index.tolist() == [10**12 - 1]
+        assert verify(tmp_path / "run").problems == ()
 
     def test_logits_of_another_shape_leave_no_trace(self, task, tmp_path):
         with Recorder(tmp_path / "run", task) as recorder:

@@ -14,9 +14,7 @@ from torch import Tensor
 from grokinterp.config import RecordedConfig, RunConfig, TransformerConfig
 from grokinterp.errors import RunError
 from grokinterp.models.shapes import parameter_shapes
-from grokinterp.runs.files import exists, read_bytes, sync_file, sync_folder, write_atomically
-from grokinterp.runs.metrics import METRICS
-from grokinterp.runs.run import FOLDERS
+from grokinterp.runs.files import exists, read_bytes, write_atomically
 from grokinterp.runs.tensors import LARGEST_RECORDED, Shapes, describe_misfit, deserialize, max_bytes, serialize
 from grokinterp.tasks import AnyTask
 
@@ -24,7 +22,7 @@ RESUME = "resume.safetensors"
 
 
 def write_resume_point(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
-    """Replaces the resume point of a run, after syncing checkpoints and metrics, so that they never lag behind it.
+    """Replaces the resume point of a run.
 
     Args:
         folder: the run folder.
@@ -34,11 +32,6 @@ def write_resume_point(folder: Path, step: int, tensors: Mapping[str, Tensor]) -
     Raises:
         RunError: the folder is not writable, or the disk is full. The previous resume point remains.
     """
-    for checkpoints in FOLDERS:
-        if (folder / checkpoints).is_dir():
-            sync_folder(folder / checkpoints)
-    if exists(folder / METRICS):
-        sync_file(folder / METRICS)
     write_atomically(folder / RESUME, serialize(tensors, {"step": str(step)}, digest=True))
 
 

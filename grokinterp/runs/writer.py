@@ -27,6 +27,8 @@ from grokinterp.runs.files import (
     remove,
     remove_leftovers,
     require_inside,
+    sync_file,
+    sync_folder,
     write_atomically,
 )
 from grokinterp.runs.findings import Finding, findings_in
@@ -151,9 +153,18 @@ class RunWriter:
         if pending is not None:
             pending.result()
 
+    def _sync(self) -> None:
+        """Syncs checkpoints and metrics, so that after a power cut, no status or resume point is ahead of them."""
+        for folder in FOLDERS:
+            if (self.path / folder).is_dir():
+                sync_folder(self.path / folder)
+        if exists(self.path / METRICS):
+            sync_file(self.path / METRICS)
+
     def write_resume_point(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Replaces the resume point, as soon as the checkpoint that is being written is complete."""
         self._finish_writing()
+        self._sync()
         write_resume_point(self.path, step, tensors)
 
     def prepare_resume(self, step: int) -> None:
@@ -203,6 +214,7 @@ class RunWriter:
         """
         try:
             self._finish_writing()
+            self._sync()
         finally:
             checksums = dict(self._checksums)
             if status != RunStatus.RUNNING:  # from now on, these files do not change

@@ -14,6 +14,7 @@ from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.measures import Snapshot
 from grokinterp.runs.environment import describe_environment
+from grokinterp.runs.files import MAX_STEP
 from grokinterp.runs.locks import hold
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
@@ -91,7 +92,7 @@ class Recorder:
             The metrics of the step, as written to metrics.jsonl.
 
         Raises:
-            ConfigError: the step does not increase, or the logits have the wrong shape.
+            ConfigError: the step does not increase or is larger than 10^12, or the logits have the wrong shape.
             RunError: the step cannot be written. Nothing of it remains, so that it can be recorded again; but if only
                 status.json could not be written, the step is recorded.
         """
@@ -99,6 +100,8 @@ class Recorder:
             step = operator.index(step)
         except TypeError:
             raise ConfigError(f"step must be an integer, but is {step!r}") from None
+        if step > MAX_STEP:
+            raise ConfigError(f"step {step} is larger than {MAX_STEP:,}: count updates, not nanoseconds or tokens")
         if step <= self._last_step:
             raise ConfigError(f"step {step} was recorded after step {self._last_step}: steps must increase")
         if isinstance(model, Tensor):
