@@ -77,12 +77,14 @@ class TestWriting:
 
     def test_leftovers_are_removed_and_nothing_else(self, tmp_path):
         (tmp_path / "victim").write_text("mine")
-        (tmp_path / ".a.1.tmp").write_text("half")
-        (tmp_path / ".b.1.tmp").symlink_to(tmp_path / "victim")
-        (tmp_path / ".c.1.tmp").mkdir()
-        (tmp_path / "d.tmp").write_text("yours")
-        remove_leftovers(tmp_path)
-        assert sorted(entry.name for entry in tmp_path.iterdir()) == [".c.1.tmp", "d.tmp", "victim"]
+        (tmp_path / ".a.json.1.tmp").write_text("half")
+        (tmp_path / ".b.json.1.tmp").symlink_to(tmp_path / "victim")
+        (tmp_path / ".b.json.2.tmp").mkdir()
+        yours = ["d.tmp", ".a.tmp", ".a.json.tmp", ".a.json.x.tmp", ".notes.txt.1.tmp", ".a.json.1.tmp.bak"]
+        for name in yours:
+            (tmp_path / name).write_text("yours")
+        remove_leftovers(tmp_path, r"[ab]\.json")
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([".b.json.2.tmp", "victim", *yours])
 
 
 class TestReading:

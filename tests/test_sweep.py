@@ -287,6 +287,21 @@ class TestOneDamagedRun:
         assert_same_table(sweep.table, undisturbed.table)
         assert not (sweep.path / ".sweep.parquet.77.tmp").exists()
 
+    def test_temporary_files_of_others_are_left_alone(self, undisturbed, tmp_path):
+        shutil.copytree(undisturbed.path, tmp_path / "copy")
+        sweep = Sweep.open(tmp_path / "copy")
+        name = sweep.points[0].name
+        files = [".draft.odt.tmp", ".thesis.tex.4711.tmp", f"{name}/.notes.1.tmp"]
+        for file in files:
+            (sweep.path / file).write_text("mine")
+        (sweep.path / ".editor.tmp").mkdir()
+        (sweep.path / ".editor.tmp" / "undo").write_text("mine")
+        (sweep.path / f".{name}.tmp").mkdir()  # ours: received from a cluster when the sweep was killed
+        (sweep.path / name / "status.json").unlink()
+        train_sweep(sweep.path, executor=InProcess())
+        assert all((sweep.path / file).read_text() == "mine" for file in [*files, ".editor.tmp/undo"])
+        assert not (sweep.path / f".{name}.tmp").exists()
+
 
 class TestFailures:
     def test_an_unexpected_exception_is_an_error_with_its_traceback(self, tmp_path, monkeypatch):

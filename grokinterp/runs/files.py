@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
@@ -153,16 +154,21 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files that interrupted writes left directly in a folder.
+def remove_leftovers(folder: Path, names: str) -> None:
+    """Removes the temporary files that interrupted calls of `write_atomically` left directly in a folder.
+
+    Args:
+        folder: a folder of a run or sweep.
+        names: regular expression of the files written there. Temporary files of other names belong to someone else.
 
     Raises:
         RunError: one of them cannot be removed.
     """
     if not folder.is_dir() or folder.is_symlink():
         return
-    for entry in sorted(folder.glob(".*.tmp")):
-        if entry.is_symlink() or not entry.is_dir():
+    pattern = re.compile(rf"\.(?:{names})\.\d+\.tmp")
+    for entry in sorted(folder.iterdir()):
+        if pattern.fullmatch(entry.name) and (entry.is_symlink() or not entry.is_dir()):
             remove(entry)
 
 

@@ -40,6 +40,10 @@ from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tensors import serialize
 from grokinterp.tasks import AnyTask
 
+# Regular expressions of the names that are written in a run folder and in its subfolders.
+_RUN_FILES = r"(?:config|environment|status)\.json|metrics\.jsonl|(?:split|resume)\.safetensors"
+_CHECKPOINT_FILES = r"step_\d{6,}\.safetensors"
+
 
 class RunWriter:
     """Writes a run folder that can be opened, analyzed and resumed at any moment.
@@ -194,7 +198,7 @@ class RunWriter:
         """
         for folder in ("", *FOLDERS):
             require_inside(self.path / folder, self.path)
-            remove_leftovers(self.path / folder)
+            remove_leftovers(self.path / folder, _CHECKPOINT_FILES if folder else _RUN_FILES)
         metrics = self.path / METRICS
         if exists(metrics):
             lines = [line.text for line in metric_lines(metrics, tolerant=True) if line.step <= step]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -191,12 +192,13 @@ class Sweep:
 
     def remove_leftovers(self) -> None:
         """Remove what a crash left of interrupted writes, and restore runs that they had moved aside."""
-        remove_leftovers(self.path)
-        remove_leftovers(self.path / _FAILURES)
-        for entry in self.path.glob(".*.tmp"):
-            if _is_plain_folder(entry):
-                _remove_folder(entry)
-        for name in sorted(point.name for point in self.points):
+        names = sorted(point.name for point in self.points)
+        remove_leftovers(self.path, r"sweep\.json|sweep\.parquet|report\.html")
+        remove_leftovers(self.path / _FAILURES, rf"(?:{'|'.join(map(re.escape, names))})\.json")
+        for name in names:
+            incoming = self.path / f".{name}.tmp"  # a run that was being received from a cluster
+            if _is_plain_folder(incoming):
+                _remove_folder(incoming)
             run, backup = self.path / name, self.path / f".{name}.old"
             if not _is_plain_folder(backup):
                 continue
