@@ -28,7 +28,7 @@ class Life:
 
     Attributes:
         code: exit status, or the negative number of the signal that ended it.
-        stepped: whether it made an update.
+        stepped: whether it made the update after which it was to be killed.
     """
 
     code: int
@@ -52,11 +52,12 @@ class Nursery:
     def __exit__(self, *_: object) -> None:
         self.stack.close()
 
-    def live(self, config: RunConfig, path: Path, delay: float | None) -> Life:
-        """Trains or resumes in a child, and kills it `delay` seconds after its first update; None lets it finish."""
+    def live(self, config: RunConfig, path: Path, updates: int = 1, delay: float | None = None) -> Life:
+        """Trains or resumes in a child, and kills it `delay` seconds after so many updates; None lets it finish."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         job = {"config": config.to_json(), "path": str(path), "resume": (path / "config.json").exists()}
+        job["updates"] = updates
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         child, stepped = 0, False
@@ -75,29 +76,28 @@ class Nursery:
         raise AssertionError("the nursery ended")
 
 
-def kill_and_resume(config: RunConfig, path: Path, kills: int, longest: float, seed: int) -> list[int]:
+def kill_and_resume(config: RunConfig, path: Path, kills: int, seed: int) -> list[int]:
     """Kills a run several times, checks it each time, and finally lets it finish.
 
     Args:
         config: of the run, which must be long enough to be killed so often.
         path: its folder.
         kills: number of kills.
-        longest: largest time in seconds from the first update to the kill; doubled after ten kills without progress.
         seed: of the random moments.
 
     Returns:
         The step of the resume point found after each kill.
     """
     instants, found, safe = random.Random(seed), list[int](), dict[str, str]()
+    assert config.schedule is not None
+    longest_life = 3 * config.schedule.resume_every  # so that a third of the lives reach no new resume point
     with Nursery() as nursery:
         while len(found) < kills:
-            life = nursery.live(config, path, instants.uniform(0, longest))
+            life = nursery.live(config, path, instants.randint(1, longest_life), instants.uniform(0, 0.005))
             assert life.code == -signal.SIGKILL, f"after {len(found)} kills it ended with {life.code}: give more steps"
             assert life.stepped
             found.append(look_at_the_dead(path, safe))
-            if found[-10:] == [found[-1]] * 10:  # on a busy machine, a life may be too short to reach a resume point
-                longest *= 2
-        assert nursery.live(config, path, None).code == 0
+        assert nursery.live(config, path).code == 0
     return found
 
 

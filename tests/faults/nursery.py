@@ -1,7 +1,7 @@
 """Trains in forked children, so that a test can kill a training and start the next without importing again.
 
-Each line of its input is a job: {"config": ..., "path": ..., "resume": ...}. It answers with `child PID`, then `step`
-when the child has made its first update, then `exit CODE`, negative for a signal.
+Each line of its input is a job: {"config": ..., "path": ..., "resume": ..., "updates": ...}. It answers with
+`child PID`, then `step` when the child has made so many updates, then `exit CODE`, negative for a signal.
 """
 
 import json
@@ -16,21 +16,21 @@ from grokinterp.training import Callback, train
 from tests.processes import die_with_parent
 
 
-class FirstStep(Callback):
-    """Reports the first update."""
+class Report(Callback):
+    """Reports the update that makes so many."""
 
-    def __init__(self):
-        self.said = False
+    def __init__(self, updates: int):
+        self.remaining = updates
 
     def on_step(self, step: int) -> None:
-        if not self.said:
-            self.said = True
+        self.remaining -= 1
+        if self.remaining == 0:
             os.write(1, b"step\n")
 
 
 def live(job: dict) -> int:
     try:
-        train(RunConfig.from_json(job["config"]), job["path"], resume=job["resume"], callbacks=[FirstStep()])
+        train(RunConfig.from_json(job["config"]), job["path"], resume=job["resume"], callbacks=[Report(job["updates"])])
     except GrokinterpError as error:
         os.write(2, f"{error}\n".encode())
         return 2

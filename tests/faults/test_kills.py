@@ -27,7 +27,7 @@ TRANSFORMER = RunConfig(
 
 def fire_at(config: RunConfig, kills: int, tmp_path, seed: int) -> list[int]:
     undisturbed = train(config, tmp_path / "undisturbed")
-    found = kill_and_resume(config, tmp_path / "killed", kills, longest=0.12, seed=seed)
+    found = kill_and_resume(config, tmp_path / "killed", kills, seed=seed)
     assert len(found) == kills
     killed = Run.open(tmp_path / "killed")
     assert outcome(killed.path) == outcome(undisturbed.path)
