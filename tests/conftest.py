@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from jaxtyping import install_import_hook
-from typecheck import calls
+from typecheck import called
 
 install_import_hook("grokinterp", "typecheck.check")
 
@@ -18,8 +18,8 @@ torch.set_num_threads(1)
 
 
 def pytest_runtest_setup() -> None:
-    """Each test checks the first calls of every function again."""
-    calls.clear()
+    """Each test checks the first call of every function again."""
+    called.clear()
 
 
 @pytest.fixture(scope="session")

@@ -49,13 +49,20 @@ def test_options_of_the_interventions_are_fields_with_these_defaults():
     assert f"`optimizer.grokfast_lambda` {ma.amplification:g} |" in page
 
 
-def commands_in(text: str) -> list[str]:
-    blocks = re.findall(r"```\n(grokinterp sweep .*?)```", text, flags=re.S)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.split(" > ")[0] for line in lines if line.startswith("grokinterp sweep")]
+def shell_lines(page: Path) -> list[str]:
+    """Lines of the blocks that are neither Python nor scripts, with continued lines joined."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    shell = [block for language, block in blocks if not language and not block.startswith("#!")]
+    lines = "\n".join(shell).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip()]
 
 
-@pytest.mark.parametrize("line", commands_in(SWEEPS))
+SWEEP_COMMANDS = [
+    line.split(" > ")[0] for line in shell_lines(ROOT / "docs" / "sweeps.md") if line.startswith("grokinterp sweep")
+]
+
+
+@pytest.mark.parametrize("line", SWEEP_COMMANDS)
 def test_command_lines_describe_sweeps(line, tmp_path):
     """Each is read as `grokinterp sweep` reads it, and gives the runs that the page counts."""
     from grokinterp.config import RunConfig
@@ -70,7 +77,7 @@ def test_command_lines_describe_sweeps(line, tmp_path):
 
 
 def test_there_are_command_lines_to_check():
-    assert len(commands_in(SWEEPS)) >= 5
+    assert len(SWEEP_COMMANDS) >= 5
 
 
 def test_the_map_names_files_that_exist():
@@ -81,14 +88,6 @@ def test_the_map_names_files_that_exist():
 
 
 PAGES = sorted([ROOT / "README.md", ROOT / "checkpoints" / "README.md", *(ROOT / "docs").glob("*.md")])
-
-
-def shell_lines(page: Path) -> list[str]:
-    """Lines of the blocks that are neither Python nor scripts, with continued lines joined."""
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    shell = [block for language, block in blocks if not language and not block.startswith("#!")]
-    lines = "\n".join(shell).replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.strip()]
 
 
 def test_every_line_of_a_shell_block_is_one_command():

@@ -8,6 +8,6 @@ from grokinterp.measures import gini
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_the_first_calls_of_a_test_are_checked(times):
+def test_the_first_call_of_a_test_is_checked(times):
     with pytest.raises(TypeCheckError):
         gini(torch.ones(2, 2))

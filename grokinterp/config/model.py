@@ -42,8 +42,8 @@ class TransformerConfig:
     biases: Literal["frozen", "mlp", "trained"] = "frozen"
     """`frozen`: all biases stay 0; `mlp`: only b_in and b_out are trained (Nanda et al.); `trained`: all are trained"""
     equals_token: bool = True
-    """`equals_token`: whether inputs end in `=`, at which the answer is read; otherwise, it is read at the
-    last operand"""
+    """`equals_token`: whether inputs end in `=`, at which the answer is read; otherwise, it is read at the last
+    operand"""
     equals_logit: bool = False
     """add an output class for `=` (c = p + 1, as in Nanda et al.); measures ignore this class"""
     init: Literal["nanda", "transformer_lens", "torch", "torch_encoder"] = "transformer_lens"

@@ -16,6 +16,7 @@ import torch
 import grokinterp
 from grokinterp.config import TaskConfig
 from grokinterp.errors import ConfigError, nearest
+from grokinterp.experiments.claims.numbers import counted
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.literature import Contradiction, contradictions_of
 from grokinterp.experiments.outcome import Claim, Comparison, Figures, Outcome, Progress
@@ -265,11 +266,10 @@ def _settings(form: Form) -> dict[str, Any]:
 
 
 def _describe_arm(arm: Arm) -> str:
-    number = len(arm.expanded())
     task, title = arm.base.task, arm.base.task.title
     if isinstance(task, TaskConfig) and "task.operation" in arm.grid:
         title = f"arithmetic mod {task.p}"
-    text = f"{number} {'run' if number == 1 else 'runs'} of {title}"
+    text = f"{counted(len(arm.expanded()), 'run')} of {title}"
     axes = "; ".join(f"{name} = {', '.join(map(str, values))}" for name, values in arm.grid.items())
     return f"{text}: {axes}" if axes else text
 

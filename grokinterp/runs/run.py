@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Folder = Literal["weights", "logits"]
 FOLDERS: tuple[Folder, ...] = ("weights", "logits")
 
-_CHECKPOINT_NAME = re.compile(r"step_([0-9]{6,13})\.safetensors")
+CHECKPOINT_NAME = re.compile(r"step_([0-9]{6,13})\.safetensors")
 _ATTEMPTS, _PAUSE = 3, 0.01  # of `read_stable`; the pause is in seconds
 _T = TypeVar("_T")
 
@@ -166,7 +166,7 @@ class Run:
         """By step, the checksums (as in `checksum`) that status.json recorded when the files were written."""
         by_step: dict[int, list[str]] = {}
         for name, checksum in sorted(self.status.get("checksums", {}).items(), reverse=True):
-            match = _CHECKPOINT_NAME.fullmatch(name.rpartition("/")[2])
+            match = CHECKPOINT_NAME.fullmatch(name.rpartition("/")[2])
             if match:
                 by_step.setdefault(int(match[1]), []).append(str(checksum))
         return {step: _combined(checksums) for step, checksums in by_step.items()}
@@ -342,7 +342,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
     """The steps of the checkpoint files in a folder, ascending."""
     if not folder.is_dir():
         return []
-    matches = (_CHECKPOINT_NAME.fullmatch(entry.name) for entry in folder.iterdir())
+    matches = (CHECKPOINT_NAME.fullmatch(entry.name) for entry in folder.iterdir())
     steps = (int(match[1]) for match in matches if match and file_name(int(match[1])) == match[0])
     return sorted(step for step in steps if step <= MAX_STEP)
 

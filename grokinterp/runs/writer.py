@@ -35,14 +35,13 @@ from grokinterp.runs.findings import Finding, findings_in
 from grokinterp.runs.locks import LOCK_NAME
 from grokinterp.runs.metrics import METRICS, metric_lines
 from grokinterp.runs.resume_point import write_resume_point
-from grokinterp.runs.run import FOLDERS, Folder, Run, checkpoint_steps, file_name
+from grokinterp.runs.run import CHECKPOINT_NAME, FOLDERS, Folder, Run, checkpoint_steps, file_name
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tensors import serialize
 from grokinterp.tasks import AnyTask
 
-# Regular expressions of the names that are written in a run folder and in its subfolders.
+# Regular expression of the names that are written directly in a run folder.
 _RUN_FILES = r"(?:config|environment|status)\.json|metrics\.jsonl|(?:split|resume)\.safetensors"
-_CHECKPOINT_FILES = r"step_\d{6,}\.safetensors"
 
 
 class RunWriter:
@@ -158,7 +157,7 @@ class RunWriter:
             pending.result()
 
     def _sync(self) -> None:
-        """Syncs checkpoints and metrics, so that after a power cut, no status or resume point is ahead of them."""
+        """Syncs checkpoints and metrics, so that after a power cut, status and resume point are never ahead of them."""
         for folder in FOLDERS:
             if (self.path / folder).is_dir():
                 sync_folder(self.path / folder)
@@ -166,9 +165,8 @@ class RunWriter:
             sync_file(self.path / METRICS)
 
     def write_resume_point(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Replaces the resume point, as soon as the checkpoint that is being written is complete."""
+        """Replaces the resume point. Call `write_status` first, which syncs what the resume point relies on."""
         self._finish_writing()
-        self._sync()
         write_resume_point(self.path, step, tensors)
 
     def prepare_resume(self, step: int) -> None:
@@ -198,7 +196,7 @@ class RunWriter:
         """
         for folder in ("", *FOLDERS):
             require_inside(self.path / folder, self.path)
-            remove_leftovers(self.path / folder, _CHECKPOINT_FILES if folder else _RUN_FILES)
+            remove_leftovers(self.path / folder, CHECKPOINT_NAME.pattern if folder else _RUN_FILES)
         metrics = self.path / METRICS
         if exists(metrics):
             lines = [line.text for line in metric_lines(metrics, tolerant=True) if line.step <= step]

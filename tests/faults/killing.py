@@ -56,8 +56,8 @@ class Nursery:
         """Trains or resumes in a child, and kills it `delay` seconds after so many updates; None lets it finish."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        job = {"config": config.to_json(), "path": str(path), "resume": (path / "config.json").exists()}
-        job["updates"] = updates
+        resume = (path / "config.json").exists()
+        job = {"config": config.to_json(), "path": str(path), "resume": resume, "updates": updates}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         child, stepped = 0, False
@@ -89,8 +89,7 @@ def kill_and_resume(config: RunConfig, path: Path, kills: int, seed: int) -> lis
         The step of the resume point found after each kill.
     """
     instants, found, safe = random.Random(seed), list[int](), dict[str, str]()
-    assert config.schedule is not None
-    longest_life = 3 * config.schedule.resume_every  # so that a third of the lives reach no new resume point
+    longest_life = 3 * config.training().schedule.resume_every  # so that a third of the lives reach no new resume point
     with Nursery() as nursery:
         while len(found) < kills:
             life = nursery.live(config, path, instants.randint(1, longest_life), instants.uniform(0, 0.005))

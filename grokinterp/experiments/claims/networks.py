@@ -5,7 +5,15 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import column, is_inverse, relative_change, seed_slopes, sweep_over, verdict
+from grokinterp.experiments.claims.numbers import (
+    column,
+    is_inverse,
+    relative_change,
+    seed_slopes,
+    sweep_over,
+    times_by_setting,
+    verdict,
+)
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 
@@ -89,7 +97,7 @@ def decide_two_layer(table: pd.DataFrame) -> tuple[Claim, ...]:
     pairs = table.loc[np.isclose(table["weight_decay"], 0.1)].sort_values("seed")
     small, large = pairs.loc[pairs["init_variance"] == 1], pairs.loc[pairs["init_variance"] == 4]
     n, medians = len(small), sweep.groupby("weight_decay")[["t1", "t2"]].median()
-    t1, t2 = (", ".join(f"{t:,.0f} at λ = {decay:g}" for decay, t in medians[name].items()) for name in ("t1", "t2"))
+    t1, t2 = (times_by_setting(medians[name], "at λ =") for name in ("t1", "t2"))
 
     slopes = seed_slopes(sweep, "weight_decay", "t2")
     generalization = Claim(

@@ -1,5 +1,6 @@
 """Building blocks of claims: columns as arrays, medians, slopes and verdicts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,14 @@ T_TRAIN, T_GROK = "T_train_0.99", "T_grok_0.95"
 def counted(n: int, noun: str) -> str:
     """A number with its noun, such as `1 run` or `3 runs`."""
     return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
+def times_by_setting(times: Mapping[Any, float] | pd.Series, at: str = "at") -> str:
+    """Times with their settings, such as `900 at 0.1, never at 0.5`."""
+    return ", ".join(
+        f"{f'{time:,.0f}' if np.isfinite(time) else 'never'} {at} {value if isinstance(value, str) else f'{value:g}'}"
+        for value, time in times.items()
+    )
 
 
 def unanimous_verdict(hits: int, n: int, at_least: int) -> Verdict:

@@ -15,6 +15,7 @@ from grokinterp.experiments.claims.numbers import (
     is_inverse,
     median_times,
     rows_with,
+    times_by_setting,
     verdict,
 )
 from grokinterp.experiments.outcome import Claim
@@ -43,7 +44,7 @@ def generalization_as_inverse_decay(table: pd.DataFrame, *, published: str) -> C
         times = pd.concat(fitted).groupby(_DECAY)[T_GROK].median()
         decades = np.log10(max(times.index) / min(times.index))
         measured = f"exponent {span(slopes, '.2f')} for {counted(len(slopes), 'seed')}; median T_grok(0.95) "
-        measured += ", ".join(f"{time:,.0f} at {decay:g}" for decay, time in times.items())
+        measured += times_by_setting(pd.Series(times))
         measured += f" (over {decades:.1f} decades)"
     if len(without):
         measured += f"; without decay, {len(rows_with(without, T_GROK))} of {len(without)} generalize"

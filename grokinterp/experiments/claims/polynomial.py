@@ -3,7 +3,16 @@
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import column, counted, finite, rows_with, slope, sweep_over, verdict
+from grokinterp.experiments.claims.numbers import (
+    column,
+    counted,
+    finite,
+    rows_with,
+    slope,
+    sweep_over,
+    times_by_setting,
+    verdict,
+)
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 
@@ -88,15 +97,11 @@ def _medians(runs: pd.DataFrame, axis: str) -> tuple[pd.Series, pd.Series]:
     return pd.Series(medians["delay"]), pd.Series(medians["ratio"])
 
 
-def _format_delays(delays: pd.Series) -> str:
-    return ", ".join(f"{delay:,.0f} at {value:g}" for value, delay in delays.items())
-
-
 def _shorter_delay(scales: pd.DataFrame) -> Claim:
     runs = scales.loc[column(scales, "delay") > 0]
     delays, ratios = _medians(runs, "scale")
     n = len(runs) if len(delays) > 1 else 0
-    measured = _format_delays(delays)
+    measured = times_by_setting(delays)
     if n:
         power = slope(np.log(delays.index.to_numpy(dtype=float)), np.log(delays.to_numpy(dtype=float)))
         measured = (
@@ -120,7 +125,7 @@ def _aligned_kernel(curvatures: pd.DataFrame) -> Claim:
     runs = rows_with(curvatures, "delay")
     delays, ratios = _medians(runs, "curvature")
     n = len(runs) if len(delays) > 1 else 0
-    measured = f"delay {_format_delays(delays)}" if len(delays) else "no delays"
+    measured = f"delay {times_by_setting(delays)}" if len(delays) else "no delays"
     if n:
         measured += (
             f"; however, T_test/T_train {ratios.iloc[0]:.1f} at the smallest ε, {ratios.iloc[-1]:.1f} at the largest"

@@ -21,6 +21,7 @@ from grokinterp.experiments.claims.numbers import (
     finite,
     median_times,
     rows_with,
+    times_by_setting,
     verdict,
 )
 from grokinterp.experiments.outcome import Claim
@@ -308,11 +309,7 @@ def _claim_of_medians(
 
 def _format_medians(medians: Mapping[Any, float], axis: str, time: str) -> str:
     label = {T_TRAIN: "T_train(0.99)", T_GROK: "T_grok(0.95)"}[time]
-    times = ", ".join(
-        f"{f'{t:,.0f}' if np.isfinite(t) else 'never'} {_LABELS[axis]} {_format_value(value)}"
-        for value, t in medians.items()
-    )
-    return f"median {label} {times}" if medians else "not run"
+    return f"median {label} {times_by_setting(medians, _LABELS[axis])}" if medians else "not run"
 
 
 def _format_value(value: Any) -> str:

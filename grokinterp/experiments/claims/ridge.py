@@ -13,6 +13,7 @@ from grokinterp.experiments.claims.numbers import (
     seed_slopes,
     slope,
     sweep_over,
+    times_by_setting,
     verdict,
 )
 from grokinterp.experiments.outcome import Claim
@@ -199,8 +200,7 @@ def _t1_of_variance(evidence: Evidence) -> Claim:
         "t1 in ln ν²",
         "Overfitting time grows with the logarithm of the variance of the initialization.",
         "ln ‖θ(0)‖² in (6)",
-        f"correlation of t1 with ln ν² {correlation:.4f}; median t1 "
-        + ", ".join(f"{t:.0f} at ν² = {variance:g}" for variance, t in medians.items()),
+        f"correlation of t1 with ln ν² {correlation:.4f}; median t1 " + times_by_setting(pd.Series(medians), "at ν² ="),
         len(runs),
         "correlation of the medians at least 0.98",
         verdict(correlation >= 0.98, len(medians)),
@@ -216,7 +216,7 @@ def _t1_of_n(evidence: Evidence) -> Claim:
         "More training examples take longer to overfit.",
         "n / λ⁺_min in (6); Figure 2",
         f"increases with n for {sum(rises)} of {len(rises)} seeds; median t1 "
-        + ", ".join(f"{t:,.0f} at n = {n}" for n, t in medians.items()),
+        + times_by_setting(pd.Series(medians), "at n ="),
         "every seed",
         rises,
     )

@@ -13,13 +13,14 @@ from grokinterp.experiments.claims.numbers import (
     finite,
     median_times,
     rows_with,
+    times_by_setting,
     verdict,
 )
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics.formatting import span
 
 DECAY, OPERATION, FRACTION = "optimizer.weight_decay", "task.operation", "task.train_fraction"
-_LATE = 2.0
+_LATE = 2.0  # "twice" in the criterion
 _LEVEL = 0.95
 
 
@@ -141,14 +142,11 @@ def sooner_with_more(table: pd.DataFrame, axis: str, quantity: str, published: s
     medians = median_times(table, axis, T_GROK)
     falls = all(a > b for a, b in itertools.pairwise(medians.values()) if np.isfinite(b) or np.isfinite(a))
     decided = int(np.isfinite(list(medians.values())).sum()) >= 2
-    times = ", ".join(
-        f"{time:,.0f} at {value:g}" if np.isfinite(time) else f"never at {value:g}" for value, time in medians.items()
-    )
     return Claim(
         f"more {quantity}, earlier grokking",
         f"With more {quantity}, the transformer groks sooner.",
         published,
-        f"median T_grok(0.95) {times}" if medians else "not run",
+        f"median T_grok(0.95) {times_by_setting(medians)}" if medians else "not run",
         len(table),
         "each larger setting has a smaller median",
         verdict(falls, len(table) if decided else 0),
