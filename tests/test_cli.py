@@ -345,8 +345,8 @@ MISTAKES = {
     "start from nothing": (["train", "new", *TINY, "--from", "run"], "does not have the form RUN@STEP"),
     "start from a step not kept": (["train", "new", *TINY, "--from", "run@7"], "has no weights of step 7"),
     "start from another shape": (["train", "new", *TINY, "--from", "run@5"], "do not fit this model"),
-    "resuming nothing": (["train", "new", "--resume"], "nothing to resume in new: it contains no run"),
-    "resuming no folder": (["train", "--resume"], "nothing to resume in no folder"),
+    "resuming nothing": (["train", "new", "--resume"], "nothing to resume or restart in new: it contains no run"),
+    "resuming no folder": (["train", "--resume"], "nothing to resume or restart in no folder"),
     "resuming with fewer steps": (["train", "run", "--resume", "--schedule.steps", "10"], "may only grow"),
     "resuming with another option": (
         ["train", "run", "--resume", "--optimizer.lr", "1"],

@@ -1,6 +1,7 @@
 """Interventions: compared with loops in plain torch, and resumed bit for bit."""
 
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,14 +12,16 @@ import processes
 import pytest
 import torch
 import torch.nn.functional as F
+from rewriting import rewrite
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import build_model, forward_for, task_of
+from grokinterp.runs.resume_point import write_resume_point
 from grokinterp.runs.run import Run
-from grokinterp.runs.tensors import deserialize, serialize
+from grokinterp.runs.tensors import deserialize
 from grokinterp.sweep import train_sweep
 from grokinterp.training import Callback, ensemble_pays, train, train_many
 from grokinterp.training.ensemble import shape_of
@@ -281,7 +284,7 @@ def train_with_deaths(config: RunConfig, path: Path, deaths: list[int], **option
 
 def resume_state(run: Run) -> dict[str, Tensor]:
     file = run.path / "resume.safetensors"
-    return deserialize(file.read_bytes(), file).tensors
+    return deserialize(file.read_bytes(), file, checked="resume_point").tensors
 
 
 class TestRuns:
@@ -331,15 +334,14 @@ class TestRuns:
         assert state.pop(key).numel() > 16
         if stored == "elsewhere":  # the state of a CUDA generator has 16 bytes
             state[key] = torch.zeros(16, dtype=torch.uint8)
-        (run.path / "resume.safetensors").write_bytes(serialize(state, {"step": "30"}, digest=True))
+        write_resume_point(run.path, 30, state)
         longer = replace(RUNS[name], schedule=replace(SCHEDULE, steps=40))
         before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
-        message = "another kind of device than cpu" if stored == "elsewhere" else "resume.safetensors lacks .*delete it"
+        message = "another kind of device than cpu" if stored == "elsewhere" else "resume.safetensors lacks .*--restart"
         with pytest.raises(RunError, match=message):
             train(longer, run.path, resume=True, progress=False, device="cpu")
         assert {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()} == before
-        (run.path / "resume.safetensors").unlink()
-        assert train(longer, run.path, resume=True, progress=False).status["step"] == 40
+        assert train(longer, run.path, restart=True, progress=False).status["step"] == 40
 
 
 class TestConstrainedNorm:
@@ -371,8 +373,10 @@ class TestConstrainedNorm:
         config = config_of(constrain_norm=True)
         path = tmp_path / "torn"
         with pytest.raises(KeyboardInterrupt):
-            train(config, path, callbacks=[Death(5)], progress=False, start_from=f"{first.path}@30")
+            train(config, path, callbacks=[Death(1)], progress=False, start_from=f"{first.path}@30")
         (path / "resume.safetensors").unlink()
+        rewrite(path / "status.json", step=0)
+        shutil.rmtree(first.path / "weights")  # the run keeps a copy of what it started from
         run = train(config, path, resume=True, progress=False)
         assert self.norms(run) == pytest.approx([self.norms(first)[-1]] * 7, rel=1e-6)
 

@@ -20,10 +20,12 @@ from trainings import (
     PATHS,
     TRANSFORMER,
     briefly,
+    contents,
     result,
     shortened,
 )
 
+from grokinterp.cli import main
 from grokinterp.config import (
     RunConfig,
 )
@@ -250,17 +252,33 @@ class TestDyingAndResuming:
         assert longer.config == CONFIGS[kind]
         assert result(tmp_path / "run") == result(undisturbed[kind].path)
 
-    def test_losing_the_resume_point_means_starting_again(self, tmp_path, undisturbed):
-        train(shortened(TRANSFORMER, steps=100), tmp_path / "run")
-        (tmp_path / "run" / "resume.safetensors").unlink()
-        train(TRANSFORMER, tmp_path / "run", resume=True)
-        assert result(tmp_path / "run") == result(undisturbed["transformer"].path)
-
-    def test_a_damaged_resume_point_is_named_with_what_to_do(self, tmp_path):
+    @pytest.mark.parametrize("loss", ["missing", "damaged"])
+    def test_without_its_resume_point_a_run_can_only_be_restarted(self, loss, tmp_path):
         train(briefly(), tmp_path / "run")
-        (tmp_path / "run" / "resume.safetensors").write_bytes(b"half of it")
-        with pytest.raises(RunError, match=r"resume.safetensors is damaged .*: delete it"):
+        before = contents(tmp_path / "run")
+        if loss == "missing":
+            (tmp_path / "run" / "resume.safetensors").unlink()
+        else:
+            (tmp_path / "run" / "resume.safetensors").write_bytes(b"half of it")
+        message = "has no resume point" if loss == "missing" else r"resume.safetensors is damaged .*"
+        with pytest.raises(RunError, match=f"{message}.*--restart"):
             train(briefly(steps=20), tmp_path / "run", resume=True)
+        replaced = contents(tmp_path / "run")
+        assert {name: data for name, data in before.items() if "resume" not in name} == {
+            name: data for name, data in replaced.items() if "resume" not in name
+        }
+        train(briefly(), tmp_path / "run", restart=True)
+        assert contents(tmp_path / "run.replaced") == replaced
+        assert result(tmp_path / "run") == result(tmp_path / "run.replaced")
+
+    def test_a_finished_run_with_no_more_steps_is_left_alone(self, tmp_path, capsys):
+        train(briefly(), tmp_path / "run")
+        (tmp_path / "run" / "resume.safetensors").unlink()
+        before = contents(tmp_path / "run")
+        train(briefly(), tmp_path / "run", resume=True)
+        assert main(["train", str(tmp_path / "run"), "--resume"]) == 0
+        assert "has no more steps to make: nothing was changed" in capsys.readouterr().out
+        assert contents(tmp_path / "run") == before
 
 
 class TestNoTraces:

@@ -304,7 +304,9 @@ class TestDamage:
 
     def test_a_damaged_status_is_named(self, copy):
         (copy / "status.json").write_text('{"status": "fini')
-        with pytest.raises(RunError, match=r"status.json is damaged .*: delete it"):
+        with pytest.raises(
+            RunError, match=r"status.json is damaged .*: restore the original file, or .*verify --repair"
+        ):
             _ = Run.open(copy).status
 
     def test_a_missing_status_is_empty(self, copy):
@@ -459,7 +461,7 @@ class TestForgetting:
         assert list(run.metrics.index) == [0, 5]
         writer.write_status(RunStatus.RUNNING, 5)
         kept = ("weights/step_000000.safetensors", "weights/step_000005.safetensors")
-        assert run.status["checksums"] == {name: before[name] for name in kept}
+        assert run.status["checksums"] == {name: before[name] for name in (*kept, "config.json")}
 
     def test_a_file_that_changed_keeps_the_checksum_of_what_was_written(self, copy):
         name = "weights/step_000005.safetensors"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rewriting import rewrite
 from sweeps import BASE, TWELVE, InProcess, as_stored, assert_same_table, train_twelve
 
 from grokinterp.config.presets import preset
@@ -206,15 +207,16 @@ class TestFolder:
             Sweep.open(tmp_path)
 
     def test_a_run_name_that_leads_out_of_the_sweep_is_refused(self, undisturbed, tmp_path):
-        content = json.loads((undisturbed.path / "sweep.json").read_text())
-        content["runs"][0]["name"] = "../elsewhere"
-        (tmp_path / "sweep.json").write_text(json.dumps(content))
+        runs = json.loads((undisturbed.path / "sweep.json").read_text())["runs"]
+        runs[0]["name"] = "../elsewhere"
+        shutil.copy(undisturbed.path / "sweep.json", tmp_path)
+        rewrite(tmp_path / "sweep.json", runs=runs)
         with pytest.raises(RunError, match="not a valid folder name"):
             Sweep.open(tmp_path)
 
     def test_a_later_version_is_refused(self, undisturbed, tmp_path):
-        content = json.loads((undisturbed.path / "sweep.json").read_text()) | {"format_version": 2}
-        (tmp_path / "sweep.json").write_text(json.dumps(content))
+        shutil.copy(undisturbed.path / "sweep.json", tmp_path)
+        rewrite(tmp_path / "sweep.json", format_version=2)
         with pytest.raises(RunError, match="format version 2"):
             Sweep.open(tmp_path)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rewriting import flip, rewrite
 from safetensors.torch import load_file, save_file
 
 from grokinterp.analysis.timeline import analyze
@@ -14,6 +15,7 @@ from grokinterp.cli import main
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
 from grokinterp.errors import RunError
+from grokinterp.runs.metrics import metric_line
 from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
 from grokinterp.sweep import train_sweep
@@ -60,20 +62,15 @@ def problem(run: Path) -> str:
     return found
 
 
-def rewrite(file: Path, **changes) -> None:
-    content = json.loads(file.read_text())
-    file.write_text(json.dumps(content | changes))
-
-
 def lines_of(run: Path) -> list[str]:
     return (run / "metrics.jsonl").read_text().splitlines(keepends=True)
 
 
 def unrecorded(run: Path, name: str) -> None:
     """Removes the checksum of a file from status.json, as in runs from before checksums were recorded."""
-    status = json.loads((run / "status.json").read_text())
-    del status["checksums"][name]
-    (run / "status.json").write_text(json.dumps(status))
+    checksums = json.loads((run / "status.json").read_text())["checksums"]
+    del checksums[name]
+    rewrite(run / "status.json", checksums=checksums)
 
 
 class TestWholeRuns:
@@ -143,9 +140,7 @@ class TestWholeRuns:
 class TestDamage:
     def test_a_flipped_bit_in_weights(self, run):
         file = run / "weights" / "step_000010.safetensors"
-        data = bytearray(file.read_bytes())
-        data[-1] ^= 1
-        file.write_bytes(data)
+        flip(file, -1)
         assert "step_000010.safetensors: its checksum differs" in verify(run).problems[0]
         stale = "analysis.json: it was computed from other weights at step 10"
         assert any(stale in line for line in verify(run).problems)
@@ -199,7 +194,9 @@ class TestDamage:
         config = json.loads((run / "config.json").read_text())
         config["optimizer"]["lr"] = 0.004
         (run / "config.json").write_text(json.dumps(config))
-        assert "config.json: its checksum differs" in problem(run)
+        found = verify(run).problems
+        assert "resume.safetensors was written with another config.json" in found[0]
+        assert "config.json: its checksum differs" in found[1]
 
     @pytest.mark.parametrize(
         ("change", "said"),
@@ -212,7 +209,7 @@ class TestDamage:
                 "columns differ from those of the first line at",
             ),
             (lambda lines: [*lines[:3], "?\n", *lines[4:]], "line 4 is damaged"),
-            (lambda lines: [*lines, lines[-1].replace("30", "35", 1)], "it continues to step 35"),
+            (lambda lines: [*lines, metric_line({"step": 35, "loss": 1.0})], "it continues to step 35"),
         ],
         ids=["missing", "swapped", "twice", "columns", "damaged", "late"],
     )
@@ -224,15 +221,13 @@ class TestDamage:
 
     def test_a_flipped_bit_in_the_resume_point(self, run):
         file = run / "resume.safetensors"
-        data = bytearray(file.read_bytes())
-        data[-40] ^= 1
-        file.write_bytes(data)
+        flip(file, -40)
         assert "resume.safetensors is damaged (its checksum does not match its content)" in problem(run)
 
     def test_another_runs_resume_point(self, run, tmp_path):
         other = train(replace(CONFIG, model_seed=1), tmp_path / "other")
         shutil.copy(other.path / "resume.safetensors", run / "resume.safetensors")
-        assert "its weights differ from those of the checkpoint at step 30" in problem(run)
+        assert "resume.safetensors was written with another config.json" in problem(run)
 
     def test_a_missing_resume_point(self, run):
         (run / "resume.safetensors").unlink()

@@ -7,10 +7,9 @@ and the journal is removed.
 import contextlib
 import hashlib
 import inspect
-import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from grokinterp.analysis.measure_calls import Value
 from grokinterp.analysis.table import ValueTable
 from grokinterp.errors import RunError
 from grokinterp.measures import Measure
+from grokinterp.runs.checksums import sha256, with_checksum, without_checksum
 from grokinterp.runs.files import (
     accessing,
     append,
@@ -32,16 +32,24 @@ from grokinterp.runs.files import (
     read_bytes,
     read_lines,
     remove,
+    remove_leftovers,
     write_atomically,
 )
 from grokinterp.runs.locks import hold
+from grokinterp.runs.tables import MAX_NUMBERS, read_table
 
 _VERSION = 1
 log = logging.getLogger(__name__)
 
-_SOURCES = ("measures", "models", "tasks", "config", "runs/run.py", "analysis/measure_calls.py")
+_SOURCES = ("measures", "models", "tasks", "config", "runs", "analysis/measure_calls.py", "errors.py")
 _TABLES = ("timeline.parquet", "frequencies.parquet")
 _MAX_TABLE_BYTES = 1 << 31
+_MAX_INDEX_BYTES, _INDEX_BYTES_PER_STEP = 4 << 20, 2000  # of analysis.json
+_MAX_FREQUENCIES = 1 << 10  # per step: half of the largest modulus, and more
+# Regular expression of the names that are written in the folder.
+_FILES = r"(?:analysis|summary)\.json|(?:timeline|frequencies)\.parquet|\.(?:timeline|frequencies)\.parquet\.next|" + (
+    r"(?:report|comparison)\.html"
+)
 _ATTEMPTS = 5  # to read files that another process is replacing
 
 StepValues = list[tuple[str, str, Value]]  # measure, its key, its value
@@ -95,7 +103,7 @@ class Journal:
             RunError: the disk is full or not writable.
         """
         cells = [[measure, key, asdict(value)] for measure, key, value in values]
-        line = json.dumps({"step": step, "checksum": checksum, "cells": cells}) + "\n"
+        line = json.dumps(with_checksum({"step": step, "weights": checksum, "cells": cells})) + "\n"
         # The first line starts with a newline: it ends a line that an earlier interruption cut short.
         append(self.path, line if self._begun else "\n" + line)
         self._begun = True
@@ -118,9 +126,9 @@ class Journal:
 
 
 def _parsed_entry(line: bytes) -> tuple[int, str, StepValues]:
-    content = parse_json(line)
+    content = without_checksum(parse_json(line))
     values = [(str(measure), str(key), _parsed_value(**parts)) for measure, key, parts in content["cells"]]
-    return int(content["step"]), str(content["checksum"]), values
+    return int(content["step"]), str(content["weights"]), values
 
 
 def _parsed_value(scalars: dict[str, float], arrays: dict[str, Iterable[float]], reasons: dict[str, str]) -> Value:
@@ -141,8 +149,15 @@ class AnalysisCache:
         values: the cached and the new values.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, steps: Collection[int]):
+        """Prepares the cache; reads and writes nothing yet.
+
+        Args:
+            folder: `analysis/` of the run.
+            steps: the run's checkpoints; values at other steps are ignored.
+        """
         self.folder = folder
+        self.steps = frozenset(steps)
         self.values = ValueTable()
         self._journal = Journal(folder / "unfinished.jsonl")
         self._lock = contextlib.ExitStack()
@@ -155,6 +170,7 @@ class AnalysisCache:
         try:
             make_subfolder(self.folder.parent, self.folder.name)
             self._lock.enter_context(hold(self.folder))
+            remove_leftovers(self.folder, _FILES)
         except RunError as error:  # another analysis holds the lock, or the disk is read-only
             self._failure = error
         try:
@@ -200,26 +216,27 @@ class AnalysisCache:
             "format_version": _VERSION,
             "summary": summary,
             # The tables get their final names after this index is written; a reader matches them by these digests.
-            "tables": {file: _digest(data) for file, data in tables.items()},
+            "tables": {file: sha256(data) for file, data in tables.items()},
             "measures": self.values.index(),
             "checksums": {str(step): checksum for step, checksum in sorted(self.values.checksums.items())},
         }
         for file, data in tables.items():
             write_atomically(self.folder / _pending(file), data)
         # One line per entry: indented lists of thousands of steps would be unreadable.
-        lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(part)}" for name, part in content.items())
+        entries = with_checksum(content).items()
+        lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(part)}" for name, part in entries)
         write_atomically(self.folder / "analysis.json", f"{{\n{lines}\n}}\n")
-        for file, digest in content["tables"].items():
-            self._settle(file, digest)
+        for file, checksum in content["tables"].items():
+            self._settle(file, checksum)
         self._journal.remove()
         self._changed, self._summary = False, summary
 
-    def _settle(self, file: str, digest: str | None) -> None:
+    def _settle(self, file: str, checksum: str | None) -> None:
         """Renames a pending table to its final name if the index refers to it; removes it otherwise."""
         pending = self.folder / _pending(file)
         if not exists(pending):
             return
-        if _digest(self._bytes(pending.name)) != digest:
+        if sha256(self._bytes(pending.name)) != checksum:
             remove(pending)
             return
         with accessing("write", self.folder / file):
@@ -227,7 +244,7 @@ class AnalysisCache:
 
     def _digests(self) -> dict[str, Any]:
         try:
-            return dict(parse_json(self._bytes("analysis.json"))["tables"])
+            return dict(_parse_index(self._bytes("analysis.json"))["tables"])
         except (ValueError, LookupError, TypeError):
             return {}
 
@@ -242,39 +259,63 @@ class AnalysisCache:
             except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 log.debug("%s is damaged or of another version (%s): recomputing", self.folder, error)
                 self.values, self._summary = ValueTable(), None
-            for step, checksum, values in self._journal.entries():
+            for step, checksum, values in self._journaled():
                 for measure, key, value in values:
                     self.values.put(measure, key, step, checksum, value)
                 self._changed = True
             if self._bytes("analysis.json") == before:
                 return
 
+    def _journaled(self) -> Iterator[tuple[int, str, StepValues]]:
+        """The entries of the journal for checkpoints of this run, as long as their columns fit into memory."""
+        widths: dict[tuple[str, str], int] = {}
+        for step, checksum, values in self._journal.entries():
+            if step not in self.steps:
+                continue
+            for measure, _, value in values:
+                widths |= {(measure, name): 1 for name in value.scalars}
+                widths |= {
+                    (measure, name): max(len(a), widths.get((measure, name), 0)) for name, a in value.arrays.items()
+                }
+            if sum(widths.values()) * len(self.steps) > MAX_NUMBERS:
+                log.warning("%s is damaged (more columns than any run has): it is not used", self._journal.path)
+                return
+            yield step, checksum, values
+
     def _restore(self, index: bytes) -> None:
-        content = parse_json(index)
+        content = _parse_index(index)
         if content.get("format_version") != _VERSION:
             raise ValueError("another format version")
-        tables = [self._table(file, content["tables"][file]) for file in _TABLES]
         checksums = {int(step): str(value) for step, value in content["checksums"].items()}
+        rows = len(checksums)  # of deleted checkpoints, too
+        if rows > 2 * len(self.steps) + 1000:
+            raise ValueError(f"it has {rows:,} checkpoints, and the run has {len(self.steps):,}")
+        timeline, frequencies = _TABLES
+        tables = (
+            self._table(timeline, content["tables"][timeline], rows),
+            self._table(frequencies, content["tables"][frequencies], rows * _MAX_FREQUENCIES),
+        )
         self.values.restore(content["measures"], checksums, *tables)
         self._summary = content["summary"]
 
-    def _table(self, file: str, digest: str) -> pd.DataFrame:
+    def _table(self, file: str, expected: str, rows: int) -> pd.DataFrame:
         for data in map(self._bytes, (file, _pending(file))):
-            if _digest(data) == digest:
-                return pd.read_parquet(io.BytesIO(data))
+            if sha256(data) == expected:
+                return read_table(data, rows).to_pandas()
         raise ValueError(f"{file} does not belong to this analysis.json")
 
     def _bytes(self, file: str) -> bytes:
         """The content of a file in the folder; empty if it cannot be read."""
         try:
-            return read_bytes(self.folder / file, limit=_MAX_TABLE_BYTES)
+            index = _MAX_INDEX_BYTES + _INDEX_BYTES_PER_STEP * len(self.steps)
+            return read_bytes(self.folder / file, limit=index if file.endswith(".json") else _MAX_TABLE_BYTES)
         except RunError:
             return b""
 
 
+def _parse_index(index: bytes) -> dict[str, Any]:
+    return without_checksum(parse_json(index))
+
+
 def _pending(file: str) -> str:
     return f".{file}.next"
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

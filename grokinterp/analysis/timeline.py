@@ -87,7 +87,7 @@ def analyze(
     reference_step = checkpoints[-1] if reference_step is None else reference_step
     if reference_step not in checkpoints:
         raise RunError(f"no checkpoint at the reference step {reference_step}; {_available(checkpoints)}")
-    cache = AnalysisCache(run.path / "analysis")
+    cache = AnalysisCache(run.path / "analysis", run.steps)
     evaluator = Evaluator(run, cache, workers, progress)
     reference = _reference(run, evaluator, rule, frequencies, reference_step)
     with cache:

@@ -73,13 +73,13 @@ def base_config(preset_name: str | None, config_file: str | None, arguments: Seq
         except RunError as error:
             raise ConfigError(f"--config: {error}") from None
         return RunConfig.from_json(text, config_file)
-    if "--resume" in arguments:
+    if {"--resume", "--restart"}.intersection(arguments):
         from grokinterp.runs.run import Run
 
         names = [argument for argument in arguments if not argument.startswith("-")]
         folder = next((name for name in names if (Path(name) / "config.json").is_file()), None)
         if folder is None:
-            raise RunError(f"nothing to resume in {names[0] if names else 'no folder'}: it contains no run")
+            raise RunError(f"nothing to resume or restart in {names[0] if names else 'no folder'}: it contains no run")
         return Run.open(folder).config
     return RunConfig()
 

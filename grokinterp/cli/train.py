@@ -36,6 +36,8 @@ class Train:
     """config.json that supplies the defaults"""
     resume: bool = False
     """resume the run in the folder; only schedule.steps can be changed, and only to a larger value"""
+    restart: bool = False
+    """train the run in the folder again from step 0; the present folder is kept as RUN.replaced"""
     start_from: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """RUN@STEP, a checkpoint of another run from which to start; None: new initial weights"""
     device: str = "auto"
@@ -61,12 +63,18 @@ def run_train(arguments: Sequence[str]) -> int:
     options = parse(Train, arguments, Train(run=tyro.MISSING, config=base))
     if options.dry_run:
         return _dry_run(options.config)
+    from grokinterp.runs.run import Run
     from grokinterp.training import Tracker, train
+    from grokinterp.training.preparation import has_ended
 
+    if options.resume and has_ended(Run.open(options.run), options.config):
+        print(f"{options.run} has no more steps to make: nothing was changed")
+        return _print_status(Run.open(options.run))
     run = train(
         options.config,
         options.run,
         resume=options.resume,
+        restart=options.restart,
         start_from=options.start_from,
         device=options.device,
         compile=options.compile,

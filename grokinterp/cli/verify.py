@@ -11,23 +11,29 @@ from grokinterp.cli.options import parse, progress_bar
 
 @dataclass(frozen=True)
 class Verify:
-    """Check every file of a run or of every run in a sweep. The exit status is 1 if a run is damaged.
+    """Check every file of a run, or of a sweep and its runs. The exit status is 1 if anything is damaged.
 
-    This command reads config.json, status.json, environment.json, metrics.jsonl, every weights file with its checksum,
-    the resume point, and the checksums of the weights that were analyzed. It writes nothing.
+    This command reads every file with its checksum and compares the files with each other. It writes nothing unless
+    --repair is given.
     """
 
     run: tyro.conf.Positional[Path]
     """the folder of a run or a sweep"""
+    repair: bool = False
+    """first set damaged lines of metrics.jsonl and damaged status.json and environment.json files aside; nothing is
+    deleted"""
 
 
 def run_verify(arguments: Sequence[str]) -> int:
     options = parse(Verify, arguments)
     folders = _folders(options.run)
+    from grokinterp.runs.repair import repair
     from grokinterp.runs.verification import verify
 
     damaged = 0
     for folder in folders:
+        if options.repair:
+            print("\n".join(repair(folder) or [f"{folder}: nothing to repair"]))
         verification = verify(folder, progress_bar("file"))
         if verification.problems:
             print("\n".join(verification.problems))
@@ -35,9 +41,18 @@ def run_verify(arguments: Sequence[str]) -> int:
         else:
             counts = f"{verification.checkpoints} checkpoint files and {verification.evaluations} evaluations"
             print(f"{folder}: intact, with {counts}")
-    if len(folders) != 1:
-        print(f"{options.run}: {len(folders) - damaged} of {len(folders)} runs are intact")
-    return 1 if damaged else 0
+        if verification.unchecked:
+            names = ", ".join(verification.unchecked)
+            print(f"{folder}: no checksums in files of an earlier version: {names}")
+    if not (options.run / "sweep.json").is_file():
+        return 1 if damaged else 0
+    from grokinterp.sweep.verification import verify_sweep
+
+    problems = verify_sweep(options.run)
+    if problems:
+        print("\n".join(problems))
+    print(f"{options.run}: {len(folders) - damaged} of {len(folders)} runs are intact")
+    return 1 if damaged or problems else 0
 
 
 def _folders(path: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from string import Template
 from plotly.offline import get_plotlyjs
 
 import grokinterp
+from grokinterp.runs.checksums import MARK, with_comment
 
 STYLE = """
 :root { color-scheme: light; }
@@ -81,7 +82,7 @@ $lead
 $warnings
 <nav>$contents</nav>
 $sections
-<footer>Written by grokinterp $version. This file is self-contained.</footer>
+<footer>Written by grokinterp $version. This file is self-contained; $mark.</footer>
 <script>$plotly</script>
 <script>$script</script>
 </body>
@@ -101,7 +102,7 @@ def page(heading: str, lead: str, warnings: Sequence[str], sections: Mapping[str
     anchors = {title: title.lower().replace(" ", "-") for title in sections}
     items = "".join(f"<li>{warning}</li>" for warning in warnings)
     box = f'<div class="warnings"><b>Read these warnings first</b><ul>{items}</ul></div>' if warnings else ""
-    return Template(PAGE).substitute(
+    html = Template(PAGE).substitute(
         title=heading,
         heading=heading,
         lead=lead,
@@ -115,4 +116,6 @@ def page(heading: str, lead: str, warnings: Sequence[str], sections: Mapping[str
         style=STYLE,
         plotly=get_plotlyjs(),
         script=SCRIPT,
+        mark=MARK,
     )
+    return with_comment(html)

@@ -6,6 +6,7 @@ are followed when reading, because caches of shared runs consist of them.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ MAX_LINE_BYTES = 1 << 20
 MAX_TENSOR_HEADER_BYTES = 16 << 20  # usually 100 bytes per tensor
 MAX_RECORDED_NUMBERS = 1 << 28  # in a recorded model, whose configuration does not give its size
 MAX_STEP = 10**12
+_CHUNK = 1 << 20  # bytes
 
 # Flags that some systems lack: do not wait for a pipe's writer, do not follow symlinks.
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
@@ -79,7 +81,10 @@ def append(path: Path, line: str) -> None:
     with accessing("write", path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINKS | _NO_WAITING | _BINARY, 0o666)
     try:
-        before = _require_regular(path, descriptor).st_size
+        status = _require_regular(path, descriptor)
+        if status.st_nlink > 1:  # the other name may belong to another run, or to someone else
+            raise RunError(f"{path} has another name (a hard link), which would change too: replace it with a copy")
+        before = status.st_size
         data = line.encode()
         try:
             while data:
@@ -188,15 +193,30 @@ def read_bytes(path: Path, *, limit: int = MAX_JSON_BYTES) -> bytes:
         return file.read(size)
 
 
-def file_checksum(path: Path) -> str:
+def file_checksum(path: Path, size: int = MAX_FILE_BYTES) -> str:
     """Computes the SHA-256 of a file of at most 4 GB without loading it into memory.
+
+    Args:
+        path: the file.
+        size: number of bytes from the start that count; of a shorter file, all do.
 
     Raises:
         RunError: as in `read_bytes`.
     """
+    checksum = hashlib.sha256()
     with _open(path) as file, accessing("read", path):
         _require_size(path, os.fstat(file.fileno()).st_size, MAX_FILE_BYTES)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while data := file.read(min(size, _CHUNK)):
+            checksum.update(data)
+            size -= len(data)
+    return checksum.hexdigest()
+
+
+def free_name(path: Path, suffix: str) -> Path:
+    """The first of NAME.SUFFIX, NAME.SUFFIX-2, NAME.SUFFIX-3, ... that does not exist."""
+    first = path.with_name(f"{path.name}.{suffix}")
+    later = (path.with_name(f"{path.name}.{suffix}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([first], later) if not exists(name))
 
 
 def _require_size(path: Path, size: int, limit: int) -> None:

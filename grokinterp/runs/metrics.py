@@ -1,8 +1,9 @@
-"""metrics.jsonl: one line per evaluated step, read back as a table."""
+"""metrics.jsonl: one line per evaluated step, each with a checksum, read back as a table."""
 
+import json
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.errors import RunError
-from grokinterp.runs.files import MAX_STEP, exists, parse_json, read_lines, read_tail
+from grokinterp.runs.checksums import has_checksum, with_checksum, without_checksum
+from grokinterp.runs.files import MAX_STEP, exists, free_name, parse_json, read_lines, read_tail, write_atomically
 
 METRICS = "metrics.jsonl"
+DAMAGED = "damaged"  # suffix of a damaged file that was set aside
 _MAX_COLUMNS = 200
 _MAX_LINE_BYTES = 1 << 15
 
@@ -26,34 +29,102 @@ class MetricLine:
         step: the evaluated step.
         values: every number except the step; NaN if it was not finite.
         text: the line, with its newline.
+        checked: whether the line has a checksum; those of earlier versions have none.
     """
 
     step: int
     values: dict[str, float]
     text: str
+    checked: bool
 
 
-def metric_lines(file: Path, *, tolerant: bool = False) -> Iterator[MetricLine]:
+def metric_line(row: Mapping[str, float]) -> str:
+    """The line of an evaluated step, with its checksum; NaN and infinities become null."""
+    values = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    return json.dumps(with_checksum(values)) + "\n"
+
+
+def metric_lines(file: Path) -> Iterator[MetricLine]:
     """Yields each complete line; ignores a last line without newline, which a crash cut short.
 
     Args:
         file: metrics.jsonl, which does not exist before the first evaluation.
-        tolerant: stop at the first damaged line, which a power cut can leave, instead of raising.
 
     Raises:
         RunError: a line is damaged, or the file cannot be read.
     """
+    for number, line in _numbered_lines(file):
+        if line is None:
+            raise _damaged_line(file, number)
+        yield line
+
+
+def intact_lines(file: Path) -> list[MetricLine]:
+    """Every line that is complete and undamaged.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
+    return [line for _, line in _numbered_lines(file) if line is not None]
+
+
+def lines_up_to(file: Path, step: int) -> list[MetricLine]:
+    """The lines up to a step. Later lines may be damaged, as a power cut can leave them.
+
+    Raises:
+        RunError: a line is damaged and an intact one of this or an earlier step follows it; or the file cannot be read.
+    """
+    damaged, lines = 0, list[MetricLine]()
+    for number, line in _numbered_lines(file):
+        if line is None:
+            damaged = damaged or number
+        elif line.step <= step:
+            if damaged:
+                raise _damaged_line(file, damaged)
+            lines.append(line)
+    return lines
+
+
+def repair_metrics(file: Path) -> tuple[Path, int] | None:
+    """Rewrites metrics.jsonl without its damaged lines, and keeps the damaged file under another name.
+
+    Returns:
+        The path of the damaged file and the number of its damaged lines; None if there are none.
+
+    Raises:
+        RunError: the file cannot be read or written.
+    """
+    lines = [line for _, line in _numbered_lines(file)]
+    count = lines.count(None)
+    if not count:
+        return None
+    kept = free_name(file, DAMAGED)
+    write_atomically(kept, b"".join(read_lines(file)))
+    write_atomically(file, "".join(line.text for line in lines if line is not None))
+    return kept, count
+
+
+def is_repaired(file: Path, step: int) -> bool:
+    """Whether metrics.jsonl, up to a step, holds exactly the intact lines of a file that `repair_metrics` set aside."""
+    lines = [line.text for line in lines_up_to(file, step)]
+    damaged = file.parent.glob(f"{file.name}.{DAMAGED}*")
+    return any([line.text for line in intact_lines(old) if line.step <= step] == lines for old in damaged)
+
+
+def _numbered_lines(file: Path) -> Iterator[tuple[int, MetricLine | None]]:
+    """Each complete line with its number, counted from 1; None for a damaged line."""
     if not exists(file):
         return
     for number, data in enumerate(read_lines(file), start=1):
-        if not data.endswith(b"\n"):
-            return
-        line = _parse(data)
-        if line is None:
-            if tolerant:
-                return
-            raise RunError(f"{file}, line {number} is damaged: resume the run to write this and later lines again")
-        yield line
+        if data.endswith(b"\n"):
+            yield number, _parse(data)
+
+
+def _damaged_line(file: Path, number: int) -> RunError:
+    return RunError(
+        f"{file}, line {number} is damaged: restore the original file, or set this line aside with "
+        f"`grokinterp verify --repair {file.parent}`"
+    )
 
 
 def last_line(file: Path) -> MetricLine | None:
@@ -69,7 +140,7 @@ def last_line(file: Path) -> MetricLine | None:
         return None
     line = _parse(text.rpartition(b"\n")[2] + b"\n")
     if line is None:
-        raise RunError(f"{file}: its last line is damaged: resume the run to write it again")
+        raise RunError(f"{file}: its last line is damaged; `grokinterp verify {file.parent}` lists all damage")
     return line
 
 
@@ -103,14 +174,15 @@ def read_metrics(file: Path) -> pd.DataFrame:
 def _parse(data: bytes) -> MetricLine | None:
     try:
         text = data.decode("utf-8")
-        row = parse_json(text)
+        content = parse_json(text)
+        row = without_checksum(content)
         step = row.pop("step")
         values = {str(name): _number(value) for name, value in row.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     if not (type(step) is int and 0 <= step <= MAX_STEP):
         return None
-    return MetricLine(step, values, text)
+    return MetricLine(step, values, text, has_checksum(content))
 
 
 def _number(value: Any) -> float:

@@ -1,12 +1,14 @@
 """The resume point, `resume.safetensors`: everything that the next update of a run depends on.
 
-A training writes it every `resume_every` updates. To resume the run, it is read, checked against the configuration,
-and copied into weights, optimizer and random generators.
+A training writes it every `resume_every` updates. To resume the run, it is read, checked against the configuration and
+the metrics that it was written with, and copied into weights, optimizer and random generators.
 """
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +16,19 @@ from torch import Tensor
 from grokinterp.config import RecordedConfig, RunConfig, TransformerConfig
 from grokinterp.errors import RunError
 from grokinterp.models.shapes import parameter_shapes
-from grokinterp.runs.files import exists, read_bytes, write_atomically
+from grokinterp.runs.checksums import sha256
+from grokinterp.runs.files import exists, file_checksum, parse_json, read_bytes, write_atomically
+from grokinterp.runs.metrics import METRICS, is_repaired
 from grokinterp.runs.tensors import LARGEST_RECORDED, Shapes, describe_misfit, deserialize, max_bytes, serialize
 from grokinterp.tasks import AnyTask
 
 RESUME = "resume.safetensors"
+_ENTRY = "resume_point"  # the metadata, as JSON: `step`, `configs` and `metrics`
+_STATE = ("weights:", "optimizer:", "batches:", "dropout:", "interventions:")
 
 
 def write_resume_point(folder: Path, step: int, tensors: Mapping[str, Tensor]) -> None:
-    """Replaces the resume point of a run.
+    """Replaces the resume point of a run. It names the config.json and the metrics that it belongs to.
 
     Args:
         folder: the run folder.
@@ -32,7 +38,30 @@ def write_resume_point(folder: Path, step: int, tensors: Mapping[str, Tensor]) -
     Raises:
         RunError: the folder is not writable, or the disk is full. The previous resume point remains.
     """
-    write_atomically(folder / RESUME, serialize(tensors, {"step": str(step)}, digest=True))
+    metrics = folder / METRICS
+    lines = [metrics.stat().st_size, file_checksum(metrics)] if exists(metrics) else None
+    _write(folder, tensors, {"step": step, "configs": [file_checksum(folder / "config.json")], "metrics": lines})
+
+
+def _write(folder: Path, tensors: Mapping[str, Tensor], entry: Mapping[str, Any]) -> None:
+    write_atomically(folder / RESUME, serialize(tensors, {_ENTRY: json.dumps(entry)}, checksum=True))
+
+
+def admit_config(folder: Path, config: RunConfig, next_config: RunConfig) -> None:
+    """Lets the resume point, if there is one, belong to a configuration that is about to replace config.json, too.
+
+    Args:
+        folder: the run folder.
+        config: of the run.
+        next_config: the same with more steps.
+
+    Raises:
+        RunError: the resume point is damaged, or cannot be written.
+    """
+    if exists(folder / RESUME):
+        tensors, entry = _read(folder, config)
+        configs = [file_checksum(folder / "config.json"), sha256(next_config.to_json().encode())]
+        _write(folder, tensors, {**entry, "configs": configs})
 
 
 def read_resume_point(folder: Path, config: RunConfig) -> tuple[int, dict[str, Tensor]] | None:
@@ -43,20 +72,59 @@ def read_resume_point(folder: Path, config: RunConfig) -> tuple[int, dict[str, T
         config: of the run.
 
     Raises:
-        RunError: the resume point is damaged.
+        RunError: the resume point is damaged, or belongs to another config.json or other metrics.
     """
-    file = folder / RESUME
-    if not exists(file):
+    if not exists(folder / RESUME):
         return None
+    tensors, entry = _read(folder, config)
+    _require_same_run(folder, entry)
+    return entry["step"], tensors
+
+
+def _read(folder: Path, config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata of the resume point."""
+    file = folder / RESUME
+    content = deserialize(read_bytes(file, limit=_max_size(config)), file, checked=_ENTRY)
+    last = config.schedule.steps if config.schedule else 0
     try:
-        content = deserialize(read_bytes(file, limit=_max_size(config)), file)
-        step = content.metadata.get("step", "")
-        last = config.schedule.steps if config.schedule else 0
-        if not (step.isdecimal() and step.isascii() and int(step[:20]) <= last):
-            raise RunError(f"{file} is damaged (its step is {step!r})")
-    except RunError as error:
-        raise RunError(f"{error}: delete it to resume the run from its start") from None
-    return int(step), content.tensors
+        entry = _parse_metadata(content.metadata)
+        unknown = [name for name in content.tensors if not name.startswith(_STATE)]
+        if not 0 <= entry["step"] <= last or unknown:
+            raise ValueError(f"unknown tensor {unknown[0]}" if unknown else f"step {entry['step']} of {last}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unusable(f"{file} is damaged ({error})") from None
+    return content.tensors, entry
+
+
+def _parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
+    if _ENTRY in metadata:
+        return parse_json(metadata[_ENTRY])
+    step = metadata.get("step", "")  # of an earlier version, which recorded only the step
+    if not (step.isdecimal() and step.isascii()):
+        raise ValueError(f"its step is {step!r}")
+    return {"step": int(step[:20])}
+
+
+def _require_same_run(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Checks that config.json and the metrics are those with which a resume point was written."""
+    if "configs" in entry and file_checksum(folder / "config.json") not in entry["configs"]:
+        raise _unusable(
+            f"{folder / RESUME} was written with another config.json: this one is damaged, or one of the two files is "
+            "from another run"
+        )
+    if entry.get("metrics") is None:
+        return
+    size, checksum = entry["metrics"]
+    metrics = folder / METRICS
+    if file_checksum(metrics, size) != checksum and not is_repaired(metrics, entry["step"]):
+        raise RunError(
+            f"{folder / RESUME} was written with other lines in {METRICS}, so one of them is damaged or from another "
+            f"run: restore the original, or set damaged lines aside with `grokinterp verify --repair {folder}`"
+        )
+
+
+def _unusable(problem: str) -> RunError:
+    return RunError(f"{problem}. Restore the original files, or train again (--restart keeps the present folder).")
 
 
 def _max_size(config: RunConfig) -> int:
@@ -131,4 +199,4 @@ def restoring(file: Path) -> Iterator[None]:
 
 
 def _misfit_error(file: Path, problem: str) -> RunError:
-    return RunError(f"{file} does not fit config.json ({problem}): delete it to resume the run from its start")
+    return _unusable(f"{file} does not fit config.json ({problem})")

@@ -20,6 +20,7 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import Forward, build_model, forward_for, task_of
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
+from grokinterp.runs.checksums import read_checked_json
 from grokinterp.runs.files import MAX_CONFIG_BYTES, MAX_STEP, exists, file_state, parse_json, read_bytes, read_text
 from grokinterp.runs.metrics import read_metrics
 from grokinterp.runs.tensors import LARGEST_RECORDED, Shapes, TensorFile, describe_misfit, deserialize, max_bytes
@@ -32,6 +33,8 @@ Folder = Literal["weights", "logits"]
 FOLDERS: tuple[Folder, ...] = ("weights", "logits")
 
 CHECKPOINT_NAME = re.compile(r"step_([0-9]{6,13})\.safetensors")
+_BYTES_PER_CHECKPOINT = 250  # of status.json, which has a checksum for the weights and one for the logits
+_FEW_CHECKPOINTS = 30_000  # always allowed, because checkpoints may have been deleted
 _ATTEMPTS, _PAUSE = 3, 0.01  # of `read_stable`; the pause is in seconds
 _T = TypeVar("_T")
 
@@ -113,9 +116,7 @@ class Run:
             and isinstance(content.get("warnings", []), list)
         )
         if content and not valid:
-            raise RunError(
-                f"{self.path / 'status.json'} is damaged (no valid status or step): delete it, and resume the run"
-            )
+            raise self._damaged("status.json", "no valid status or step")
         return content
 
     @property
@@ -282,12 +283,16 @@ class Run:
         if not exists(file):
             return {}
         try:
-            content = parse_json(read_text(file))
-            if not isinstance(content, dict):
-                raise ValueError("not a JSON object")
+            checkpoints = max(len(self.steps), _FEW_CHECKPOINTS)  # parsed JSON takes 30 times as much memory
+            return read_checked_json(file, limit=_BYTES_PER_CHECKPOINT * checkpoints)
         except ValueError as error:
-            raise RunError(f"{file} is damaged ({error}): delete it, and resume the run to write it again") from None
-        return content
+            raise self._damaged(name, str(error)) from None
+
+    def _damaged(self, name: str, reason: str) -> RunError:
+        return RunError(
+            f"{self.path / name} is damaged ({reason}): restore the original file, or set this one aside with "
+            f"`grokinterp verify --repair {self.path}`"
+        )
 
 
 def read_stable(folder: Path, read: Callable[[], _T]) -> _T:

@@ -14,7 +14,7 @@ from torch import Tensor
 from grokinterp.errors import RunError
 from grokinterp.runs.files import MAX_RECORDED_NUMBERS, MAX_TENSOR_HEADER_BYTES, parse_json
 
-_DIGEST = "sha256"
+_CHECKSUM, _OLD_CHECKSUM = "checksum", "sha256"  # the old one does not cover the metadata
 _NAMES_SHOWN = 3  # in a message
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -34,26 +34,29 @@ class TensorFile:
     metadata: dict[str, str]
 
 
-def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, digest: bool = False) -> bytes:
+def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, checksum: bool = False) -> bytes:
     """Serializes tensors to the content of a safetensors file.
 
     Args:
         tensors: by name, on the CPU.
-        metadata: strings to store with them.
-        digest: add a checksum of the tensors, which `deserialize` verifies.
+        metadata: strings to store with them; at most one if the bytes must be reproducible, because safetensors does
+            not fix the order of several.
+        checksum: add a checksum of tensors and metadata, which `deserialize` verifies.
     """
     contents = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    if digest:  # stored as a tensor, because safetensors does not fix the order of several metadata entries
-        contents[_DIGEST] = _digest(contents)
+    if checksum:
+        contents[_CHECKSUM] = _digest(contents, metadata)
     return save(contents, metadata=dict(metadata))
 
 
-def deserialize(data: bytes, path: Path) -> TensorFile:
+def deserialize(data: bytes, path: Path, *, checked: str | None = None) -> TensorFile:
     """Parses the content of a safetensors file.
 
     Args:
         data: the content.
         path: the file, for messages.
+        checked: a metadata entry. If it is given, a checksum is verified and removed; a file that has this entry must
+            have a checksum.
 
     Raises:
         RunError: the content is truncated, is not in safetensors format, contradicts its header, or fails its
@@ -68,10 +71,18 @@ def deserialize(data: bytes, path: Path) -> TensorFile:
     # KeyError, TypeError, AttributeError: a dtype that torch lacks, or a header of another form
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from None
-    digest = tensors.pop(_DIGEST, None)
-    if digest is not None and not torch.equal(digest, _digest(tensors)):
-        raise damaged(path, "its checksum does not match its content")
+    if checked is not None:
+        _verify_checksum(tensors, metadata if checked in metadata else None, path)
     return TensorFile(tensors, metadata)
+
+
+def _verify_checksum(tensors: dict[str, Tensor], metadata: Mapping[str, str] | None, path: Path) -> None:
+    """Verifies and removes the checksum; `metadata` is None for a file of an earlier version."""
+    stored = tensors.pop(_OLD_CHECKSUM if metadata is None else _CHECKSUM, None)
+    if stored is None and metadata is not None:
+        raise damaged(path, "it has no checksum")
+    if stored is not None and not torch.equal(stored, _digest(tensors, metadata)):
+        raise damaged(path, "its checksum does not match its content")
 
 
 def damaged(path: Path, reason: str) -> RunError:
@@ -110,9 +121,9 @@ def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Tensor:
+    """SHA-256 over metadata, names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256(b"" if metadata is None else json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

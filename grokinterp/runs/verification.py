@@ -14,11 +14,13 @@ from torch import Tensor
 from grokinterp.config import RecordedConfig, ScheduleConfig
 from grokinterp.config.schedule import schedule_terms, scheduled_steps
 from grokinterp.errors import GrokinterpError, RunError
-from grokinterp.runs.files import exists, file_checksum, parse_json, read_text
-from grokinterp.runs.metrics import MetricLine, metric_lines
+from grokinterp.runs.checksums import read_checked_json, require_intact
+from grokinterp.runs.files import exists, file_checksum
+from grokinterp.runs.metrics import METRICS, MetricLine, metric_lines
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
 from grokinterp.runs.run import FOLDERS, Folder, Run, checkpoint_steps, file_name
 from grokinterp.runs.status import RunStatus
+from grokinterp.runs.writer import START
 
 _SHOWN = 3  # steps or names in a line
 _ENDED = (RunStatus.FINISHED, RunStatus.STOPPED, RunStatus.DIVERGED)
@@ -33,11 +35,13 @@ class Verification:
         problems: one line each; empty if the run is intact.
         checkpoints: number of checkpoint files read.
         evaluations: number of lines of metrics.
+        unchecked: files that have no checksum, because an earlier version wrote them.
     """
 
     problems: tuple[str, ...]
     checkpoints: int
     evaluations: int
+    unchecked: tuple[str, ...] = ()
 
 
 def verify(path: str | Path, progress: Callable[[int, int], None] | None = None) -> Verification:
@@ -46,7 +50,8 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     >>> verify("checkpoints/run42").problems
     ()
 
-    A run that was killed is intact: resuming it drops what a crash leaves behind (a truncated line, files later than
+    Files of earlier versions have no checksum; they are listed as `unchecked` and get all other checks. A run that was
+    killed is intact: resuming it drops what a crash leaves behind (a truncated line, files later than
     the resume point). A run that is being trained is intact, too.
 
     Args:
@@ -68,7 +73,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
         return Verification((str(error),), 0, 0)
     check = _Check(run)
     check.check_run(progress)
-    return Verification(tuple(check.problems), check.checkpoints, len(check.lines))
+    return Verification(tuple(check.problems), check.checkpoints, len(check.lines), tuple(check.unchecked))
 
 
 class _Check:
@@ -76,6 +81,7 @@ class _Check:
 
     def __init__(self, run: Run):
         self.run, self.problems, self.checkpoints = run, list[str](), 0
+        self.unchecked: list[str] = []
         self.status: dict[str, Any] = {}
         self.lines: list[MetricLine] = []
         self.saved: dict[Folder, list[int]] = {}
@@ -134,6 +140,9 @@ class _Check:
     def read_environment(self) -> None:
         if not self.run.environment:
             self.add_problem("environment.json", "the file is missing")
+        for name in ("status.json", "environment.json"):
+            if exists(self.run.path / name) and not require_intact(self.run.path / name):
+                self.unchecked.append(name)
 
     def read_resume_point(self) -> None:
         run = self.run
@@ -146,14 +155,19 @@ class _Check:
             self.add_problem(RESUME, "its weights are not finite")
 
     def read_metrics(self) -> None:
-        for line in metric_lines(self.run.path / "metrics.jsonl"):
+        for line in metric_lines(self.run.path / METRICS):
             self.lines.append(line)
+        if any(earlier.checked and not line.checked for earlier, line in pairwise(self.lines)):
+            self.add_problem(METRICS, "lines without a checksum follow one that has a checksum")
+        elif not all(line.checked for line in self.lines):
+            self.unchecked.append(METRICS)
 
     def check_status(self) -> None:
         """Compares the status with the resume point, the schedule and the checkpoints."""
         schedule, recorded = self.run.config.schedule, isinstance(self.run.config.model, RecordedConfig)
         if not self.status and (self.lines or any(self.saved.values())):
-            self.add_problem("status.json", "the file is missing: resume the run to write it again")
+            if not exists(self.run.path / "status.json"):
+                self.add_problem("status.json", "the file is missing")
             return
         if schedule is not None and self.step > schedule.steps:
             self.add_problem("status.json", f"step {self.step} is beyond the {schedule.steps} steps of config.json")
@@ -165,7 +179,7 @@ class _Check:
         elif finished and self.resume_point is not None and self.resume_step < self.step:
             self.add_problem(RESUME, f"it is from step {self.resume_step}, but the run finished at step {self.step}")
         if finished and not exists(self.run.path / RESUME):
-            self.add_problem(RESUME, "the file is missing: the run can only be resumed from its start")
+            self.add_problem(RESUME, "the file is missing: the run cannot be resumed")
 
     def check_metrics(self) -> None:
         """Checks that the steps increase, no evaluation is missing, and all lines have the same columns."""
@@ -186,13 +200,14 @@ class _Check:
         missing = sorted(set(expected) - set(steps))
         if missing:
             self.add_problem(name, f"there is no line for {_list_steps(missing)}, although the run evaluates there")
-        for file in (name, "config.json", "split.safetensors"):
+        for file in (name, "config.json", "split.safetensors", START):
             self.check_checksum(file)
 
     def check_checksum(self, name: str) -> None:
-        """Checks that a file has not changed since the run ended."""
+        """Checks that a file has not changed since status.json recorded its checksum."""
         recorded = self.recorded_checksums.get(name)
-        if recorded is None or not self.ended:
+        # While a run trains, the resume point has the checksum of config.json, which changes if steps are added.
+        if recorded is None or (name == "config.json" and self.resume_point is not None and not self.ended):
             return
         if not exists(self.run.path / name):
             self.add_problem(name, "the file is missing")
@@ -269,15 +284,22 @@ class _Check:
                 self.add_problem(RESUME, f"its weights differ from those of the checkpoint at step {step}")
 
     def check_analysis(self) -> None:
-        """Checks that the analysis belongs to the checkpoints as they are now."""
-        file = self.run.path / "analysis" / "analysis.json"
+        """Checks that what is derived from the run is intact, and belongs to the checkpoints as they are now."""
+        folder = self.run.path / "analysis"
+        for file in sorted(folder.glob("*")) if folder.is_dir() else []:
+            if file.suffix in (".json", ".jsonl", ".html"):
+                with self.collecting_errors():
+                    if not require_intact(file):
+                        self.unchecked.append(f"analysis/{file.name}")
+        file = folder / "analysis.json"
         if not exists(file):
             return
         try:
-            content = parse_json(read_text(file))
+            content = read_checked_json(file)
             if "format_version" not in content:  # from an early version, whose results `analyze` does not reuse
                 return
             checksums = {int(step): checksum for step, checksum in content["checksums"].items()}
+            tables = dict(content["tables"])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise RunError(f"{file} is damaged: analyze the run again") from None
         steps = set(self.run.steps)
@@ -285,6 +307,11 @@ class _Check:
         if stale:
             description = f"it was computed from other weights at {_list_steps(stale)}: analyze again"
             self.add_problem("analysis/analysis.json", description)
+        for name, checksum in tables.items():
+            # Until an interrupted analysis continues, a new table has a temporary name.
+            files = [table for table in (folder / name, folder / f".{name}.next") if exists(table)]
+            if not any(file_checksum(table) == checksum for table in files):
+                self.add_problem(f"analysis/{name}", "it does not belong to analysis.json: analyze again")
 
 
 def _list_steps(steps: Sequence[int]) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import math
 import os
 import sys
 import threading
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import RunError
+from grokinterp.runs.checksums import with_checksum
 from grokinterp.runs.files import (
     append,
     exists,
@@ -33,15 +33,18 @@ from grokinterp.runs.files import (
 )
 from grokinterp.runs.findings import Finding, findings_in
 from grokinterp.runs.locks import LOCK_NAME
-from grokinterp.runs.metrics import METRICS, metric_lines
-from grokinterp.runs.resume_point import write_resume_point
+from grokinterp.runs.metrics import METRICS, lines_up_to, metric_line
+from grokinterp.runs.resume_point import admit_config, write_resume_point
 from grokinterp.runs.run import CHECKPOINT_NAME, FOLDERS, Folder, Run, checkpoint_steps, file_name
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tensors import serialize
 from grokinterp.tasks import AnyTask
 
+START = "start.safetensors"  # a copy of the weights from another run that a run started from
+
 # Regular expression of the names that are written directly in a run folder.
-_RUN_FILES = r"(?:config|environment|status)\.json|metrics\.jsonl|(?:split|resume)\.safetensors"
+_RUN_FILES = r"(?:config|environment|status)\.json|metrics\.jsonl|(?:split|start|resume)\.safetensors"
+_CONSTANT = ("config.json", "split.safetensors", START)  # files that a run does not change
 
 
 class RunWriter:
@@ -58,13 +61,16 @@ class RunWriter:
         self.config = config
         self.findings: list[Finding] | None = None
         self._checksums: dict[str, str] = {}
+        self._constant: dict[str, str] = {}
         self._writer = ThreadPoolExecutor(
             max_workers=1, thread_name_prefix="grokinterp-writer", initializer=_lower_priority
         )
         self._pending_write: Future[None] | None = None
 
     @staticmethod
-    def create(path: str | Path, config: RunConfig, environment: Mapping[str, Any], task: AnyTask) -> "RunWriter":
+    def create(
+        path: str | Path, config: RunConfig, environment: Mapping[str, Any], task: AnyTask, start: bytes | None = None
+    ) -> "RunWriter":
         """Starts a new run in a folder that is empty or does not exist.
 
         Args:
@@ -72,6 +78,7 @@ class RunWriter:
             config: everything that determines the run.
             environment: the content of environment.json.
             task: the task, whose split is stored if it was given as indices.
+            start: content of the checkpoint of another run that the run starts from, if any.
 
         Raises:
             RunError: the folder is not empty, or is not writable.
@@ -79,27 +86,31 @@ class RunWriter:
         folder = Path(path)
         require_vacant(folder)
         make_folder(folder)
+        remove_leftovers(folder, _RUN_FILES)  # of a run that was killed before it wrote config.json
         make_subfolder(folder, "weights")
         if config.task.split == "given":
             indices = task.require_split().nonzero().flatten()
             write_atomically(folder / "split.safetensors", serialize({"train_indices": indices}, {}))
+        if start is not None:
+            write_atomically(folder / START, start)
         writer = RunWriter(folder, config)
         writer.write_environment(environment)
         write_atomically(folder / "config.json", config.to_json())  # last, because this file makes the folder a run
         return writer
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
-        write_atomically(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        write_atomically(self.path / "environment.json", json.dumps(with_checksum(environment), indent=2) + "\n")
 
     def write_config(self, config: RunConfig) -> None:
         """Replaces config.json, for a resumed run with more steps."""
+        admit_config(self.path, self.config, config)
         self.config = config
         write_atomically(self.path / "config.json", config.to_json())
+        self._constant.clear()
 
     def append_metrics(self, row: Mapping[str, float]) -> None:
         """Appends the metrics of one evaluated step; NaN and infinities are written as null."""
-        line = json.dumps({name: value if math.isfinite(value) else None for name, value in row.items()}) + "\n"
-        append(self.path / METRICS, line)
+        append(self.path / METRICS, metric_line(row))
 
     def save_checkpoint(
         self,
@@ -172,11 +183,11 @@ class RunWriter:
     def prepare_resume(self, step: int) -> None:
         """Marks the run as running from a step (-1 for the start), before anything else in the folder changes.
 
-        Checkpoints up to this step keep the checksums that were recorded when they were written, and warnings up to
-        this step are kept.
+        Checkpoints up to this step keep the checksums that were recorded when they were written, and get none if none
+        was recorded: a new checksum would declare damage to be intact. Warnings up to this step are kept.
 
         Raises:
-            RunError: status.json is damaged, a checkpoint cannot be read, or the folder is not writable.
+            RunError: status.json is damaged, or the folder is not writable.
         """
         status = Run(self.path, self.config).status
         recorded = status.get("checksums", {})
@@ -184,8 +195,8 @@ class RunWriter:
         for folder in FOLDERS:
             for saved_step in checkpoint_steps(self.path / folder):
                 name = f"{folder}/{file_name(saved_step)}"
-                if saved_step <= step:
-                    self._checksums[name] = recorded.get(name) or file_checksum(self.path / name)
+                if saved_step <= step and name in recorded:
+                    self._checksums[name] = recorded[name]
         self.write_status(RunStatus.RUNNING, max(step, 0))
 
     def discard_after(self, step: int) -> None:
@@ -199,8 +210,7 @@ class RunWriter:
             remove_leftovers(self.path / folder, CHECKPOINT_NAME.pattern if folder else _RUN_FILES)
         metrics = self.path / METRICS
         if exists(metrics):
-            lines = [line.text for line in metric_lines(metrics, tolerant=True) if line.step <= step]
-            write_atomically(metrics, "".join(lines))
+            write_atomically(metrics, "".join(line.text for line in lines_up_to(metrics, step)))
         for folder in FOLDERS:
             for saved_step in checkpoint_steps(self.path / folder):
                 if saved_step > step:
@@ -218,13 +228,17 @@ class RunWriter:
             self._finish_writing()
             self._sync()
         finally:
-            checksums = dict(self._checksums)
-            if status != RunStatus.RUNNING:  # from now on, these files do not change
-                names = ("config.json", "split.safetensors", METRICS)
-                checksums |= {name: file_checksum(self.path / name) for name in names if exists(self.path / name)}
+            ended = status != RunStatus.RUNNING  # from now on, metrics.jsonl does not change
+            for name in _CONSTANT:  # computed once: a file that is damaged later must not get a new checksum
+                if name not in self._constant and exists(self.path / name):
+                    self._constant[name] = file_checksum(self.path / name)
+            metrics = self.path / METRICS
+            checksums = {**self._checksums, **self._constant}
+            if ended and exists(metrics):
+                checksums[METRICS] = file_checksum(metrics)
             warnings = {} if self.findings is None else {"warnings": [asdict(finding) for finding in self.findings]}
             content = {"status": status, "step": step, **more, **warnings, "checksums": checksums}
-            write_atomically(self.path / "status.json", json.dumps(content, indent=2) + "\n")
+            write_atomically(self.path / "status.json", json.dumps(with_checksum(content), indent=2) + "\n")
 
 
 def _lower_priority() -> None:
@@ -250,5 +264,5 @@ def _is_vacant(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     files = [entry for entry in folder.rglob("*") if not entry.is_dir()]
-    started = {folder / "environment.json", folder / "split.safetensors", folder / LOCK_NAME}
+    started = {folder / name for name in ("environment.json", "split.safetensors", START, LOCK_NAME)}
     return all(file in started or (file.name.startswith(".") and file.suffix == ".tmp") for file in files)

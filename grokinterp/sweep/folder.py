@@ -15,6 +15,7 @@ import pandas as pd
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
+from grokinterp.runs.checksums import read_checked_json, with_checksum, without_checksum
 from grokinterp.runs.files import (
     access_error,
     exists,
@@ -29,13 +30,14 @@ from grokinterp.runs.files import (
 )
 from grokinterp.runs.run import Run, read_stable
 from grokinterp.runs.status import RunStatus
+from grokinterp.runs.tables import table_bytes
 from grokinterp.sweep.grid import Point, config_fields
 from grokinterp.sweep.jobs import Failure
 from grokinterp.sweep.rows import COLUMNS, Row, config_columns, is_number, summarize
 from grokinterp.training.preparation import has_ended, may_follow
 
 _VERSION = 1
-_FILE, _FAILURES = "sweep.json", "failures"
+_FILE, FAILURES, TABLE = "sweep.json", "failures", "sweep.parquet"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Sweep:
             raise RunError(f"{folder} is not a sweep: it has no {_FILE}")
         text = read_text(file)
         try:
-            content = parse_json(text)
+            content = without_checksum(parse_json(text))
             version = content["format_version"]
             if version != _VERSION:
                 raise RunError(
@@ -99,7 +101,7 @@ class Sweep:
         make_folder(self.path)
         runs = [{"name": point.name, "values": dict(point.values)} for point in self.points]
         content = {"format_version": _VERSION, "base": json.loads(self.base.to_json()), "runs": runs}
-        write_atomically(self.path / _FILE, json.dumps(content, indent=1) + "\n")
+        write_atomically(self.path / _FILE, json.dumps(with_checksum(content), indent=1) + "\n")
 
     def _refuse_different(self, stored: "Sweep") -> None:
         configs = {point.name: point.valid_config(self.base) for point in self.points}
@@ -165,9 +167,9 @@ class Sweep:
 
     def failure_of(self, point: Point) -> Failure | None:
         """Why a run failed; None if it did not."""
-        file = self.path / _FAILURES / f"{point.name}.json"
+        file = self.path / FAILURES / f"{point.name}.json"
         with contextlib.suppress(GrokinterpError, ValueError, TypeError):  # a damaged file counts as none
-            return Failure.from_json(parse_json(read_text(file)))
+            return Failure.from_json(read_checked_json(file))
         status = self._status(point)
         diverged = status.get("status") == RunStatus.DIVERGED
         return Failure("diverged", str(status.get("reason", ""))) if diverged else None
@@ -182,10 +184,10 @@ class Sweep:
         Raises:
             RunError: the folder cannot be written to.
         """
-        file = self.path / _FAILURES / f"{name}.json"
+        file = self.path / FAILURES / f"{name}.json"
         if failure is not None and failure.kind != "diverged":
-            make_subfolder(self.path, _FAILURES)
-            write_atomically(file, json.dumps(asdict(failure), indent=1) + "\n")
+            make_subfolder(self.path, FAILURES)
+            write_atomically(file, json.dumps(with_checksum(asdict(failure)), indent=1) + "\n")
         elif exists(file):
             require_inside(file.parent, self.path)
             remove(file)
@@ -194,7 +196,7 @@ class Sweep:
         """Remove what a crash left of interrupted writes, and restore runs that they had moved aside."""
         names = sorted(point.name for point in self.points)
         remove_leftovers(self.path, r"sweep\.json|sweep\.parquet|report\.html")
-        remove_leftovers(self.path / _FAILURES, rf"(?:{'|'.join(map(re.escape, names))})\.json")
+        remove_leftovers(self.path / FAILURES, rf"(?:{'|'.join(map(re.escape, names))})\.json")
         for name in names:
             incoming = self.path / f".{name}.tmp"  # a run that was being received from a cluster
             if _is_plain_folder(incoming):
@@ -237,7 +239,7 @@ class Sweep:
             RunError: the folder cannot be written to.
         """
         table = self.table
-        write_atomically(self.path / "sweep.parquet", table.to_parquet(index=False))
+        write_atomically(self.path / TABLE, table_bytes(table))
         return table
 
     def _row(self, point: Point) -> Row:

@@ -14,16 +14,18 @@ from grokinterp.analysis.transition import THRESHOLDS, Event, find_transition
 from grokinterp.config import RunConfig
 from grokinterp.errors import RunError
 from grokinterp.measures import key_frequencies, registered
-from grokinterp.runs.files import exists, make_subfolder, parse_json, read_bytes, read_text, write_atomically
+from grokinterp.runs.checksums import read_checked_json, with_checksum
+from grokinterp.runs.files import MAX_CONFIG_BYTES, exists, make_subfolder, read_bytes, write_atomically
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
+from grokinterp.runs.tables import MAX_COLUMNS
+from grokinterp.statistics.outcomes import Outcome
 from grokinterp.sweep.grid import flat_config
 from grokinterp.tasks import Task
 
 log = logging.getLogger(__name__)
 
 _VERSION = 2
-_MAX_COLUMNS = 1000
 _LOSSES = ("final.train_loss", "final.test_loss")
 _NORMS = ("weight_norm", "weight_rms")
 
@@ -70,7 +72,7 @@ def summarize(run: Run, *, measures: bool = True) -> Row:
         content = {"version": _VERSION, "status": fingerprint, "row": row}
         try:
             make_subfolder(run.path, file.parent.name)
-            write_atomically(file, json.dumps(content, indent=1) + "\n")
+            write_atomically(file, json.dumps(with_checksum(content), indent=1) + "\n")
         except RunError as error:  # on a read-only disk, the summary is computed every time
             log.warning("the summary was not stored: %s", error)
     return row
@@ -79,13 +81,13 @@ def summarize(run: Run, *, measures: bool = True) -> Row:
 def stored_summary(run: Run) -> Row | None:
     """The summary stored in a run; None if it is missing, damaged, or older than the run's status."""
     try:
-        content = parse_json(read_text(run.path / "analysis" / "summary.json"))
+        content = read_checked_json(run.path / "analysis" / "summary.json", limit=MAX_CONFIG_BYTES)
         row = content["row"]
         # In version 1, final.*_loss held cross entropies even if a run was trained on another loss.
         readable = (_VERSION,) if run.config.loss != "cross_entropy" else (1, _VERSION)
         current = content["version"] in readable and content["status"] == _fingerprint(run)
-        complete = {"status", "outcome", "step"} <= set(row)
-        valid = len(row) <= _MAX_COLUMNS and all(_is_valid(name, value) for name, value in row.items())
+        complete = {"status", "outcome", "step"} <= set(row) and row["outcome"] in set(Outcome)
+        valid = len(row) <= MAX_COLUMNS and all(_is_valid(name, value) for name, value in row.items())
     except (RunError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     return row if current and complete and valid else None

@@ -96,8 +96,8 @@ class _Source:
         """
         if self.key not in state:
             raise RunError(
-                f"resume.safetensors lacks {self.key}, the state of the run's random numbers: delete it to resume "
-                "the run from its start"
+                f"resume.safetensors lacks {self.key}, the state of the run's random numbers: restore the "
+                "original file, or train again with --restart"
             )
         stored = state[self.key]
         if stored.shape != self.generator.get_state().shape:

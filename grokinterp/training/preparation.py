@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from grokinterp.config import OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import parameter_count, task_of
 from grokinterp.models.memory import require_memory
+from grokinterp.runs.files import MAX_FILE_BYTES, accessing, free_name, read_bytes
+from grokinterp.runs.locks import LOCK_NAME, hold
+from grokinterp.runs.metrics import METRICS, metric_lines
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
 from grokinterp.runs.run import Run, parse_step
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.writer import RunWriter
+from grokinterp.runs.tensors import deserialize
+from grokinterp.runs.writer import START, RunWriter
 from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws
 
@@ -109,8 +113,28 @@ def has_ended(run: Run, config: RunConfig) -> bool:
     return status.get("status") == RunStatus.DIVERGED
 
 
+def set_aside(path: Path) -> Path:
+    """Renames the folder of a run that is to be trained again from its start, and returns its new path.
+
+    Raises:
+        RunError: there is no run, another process uses it, or it cannot be renamed.
+    """
+    Run.open(path)
+    with hold(path), accessing("rename", path):
+        kept = free_name(path, "replaced")
+        path.replace(kept)
+    (kept / LOCK_NAME).unlink(missing_ok=True)
+    return kept
+
+
 def open_folder(
-    path: str | Path, config: RunConfig, task: AnyTask, environment: Mapping[str, Any], device: str, begun: Run | None
+    path: str | Path,
+    config: RunConfig,
+    task: AnyTask,
+    environment: Mapping[str, Any],
+    device: str,
+    begun: Run | None,
+    start: bytes | None = None,
 ) -> RunWriter:
     """Creates the folder of a new run, or prepares that of a run to be resumed (`begun`), and returns its writer.
 
@@ -119,7 +143,7 @@ def open_folder(
     """
     if begun is not None:
         return reopen(begun, config, environment, device)
-    return RunWriter.create(path, config, environment, task)
+    return RunWriter.create(path, config, environment, task, start)
 
 
 def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: str) -> RunWriter:
@@ -132,18 +156,23 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
         device: on which to resume the run.
 
     Raises:
-        RunError: a file that resuming needs is damaged, or this device cannot continue the run's random numbers (in
-            both cases nothing was written); or the folder is not writable.
+        RunError: a file that resuming needs is missing or damaged, or this device cannot continue the run's random
+            numbers (in both cases nothing was written); or the folder is not writable.
     """
-    writer = RunWriter(run.path, config)
+    writer = RunWriter(run.path, config=run.config)
     first, from_step = run.environment, run.status.get("step")
     before = first.get("resumed", [])
     if not isinstance(before, list):
-        raise RunError(f"{run.path / 'environment.json'} is damaged: delete it, and resume the run to write it again")
+        raise RunError(f"{run.path / 'environment.json'} is damaged: its entry `resumed` is not a list")
     point = read_resume_point(run.path, config)
     if point is not None:
         require_state(point[1], run.config, run.task, point[0], run.path / RESUME)
         require_draws(config, point[1], device)
+    elif _has_progress(run):
+        raise RunError(
+            f"{run.path} has no resume point ({RESUME}), so it cannot be resumed: train in another folder, or start "
+            "again with --restart, which keeps this folder under another name"
+        )
     writer.prepare_resume(-1 if point is None else point[0])
     if config != run.config:
         writer.write_config(config)
@@ -152,21 +181,41 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     return writer
 
 
+def _has_progress(run: Run) -> bool:
+    """Whether a run has anything that starting from step 0 again would remove."""
+    evaluated = (line.step for line in metric_lines(run.path / METRICS))
+    return max([run.status.get("step", 0), *run.steps, *evaluated], default=0) > 0
+
+
 def load_start(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Copies the weights that the run in a folder started from into parameters, if they came from another run."""
+    """Copies the weights that the run in a folder started from into parameters, if they came from another run.
+
+    Raises:
+        RunError: the copy of these weights is missing or damaged.
+    """
     source = Run.open(path).environment.get("start_from")
     if source is not None:
-        load_from(source, parameters)
+        data = read_bytes(path / START, limit=MAX_FILE_BYTES)
+        _copy_weights(deserialize(data, path / START).tensors, parameters, str(source))
 
 
-def load_from(reference: str, parameters: Mapping[str, nn.Parameter]) -> None:
+def load_from(reference: str, parameters: Mapping[str, nn.Parameter]) -> bytes:
     """Copies the weights of `RUN@STEP` into parameters.
+
+    Returns:
+        The content of the checkpoint.
 
     Raises:
         RunError: there is no such checkpoint, or it does not fit.
     """
     source, step = parse_step(reference)
-    weights = Run.open(source).weights(step)
+    run = Run.open(source)
+    data = run.read_checkpoint("weights", step)
+    _copy_weights(run.parse_checkpoint("weights", step, data).tensors, parameters, reference)
+    return data
+
+
+def _copy_weights(weights: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], reference: str) -> None:
     if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in parameters.items()}:
         raise RunError(f"the weights of {reference} do not fit this model: give the same model and task options")
     frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]

@@ -30,7 +30,15 @@ from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import draws_in_updates, dropout_of
 from grokinterp.training.numerics import any_nonzero
 from grokinterp.training.optimizers import Updater
-from grokinterp.training.preparation import choose_device, load_from, load_start, open_folder, task_to_train
+from grokinterp.training.preparation import (
+    choose_device,
+    has_ended,
+    load_from,
+    load_start,
+    open_folder,
+    set_aside,
+    task_to_train,
+)
 
 
 def train(
@@ -38,6 +46,7 @@ def train(
     path: str | Path,
     *,
     resume: bool = False,
+    restart: bool = False,
     start_from: str | None = None,
     device: str = "auto",
     callbacks: Sequence[Callback] = (),
@@ -55,12 +64,14 @@ def train(
     ('finished', [0, 10, 20])
 
     If a run stops for whatever reason (Ctrl-C, a crash, a full disk), the same call with `resume=True` continues it,
-    bit for bit as if it had not stopped (on the same machine, with the same number of threads).
+    bit for bit as if it had not stopped (on the same machine, with the same number of threads). A run that has ended
+    and has no more steps to make is left as it is.
 
     Args:
         config: what to train. To resume, give the configuration of the run; `schedule.steps` may be larger.
-        path: the run folder; must be new or empty unless `resume`.
+        path: the run folder; must be new or empty unless `resume` or `restart`.
         resume: continue the run in `path`.
+        restart: train the run in `path` again from its start. The present folder is renamed to `PATH.replaced`.
         start_from: `RUN@STEP`, a checkpoint of another run to start from instead of an initialization.
         device: `auto` (CUDA if available, otherwise the CPU), `cpu`, `cuda`, or `mps`.
         callbacks: see `grokinterp.training.callbacks`.
@@ -79,8 +90,12 @@ def train(
     device = choose_device(device)
     if resume and start_from is not None:
         raise ConfigError("start_from (--from) is only for a new run: a resumed run continues from its own weights")
+    if resume and restart:
+        raise ConfigError("resume and restart exclude each other: give one")
     begun = Run.open(path) if resume else None
     task = task_to_train(config, begun, device)
+    if begun is not None and has_ended(begun, config):
+        return begun
     if begun is not None:  # all steps must be computed in the same way
         compile = compile or begun.environment.get("compiled") is True
         plain_forward = plain_forward or begun.environment.get("forward_path") == "module"
@@ -89,13 +104,16 @@ def train(
     parameters = initial_parameters(config, task, device=device)
     forward = forward_for(config.model, task, plain=plain_forward)
     environment = describe_environment(device, forward.path, compiled=compile)
+    start = None
+    if start_from is not None:
+        start = load_from(start_from, parameters)
+        environment["start_from"] = start_from
+    if restart:
+        set_aside(Path(path))
     if begun is None:
         require_vacant(Path(path))
-        if start_from is not None:
-            load_from(start_from, parameters)
-            environment["start_from"] = start_from
     with hold(Path(path)):
-        writer = open_folder(path, config, task, environment, device, begun)
+        writer = open_folder(path, config, task, environment, device, begun, start)
         loop = _Loop(config, writer, task, parameters, forward, device, [*callbacks, ProgressBar(progress)], compile)
         if resume:
             loop.restore()
