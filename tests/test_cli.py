@@ -166,6 +166,11 @@ class TestTrain:
         assert shell("train", "new", *flag, "--model-seed", "4").code == 0
         assert Run.open("new").config == replace(CONFIG, model_seed=4)
 
+    def test_resuming_a_finished_run_changes_nothing(self, here, shell):
+        before = contents(here)
+        assert "run has no more steps to make: nothing was changed" in shell("train", "run", "--resume").out
+        assert contents(here) == before
+
     def test_resuming_takes_the_runs_own_configuration(self, here, shell):
         shown = shell("train", "run", "--resume", "--schedule.steps", "30")
         assert shown.out.splitlines()[0] == "run: finished at step 30 (all steps made)"

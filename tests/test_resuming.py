@@ -25,7 +25,6 @@ from trainings import (
     shortened,
 )
 
-from grokinterp.cli import main
 from grokinterp.config import (
     RunConfig,
 )
@@ -260,7 +259,7 @@ class TestDyingAndResuming:
             (tmp_path / "run" / "resume.safetensors").unlink()
         else:
             (tmp_path / "run" / "resume.safetensors").write_bytes(b"half of it")
-        message = "has no resume point" if loss == "missing" else r"resume.safetensors is damaged .*"
+        message = "has no resume point" if loss == "missing" else "resume.safetensors is damaged"
         with pytest.raises(RunError, match=f"{message}.*--restart"):
             train(briefly(steps=20), tmp_path / "run", resume=True)
         replaced = contents(tmp_path / "run")
@@ -269,15 +268,15 @@ class TestDyingAndResuming:
         }
         train(briefly(), tmp_path / "run", restart=True)
         assert contents(tmp_path / "run.replaced") == replaced
-        assert result(tmp_path / "run") == result(tmp_path / "run.replaced")
+        again = contents(tmp_path / "run")
+        assert again["metrics.jsonl"] == before["metrics.jsonl"]
+        assert again["resume.safetensors"] == before["resume.safetensors"]
 
-    def test_a_finished_run_with_no_more_steps_is_left_alone(self, tmp_path, capsys):
+    def test_a_finished_run_with_no_more_steps_is_left_alone(self, tmp_path):
         train(briefly(), tmp_path / "run")
         (tmp_path / "run" / "resume.safetensors").unlink()
         before = contents(tmp_path / "run")
         train(briefly(), tmp_path / "run", resume=True)
-        assert main(["train", str(tmp_path / "run"), "--resume"]) == 0
-        assert "has no more steps to make: nothing was changed" in capsys.readouterr().out
         assert contents(tmp_path / "run") == before
 
 

@@ -304,9 +304,7 @@ class TestDamage:
 
     def test_a_damaged_status_is_named(self, copy):
         (copy / "status.json").write_text('{"status": "fini')
-        with pytest.raises(
-            RunError, match=r"status.json is damaged .*: restore the original file, or .*verify --repair"
-        ):
+        with pytest.raises(RunError, match=r"status.json is damaged .*: restore the original file, or .*--repair"):
             _ = Run.open(copy).status
 
     def test_a_missing_status_is_empty(self, copy):

@@ -16,11 +16,11 @@ from grokinterp.errors import RunError
 from grokinterp.runs.files import MAX_JSON_BYTES, parse_json, read_lines, read_text
 
 CHECKSUM = "checksum"
-_PREFIX = "sha256:"
+PREFIX = "sha256:"
 _HEX_DIGITS = 64
 _COMMENT = re.compile(r"<!-- SHA-256 of the lines above: ([0-9a-f]{64}) -->\n")
 MARK = "its last line is a checksum"  # in a page with such a comment
-_DIFFERS = "its checksum does not match its content"
+DIFFERS = "its checksum does not match its content"
 
 
 def sha256(data: bytes) -> str:
@@ -59,7 +59,7 @@ def without_checksum(content: Any) -> dict[str, Any]:
         return content
     plain = {name: value for name, value in content.items() if name != CHECKSUM}
     if content.get(CHECKSUM) != _checksum(plain):
-        raise ValueError(_DIFFERS)
+        raise ValueError(DIFFERS)
     return plain
 
 
@@ -67,7 +67,7 @@ def has_checksum(content: Mapping[str, Any]) -> bool:
     """Whether parsed JSON has a checksum, even if its name or its value is damaged."""
     texts = {name: value for name, value in content.items() if isinstance(value, str)}
     # In the journals of earlier versions, an entry of this name is the checksum of other data, without the prefix.
-    return len(texts.get(CHECKSUM, "")) > _HEX_DIGITS or any(text.startswith(_PREFIX) for text in texts.values())
+    return len(texts.get(CHECKSUM, "")) > _HEX_DIGITS or any(text.startswith(PREFIX) for text in texts.values())
 
 
 def read_checked_json(file: Path, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
@@ -115,11 +115,11 @@ def require_intact(file: Path) -> bool:
         if found is None and MARK not in html:
             return False
         if found is None or found[1] != sha256(text.encode()):
-            raise ValueError(_DIFFERS)
+            raise ValueError(DIFFERS)
         return True
     except ValueError as error:
         raise RunError(f"{file} is damaged ({error})") from None
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    return _PREFIX + sha256(json.dumps(content, sort_keys=True).encode())
+    return PREFIX + sha256(json.dumps(content, sort_keys=True).encode())

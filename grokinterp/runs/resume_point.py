@@ -16,10 +16,18 @@ from torch import Tensor
 from grokinterp.config import RecordedConfig, RunConfig, TransformerConfig
 from grokinterp.errors import RunError
 from grokinterp.models.shapes import parameter_shapes
-from grokinterp.runs.checksums import sha256
+from grokinterp.runs.checksums import DIFFERS, sha256
 from grokinterp.runs.files import exists, file_checksum, parse_json, read_bytes, write_atomically
 from grokinterp.runs.metrics import METRICS, is_repaired
-from grokinterp.runs.tensors import LARGEST_RECORDED, Shapes, describe_misfit, deserialize, max_bytes, serialize
+from grokinterp.runs.tensors import (
+    LARGEST_RECORDED,
+    Shapes,
+    describe_misfit,
+    deserialize,
+    digest,
+    max_bytes,
+    serialize,
+)
 from grokinterp.tasks import AnyTask
 
 RESUME = "resume.safetensors"
@@ -44,7 +52,7 @@ def write_resume_point(folder: Path, step: int, tensors: Mapping[str, Tensor]) -
 
 
 def _write(folder: Path, tensors: Mapping[str, Tensor], entry: Mapping[str, Any]) -> None:
-    write_atomically(folder / RESUME, serialize(tensors, {_ENTRY: json.dumps(entry)}, checksum=True))
+    write_atomically(folder / RESUME, serialize(tensors, {_ENTRY: json.dumps(entry)}))
 
 
 def admit_config(folder: Path, config: RunConfig, next_config: RunConfig) -> None:
@@ -84,16 +92,28 @@ def read_resume_point(folder: Path, config: RunConfig) -> tuple[int, dict[str, T
 def _read(folder: Path, config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the metadata of the resume point."""
     file = folder / RESUME
-    content = deserialize(read_bytes(file, limit=_max_size(config)), file, checked=_ENTRY)
-    last = config.schedule.steps if config.schedule else 0
     try:
+        content = deserialize(read_bytes(file, limit=_max_size(config)), file)
+    except RunError as error:
+        raise _unusable(str(error)) from None
+    last = config.schedule.steps if config.schedule else 0
+    tensors = content.tensors
+    try:
+        _verify_old_checksum(tensors)
         entry = _parse_metadata(content.metadata)
-        unknown = [name for name in content.tensors if not name.startswith(_STATE)]
+        unknown = [name for name in tensors if not name.startswith(_STATE)]
         if not 0 <= entry["step"] <= last or unknown:
             raise ValueError(f"unknown tensor {unknown[0]}" if unknown else f"step {entry['step']} of {last}")
     except (ValueError, KeyError, TypeError) as error:
         raise _unusable(f"{file} is damaged ({error})") from None
-    return content.tensors, entry
+    return tensors, entry
+
+
+def _verify_old_checksum(tensors: dict[str, Tensor]) -> None:
+    """Verifies and removes the tensor in which an earlier version stored a checksum of the others."""
+    stored = tensors.pop("sha256", None)
+    if stored is not None and bytes(stored.tolist()).hex() != digest(tensors):
+        raise ValueError(DIFFERS)
 
 
 def _parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:

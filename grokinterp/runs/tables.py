@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grokinterp.errors import RunError
+from grokinterp.runs.checksums import DIFFERS
 from grokinterp.runs.files import read_bytes
 
 MAX_COLUMNS = 1000
@@ -64,7 +65,7 @@ def require_intact_table(file: Path, rows: int) -> None:
         if set(metadata) - {_CHECKSUM, b"pandas"}:
             raise ValueError("unknown metadata")
         if _CHECKSUM in metadata and metadata[_CHECKSUM] != _digest(table).encode():
-            raise ValueError("its checksum does not match its content")
+            raise ValueError(DIFFERS)
     except ValueError as error:
         raise RunError(f"{file} is damaged ({error})") from None
 

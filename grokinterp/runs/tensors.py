@@ -1,10 +1,11 @@
-"""safetensors files: named tensors, without anything executable, optionally with a checksum."""
+"""safetensors files: named tensors, without anything executable, with a checksum."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError
@@ -12,9 +13,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from grokinterp.errors import RunError
+from grokinterp.runs.checksums import CHECKSUM, DIFFERS, PREFIX, has_checksum
 from grokinterp.runs.files import MAX_RECORDED_NUMBERS, MAX_TENSOR_HEADER_BYTES, parse_json
 
-_CHECKSUM, _OLD_CHECKSUM = "checksum", "sha256"  # the old one does not cover the metadata
 _NAMES_SHOWN = 3  # in a message
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -34,29 +35,28 @@ class TensorFile:
     metadata: dict[str, str]
 
 
-def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, checksum: bool = False) -> bytes:
-    """Serializes tensors to the content of a safetensors file.
+def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Serializes tensors to the content of a safetensors file, with a checksum of tensors and metadata.
 
     Args:
         tensors: by name, on the CPU.
-        metadata: strings to store with them; at most one if the bytes must be reproducible, because safetensors does
-            not fix the order of several.
-        checksum: add a checksum of tensors and metadata, which `deserialize` verifies.
+        metadata: strings to store with them.
     """
     contents = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    if checksum:
-        contents[_CHECKSUM] = _digest(contents, metadata)
-    return save(contents, metadata=dict(metadata))
+    data = save(contents, metadata={**metadata, CHECKSUM: PREFIX + digest(contents, metadata)})
+    size = int.from_bytes(data[:8], "little")
+    # safetensors writes the metadata in random order; the bytes of a run must be reproducible.
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
-def deserialize(data: bytes, path: Path, *, checked: str | None = None) -> TensorFile:
-    """Parses the content of a safetensors file.
+def deserialize(data: bytes, path: Path) -> TensorFile:
+    """Parses the content of a safetensors file, and verifies its checksum; files of earlier versions have none.
 
     Args:
         data: the content.
         path: the file, for messages.
-        checked: a metadata entry. If it is given, a checksum is verified and removed; a file that has this entry must
-            have a checksum.
 
     Raises:
         RunError: the content is truncated, is not in safetensors format, contradicts its header, or fails its
@@ -71,18 +71,11 @@ def deserialize(data: bytes, path: Path, *, checked: str | None = None) -> Tenso
     # KeyError, TypeError, AttributeError: a dtype that torch lacks, or a header of another form
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from None
-    if checked is not None:
-        _verify_checksum(tensors, metadata if checked in metadata else None, path)
+    if has_checksum(metadata):
+        stored = metadata.pop(CHECKSUM, None)
+        if stored != PREFIX + digest(tensors, metadata):
+            raise damaged(path, DIFFERS)
     return TensorFile(tensors, metadata)
-
-
-def _verify_checksum(tensors: dict[str, Tensor], metadata: Mapping[str, str] | None, path: Path) -> None:
-    """Verifies and removes the checksum; `metadata` is None for a file of an earlier version."""
-    stored = tensors.pop(_OLD_CHECKSUM if metadata is None else _CHECKSUM, None)
-    if stored is None and metadata is not None:
-        raise damaged(path, "it has no checksum")
-    if stored is not None and not torch.equal(stored, _digest(tensors, metadata)):
-        raise damaged(path, "its checksum does not match its content")
 
 
 def damaged(path: Path, reason: str) -> RunError:
@@ -121,10 +114,10 @@ def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Tensor:
-    """SHA-256 over metadata, names, dtypes, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256(b"" if metadata is None else json.dumps(metadata, sort_keys=True).encode())
+def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = MappingProxyType({})) -> str:
+    """SHA-256 over metadata, names, dtypes, shapes and bytes, in the order of the names, in hexadecimal."""
+    checksum = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode() if metadata else b"")
     for name, tensor in sorted(tensors.items()):
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
+        checksum.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        checksum.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return checksum.hexdigest()
