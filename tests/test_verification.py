@@ -9,15 +9,19 @@ import pytest
 import torch
 from rewriting import flip, rewrite
 from safetensors.torch import load_file, save_file
+from trainings import contents
 
 from grokinterp.analysis.timeline import analyze
 from grokinterp.cli import main
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
-from grokinterp.errors import RunError
+from grokinterp.errors import ConfigError, RunError
+from grokinterp.runs.checksums import without_checksum
 from grokinterp.runs.metrics import metric_line
+from grokinterp.runs.repair import repair
 from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
+from grokinterp.runs.writer import RunWriter
 from grokinterp.sweep import train_sweep
 from grokinterp.tasks import Task
 from grokinterp.training import Callback, train
@@ -64,6 +68,10 @@ def problem(run: Path) -> str:
 
 def lines_of(run: Path) -> list[str]:
     return (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+
+
+def verify_strictly(run: Path) -> None:
+    raise RunError(verify(run).problems[0])
 
 
 def unrecorded(run: Path, name: str) -> None:
@@ -269,6 +277,135 @@ class TestDamage:
         before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
         verify(run)
         assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+
+
+class TestRepair:
+    def test_a_damaged_line_is_set_aside_and_all_others_are_kept(self, run, capsys):
+        lines = lines_of(run)
+        flip(run / "metrics.jsonl", len(lines[0]) + 20)
+        damaged = (run / "metrics.jsonl").read_bytes()
+        for read in (analyze, verify_strictly):
+            with pytest.raises(RunError, match=r"line 2 is damaged: .*verify --repair"):
+                read(run)
+        assert main(["verify", str(run), "--repair"]) == 1
+        out = capsys.readouterr().out
+        assert f"{run}/metrics.jsonl: 1 damaged line set aside; the damaged file is now metrics.jsonl.damaged" in out
+        assert "there is no line for step 5, although the run evaluates there" in out
+        assert lines_of(run) == [lines[0], *lines[2:]]
+        assert (run / "metrics.jsonl.damaged").read_bytes() == damaged
+        assert list(Run.open(run).metrics.index) == [0, 10, 15, 20, 25, 30]
+
+    def test_a_repaired_run_can_be_extended_and_still_lacks_the_line(self, run):
+        lines = lines_of(run)
+        flip(run / "metrics.jsonl", len(lines[0]) + 20)
+        longer = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=40))
+        before = contents(run)
+        with pytest.raises(RunError, match=r"verify --repair"):
+            train(longer, run, resume=True)
+        assert contents(run) == before
+        repair(run)
+        train(longer, run, resume=True)
+        assert lines_of(run)[:6] == [lines[0], *lines[2:]]
+        assert any("no line for step 5" in line for line in verify(run).problems)
+
+    def test_metrics_of_another_run_are_not_a_repair(self, run, tmp_path):
+        other = train(replace(CONFIG, model_seed=1), tmp_path / "other")
+        shutil.copy(other.path / "metrics.jsonl", run / "metrics.jsonl")
+        flip(run / "metrics.jsonl", 5)
+        repair(run)
+        shutil.copy(run / "metrics.jsonl", run / "metrics.jsonl.damaged")
+        with pytest.raises(RunError, match=r"written with other lines"):
+            train(replace(CONFIG, schedule=replace(CONFIG.schedule, steps=40)), run, resume=True)
+
+    @pytest.mark.parametrize("name", ["status.json", "environment.json"])
+    def test_other_damaged_files_are_renamed(self, name, run):
+        before = (run / name).read_bytes()
+        (run / name).write_bytes(before[:-30])
+        assert len(repair(run)) == 1
+        assert (run / f"{name}.damaged").read_bytes() == before[:-30]
+        assert any(f"{name}: the file is missing" in line for line in verify(run).problems)
+
+    def test_no_repair_turns_damaged_weights_into_intact_ones(self, run):
+        file = run / "weights" / "step_000010.safetensors"
+        save_file(load_file(file), file, metadata={"step": "10"})  # other bytes, without a checksum of their own
+        (run / "status.json").write_text("{")
+        repair(run)
+        train(replace(CONFIG, schedule=replace(CONFIG.schedule, steps=40)), run, resume=True)
+        lost = "weights/step_000010.safetensors: status.json does not have its checksum"
+        assert any(lost in line for line in verify(run).problems)
+
+    def test_an_intact_run_needs_none(self, run):
+        before = contents(run)
+        assert repair(run) == []
+        assert contents(run) == before
+
+
+class TestBindings:
+    @pytest.fixture
+    def killed(self, tmp_path) -> Path:
+        with pytest.raises(RuntimeError):
+            train(CONFIG, tmp_path / "run", callbacks=[StopAt(17)])
+        rewrite(tmp_path / "run" / "status.json", status="running")
+        assert verify(tmp_path / "run").problems == ()
+        return tmp_path / "run"
+
+    @pytest.mark.parametrize(
+        ("name", "found", "said"),
+        [
+            ("config.json", b'"weight_decay": 1.0', "was written with another config.json"),
+            ("metrics.jsonl", b'"step": 5', "line 2 is damaged"),
+            ("resume.safetensors", b'\\"step\\": 10', "its checksum does not match its content"),
+        ],
+    )
+    def test_what_a_killed_run_is_resumed_from(self, name, found, said, killed):
+        data = (killed / name).read_bytes()
+        assert found in data
+        flip(killed / name, data.index(found) + len(found) - 1, bit=2)
+        assert any(said in line for line in verify(killed).problems)
+        before = contents(killed)
+        with pytest.raises((RunError, ConfigError), match=said):
+            train(Run.open(killed).config, killed, resume=True)
+        assert contents(killed) == before
+
+    def test_more_steps_bind_the_resume_point_to_both_configurations(self, killed, monkeypatch):
+        def die(*_) -> None:
+            raise KeyboardInterrupt
+
+        longer = replace(CONFIG, schedule=replace(CONFIG.schedule, steps=40))
+        monkeypatch.setattr(RunWriter, "write_environment", die)  # directly after config.json
+        with pytest.raises(KeyboardInterrupt):
+            train(longer, killed, resume=True)
+        monkeypatch.undo()
+        assert Run.open(killed).config == longer
+        assert verify(killed).problems == ()
+        assert train(longer, killed, resume=True).status["step"] == 40
+
+    def test_what_a_run_started_from_is_kept(self, trained, tmp_path):
+        run = train(CONFIG, tmp_path / "run", start_from=f"{trained}@10").path
+        assert (run / "start.safetensors").read_bytes() == (trained / "weights/step_000010.safetensors").read_bytes()
+        flip(run / "start.safetensors", -1)
+        assert "start.safetensors: its checksum differs" in problem(run)
+
+
+class TestEarlierVersions:
+    def test_lines_and_files_without_checksums_are_named_and_accepted(self, run, capsys):
+        lines = [json.loads(line) for line in lines_of(run)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(without_checksum(line)) + "\n" for line in lines))
+        status = without_checksum(json.loads((run / "status.json").read_text()))
+        del status["checksums"]["metrics.jsonl"]
+        (run / "status.json").write_text(json.dumps(status))
+        (run / "resume.safetensors").unlink()
+        rewritten = verify(run)
+        assert {"metrics.jsonl", "status.json"} <= set(rewritten.unchecked)
+        assert all("resume" in line for line in rewritten.problems)
+        main(["verify", str(run)])
+        assert "no checksums in files of an earlier version: status.json, metrics.jsonl" in capsys.readouterr().out
+
+    def test_a_line_that_lost_its_checksum_is_damaged(self, run):
+        lines = lines_of(run)
+        plain = json.dumps(without_checksum(json.loads(lines[3]))) + "\n"
+        (run / "metrics.jsonl").write_text("".join([*lines[:3], plain, *lines[4:]]))
+        assert any("lines without a checksum follow one" in line for line in verify(run).problems)
 
 
 class TestCommand:

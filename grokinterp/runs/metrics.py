@@ -59,15 +59,6 @@ def metric_lines(file: Path) -> Iterator[MetricLine]:
         yield line
 
 
-def intact_lines(file: Path) -> list[MetricLine]:
-    """Every line that is complete and undamaged.
-
-    Raises:
-        RunError: the file cannot be read.
-    """
-    return [line for _, line in _numbered_lines(file) if line is not None]
-
-
 def lines_up_to(file: Path, step: int) -> list[MetricLine]:
     """The lines up to a step. Later lines may be damaged, as a power cut can leave them.
 
@@ -107,8 +98,11 @@ def repair_metrics(file: Path) -> tuple[Path, int] | None:
 def is_repaired(file: Path, step: int) -> bool:
     """Whether metrics.jsonl, up to a step, holds exactly the intact lines of a file that `repair_metrics` set aside."""
     lines = [line.text for line in lines_up_to(file, step)]
-    damaged = file.parent.glob(f"{file.name}.{DAMAGED}*")
-    return any([line.text for line in intact_lines(old) if line.step <= step] == lines for old in damaged)
+    for damaged in file.parent.glob(f"{file.name}.{DAMAGED}*"):
+        found = [line for _, line in _numbered_lines(damaged)]
+        if None in found and [line.text for line in found if line is not None and line.step <= step] == lines:
+            return True
+    return False
 
 
 def _numbered_lines(file: Path) -> Iterator[tuple[int, MetricLine | None]]:
