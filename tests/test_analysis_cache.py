@@ -1,5 +1,6 @@
 """The cache of analyze never serves stale or damaged values, and a changed measure is computed anew."""
 
+import ast
 import importlib
 import json
 import shutil
@@ -12,7 +13,9 @@ import pandas as pd
 import pytest
 from analyses import STEPS, TRANSFORMER, Count, assert_same, fresh
 
+import grokinterp
 import grokinterp.measures as gm
+from grokinterp.analysis.cache import _SOURCES
 from grokinterp.analysis.timeline import analyze
 from grokinterp.measures import Column, Snapshot, measure
 from grokinterp.runs.run import Run
@@ -29,6 +32,29 @@ def isolated_register(monkeypatch):
 @pytest.fixture
 def count(monkeypatch) -> Count:
     return Count(monkeypatch)
+
+
+def test_every_module_that_measures_import_is_in_the_key():
+    """A changed rule in any of them must not serve numbers of the old one."""
+    package = Path(grokinterp.__file__).parent
+    waiting, seen = (
+        [*package.glob("measures/*.py"), package / "analysis/measure_calls.py", package / "runs/run.py"],
+        set(),
+    )
+    while waiting:
+        file = waiting.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("grokinterp."):
+                base = package.joinpath(*node.module.split(".")[1:])
+                names = [base.with_suffix(".py"), base / "__init__.py", *(base / f"{a.name}.py" for a in node.names)]
+                waiting += [name for name in names if name.is_file()]
+    covered = {file for source in _SOURCES for file in (package / source).glob("*.py")}
+    covered |= {package / source for source in _SOURCES if source.endswith(".py")}
+    assert seen - covered == set()
+    assert package / "config" / "model.py" in seen
 
 
 class TestCache:

@@ -45,6 +45,13 @@ class TestWriting:
             append(tmp_path / "file", "ours\n")
         assert (tmp_path / "victim").read_text() == "mine\n"
 
+    def test_a_line_is_not_appended_through_a_hard_link(self, tmp_path):
+        (tmp_path / "mine").write_text("mine\n")
+        (tmp_path / "lines").hardlink_to(tmp_path / "mine")
+        with pytest.raises(RunError, match="has another name"):
+            append(tmp_path / "lines", "more\n")
+        assert (tmp_path / "mine").read_text() == "mine\n"
+
     def test_a_line_is_not_appended_to_a_pipe(self, tmp_path):
         os.mkfifo(tmp_path / "file")
         with pytest.raises(RunError, match="file"):

@@ -10,15 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from grokinterp.analysis import evaluator as evaluator_module
+from grokinterp.analysis.cache import AnalysisCache, Journal
+from grokinterp.analysis.measure_calls import Value
 from grokinterp.analysis.timeline import analyze
 from grokinterp.config import OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import RunError
 from grokinterp.measures import registered
+from grokinterp.runs.checksums import with_checksum, without_checksum
 from grokinterp.runs.locks import hold
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
@@ -411,3 +417,69 @@ class TestVanishing:
         monkeypatch.setattr(Run, "snapshot", removing)
         with pytest.raises(RunError, match="every checkpoint was removed during the analysis"):
             analyze(run, frequencies=KEYS, steps="0:40", workers=0)
+
+
+class TestClaims:
+    """Small files that claim more than the run can have: they are not believed, and the run is analyzed anew."""
+
+    def reseal(self, run: Run, **changes: Any) -> None:
+        file = run.path / "analysis" / "analysis.json"
+        content = without_checksum(json.loads(file.read_text())) | changes
+        file.write_text(json.dumps(with_checksum(content)))
+
+    def test_a_table_with_more_rows_than_checkpoints_is_not_read(self, run, expected, monkeypatch):
+        analyze(run, frequencies=KEYS, workers=0)
+        file = run.path / "analysis" / "timeline.parquet"
+        names = pq.ParquetFile(file).schema_arrow.names
+        ones = pa.array(np.ones(20_000))  # stored once per page, as a run-length
+        batch = pa.table(dict.fromkeys(names, ones))
+        with pq.ParquetWriter(file, batch.schema, compression="zstd") as writer:
+            for _ in range(3):
+                writer.write_table(batch)
+        content = json.loads((run.path / "analysis" / "analysis.json").read_text())
+        self.reseal(run, tables=content["tables"] | {file.name: hashlib.sha256(file.read_bytes()).hexdigest()})
+        reads = []
+        read = pq.ParquetFile.read
+        monkeypatch.setattr(pq.ParquetFile, "read", lambda *a, **k: reads.append(1) or read(*a, **k))
+        assert_same(analyze(run, frequencies=KEYS, workers=0), expected)
+        assert reads == []
+
+    def test_checksums_of_thousands_of_steps(self, run, expected):
+        analyze(run, frequencies=KEYS, workers=0)
+        self.reseal(run, checksums={str(step): "0" for step in range(5_000)})
+        assert_same(analyze(run, frequencies=KEYS, workers=0), expected)
+
+    def test_journal_entries_of_other_steps_and_of_endless_columns(self, run, expected, monkeypatch):
+        analyze(run, frequencies=KEYS, workers=0)
+        filled = Journal(journal(run))
+        for step in range(1000, 1200):
+            filled.append(step, "0" * 64, [(f"m{step}", "key", Value({"x": 1.0}))])
+        for number in range(3):
+            wide = {f"column {number} {i}": [1.0] * 1000 for i in range(30)}
+            filled.append(10, "0" * 64, [(f"wide {number}", "key", Value({}, wide))])
+        monkeypatch.setattr("grokinterp.analysis.cache.MAX_NUMBERS", 200_000)
+        cache = AnalysisCache(run.path / "analysis", run.steps)
+        with cache:
+            assert not [name for name in cache.values.keys if name.startswith("m1")]
+            assert len([name for name in cache.values.keys if name.startswith("wide")]) <= 1
+        assert_same(analyze(run, frequencies=KEYS, workers=0), expected)
+
+    def test_a_hard_link_in_place_of_the_journal_is_not_written_through(self, run, tmp_path, expected):
+        mine = tmp_path / "mine"
+        mine.write_text("my notes")
+        journal(run).parent.mkdir(exist_ok=True)
+        journal(run).hardlink_to(mine)
+        assert_same(analyze(run, frequencies=KEYS, workers=0), expected)
+        assert mine.read_text() == "my notes"
+
+
+def test_temporary_files_of_killed_analyses_are_removed(run):
+    folder = run.path / "analysis"
+    folder.mkdir(exist_ok=True)
+    ours = [folder / f".{name}.7.tmp" for name in ("analysis.json", "timeline.parquet", ".timeline.parquet.next")]
+    theirs = folder / ".notes.txt.7.tmp"
+    for file in (*ours, theirs):
+        file.write_text("half")
+    analyze(run, frequencies=KEYS, workers=0)
+    assert [file.exists() for file in ours] == [False, False, False]
+    assert theirs.read_text() == "half"

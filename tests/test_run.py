@@ -307,6 +307,11 @@ class TestDamage:
         with pytest.raises(RunError, match=r"status.json is damaged .*: restore the original file, or .*--repair"):
             _ = Run.open(copy).status
 
+    def test_a_status_larger_than_its_checkpoints_need_is_not_parsed(self, copy):
+        (copy / "status.json").write_text(f"[{'[],' * 4_000_000}[]]")
+        with pytest.raises(RunError, match=r"status.json is damaged: it has 12,000,004 bytes"):
+            _ = Run.open(copy).status
+
     def test_a_missing_status_is_empty(self, copy):
         (copy / "status.json").unlink()
         assert Run.open(copy).status == {}
