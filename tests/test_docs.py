@@ -105,3 +105,15 @@ def test_every_line_of_a_shell_block_is_one_command():
                 assert words[1] in names, where
                 count += 1
     assert count >= 15
+
+
+def test_the_tests_that_hold_each_guarantee_exist():
+    page = (ROOT / "docs" / "trust.md").read_text()
+    file = None
+    named = re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?(?:::(\w+))?`", page)
+    for path, *names in named:
+        file = path or file
+        source = (ROOT / file).read_text()
+        for name in filter(None, names):
+            assert re.search(rf"^ *(def|class) {name}\b", source, re.MULTILINE), f"{file} has no {name}"
+    assert len(named) > 20
