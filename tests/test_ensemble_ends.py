@@ -27,7 +27,7 @@ from grokinterp.config import (
     OptimizerConfig,
     RunConfig,
 )
-from grokinterp.errors import RunError
+from grokinterp.errors import ConfigError, RunError
 from grokinterp.runs.run import Run
 from grokinterp.training import Callback, bookkeeping, train, train_many
 from grokinterp.training.callbacks import ProgressBar
@@ -86,16 +86,19 @@ class TestResuming:
         runs = train_many(configs, paths, resume=True)
         assert [result(run) for run in runs] == [result(run) for run in ensemble_and_alone("transformer")[0]]
 
-    def test_a_run_that_started_from_another_starts_there_again(self, ensemble_and_alone, tmp_path):
+    def test_a_run_that_started_from_another_and_has_no_resume_point_is_resumed_alone(
+        self, ensemble_and_alone, tmp_path
+    ):
         source = ensemble_and_alone("transformer")[1][0]
         config, paths = source.config, places(tmp_path, 2)
         train(lasting(config, 10), paths[0], start_from=f"{source.path}@20")
         train(lasting(config, 10), paths[1])
         for path in paths:
             (path / "resume.safetensors").unlink()
-        runs = train_many([config, config], paths, resume=True)
-        assert all(torch.equal(weight, source.weights(20)[name]) for name, weight in runs[0].weights(0).items())
-        assert_same_weights(runs[1], source)
+        with pytest.raises(ConfigError, match=r"no resume point and started from .*@20: .* --from"):
+            train_many([config, config], paths, resume=True)
+        run = train(config, paths[0], resume=True, start_from=f"{source.path}@20")
+        assert all(torch.equal(weight, source.weights(20)[name]) for name, weight in run.weights(0).items())
 
     def test_runs_at_different_steps_are_refused(self, tmp_path):
         configs, paths = variants(KINDS["sgd"]), places(tmp_path, 3)

@@ -373,7 +373,7 @@ class TestConstrainedNorm:
         with pytest.raises(KeyboardInterrupt):
             train(config, path, callbacks=[Death(5)], progress=False, start_from=f"{first.path}@30")
         (path / "resume.safetensors").unlink()
-        run = train(config, path, resume=True, progress=False)
+        run = train(config, path, resume=True, progress=False, start_from=f"{first.path}@30")
         assert self.norms(run) == pytest.approx([self.norms(first)[-1]] * 7, rel=1e-6)
 
 

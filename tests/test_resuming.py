@@ -212,7 +212,8 @@ class TestDyingAndResuming:
     def test_a_run_started_from_another_resumes_from_there(self, dead, undisturbed):
         path, code = dead["transformer", "started from another"]
         assert code == -signal.SIGKILL
-        resumed = train(TRANSFORMER, path, resume=True)
+        source = f"{undisturbed['transformer'].path}@150"
+        resumed = train(TRANSFORMER, path, resume=True, start_from=source)
         expected = undisturbed["transformer"].weights(150)
         for name, weight in resumed.weights(0).items():
             torch.testing.assert_close(weight, expected[name], rtol=0, atol=0)

@@ -73,7 +73,7 @@ class TestRefusals:
     def test_resuming_from_another_runs_weights(self, undisturbed):
         run = undisturbed["minibatch_mlp"]
         before = contents(run.path)
-        with pytest.raises(ConfigError, match=r"start_from|--from"):
+        with pytest.raises(ConfigError, match=r"did not start from .*@50: omit start_from \(--from\)"):
             train(MINIBATCH_MLP, run.path, resume=True, start_from=f"{run.path}@50")
         assert contents(run.path) == before
 

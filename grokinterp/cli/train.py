@@ -37,11 +37,13 @@ class Train:
     resume: bool = False
     """resume the run in the folder; only schedule.steps can be changed, and only to a larger value"""
     start_from: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """RUN@STEP, a checkpoint of another run from which to start; None: new initial weights"""
+    """RUN@STEP, a checkpoint of another run from which to start; None: new initial weights; repeat it to resume a run
+    that has no resume point"""
     device: str = "auto"
     """auto, cpu, cuda, or mps"""
     compile: bool = False
-    """compile the update with torch.compile; docs/performance.md explains when this helps"""
+    """compile the update with torch.compile; docs/performance.md explains when this helps; repeat it to resume a
+    compiled run bit for bit"""
     dry_run: bool = False
     """print the resolved configuration and estimates of time and disk space without writing anything"""
     track: str | None = None

@@ -29,7 +29,7 @@ from grokinterp.training.estimate import count_operations
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import interventions_of
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
-from grokinterp.training.preparation import choose_device, has_ended, load_start, open_folder, task_to_train
+from grokinterp.training.preparation import choose_device, has_ended, open_folder, task_to_train
 from grokinterp.training.trainer import interrupts
 
 # Settings that may differ between the runs of an ensemble; all others are their shape.
@@ -309,8 +309,6 @@ class _Ensemble:
         if plan.begun is None:
             return None
         point = bookkeeper.rewind()
-        if point is None:
-            load_start(plan.folder, parameters)
         return None if point is None else point[1]
 
     def allocate(self) -> None:

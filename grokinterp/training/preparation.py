@@ -128,10 +128,12 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     Args:
         run: the run to resume.
         config: its configuration, perhaps with more steps.
-        environment: of this process; environment.json keeps the first environment and adds this one to `resumed`.
+        environment: of this process; environment.json keeps the first environment and adds this one to `resumed`. Its
+            `start_from` is the checkpoint that the caller names as the start of the run, if any.
         device: on which to resume the run.
 
     Raises:
+        ConfigError: the run started from another checkpoint than the caller says; nothing was written.
         RunError: a file that resuming needs is damaged, or this device cannot continue the run's random numbers (in
             both cases nothing was written); or the folder is not writable.
     """
@@ -141,6 +143,7 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     if not isinstance(before, list):
         raise RunError(f"{run.path / 'environment.json'} is damaged: delete it, and resume the run to write it again")
     point = read_resume_point(run.path, config)
+    _require_same_start(run, environment.get("start_from"), has_resume_point=point is not None)
     if point is not None:
         require_state(point[1], run.config, run.task, point[0], run.path / RESUME)
         require_draws(config, point[1], device)
@@ -152,11 +155,18 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     return writer
 
 
-def load_start(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Copies the weights that the run in a folder started from into parameters, if they came from another run."""
-    source = Run.open(path).environment.get("start_from")
-    if source is not None:
-        load_from(source, parameters)
+def _require_same_start(run: Run, start_from: str | None, *, has_resume_point: bool) -> None:
+    """Requires the caller to name the checkpoint that a run starts from again: a run must not make us read any file."""
+    recorded = run.environment.get("start_from")
+    if start_from is not None and start_from != recorded:
+        raise ConfigError(
+            f"{run.path} did not start from {start_from}: omit start_from (--from), or choose another folder"
+        )
+    if start_from is None and recorded is not None and not has_resume_point:
+        raise ConfigError(
+            f"{run.path} has no resume point and started from {recorded}: to start there again, resume it with "
+            f"--from {recorded} (train's start_from)"
+        )
 
 
 def load_from(reference: str, parameters: Mapping[str, nn.Parameter]) -> None:

@@ -1,5 +1,6 @@
 """train: the training loop, which can be interrupted at any moment."""
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,12 +26,14 @@ from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
 from grokinterp.training.callbacks import Callback, ProgressBar
-from grokinterp.training.gradients import gradients_function
+from grokinterp.training.gradients import gradients_function, use_private_cache
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import draws_in_updates, dropout_of
 from grokinterp.training.numerics import any_nonzero
 from grokinterp.training.optimizers import Updater
-from grokinterp.training.preparation import choose_device, load_from, load_start, open_folder, task_to_train
+from grokinterp.training.preparation import choose_device, load_from, open_folder, task_to_train
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -61,39 +64,45 @@ def train(
         config: what to train. To resume, give the configuration of the run; `schedule.steps` may be larger.
         path: the run folder; must be new or empty unless `resume`.
         resume: continue the run in `path`.
-        start_from: `RUN@STEP`, a checkpoint of another run to start from instead of an initialization.
+        start_from: `RUN@STEP`, a checkpoint of another run to start from instead of an initialization. A resumed run
+            needs it, the same again, only if it has no resume point.
         device: `auto` (CUDA if available, otherwise the CPU), `cpu`, `cuda`, or `mps`.
         callbacks: see `grokinterp.training.callbacks`.
         progress: whether to show the progress bar; by default, only in a terminal or a notebook.
         plain_forward: compute logits with the module itself even if a faster exact form exists. A resumed run keeps
             the setting it started with.
-        compile: compile the update with torch.compile. A resumed run keeps the setting it started with.
+        compile: compile the update with torch.compile. To resume a compiled run bit for bit, give it again.
 
     Returns:
         The run. Its status is `finished`, `stopped` (interrupted) or `diverged` (a loss became NaN or infinite).
 
     Raises:
         RunError: the folder is not empty or not writable, or another process trains in it.
-        ConfigError: the configuration cannot be trained, or differs from that of the run to resume.
+        ConfigError: the configuration cannot be trained, or it or `start_from` differs from that of the run to resume.
     """
     device = choose_device(device)
-    if resume and start_from is not None:
-        raise ConfigError("start_from (--from) is only for a new run: a resumed run continues from its own weights")
     begun = Run.open(path) if resume else None
     task = task_to_train(config, begun, device)
     if begun is not None:  # all steps must be computed in the same way
-        compile = compile or begun.environment.get("compiled") is True
         plain_forward = plain_forward or begun.environment.get("forward_path") == "module"
+        # Compiling executes code from a cache: only the caller may ask for it, never a file of the run.
+        if compile != (begun.environment.get("compiled") is True):
+            before, now = ("without", "with") if compile else ("with", "without")
+            log.warning(
+                "%s was trained %s --compile and is resumed %s it: it does not continue bit for bit", path, before, now
+            )
     if compile and dropout_of(config, device) is not None:
         raise ConfigError("torch.compile does not preserve dropout's random numbers: omit --compile or model.dropout")
+    if compile:
+        use_private_cache()
     parameters = initial_parameters(config, task, device=device)
     forward = forward_for(config.model, task, plain=plain_forward)
     environment = describe_environment(device, forward.path, compiled=compile)
     if begun is None:
         require_vacant(Path(path))
-        if start_from is not None:
-            load_from(start_from, parameters)
-            environment["start_from"] = start_from
+    if start_from is not None:
+        load_from(start_from, parameters)
+        environment["start_from"] = start_from
     with hold(Path(path)):
         writer = open_folder(path, config, task, environment, device, begun)
         loop = _Loop(config, writer, task, parameters, forward, device, [*callbacks, ProgressBar(progress)], compile)
@@ -205,10 +214,9 @@ class _Loop:
         return {**weights, **self.updater.state(), **self.batches.state(), **dropout}
 
     def restore(self) -> None:
-        """Restores the resume point, or the start if there is no resume point."""
+        """Restores the resume point, if there is one."""
         point = self.bookkeeper.rewind()
         if point is None:
-            load_start(self.bookkeeper.writer.path, self.weights)
             return
         self.step, state = point
         self.clock.fill_(self.step)
