@@ -76,7 +76,8 @@ def train_sweep(
         >>> sweep.table[["run", "outcome", "T_grok_0.95"]]  # doctest: +SKIP
 
     A sweep may be interrupted or killed at any time; the same call continues it. Finished runs are left unchanged,
-    stopped runs are resumed, and failed runs are tried again unless they diverged. Failed runs do not stop others.
+    stopped runs are resumed, and failed runs are tried again unless they diverged. Failed runs do not stop others. Runs
+    trained one by one end in the same bits as without the interruption; for ensembles, see `train_many`.
 
     Args:
         path: the sweep's folder: new, or one to continue.
