@@ -229,11 +229,9 @@ def find_measure(name_or_function: str | Callable[..., Any]) -> Measure:
         raise ConfigError(f"measure {name!r} is not known: give package.module:function")
     try:
         function = getattr(_import(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"measure {name!r} cannot be imported: {error}; give package.module:function") from None
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"measure {name!r} cannot be imported, because its module fails: {reason}") from error
+    except Exception as error:  # importing runs the user's module, which may raise anything
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"measure {name!r} cannot be imported: {reason}; give package.module:function") from error
     if not callable(function):
         raise ConfigError(f"measure {name!r} is not a function")
     return _measure_of(function)
