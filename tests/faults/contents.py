@@ -452,7 +452,7 @@ def _many_rows(rng: random.Random, data: bytes) -> bytes:
     """A small file of many rows, each without a value."""
     names = pq.read_schema(io.BytesIO(data)).names
     buffer = io.BytesIO()
-    pq.write_table(pa.table({rng.choice(names): pa.nulls(rng.choice([10**6, 10**8]))}), buffer)
+    pq.write_table(pa.table({rng.choice(names): pa.nulls(rng.choice([10**6, 2 * 10**8]))}), buffer)
     return buffer.getvalue()
 
 
