@@ -173,10 +173,10 @@ def _try(case: "Case", place: Path, writing: int) -> None:
                 seal(folder, DATA / case.fixture)
             else:
                 edit.apply(folder)
-        foreign = {file: state_of(folder / file) for file in {edit.file for edit in case.edits if edit.is_foreign()}}
         if case.stream:
             STREAMS[case.stream]()
         respect_permissions()
+        foreign = {file: state_of(folder / file) for file in {edit.file for edit in case.edits if edit.is_foreign()}}
         size, resident = (
             int(number) * resource.getpagesize() for number in Path("/proc/self/statm").read_text().split()[:2]
         )
