@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from grokinterp.cli.options import parse, progress_bar
+from grokinterp.errors import one_line
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ def run_verify(arguments: Sequence[str]) -> int:
     for folder in folders:
         verification = verify(folder, progress_bar("file"))
         if verification.problems:
-            print("\n".join(verification.problems))
+            print("\n".join(map(one_line, verification.problems)))
             damaged += 1
         else:
             counts = f"{verification.checkpoints} checkpoint files and {verification.evaluations} evaluations"
-            print(f"{folder}: intact, with {counts}")
+            print(one_line(f"{folder}: intact, with {counts}"))
     if len(folders) != 1:
-        print(f"{options.run}: {len(folders) - damaged} of {len(folders)} runs are intact")
+        print(one_line(f"{options.run}: {len(folders) - damaged} of {len(folders)} runs are intact"))
     return 1 if damaged else 0
 
 
