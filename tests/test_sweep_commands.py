@@ -27,6 +27,7 @@ from sweeps import (
     workers_of,
 )
 
+from grokinterp.errors import ConfigError
 from grokinterp.runs.locks import hold
 from grokinterp.sweep import Sweep, commands, expand, plan, train_sweep
 
@@ -215,6 +216,12 @@ class TestJobArray:
         longer = replace(BASE, schedule=replace(BASE.schedule, steps=500))
         assert len(commands(plan(undisturbed.path, longer, grid=TWELVE))) == 12
         assert commands(undisturbed) == []
+
+    @pytest.mark.parametrize("name", ["two\nlines", "\x1b[31m"])
+    def test_a_path_that_is_not_one_line_of_text_has_no_commands(self, name, tmp_path):
+        sweep = plan(tmp_path / name, BASE, grid={"model_seed": [0]})
+        with pytest.raises(ConfigError, match=r"has characters that a list of commands cannot hold: rename the folder"):
+            commands(sweep)
 
     def test_a_run_that_is_not_in_the_sweep(self, undisturbed, shell):
         ended = shell("sweep", str(undisturbed.path), "--only", "model_seed=77")

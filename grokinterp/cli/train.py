@@ -43,7 +43,8 @@ class Train:
     device: str = "auto"
     """auto, cpu, cuda, or mps"""
     compile: bool = False
-    """compile the update with torch.compile; docs/performance.md explains when this helps"""
+    """compile the update with torch.compile; docs/performance.md explains when this helps; repeat it to resume a
+    compiled run bit for bit"""
     dry_run: bool = False
     """print the resolved configuration and estimates of time and disk space without writing anything"""
     track: str | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from grokinterp.cli.options import parse, progress_bar
+from grokinterp.errors import one_line
 
 
 @dataclass(frozen=True)
@@ -33,25 +34,25 @@ def run_verify(arguments: Sequence[str]) -> int:
     damaged = 0
     for folder in folders:
         if options.repair:
-            print("\n".join(repair(folder) or [f"{folder}: nothing to repair"]))
+            print("\n".join(map(one_line, repair(folder) or [f"{folder}: nothing to repair"])))
         verification = verify(folder, progress_bar("file"))
         if verification.problems:
-            print("\n".join(verification.problems))
+            print("\n".join(map(one_line, verification.problems)))
             damaged += 1
         else:
             counts = f"{verification.checkpoints} checkpoint files and {verification.evaluations} evaluations"
-            print(f"{folder}: intact, with {counts}")
+            print(one_line(f"{folder}: intact, with {counts}"))
         if verification.unchecked:
             names = ", ".join(verification.unchecked)
-            print(f"{folder}: no checksums in files of an earlier version: {names}")
+            print(one_line(f"{folder}: no checksums in files of an earlier version: {names}"))
     if not (options.run / "sweep.json").is_file():
         return 1 if damaged else 0
     from grokinterp.sweep.verification import verify_sweep
 
     problems = verify_sweep(options.run)
     if problems:
-        print("\n".join(problems))
-    print(f"{options.run}: {len(folders) - damaged} of {len(folders)} runs are intact")
+        print("\n".join(map(one_line, problems)))
+    print(one_line(f"{options.run}: {len(folders) - damaged} of {len(folders)} runs are intact"))
     return 1 if damaged or problems else 0
 
 

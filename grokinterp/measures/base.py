@@ -1,12 +1,12 @@
 """Key frequencies, the reference of a run, and the registry of measures by name."""
 
-import contextlib
 import functools
-import importlib
+import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Literal, SupportsIndex, TypeVar
 
 from grokinterp.errors import ConfigError, nearest
@@ -17,8 +17,10 @@ NO_READOUT = "the path from the neurons to the logits is not linear in this mode
 
 NEEDS = ("logits", "grid", "weights", "gradients", "neurons", "attention", "split", "reference", "history")
 
-# Extra folders to import `package.module:function` from; the command line adds the current directory.
+# Folders in which `package.module:function` is looked up if no such package is installed; the command line adds the
+# current directory.
 MEASURE_FOLDERS: list[str] = []
+_NOT_INSTALLED: set[str] = set()  # packages that were looked up there
 
 Rule = Literal["cube_cosine", "neuron_clusters", "embedding_norm", "unembedding_power", "given"]
 
@@ -186,16 +188,20 @@ def registered() -> dict[str, Measure]:
     return dict(_REGISTER)
 
 
-@contextlib.contextmanager
-def _importable(folders: list[str]) -> Iterator[None]:
-    """Makes modules in some folders importable, after all other modules, for the duration of the context.
+def _import(module: str) -> ModuleType:
+    """Imports a module, from `MEASURE_FOLDERS` if it is not installed.
 
-    Only for its duration: the current directory may belong to someone else, and later imports must not read from it.
+    Only then, after all other folders, and only during the import can these folders be imported from: the current
+    directory may belong to someone else, and installed modules try to import optional packages that are missing.
     """
+    package = module.partition(".")[0]
+    if package not in _NOT_INSTALLED and (package in sys.modules or importlib.util.find_spec(package) is not None):
+        return importlib.import_module(module)
+    _NOT_INSTALLED.add(package)
     before = list(sys.path)
-    sys.path.extend(folders)
+    sys.path.extend(MEASURE_FOLDERS)
     try:
-        yield
+        return importlib.import_module(module)
     finally:
         sys.path[:] = before
 
@@ -219,11 +225,13 @@ def find_measure(name_or_function: str | Callable[..., Any]) -> Measure:
     if ":" not in name:
         raise ConfigError(f"measure {name!r} is not known: {nearest(name, _REGISTER)}")
     module_name, _, function_name = name.partition(":")
+    if not module_name.partition(".")[0] or not function_name:
+        raise ConfigError(f"measure {name!r} is not known: give package.module:function")
     try:
-        with _importable(MEASURE_FOLDERS):
-            function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"measure {name!r} cannot be imported: {error}; give package.module:function") from None
+        function = getattr(_import(module_name), function_name)
+    except Exception as error:  # importing runs the user's module, which may raise anything
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"measure {name!r} cannot be imported: {reason}; give package.module:function") from error
     if not callable(function):
         raise ConfigError(f"measure {name!r} is not a function")
     return _measure_of(function)

@@ -34,7 +34,7 @@ class RayExecutor:
 
     Attributes:
         address: address of the cluster (`auto`, `ray://...`, `host:port`). None uses the cluster that this program is
-            already connected to, or starts one on this machine.
+            already connected to, or starts one that only this machine can reach.
         cpus: cores per job.
         gpus: GPUs per job; may be a fraction.
         workers: maximum number of jobs at a time (default: as many as the cluster has room for).
@@ -143,14 +143,16 @@ def _connect(ray: Any, address: str | None) -> None:
     options = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address is None:
-            ray.init(include_dashboard=False, **options)
+            # Without an address, Ray would join any cluster that RAY_ADDRESS or another user of this machine announces.
+            ray.init(address="local", _node_ip_address="127.0.0.1", include_dashboard=False, **options)
             return
         host, colon, port = address.removeprefix("ray://").rpartition(":")
         if colon:  # Ray itself would keep trying for minutes
             socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT).close()
         ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"no Ray cluster at {address!r}: {_first_line(error) or error}") from None
+        problem = "Ray cannot be started on this machine" if address is None else f"no Ray cluster at {address!r}"
+        raise ConfigError(f"{problem}: {_first_line(error) or error}") from None
 
 
 def _run_on_node(

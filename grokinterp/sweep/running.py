@@ -76,7 +76,8 @@ def train_sweep(
         >>> sweep.table[["run", "outcome", "T_grok_0.95"]]  # doctest: +SKIP
 
     A sweep may be interrupted or killed at any time; the same call continues it. Finished runs are left unchanged,
-    stopped runs are resumed, and failed runs are tried again unless they diverged. Failed runs do not stop others.
+    stopped runs are resumed, and failed runs are tried again unless they diverged. Failed runs do not stop others. Runs
+    trained one by one end in the same bits as without the interruption; for ensembles, see `train_many`.
 
     Args:
         path: the sweep's folder: new, or one to continue.
@@ -159,7 +160,13 @@ def train_point(sweep: Sweep, name: str, device: str = "auto") -> Ended:
 
 
 def commands(sweep: Sweep, device: str = "auto") -> list[str]:
-    """One shell command per unfinished run, for the job array of a scheduler."""
+    """One shell command per unfinished run, each on a line, for the job array of a scheduler.
+
+    Raises:
+        ConfigError: the sweep's path has characters that cannot be printed, such as newlines.
+    """
+    if not str(sweep.path).isprintable():
+        raise ConfigError(f"{sweep.path} has characters that a list of commands cannot hold: rename the folder")
     options = [] if device == "auto" else ["--device", device]
     return [
         shlex.join(["grokinterp", "sweep", str(sweep.path), "--only", point.name, *options])

@@ -1,6 +1,11 @@
 """Loss and gradients of an update: by autograd, or in one pass over chunks of rows for the folded transformer."""
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,10 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.config import PLAIN, RunConfig, TransformerConfig
+from grokinterp.errors import ConfigError
 from grokinterp.models import Forward
 from grokinterp.models.forward import Folded, Hook, fold, no_hook
 from grokinterp.models.products import prepare_compiling, product, training_matmul
 from grokinterp.models.rows import attend_rows, logits_of, neurons_before, pick, row_chunks
+from grokinterp.runs.files import make_folder
 from grokinterp.training.losses import cross_entropy_and_gradient, loss_dtype, loss_function
 
 # Maps tokens and labels to the loss, and adds its gradients to the weights' `grad`.
@@ -55,8 +62,32 @@ def gradients_function(
 
 
 def _compile(function: Any) -> Any:
+    use_private_cache()
     prepare_compiling()
     return torch.compile(function, dynamic=False)
+
+
+def use_private_cache() -> None:
+    """Makes torch.compile use a cache that other users cannot write to: it unpickles and executes what it finds there.
+
+    Its default is a folder in /tmp whose name anyone can predict.
+
+    Raises:
+        ConfigError: another user can write to the folder in TORCHINDUCTOR_CACHE_DIR.
+    """
+    folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if not folder:
+        folder = tempfile.mkdtemp(prefix="grokinterp-compile-")  # mode 0700
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    make_folder(Path(folder))
+    status = os.stat(folder)
+    if hasattr(os, "geteuid") and (status.st_uid != os.geteuid() or status.st_mode & 0o022):
+        raise ConfigError(
+            f"other users can write to the cache of torch.compile in {folder}: set TORCHINDUCTOR_CACHE_DIR to a folder "
+            "of your own with mode 700, or unset it"
+        )
+    os.environ["TRITON_CACHE_DIR"] = os.path.join(folder, "triton")
 
 
 def _folded(

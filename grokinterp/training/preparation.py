@@ -152,7 +152,8 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     Args:
         run: the run to resume.
         config: its configuration, perhaps with more steps.
-        environment: of this process; environment.json keeps the first environment and adds this one to `resumed`.
+        environment: of this process; environment.json keeps the first environment and adds this one to `resumed`. Its
+            `start_from` is the checkpoint that the caller names as the start of the run, if any.
         device: on which to resume the run.
 
     Raises:

@@ -1,5 +1,6 @@
 """train: the training loop, which can be interrupted at any moment."""
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
 from grokinterp.training.callbacks import Callback, ProgressBar
-from grokinterp.training.gradients import gradients_function
+from grokinterp.training.gradients import gradients_function, use_private_cache
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import draws_in_updates, dropout_of
 from grokinterp.training.numerics import any_nonzero
@@ -39,6 +40,8 @@ from grokinterp.training.preparation import (
     set_aside,
     task_to_train,
 )
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -78,7 +81,7 @@ def train(
         progress: whether to show the progress bar; by default, only in a terminal or a notebook.
         plain_forward: compute logits with the module itself even if a faster exact form exists. A resumed run keeps
             the setting it started with.
-        compile: compile the update with torch.compile. A resumed run keeps the setting it started with.
+        compile: compile the update with torch.compile. To resume a compiled run bit for bit, give it again.
 
     Returns:
         The run. Its status is `finished`, `stopped` (interrupted) or `diverged` (a loss became NaN or infinite).
@@ -97,10 +100,17 @@ def train(
     if begun is not None and has_ended(begun, config):
         return begun
     if begun is not None:  # all steps must be computed in the same way
-        compile = compile or begun.environment.get("compiled") is True
         plain_forward = plain_forward or begun.environment.get("forward_path") == "module"
+        # Compiling executes code from a cache: only the caller may ask for it, never a file of the run.
+        if compile != (begun.environment.get("compiled") is True):
+            before, now = ("without", "with") if compile else ("with", "without")
+            log.warning(
+                "%s was trained %s --compile and is resumed %s it: it does not continue bit for bit", path, before, now
+            )
     if compile and dropout_of(config, device) is not None:
         raise ConfigError("torch.compile does not preserve dropout's random numbers: omit --compile or model.dropout")
+    if compile:
+        use_private_cache()
     parameters = initial_parameters(config, task, device=device)
     forward = forward_for(config.model, task, plain=plain_forward)
     environment = describe_environment(device, forward.path, compiled=compile)

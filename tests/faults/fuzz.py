@@ -6,7 +6,7 @@
 
 Each input is read in its own process. The reader may succeed, or raise one clear GrokinterpError. It fails if it raises
 another exception, takes more than ten seconds, uses a gigabyte more memory than at its start, writes outside its
-folder, executes or unpickles anything, or uses the network.
+folder, changes a file that is not of the run, executes or unpickles anything, or uses the network.
 """
 
 import argparse
@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.mutations import PICKLE, UNPICKLED, Edit, mutate, sealed
+from tests.faults.contents import PICKLE, UNPICKLED
+from tests.faults.mutations import SEALED, Edit, mutate
+from tests.faults.surroundings import NAMES, STREAMS
 from tests.faults.targets import DATA, TARGETS
 
 HERE = Path(__file__).parent
@@ -37,17 +39,21 @@ class Case:
         target: the reader.
         fixture: the original folder in tests/data.
         edits: the changes to it.
+        folder: the name of the copy that is read.
+        stream: what is wrong with the output, one of `STREAMS`; empty if nothing is.
     """
 
     name: str
     target: str
     fixture: str
     edits: tuple[Edit, ...]
+    folder: str = "run"
+    stream: str = ""
 
     def plain(self) -> dict[str, Any]:
         """As plain JSON data."""
         edits = [edit.plain() for edit in self.edits]
-        return {"name": self.name, "target": self.target, "fixture": self.fixture, "edits": edits}
+        return {**self.__dict__, "edits": edits}
 
     @staticmethod
     def of(plain: dict[str, Any]) -> "Case":
@@ -68,7 +74,16 @@ def random_case(seed: int, number: int) -> Case:
         name, more = mutate(rng, DATA / fixture, files)
         made.append(name)
         edits += more
-    return Case(" + ".join(made), chosen, fixture, tuple(edits))
+    folder, stream = "run", ""
+    draw = rng.random()
+    if draw < 0.07:
+        folder = rng.choice(NAMES)
+    elif draw < 0.14:
+        stream = rng.choice(sorted(STREAMS))
+    if draw < 0.14:
+        alone = rng.random() < 0.5
+        made, edits = [*([] if alone else made), stream or "name of the run"], [] if alone else edits
+    return Case(" + ".join(made), chosen, fixture, tuple(edits), folder, stream)
 
 
 def corpus() -> dict[str, Case]:
@@ -95,7 +110,7 @@ def main() -> int:
         if options.only is not None:
             case = random_case(options.seed, int(options.only)) if options.only.isdecimal() else corpus()[options.only]
             edits = [(edit.file, edit.kind, edit.data[:300], edit.times) for edit in case.edits]
-            print(case.name, case.target, case.fixture, *edits, sep="\n")
+            print(case.name, case.target, case.fixture, ascii(case.folder), case.stream, *edits, sep="\n")
             if options.keep:
                 CORPUS.mkdir(exist_ok=True)
                 (CORPUS / f"{options.keep}.json").write_text(json.dumps(case.plain(), indent=1) + "\n")
@@ -118,7 +133,7 @@ def planted() -> Iterator[tuple[str, Case]]:
         for file in {Path(file).name: file for file in files}.values():  # one of several runs is enough
             yield (
                 f"{name}: {file}",
-                Case("pickle", name, target.fixtures[0], (Edit(file, data=PICKLE), *sealed(folder, file, PICKLE))),
+                Case("pickle", name, target.fixtures[0], (Edit(file, data=PICKLE), *SEALED)),
             )
         others = [str(Path(file).with_suffix(suffix)) for file in files for suffix in UNPICKLED]
         edits = tuple(Edit(file, data=PICKLE) for file in [*others, *files[1:]])
@@ -156,7 +171,7 @@ def _run(judge: Any, options: argparse.Namespace) -> int:
         counts[case.target, group][verdict.outcome] += 1
         if verdict.failed:
             failed += 1
-            made = f"{case.target}; {case.name}; {case.fixture}; {[edit.file for edit in case.edits]}"
+            made = f"{case.target}; {case.name}; {case.fixture}; {[ascii(edit.file) for edit in case.edits]}"
             print(f"FAILED {label} ({made}): {verdict.outcome}")
             print("   " + verdict.details.replace("\n", "\n   "))
             print(f"   again: python -m tests.faults.fuzz --seed {options.seed} --only {label}", flush=True)

@@ -22,6 +22,7 @@ import grokinterp
 from grokinterp.errors import GrokinterpError
 from grokinterp.experiments import catalog
 from grokinterp.measures import registered
+from tests.faults.surroundings import STREAMS, respect_permissions, seal, state_of
 from tests.faults.targets import DATA, TARGETS, Refused
 from tests.processes import die_with_parent
 
@@ -57,7 +58,6 @@ class Judge:
 
     def __init__(self, root: Path):
         torch.set_num_threads(1)
-        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # otherwise a run recorded as compiled would be compiled
         self.root = root
         self.most_memory = 0
         self.longest = 0.0
@@ -69,7 +69,7 @@ class Judge:
         """Tries an input."""
         self.number += 1
         place = self.root / str(self.number)
-        shutil.copytree(DATA / case.fixture, place / "runs" / "run", symlinks=True)
+        shutil.copytree(DATA / case.fixture, place / "runs" / case.folder, symlinks=True)
         for name in ("out", "tmp", "cwd"):
             (place / name).mkdir()
         victims = self.root / "victims"
@@ -126,10 +126,10 @@ class Judge:
         found = json.loads(said)
         grown = usage.ru_maxrss * 1024 - found["memory before"]
         self.most_memory = max(self.most_memory, grown)
-        return _judged(found, output, grown)
+        return _judged(found, output, grown, heard=case.stream != "closed errors")
 
 
-def _judged(found: dict[str, Any], output: str, grown: int) -> Verdict:
+def _judged(found: dict[str, Any], output: str, grown: int, heard: bool) -> Verdict:
     details = f"{found['error']}\n{output[-3000:]}".strip()
     if found["violations"]:
         return Verdict(found["violations"][0], "\n".join(found["violations"]) + "\n" + details)
@@ -146,7 +146,7 @@ def _judged(found: dict[str, Any], output: str, grown: int) -> Verdict:
         return Verdict("wrote control characters to the terminal", repr(bad[:5]) + details)
     lines = [line for line in output.splitlines() if line.startswith("grokinterp: ")]
     messages = [found["message"]] if found["kind"] == "refused" and found["name"] != "Refused" else lines
-    if found["name"] == "Refused" and len(lines) != 1:
+    if found["name"] == "Refused" and len(lines) != 1 and heard:
         return Verdict("refused without one line", details)
     for message in messages:
         if not message or "\n" in message or len(message) > _LONGEST_MESSAGE or not message.isprintable():
@@ -167,8 +167,16 @@ def _try(case: "Case", place: Path, writing: int) -> None:
     try:
         os.chdir(place / "cwd")
         os.environ |= {"TMPDIR": str(place / "tmp"), "TORCHINDUCTOR_CACHE_DIR": str(place / "tmp")}
+        folder = place / "runs" / case.folder
         for edit in case.edits:
-            edit.apply(place / "runs" / "run")
+            if edit.kind == "sealed":
+                seal(folder, DATA / case.fixture)
+            else:
+                edit.apply(folder)
+        if case.stream:
+            STREAMS[case.stream]()
+        respect_permissions()
+        foreign = {file: state_of(folder / file) for file in {edit.file for edit in case.edits if edit.is_foreign()}}
         size, resident = (
             int(number) * resource.getpagesize() for number in Path("/proc/self/statm").read_text().split()[:2]
         )
@@ -179,18 +187,22 @@ def _try(case: "Case", place: Path, writing: int) -> None:
         modules = set(sys.modules)
         with watched(place, found["violations"]):
             try:
-                TARGETS[case.target].read(place / "runs" / "run")
+                TARGETS[case.target].read(folder)
             except GrokinterpError as error:
                 found |= {"kind": "refused", "name": type(error).__name__, "message": str(error)}
                 found["error"] = traceback.format_exc()[-3000:] if type(error) is not Refused else ""
             except BaseException as error:
                 found |= {"kind": "other", "name": type(error).__name__, "error": traceback.format_exc()[-4000:]}
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        found["violations"] += [
+            f"changed what is not of the run: {file!a}" for file in foreign if state_of(folder / file) != foreign[file]
+        ]
         for name in set(sys.modules) - modules:
             if str(getattr(sys.modules[name], "__file__", None)).startswith(str(place)):
                 found["violations"].append(f"imported {name} from the folder")
-        sys.stdout.flush()
-        sys.stderr.flush()
+        if not case.stream:
+            sys.stdout.flush()
+            sys.stderr.flush()
     except BaseException:
         found |= {"kind": "other", "name": "the harness", "error": traceback.format_exc(), "memory before": 0}
     data = json.dumps(found).encode()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,7 +21,7 @@ from grokinterp.sweep import Sweep, running, train_sweep
 from grokinterp.sweep.executors import Event
 from grokinterp.sweep.jobs import Job, run_job
 from grokinterp.tasks import Task
-from grokinterp.training import train
+from grokinterp.training import train, train_many
 from grokinterp.training.recorder import Recorder
 
 DATA = Path(__file__).parents[1] / "data"
@@ -62,7 +63,8 @@ class Target:
 def command(*arguments: str | Path) -> None:
     """Runs a command of the command line; the caller checks its output."""
     code = main([str(argument) for argument in arguments])
-    sys.stdout.flush()
+    if sys.stdout is not None and code != 2:  # main has flushed what it printed; it cannot if that failed
+        sys.stdout.flush()
     if code == 2:
         raise Refused("a command said so")
     if code not in (0, 1, 130):
@@ -215,6 +217,26 @@ def read_results(folder: Path) -> None:
     command("reproduce", "--document", folder.parents[1] / "out" / "page.md", "--folder", folder.parent)
 
 
+def resume_together(folder: Path) -> None:
+    with interrupted():
+        train_many([Run.open(folder).config], [folder], resume=True, device="cpu", progress=False)
+
+
+def train_sweep_together(folder: Path) -> None:
+    with interrupted():
+        train_sweep(folder, executor=Here(), device="cpu", ensembles="always")
+
+
+def report_both(folder: Path) -> None:
+    other = folder.parents[1] / "out" / "other"
+    shutil.copytree(DATA / "trust" / "analyzed", other)
+    command("report", folder, other, "--output", folder.parents[1] / "out" / "report.html")
+
+
+def demo_command(folder: Path) -> None:
+    command("demo", "--run", folder)
+
+
 def verify_run(folder: Path) -> None:
     verify(folder)
 
@@ -263,5 +285,10 @@ TARGETS: dict[str, Target] = {
     "sweep command": Target(sweep_command, SWEEPS, ("sweep.json", "failures/*", "failures/*", *OF_RUNS), 1),
     "sweep report": Target(report_sweep, SWEEPS, ("sweep.json", "failures/*", *OF_RUNS), 0.7),
     "sweep report command": Target(report_sweep_command, SWEEPS, ("sweep.json", *OF_RUNS), 0.4),
+    "resume together": Target(resume_together, STOPPED[:-1], ("resume.safetensors", *ABOUT), 1),
+    "sweep together": Target(train_sweep_together, SWEEPS, ("sweep.json", *OF_RUNS), 0.7),
+    "reports command": Target(report_both, CLASSIFIED, (*CACHE, *ABOUT), 0.5),
+    "demo command": Target(demo_command, TRAINED, ABOUT, 0.5, False),
+    "verify sweep": Target(verify_command, SWEEPS, ("sweep.json", "failures/*", *OF_RUNS), 1),
     "results": Target(read_results, ("recipes/reproduction", "sweeps/reproduction"), ("results.json",), 2),
 }  # fmt: skip

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,11 +26,13 @@ from grokinterp.runs.files import parse_json
 from grokinterp.runs.metrics import read_metrics
 from grokinterp.runs.run import Run, parse_step
 from grokinterp.runs.tensors import deserialize, serialize
+from grokinterp.runs.verification import verify
 from grokinterp.sweep import Sweep, parse_values
 from tests.faults import judge as judging
 from tests.faults.fuzz import Case, corpus, random_case
 from tests.faults.judge import Judge
 from tests.faults.mutations import Edit
+from tests.faults.surroundings import NAMES, seal
 from tests.faults.targets import DATA, TARGETS, Target
 
 ROOT = Path(__file__).parents[2]
@@ -62,9 +65,9 @@ class TestTheJudge:
         monkeypatch.setattr(judging, "SECONDS", 2.0)
         return Judge(tmp_path)
 
-    def verdict(self, judge: Judge, monkeypatch, read: Callable[[Path], object], *edits: Edit) -> str:
+    def verdict(self, judge: Judge, monkeypatch, read: Callable[[Path], object], *edits: Edit, stream: str = "") -> str:
         monkeypatch.setitem(TARGETS, "hostile", Target(read, ("trainer/mlp",), ("config.json",)))
-        return judge.try_case(Case("control", "hostile", "trainer/mlp", edits)).outcome
+        return judge.try_case(Case("control", "hostile", "trainer/mlp", edits, stream=stream)).outcome
 
     @staticmethod
     def refuse(message: str) -> None:
@@ -117,11 +120,77 @@ class TestTheJudge:
         said = self.verdict(judge, monkeypatch, lambda folder: (folder / "config.json").write_text("x"), link)
         assert said == "changed what is outside"
 
+    @pytest.mark.parametrize("kind", ["write", "folder", "pipe", "link"])
+    def test_a_lost_file_of_someone_else(self, kind, judge, monkeypatch):
+        def remove(folder: Path) -> None:
+            (folder / "weights" / ".x.tmp").rename(folder / "weights" / "x")
+
+        edit = Edit("weights/.x.tmp", kind, b"nowhere")
+        said = self.verdict(judge, monkeypatch, remove, edit)
+        assert said == "changed what is not of the run: 'weights/.x.tmp'"
+        assert self.verdict(judge, monkeypatch, lambda folder: None, edit) == "read"
+
+    def test_a_write_into_a_hard_link(self, judge, monkeypatch):
+        def append(folder: Path) -> None:
+            with (folder / "metrics.jsonl").open("a") as file:
+                file.write("more")
+
+        link = Edit("metrics.jsonl", "hard link", b"../../victims/metrics.jsonl")
+        assert self.verdict(judge, monkeypatch, append, link) == "changed what is outside"
+
+    @pytest.mark.parametrize(
+        ("file", "kind", "read"),
+        [
+            ("config.json", "unreadable", lambda folder: (folder / "config.json").read_bytes()),
+            (".", "unreadable", lambda folder: list(folder.iterdir())),
+            (".", "unwritable", lambda folder: (folder / "new").touch()),
+            (".", "unsearchable", lambda folder: (folder / "config.json").stat()),
+        ],
+    )
+    def test_permissions_bind_even_root(self, file, kind, read, judge, monkeypatch):
+        assert self.verdict(judge, monkeypatch, read, Edit(file, kind)) == "raised PermissionError"
+        assert self.verdict(judge, monkeypatch, lambda folder: None, Edit(file, kind)) == "read"
+
+    @pytest.mark.parametrize(
+        ("stream", "said"),
+        [
+            ("full output", "raised OSError"),
+            ("closed pipe", "raised BrokenPipeError"),
+            ("closed output", "raised AttributeError"),
+            ("ASCII output", "raised UnicodeEncodeError"),
+        ],
+    )
+    def test_a_stream_that_fails(self, stream, said, judge, monkeypatch):
+        def write(folder: Path) -> None:
+            sys.stdout.write("é")
+            sys.stdout.flush()
+
+        assert self.verdict(judge, monkeypatch, write, stream=stream) == said
+
     def test_memory_that_is_released(self, judge, monkeypatch):
         """Also if the limit on the address space is not reached at once."""
         monkeypatch.setattr(judging, "MEMORY", 100 << 20)
         said = self.verdict(judge, monkeypatch, lambda folder: len(b"x" * (90 << 20)) + len(b"y" * (60 << 20)))
         assert "memory" in said.lower() or said == "read"
+
+
+@pytest.mark.parametrize(("fixture", "file"), [("trust/analyzed", "weights/step_000030"), ("trust/killed", "resume")])
+def test_a_sealed_change_agrees_with_every_checksum(fixture, file, tmp_path):
+    folder = shutil.copytree(DATA / fixture, tmp_path / "run")
+    changed = folder / f"{file}.safetensors"
+    data = bytearray(changed.read_bytes())
+    data[int.from_bytes(data[:8], "little") + 9] ^= 1  # a low bit of the first number
+    changed.write_bytes(data)
+    assert "checksum" in " ".join(verify(folder).problems)
+    seal(folder, DATA / fixture)
+    assert "checksum" not in " ".join(verify(folder).problems)
+    assert all((folder / name.relative_to(DATA / fixture)).is_file() for name in (DATA / fixture).rglob("*.json"))
+
+
+def test_a_run_with_an_odd_name_is_read(tmp_path):
+    judge = Judge(tmp_path)
+    cases = [Case("name", "run", "trainer/mlp", (), name) for name in NAMES[::4]]
+    assert {judge.try_case(case).outcome for case in cases} == {"read"}
 
 
 def test_the_same_seed_makes_the_same_inputs():

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from grokinterp.analysis.timeline import analyze
-from grokinterp.errors import GrokinterpError
+from grokinterp.errors import ConfigError, GrokinterpError
 from grokinterp.runs.run import Run
 from grokinterp.training import train
 
@@ -163,3 +163,65 @@ def test_a_pickle_as_resume_point_is_refused(marker, bomb, tmp_path):
     with pytest.raises(GrokinterpError, match=r"resume\.safetensors is damaged .*delete it"):
         train(Run.open(folder).config, folder, resume=True, progress=False)
     assert not marker.exists()
+
+
+class TestSwitches:
+    """What a run's files claim about how it was trained does not decide what the next training executes or reads."""
+
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        return shutil.copytree(DATA / "trainer" / "stopped", tmp_path / "run")
+
+    @staticmethod
+    def claim(folder: Path, **claims: str | bool) -> None:
+        file = folder / "environment.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | claims))
+
+    @pytest.fixture
+    def compiled(self, monkeypatch, tmp_path) -> list[Path]:
+        """The cache folder of each call of torch.compile, which returns its function unchanged."""
+        calls: list[Path] = []
+
+        def record(function, **options):
+            calls.append(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]))
+            return function
+
+        for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):  # set first, so that it is restored afterwards
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+        monkeypatch.setattr("torch.compile", record)
+        return calls
+
+    def test_a_run_does_not_turn_on_compilation(self, folder, compiled, caplog):
+        self.claim(folder, compiled=True)
+        train(Run.open(folder).config, folder, resume=True, progress=False)
+        assert compiled == []
+        assert caplog.messages == [
+            f"{folder} was trained with --compile and is resumed without it: it does not continue bit for bit"
+        ]
+        assert Run.open(folder).environment["resumed"][-1]["compiled"] is False
+
+    def test_the_cache_of_compiled_code_is_private(self, folder, compiled):
+        train(Run.open(folder).config, folder, resume=True, progress=False, compile=True)
+        (cache,) = compiled
+        assert (cache.stat().st_mode & 0o777, cache.stat().st_uid) == (0o700, os.geteuid())
+        assert Path(os.environ["TRITON_CACHE_DIR"]).parent == cache
+
+    def test_a_cache_that_others_can_write_to_is_refused(self, folder, compiled, monkeypatch, tmp_path):
+        (tmp_path / "shared").mkdir()
+        (tmp_path / "shared").chmod(0o777)
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "shared"))
+        before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        with pytest.raises(ConfigError, match=r"other users can write to .*shared: set TORCHINDUCTOR_CACHE_DIR"):
+            train(Run.open(folder).config, folder, resume=True, progress=False, compile=True)
+        assert compiled == []
+        assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+    def test_a_run_does_not_name_the_weights_that_it_starts_from(self, folder):
+        """Without a resume point, the weights of any run that environment.json names would be copied into it."""
+        self.claim(folder, start_from=f"{DATA / 'trainer' / 'transformer'}@30")
+        (folder / "resume.safetensors").unlink()
+        before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        with pytest.raises(ConfigError, match=r"has no resume point and started from .*@30: .* --from"):
+            train(Run.open(folder).config, folder, resume=True, progress=False)
+        assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
