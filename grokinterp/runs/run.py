@@ -228,7 +228,13 @@ class Run:
         return forward_for(self.config.model, self.task)
 
     def read_checkpoint(self, folder: Folder, step: int) -> bytes:
-        """Reads a checkpoint file, which must not be larger than the configuration implies."""
+        """Reads a checkpoint file, which must not be larger than the configuration implies.
+
+        Raises:
+            RunError: there is no checkpoint at this step, or the file cannot be read.
+        """
+        if not exists(self.path / folder / file_name(step)):
+            raise self._no_checkpoint(folder, step)
         limit = max_bytes(self._expected_shapes(folder) or LARGEST_RECORDED)
         return read_bytes(self.path / folder / file_name(step), limit=limit)
 
@@ -244,10 +250,13 @@ class Run:
             name: self.read_checkpoint(name, step) for name in folders if exists(self.path / name / file_name(step))
         }
         if not contents:
-            nearest = min(self.steps, key=lambda candidate: abs(candidate - step), default=None)
-            hint = f"the nearest checkpoint is at step {nearest}" if nearest is not None else "it has no checkpoints"
-            raise RunError(f"{self.path} has no {folders[0]} of step {step}: {hint}")
+            raise self._no_checkpoint(folders[0], step)
         return contents
+
+    def _no_checkpoint(self, folder: Folder, step: int) -> RunError:
+        nearest = min(self.steps, key=lambda candidate: abs(candidate - step), default=None)
+        hint = f"the nearest checkpoint is at step {nearest}" if nearest is not None else "it has no checkpoints"
+        return RunError(f"{self.path} has no {folder} of step {step}: {hint}")
 
     def _checkpoint(
         self, folder: Folder, step: int, contents: Mapping[Folder, bytes] = MappingProxyType({})
