@@ -1,7 +1,12 @@
-"""The errors that grokinterp raises on purpose: each message says what is wrong, where, and what to do."""
+"""The errors that grokinterp raises on purpose: each message says what is wrong, where, and what to do.
 
+Also here: helpers of these messages, and the check of an integer argument, which every layer may use.
+"""
+
+import operator
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 _LONGEST = 1500  # characters of a message
 
@@ -60,3 +65,21 @@ def nearest(name: str, names: Iterable[str]) -> str:
     names = list(names)
     similar = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {similar[0]!r}?" if similar else f"choose from {', '.join(names)}"
+
+
+def as_integer(value: Any, name: str) -> int:
+    """Returns an integer as int; integers of NumPy and PyTorch count, booleans and floats do not.
+
+    >>> as_integer(3, "step")
+    3
+
+    Raises:
+        ConfigError: the value is not an integer; the message names the argument.
+    """
+    try:
+        integer = operator.index(value)
+    except TypeError:
+        integer = None
+    if integer is None or isinstance(value, bool):
+        raise ConfigError(f"{name} must be an integer, but is {value!r}")
+    return integer

@@ -8,11 +8,13 @@ import pytest
 import torch
 from explicit_measures import Reference, cosine_cube, exact, memorizer, normal, random_snapshot
 
+from grokinterp.errors import ConfigError
 from grokinterp.measures import (
     Activity,
     KeyFrequencies,
     Snapshot,
     Undefined,
+    as_frequencies,
     circuit_efficiency,
     cosine_coefficients,
     cross_entropy_from_logits,
@@ -236,3 +238,18 @@ class TestNeuronFrequencies:
         assert neuron_frequencies(snapshot).clusters(0.85) == {1: 1, low: 2, top: 2}
         assert neuron_frequencies(snapshot).clusters(0.999) == {1: 1, low: 2, top: 1}
         assert key_frequencies(snapshot, rule="neuron_clusters").values == (low, top)
+
+
+class TestFrequenciesGiven:
+    @pytest.mark.parametrize("wrong", ["12", [1.5], [1.0], 1.5, True, [True], torch.tensor([1.0]), None, [[1]]])
+    @pytest.mark.parametrize("function", [restricted_loss, excluded_loss, circuit_efficiency])
+    def test_are_integers(self, function, wrong, unchecked):
+        snapshot = Snapshot.from_logits(Task.modular_addition(13, 0.4), torch.eye(13)[torch.arange(169) % 13])
+        if function is circuit_efficiency:
+            snapshot = Snapshot.from_logits(snapshot.task, torch.eye(13)[snapshot.task.labels])
+        with pytest.raises(ConfigError, match=r"^each of the frequencies must be an integer, but is "):
+            function(snapshot, wrong)
+
+    @pytest.mark.parametrize("right", [np.int64(3), [np.int32(3)], torch.tensor([3]), np.array([3]), (3,), {3}])
+    def test_of_numpy_and_pytorch_count(self, right, unchecked):
+        assert as_frequencies(right, 13) == (3,)

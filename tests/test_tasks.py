@@ -315,6 +315,25 @@ def test_invalid_train_indices_are_refused(indices):
         Task.modular_addition(5, train_indices=indices)
 
 
+@pytest.mark.parametrize(
+    "indices", [[1.5, 2.5], [1.0, 2.0], [True, False], torch.arange(25) < 3, "12", [[1], [2, 3]], 1j]
+)
+def test_train_indices_that_are_not_integers_are_refused(indices, unchecked):
+    with pytest.raises(ConfigError, match=r"^train_indices must be .*integers, but"):
+        Task.modular_addition(5, train_indices=indices)
+
+
+@pytest.mark.parametrize("p", [5.0, "5", True])
+def test_the_modulus_is_an_integer(p, unchecked):
+    with pytest.raises(ConfigError, match=r"^p must be an integer, but is "):
+        Task.modular_addition(p)
+
+
+def test_a_fraction_and_indices_exclude_each_other():
+    with pytest.raises(ConfigError, match=r"^train_fraction and train_indices exclude each other"):
+        Task.modular_addition(5, 0.4, train_indices=[1, 2])
+
+
 def test_a_given_split_needs_its_indices():
     with pytest.raises(ConfigError, match="split 'given' needs train_indices"):
         Task.from_config(TaskConfig(p=5, split="given", train_fraction=0.2))

@@ -5,11 +5,11 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsIndex, TypeVar
 
-from grokinterp.errors import ConfigError, nearest
+from grokinterp.errors import ConfigError, as_integer, nearest
 from grokinterp.measures.fourier import n_frequencies
 from grokinterp.measures.snapshot import Snapshot
 
@@ -60,12 +60,14 @@ def as_frequencies(frequencies: Frequencies, order: int) -> tuple[int, ...]:
         order: the order g of the group.
 
     Raises:
-        ConfigError: a frequency is outside 1 .. floor(g / 2).
+        ConfigError: a frequency is not an integer, or is outside 1 .. floor(g / 2).
     """
     if isinstance(frequencies, KeyFrequencies):
         frequencies = frequencies.values
-    numbers = (frequencies,) if isinstance(frequencies, SupportsIndex) else frequencies
-    values = tuple(sorted({int(k) for k in numbers}))
+    numbers: Any = frequencies.tolist() if hasattr(frequencies, "tolist") else frequencies  # pyright: ignore
+    if isinstance(numbers, str) or not isinstance(numbers, Iterable):
+        numbers = (numbers,)
+    values = tuple(sorted({as_integer(k, "each of the frequencies") for k in numbers}))
     wrong = [k for k in values if not 1 <= k <= n_frequencies(order)]
     if wrong:
         raise ConfigError(f"frequencies of Z_{order} lie in 1 .. {n_frequencies(order)}; given: {wrong}")
