@@ -54,7 +54,7 @@ class MissingNeedError(GrokinterpError):
         self.reason = reason
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: Any, names: Iterable[str]) -> str:
     """The end of a message about an unknown name: the most similar valid name, or else all valid names.
 
     >>> nearest("nandaa", ["demo", "nanda"])
@@ -63,7 +63,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     'choose from demo, nanda'
     """
     names = list(names)
-    similar = get_close_matches(name, names, n=1, cutoff=0.5)
+    similar = get_close_matches(str(name), names, n=1, cutoff=0.5)
     return f"did you mean {similar[0]!r}?" if similar else f"choose from {', '.join(names)}"
 
 

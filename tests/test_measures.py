@@ -21,6 +21,7 @@ from grokinterp.measures import (
     cosine_similarities,
     cross_entropy_from_logits,
     embedding_power,
+    evaluation_pairs,
     excluded_loss,
     excluded_loss_from_logits,
     excluded_loss_novel,
@@ -35,7 +36,9 @@ from grokinterp.measures import (
     loss,
     margin,
     margin_from_logits,
+    neuron_frequencies,
     neuron_logit_power,
+    registered,
     restricted_loss,
     restricted_loss_from_logits,
     restricted_loss_novel,
@@ -227,6 +230,38 @@ def test_an_argument_that_does_not_fit_is_named(name, value, message, unchecked)
         for function in (cross_entropy_from_logits, margin_from_logits):
             with pytest.raises(ConfigError, match="^" + re.escape(message)):
                 function(arguments["logits"], arguments["labels"])
+
+
+def test_measures_take_snapshots(unchecked):
+    for name, entry in registered().items():
+        with pytest.raises(ConfigError, match=rf"^{name} needs a Snapshot, but got Tensor: make one with"):
+            entry.function(torch.zeros(25, 5))
+    for function in (key_frequencies, evaluation_pairs, neuron_frequencies):
+        with pytest.raises(ConfigError, match=rf"^{function.__name__} needs a Snapshot, but got Tensor"):
+            function(torch.zeros(25, 5))
+
+
+def test_snapshots_take_tasks_and_steps(unchecked):
+    with pytest.raises(ConfigError, match=r"^task must be a Task.* but is 'add'"):
+        Snapshot.from_logits("add", torch.zeros(25, 5))
+    with pytest.raises(ConfigError, match=r"^task must be a Task.* but is 'add'"):
+        Snapshot.from_model("add", lambda tokens: tokens)
+    with pytest.raises(ConfigError, match=r"^step must be an integer, but is 1.5"):
+        Snapshot.from_logits(TASK, torch.zeros(25, 5), step=1.5)
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 8), (8, 0, 1)])
+def test_an_embedding_of_another_shape_is_missing(shape):
+    snapshot = Snapshot.from_logits(TASK, torch.zeros(25, 5), weights={"embed.W_E": torch.ones(shape)})
+    for function in (gini_embedding, embedding_power):
+        with pytest.raises(MissingNeedError, match=r"embed.W_E must have shape \[at least 5, d\].* but has shape \["):
+            function(snapshot)
+
+
+@pytest.mark.parametrize("x", ["abc", [1.0], torch.zeros(2, 2), torch.tensor([1.0, -1.0])])
+def test_gini_is_of_non_negative_numbers(x, unchecked):
+    with pytest.raises(ConfigError, match=r"^x must be a tensor of non-negative numbers, of shape \[n\]"):
+        gini(x)
 
 
 class TestLossesAndMargins:

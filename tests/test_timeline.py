@@ -229,9 +229,16 @@ class TestReference:
             ({"measures": ["restricted_los"]}, ConfigError, "did you mean 'restricted_loss'"),
             ({"measures": ["grokinterp.nothing:x"]}, ConfigError, "cannot be imported"),
             ({"measures": ["json:nothing"]}, ConfigError, "give package.module:function"),
+            ({"measures": "loss"}, ConfigError, r"^measures must be a list of measures, but is 'loss'"),
+            ({"frequencies": [1.5]}, ConfigError, r"^each of the frequencies must be an integer, but is 1.5"),
+            ({"reference_step": 10.5}, ConfigError, "^reference_step must be an integer"),
+            ({"steps": [10.5]}, ConfigError, r"^each of the steps must be an integer, but is 10.5"),
+            ({"steps": 10}, ConfigError, "^steps must be A:B:C or a list of steps, but is 10"),
+            ({"workers": 0.5}, ConfigError, "^workers must be an integer"),
+            ({"rule": 3}, ConfigError, "^rule 3 is not known: choose from cube_cosine"),
         ],
     )
-    def test_what_is_not_there(self, options, kind, message, run):
+    def test_what_is_not_there(self, options, kind, message, run, unchecked):
         with pytest.raises(kind, match=message):
             analyze(run, **options)
         assert not (run.path / "analysis").exists()

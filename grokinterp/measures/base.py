@@ -135,6 +135,13 @@ class Measure:
         return "reference" in self.needs
 
 
+def require_snapshot(value: Any, measure: str) -> None:
+    """Raises a ConfigError unless the value that a measure is called with is a snapshot."""
+    if not isinstance(value, Snapshot):
+        how = "Snapshot.from_logits(task, logits), Snapshot.from_model(task, model) or run.snapshot(step)"
+        raise ConfigError(f"{measure} needs a Snapshot, but got {type(value).__name__}: make one with {how}")
+
+
 _REGISTER: dict[str, Measure] = {}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -156,7 +163,8 @@ def measure(
         columns: the column or columns it contributes; by default one, defined by the first paragraph of the docstring.
 
     Returns:
-        The decorator. The decorated function raises MissingNeedError if its snapshot lacks something in `needs`.
+        The decorator. The decorated function raises MissingNeedError if its snapshot lacks something in `needs`, and
+        ConfigError if it is called with something else.
 
     Raises:
         ConfigError: an unknown need, or the name of a built-in measure.
@@ -168,6 +176,7 @@ def measure(
     def register(function: _Function) -> _Function:
         @functools.wraps(function)
         def checked(snapshot: Snapshot, *args: Any, **options: Any) -> Any:
+            require_snapshot(snapshot, name)
             snapshot.require(name, *needs)
             return function(snapshot, *args, **options)
 

@@ -11,6 +11,12 @@ from grokinterp.errors import ConfigError
 from grokinterp.tasks import Task
 
 
+def require_task(task: Any) -> None:
+    """Raises a ConfigError unless the value is a task."""
+    if not isinstance(task, Task):
+        raise ConfigError(f"task must be a Task, for instance Task.modular_addition(p=113), but is {task!r}")
+
+
 def require_tensor(logits: Any, name: str) -> None:
     """Raises a ConfigError unless the value is a tensor."""
     if not isinstance(logits, Tensor):
@@ -24,6 +30,7 @@ def checked_logits(task: Task, logits: Tensor, name: str) -> Float[Tensor, "n c"
     Raises:
         ConfigError: they have another shape or are not floating point.
     """
+    require_task(task)
     require_tensor(logits, name)
     n, c = len(task.inputs), task.n_classes
     shape = tuple(logits.shape)

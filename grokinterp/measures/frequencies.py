@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from grokinterp.errors import ConfigError, nearest
-from grokinterp.measures.base import KeyFrequencies, Rule
+from grokinterp.measures.base import KeyFrequencies, Rule, require_snapshot
 from grokinterp.measures.circuit import centered_norm, cosine_fit
 from grokinterp.measures.fourier import component_frequencies, component_norms, frequency_power
 from grokinterp.measures.neurons import neuron_frequencies
@@ -34,6 +34,7 @@ def evaluation_pairs(snapshot: Snapshot) -> Bool[Tensor, " n"]:
         `[n]`, True for the evaluation pairs, all of which lie in the grid of the task's group. For a task without a
         group, True for every input.
     """
+    require_snapshot(snapshot, "evaluation_pairs")
     if snapshot.task.group is None:
         return torch.ones(len(snapshot.logits), dtype=torch.bool)
     return snapshot.grid_mask(_evaluation_set(snapshot))
@@ -88,6 +89,7 @@ def key_frequencies(snapshot: Snapshot, rule: Rule = "cube_cosine") -> KeyFreque
         MissingNeedError: the task has no cyclic group, or the snapshot lacks the weights or neurons of the rule.
     """
     require_rule(rule)
+    require_snapshot(snapshot, "key_frequencies")
     select, needs = _BY_RULE[rule]
     snapshot.require("key_frequencies", "grid")
     snapshot.require(f"the rule {rule} for key frequencies", *needs)

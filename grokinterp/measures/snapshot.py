@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from grokinterp.errors import ConfigError, MissingNeedError, nearest
-from grokinterp.measures.checks import checked_logits, require_tensor, require_weights
+from grokinterp.errors import ConfigError, MissingNeedError, as_integer, nearest
+from grokinterp.measures.checks import checked_logits, require_task, require_tensor, require_weights
 from grokinterp.measures.fourier import class_sums
 from grokinterp.measures.scores import cross_entropy_by_input, hit_by_input, margin_by_input
 from grokinterp.tasks import CyclicGroup, Task
@@ -148,6 +148,7 @@ class Snapshot:
         Raises:
             ConfigError: the logits have another shape or are not floating point, or the weights are no dict of tensors.
         """
+        step = None if step is None else as_integer(step, "step")
         # The task's labels and masks are on the CPU, and not every device supports float64.
         flat = checked_logits(task, logits, "logits").detach().cpu().double()
         return Snapshot(task, flat, step=step, weights=_on_cpu(weights))
@@ -182,6 +183,7 @@ class Snapshot:
         Raises:
             ConfigError: the logits have another shape or are not floating point, or the weights are no dict of tensors.
         """
+        require_task(task)
         with torch.no_grad():
             logits = model(task.tokens)
         require_tensor(logits, "the value that the model returns")
