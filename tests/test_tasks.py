@@ -166,8 +166,16 @@ def test_operations_that_do_not_commute_have_no_mirrors(operation):
     task = make(operation=operation)
     assert not task.commutes
     assert task.mirror_mask is None
-    assert task.novel_mask is None
+    assert task.why_no_mirror.endswith("does not commute: no pair has a mirror of the same label")
     assert torch.equal(task.held_out_mask, ~task.train_mask)
+
+
+@pytest.mark.parametrize("operation", NON_COMMUTATIVE)
+def test_novel_pairs_are_trained_on_in_neither_order(operation):
+    task = make(operation=operation)
+    trained = {tuple(pair) for pair in task.inputs[task.train_mask].tolist()}
+    expected = [(a, b) not in trained and (b, a) not in trained for a, b in task.inputs.tolist()]
+    assert task.novel_mask.tolist() == expected
 
 
 @pytest.mark.parametrize("operation", MODULAR)

@@ -28,8 +28,9 @@ def as_list(analysis: Analysis | Sequence[Analysis]) -> list[Analysis]:
     Raises:
         ConfigError: the list is empty, or something else is passed.
     """
-    is_list = isinstance(analysis, Iterable) and not isinstance(analysis, str)
-    analyses: list[Any] = list(analysis) if is_list else [analysis]
+    given: Any = analysis
+    is_list = isinstance(given, Iterable) and not isinstance(given, str)
+    analyses: list[Any] = [*given] if is_list else [given]
     if not analyses:
         raise ConfigError("no analysis to draw: pass an Analysis or a list of them")
     for item in analyses:

@@ -1,5 +1,6 @@
 """Checks of the logits, labels and weights that a caller passes."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from grokinterp.errors import ConfigError
 from grokinterp.tasks import Task
+
+_CLEARLY_RIGHT = 0.9  # an accuracy that no wrong order of rows or classes gives by chance,
+_CLEARLY_BETTER = 0.1  # and by how much it must exceed that of the logits as they are
 
 
 def require_task(task: Any) -> None:
@@ -59,6 +63,50 @@ def require_weights(weights: Mapping[str, Tensor] | None) -> None:
     wrong = next((name for name, w in weights.items() if not isinstance(w, Tensor)), None)
     if wrong is not None:
         raise ConfigError(f"weights[{wrong!r}] must be a tensor, but is {type(weights[wrong]).__name__}")
+
+
+def warn_if_not_logits(task: Task, logits: Float[Tensor, "n c"]) -> None:
+    """Warns if values that were passed as logits look like something else; see `resemblance`.
+
+    The text has no numbers of the model, so that Python shows it once and not at every step of a training loop.
+    """
+    if problem := resemblance(task, logits):
+        warnings.warn(f"are these the logits of {task.config.title}? {problem}", stacklevel=3)
+
+
+def resemblance(task: Task, logits: Float[Tensor, "n c"]) -> str:
+    """What values that were passed as logits look like instead; empty if nothing speaks against them.
+
+    Log-probabilities are fine: softmax maps them to the same probabilities as the logits.
+
+    Args:
+        task: the task.
+        logits: `[n, c]`, in the order of `task.inputs`.
+    """
+    is_share = bool((logits.min() >= 0) & ((logits.sum(dim=1) - 1).abs().max() < 1e-3))
+    if is_share and bool(((logits > 0) & (logits < 1)).any()):  # a one-hot answer is not a softmax
+        return "they look like probabilities (each row is non-negative and sums to 1): pass the values before softmax"
+    rows = torch.ones(len(logits), dtype=torch.bool) if task.train_mask is None else task.train_mask
+    answers, labels = logits.argmax(dim=1), task.labels
+
+    def accuracy(found: Tensor) -> float:
+        return (found == labels)[rows].double().mean().item()
+
+    as_given = accuracy(answers)
+    if as_given > 1 - _CLEARLY_BETTER:
+        return ""
+    alternatives = {
+        f"their classes look shifted by one (column {shift} would be class 0)": (answers - shift) % task.n_classes
+        for shift in (1, task.n_classes - 1)
+    }
+    if task.mirror is not None:
+        mirrored = torch.where(task.mirror >= 0, answers[task.mirror], -1)
+        alternatives["their rows look transposed (the row of (a, b) holds the answer for (b, a))"] = mirrored
+    for text, found in alternatives.items():
+        better = accuracy(found)
+        if better >= max(_CLEARLY_RIGHT, as_given + _CLEARLY_BETTER):
+            return text
+    return ""
 
 
 def require_labeled(logits: Tensor, labels: Tensor, **by_input: Tensor | None) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError, as_integer, nearest
-from grokinterp.measures.checks import checked_logits, require_task, require_tensor, require_weights
+from grokinterp.measures.checks import checked_logits, require_task, require_tensor, require_weights, warn_if_not_logits
 from grokinterp.measures.fourier import class_sums
 from grokinterp.measures.scores import cross_entropy_by_input, hit_by_input, margin_by_input
 from grokinterp.tasks import CyclicGroup, Task
@@ -138,7 +138,7 @@ class Snapshot:
         Args:
             task: the task.
             logits: `[n, >=c]`, rows in the order of `task.inputs`; or `[p, p, >=c]` if every pair is an input. Only
-                the first c columns count, so the column of the `=` token is dropped.
+                the first c columns count, so the column of `=` is dropped. Warns of what looks like something else.
             weights: parameters by name, for the measures that need weights.
             step: number of optimizer updates made.
 
@@ -151,6 +151,7 @@ class Snapshot:
         step = None if step is None else as_integer(step, "step")
         # The task's labels and masks are on the CPU, and not every device supports float64.
         flat = checked_logits(task, logits, "logits").detach().cpu().double()
+        warn_if_not_logits(task, flat)
         return Snapshot(task, flat, step=step, weights=_on_cpu(weights))
 
     @staticmethod
@@ -347,11 +348,12 @@ class Snapshot:
         15
 
         Args:
-            subset: `all`, `train`, `test`, or, for a commutative operation, the test pairs (a, b) whose mirror (b, a)
-                is in the training set (`mirror`) or is not (`novel`).
+            subset: `all`, `train`, `test`, the test pairs (a, b) whose mirror (b, a) is not in the training set
+                (`novel`), or, for a commutative operation, those whose mirror is (`mirror`).
 
         Raises:
-            MissingNeedError: the split is unknown, or the operation does not commute (`mirror`, `novel`).
+            MissingNeedError: the split is unknown, the operation does not commute (`mirror`), or it is not an operation
+                on pairs (`novel`).
             ConfigError: no such subset.
         """
         if subset == "all":

@@ -124,7 +124,7 @@ def settings(table: pd.DataFrame, axes: Sequence[str]) -> list[tuple[dict[str, A
     Raises:
         ConfigError: the table lacks an axis.
     """
-    _require(table, axes)
+    _require(table, [])
     groups: list[tuple[dict[str, Any], pd.DataFrame]] = [({}, table)]
     for axis in axes:
         if axis in SEEDS:

@@ -159,23 +159,35 @@ class Task:
         if self.config.operation == "parity":
             return f"{self.config.title} is not an operation on pairs: no input has a mirror"
         subject = "a random label" if self.config.random_labels else self.config.operation
-        return f"{subject} does not commute: no pair has a mirror"
+        return f"{subject} does not commute: no pair has a mirror of the same label"
 
     @cached_property
     def mirror_mask(self) -> Bool[Tensor, " n"] | None:
         """`[n]`, True for test pairs whose mirror (b, a) is trained on; None if the operation does not commute."""
-        if self.train_mask is None or self.test_mask is None or not self.commutes:
+        if self.test_mask is None or self.novel_mask is None or not self.commutes:
             return None
-        position = _positions(self.inputs, self.p)
-        mirror = position[self.inputs[:, 1], self.inputs[:, 0]]
-        return self.test_mask & self.train_mask[mirror]
+        return self.test_mask & ~self.novel_mask
 
     @cached_property
     def novel_mask(self) -> Bool[Tensor, " n"] | None:
-        """`[n]`, True for test pairs whose mirror is not trained on either; None if the operation does not commute."""
-        if self.mirror_mask is None or self.test_mask is None:
+        """`[n]`, True for test pairs (a, b) whose mirror (b, a) is not trained on either; None without split or pairs.
+
+        A mirror can leak even if the operation does not commute: after training on b - a, a model may give its answer
+        for a - b.
+        """
+        if self.train_mask is None or self.test_mask is None or self.mirror is None:
             return None
-        return self.test_mask & ~self.mirror_mask
+        return self.test_mask & ~(self.train_mask[self.mirror] & (self.mirror >= 0))
+
+    @cached_property
+    def mirror(self) -> Int[Tensor, " n"] | None:
+        """`[n]`, the position of (b, a) for each input (a, b), -1 if it is not an input; None unless inputs are pairs.
+
+        For division, (b, 0) is not an input.
+        """
+        if self.operands != 2 or self.config.operation == "parity":
+            return None
+        return _positions(self.inputs, self.p)[self.inputs[:, 1], self.inputs[:, 0]]
 
     @cached_property
     def held_out_mask(self) -> Bool[Tensor, " n"] | None:
