@@ -253,3 +253,22 @@ class TestFrequenciesGiven:
     @pytest.mark.parametrize("right", [np.int64(3), [np.int32(3)], torch.tensor([3]), np.array([3]), (3,), {3}])
     def test_of_numpy_and_pytorch_count(self, right, unchecked):
         assert as_frequencies(right, 13) == (3,)
+
+
+class TestThreshold:
+    def snapshot(self) -> Snapshot:
+        a, b, c = torch.meshgrid(*[torch.arange(31)] * 3, indexing="ij")
+        waves = [x * torch.cos(2 * torch.pi * k * (a + b - c) / 31) for k, x in ((3, 20.0), (7, 6.0), (11, 2.0))]
+        return Snapshot.from_logits(Task.modular_addition(31), torch.stack(waves).sum(dim=0))
+
+    @pytest.mark.parametrize(("threshold", "keys"), [(None, (3, 7, 11)), (0.2, (3, 7)), (0.5, (3,)), (0.99, ())])
+    def test_a_larger_one_leaves_fewer(self, threshold, keys):
+        """The similarities are 0.953, 0.286 and 0.095: each amplitude over the root of the sum of squares."""
+        found = key_frequencies(self.snapshot(), threshold=threshold)
+        assert found.values == keys
+        assert found.threshold == (threshold or 0.05)
+
+    @pytest.mark.parametrize("threshold", [0, 1, -0.1, math.nan, True, "0.1"])
+    def test_it_lies_between_0_and_1(self, threshold, unchecked):
+        with pytest.raises(ConfigError, match=r"^threshold must be a number between 0 and 1, but is"):
+            key_frequencies(self.snapshot(), threshold=threshold)

@@ -4,9 +4,13 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
+from grokinterp.config import MLPConfig, RunConfig, TaskConfig
 from grokinterp.runs.findings import Finding, StabilityMonitor
 from grokinterp.runs.run import Run
+from grokinterp.tasks import Task
+from grokinterp.training.numerics import Monitor
 
 RUN42 = Path(__file__).parent.parent / "checkpoints" / "run42"
 
@@ -14,7 +18,7 @@ RUN42 = Path(__file__).parent.parent / "checkpoints" / "run42"
 def found(**columns: list[float]) -> list[Finding]:
     monitor = StabilityMonitor()
     for step in range(len(next(iter(columns.values())))):
-        monitor.add({"step": 10 * step, "train_loss": 0.1} | {name: values[step] for name, values in columns.items()})
+        monitor.add(10 * step, {"train_loss": 0.1} | {name: values[step] for name, values in columns.items()})
     return monitor.findings
 
 
@@ -67,13 +71,28 @@ def test_the_largest_test_loss_is_named():
 
 def test_a_run_that_groks_smoothly_has_none():
     monitor = StabilityMonitor()
-    for row in Run.open(RUN42).metrics.reset_index().to_dict("records"):
-        monitor.add(row)
+    for step, row in Run.open(RUN42).metrics.iterrows():
+        monitor.add(step, row.to_dict())
     assert monitor.findings == []
 
 
 def test_non_finite_losses_are_another_finding():
     monitor = StabilityMonitor()
     for step, loss, accuracy in ((0, 0.1, 1.0), (10, math.nan, 0.0)):
-        monitor.add({"step": step, "train_loss": loss, "train_accuracy": accuracy})
+        monitor.add(step, {"train_loss": loss, "train_accuracy": accuracy})
     assert monitor.findings == []
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_training_warns_once_of_each_and_a_resumed_one_too(resumed):
+    config = RunConfig(task=TaskConfig(p=5, train_fraction=0.4), model=MLPConfig())
+    monitor = Monitor(config, Task.from_config(config.task), Path("run"), [])
+    accuracies = [0.2, 1.0, 1.0, 0.6, 1.0, 0.7]
+    rows = [{"step": i, "train_loss": 0.1, "train_accuracy": accuracy} for i, accuracy in enumerate(accuracies)]
+    if resumed:
+        monitor.resume(rows[:3])
+    for row in rows[3:] if resumed else rows:
+        monitor.check(row["step"], torch.zeros(25, 5), {}, row, zero_gradients=False)
+    (finding,) = monitor.findings
+    assert (finding.step, finding.kind) == (3, "instability")
+    assert finding.message.endswith("it fell below 0.9 at step 3 (lowest: 0.600)")

@@ -56,8 +56,8 @@ def notices(
 def _stability_notices(metrics: pd.DataFrame) -> Iterator[str]:
     """Falls of accuracy and rises of loss over the whole run; training warns only of the first of each kind."""
     monitor = StabilityMonitor()
-    for row in metrics.reset_index().to_dict("records"):
-        monitor.add({str(name): value for name, value in row.items()})
+    for step, row in zip(metrics.index, metrics.to_dict("records"), strict=True):
+        monitor.add(int(step), {str(name): value for name, value in row.items()})
     yield from (finding.message for finding in monitor.findings)
 
 

@@ -46,7 +46,7 @@ class StabilityMonitor:
 
     >>> monitor = StabilityMonitor()
     >>> for step, accuracy in enumerate([0.5, 1.0, 0.7, 0.8, 1.0, 0.6]):
-    ...     monitor.add({"step": step, "train_loss": 0.1, "train_accuracy": accuracy})
+    ...     monitor.add(step, {"train_loss": 0.1, "train_accuracy": accuracy})
     >>> monitor.findings[0].message
     'instability: after train accuracy had reached 0.95, it fell below 0.9 at steps 2, 5 (lowest: 0.600)'
 
@@ -61,11 +61,11 @@ class StabilityMonitor:
         self._rise: tuple[int, float] | None = None  # first step of a rise, and the smallest loss before it
         self._max_loss = 0.0  # largest test loss since then
 
-    def add(self, row: Mapping[str, float]) -> None:
+    def add(self, step: int, row: Mapping[str, float]) -> None:
         """Takes the metrics of the next evaluated step; a step with a non-finite loss does not count."""
         if not math.isfinite(row.get("train_loss", math.nan)):
             return
-        step, accuracy = int(row["step"]), row.get("train_accuracy", math.nan)
+        accuracy = row.get("train_accuracy", math.nan)
         if accuracy >= _REACHED:
             self._is_memorized = True
         elif accuracy < _LOST:

@@ -121,7 +121,7 @@ class Monitor:
         for row in rows:
             if _all_finite(row):
                 self.finite_at = int(row["step"])
-            self.stability.add(row)
+            self.stability.add(int(row["step"]), row)
 
     def warn(self, step: int, kind: str, message: str) -> None:
         """Warns of a problem unless there is a warning of the same kind already."""
@@ -159,7 +159,7 @@ class Monitor:
         if not math.isfinite(row["train_loss"]):
             self.report_divergence(step, _locate_non_finite(logits, weights))
             return
-        self.stability.add(row)
+        self.stability.add(step, row)
         for finding in self.stability.findings:
             self.warn(finding.step, finding.kind, finding.message)
         if _all_finite(row):
