@@ -272,6 +272,8 @@ def test_they_are_on_the_terminal_in_the_json_and_in_the_report(tmp_path, capsys
     assert message in json.loads(capsys.readouterr().out)["warnings"]
     page = (run.path / "analysis" / "report.html").read_text()
     assert message.split(":")[0] in page
+    for text in (shown, page):
+        assert "float32 logits, whose rounding changes losses and measures by at most about 5e-5" in text
 
 
 @pytest.mark.slow

@@ -117,6 +117,15 @@ class TestValues:
                 is_nan = math.isnan(analyzed.timeline[column][step])
                 assert bool(analyzed.why_missing(column, step)) == is_nan, (column, step)
 
+    def test_a_column_that_does_not_exist_is_refused(self, analyzed):
+        for read in (analyzed.curves, analyzed.why_missing):
+            with pytest.raises(
+                ConfigError, match=r"^there is no column 'test_acuracy': did you mean 'test_accuracy'\?"
+            ):
+                read("test_acuracy")
+        known = {*analyzed.timeline, *analyzed.frequencies, *analyzed.metrics, "restricted_loss_union"}
+        assert all(isinstance(analyzed.why_missing(name), str) for name in known)
+
     def test_every_column_is_defined(self, analyzed):
         for column in [*DIRECT, *DIRECT_ARRAYS]:
             assert analyzed.definitions[column.split(".")[0]]
