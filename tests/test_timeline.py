@@ -149,7 +149,6 @@ class TestValues:
         analysis = analyze(train(replace(MLP, schedule=schedule), tmp_path / "run"), measures=["margin"])
         assert analysis.curves("test_loss").index.tolist() == list(range(0, 41, 5))
         assert analysis.curves("margin").index.tolist() == STEPS
-        assert analysis.curves("nothing").empty
         assert analysis.name == "run"
 
     def test_progress_is_told(self, run):
