@@ -80,7 +80,7 @@ def loss(snapshot: Snapshot, *, subset: Subset = "all") -> float:
 
     Args:
         snapshot: the checkpoint.
-        subset: `all`, `train`, `test`, or, for a commutative operation, `mirror` or `novel` (see `Snapshot.mask`).
+        subset: `all`, `train`, `test`, `novel` or, for a commutative operation, `mirror` (see `Snapshot.mask`).
 
     Returns:
         Nats; `Undefined` if the subset is empty.
@@ -97,7 +97,7 @@ def accuracy(snapshot: Snapshot, *, subset: Subset = "all") -> float:
 
     Args:
         snapshot: the checkpoint.
-        subset: `all`, `train`, `test`, or, for a commutative operation, `mirror` or `novel` (see `Snapshot.mask`).
+        subset: `all`, `train`, `test`, `novel` or, for a commutative operation, `mirror` (see `Snapshot.mask`).
 
     Returns:
         From 0 to 1; `Undefined` if the subset is empty or any logit is not finite.
@@ -116,12 +116,15 @@ def margin(snapshot: Snapshot, *, subset: Subset = "all") -> float:
 
     Args:
         snapshot: the checkpoint.
-        subset: `all`, `train`, `test`, or, for a commutative operation, `mirror` or `novel` (see `Snapshot.mask`).
+        subset: `all`, `train`, `test`, `novel` or, for a commutative operation, `mirror` (see `Snapshot.mask`).
 
     Returns:
         In logits; `Undefined` if the subset is empty.
 
     Raises:
         MissingNeedError: the subset needs a split, which is unknown.
+
+    Source:
+        Defined here; published margins subtract the largest of the other logits.
     """
     return _subset_mean(snapshot, subset, snapshot.margins)
