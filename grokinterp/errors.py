@@ -1,7 +1,12 @@
-"""The errors that grokinterp raises on purpose: each message says what is wrong, where, and what to do."""
+"""The errors that grokinterp raises on purpose: each message says what is wrong, where, and what to do.
 
+Also here: helpers of these messages, and the check of an integer argument, which every layer may use.
+"""
+
+import operator
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 _LONGEST = 1500  # characters of a message
 
@@ -49,7 +54,7 @@ class MissingNeedError(GrokinterpError):
         self.reason = reason
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: Any, names: Iterable[str]) -> str:
     """The end of a message about an unknown name: the most similar valid name, or else all valid names.
 
     >>> nearest("nandaa", ["demo", "nanda"])
@@ -58,5 +63,23 @@ def nearest(name: str, names: Iterable[str]) -> str:
     'choose from demo, nanda'
     """
     names = list(names)
-    similar = get_close_matches(name, names, n=1, cutoff=0.5)
+    similar = get_close_matches(str(name), names, n=1, cutoff=0.5)
     return f"did you mean {similar[0]!r}?" if similar else f"choose from {', '.join(names)}"
+
+
+def as_integer(value: Any, name: str) -> int:
+    """Returns an integer as int; integers of NumPy and PyTorch count, booleans and floats do not.
+
+    >>> as_integer(3, "step")
+    3
+
+    Raises:
+        ConfigError: the value is not an integer; the message names the argument.
+    """
+    try:
+        integer = operator.index(value)
+    except TypeError:
+        integer = None
+    if integer is None or isinstance(value, bool):
+        raise ConfigError(f"{name} must be an integer, but is {value!r}")
+    return integer

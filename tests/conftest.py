@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -20,6 +21,14 @@ torch.set_num_threads(1)
 def pytest_runtest_setup() -> None:
     """Each test checks the first call of every function again."""
     called.clear()
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Turns off the type checker, for tests of how the package itself refuses arguments of a wrong type."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

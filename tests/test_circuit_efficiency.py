@@ -181,3 +181,15 @@ class TestCircuitEfficiency:
             efficiency = circuit_efficiency(Snapshot.from_logits(task, logits))
             assert efficiency.generalized_margin_share == pytest.approx(share, rel=1e-12)
             assert efficiency.reason == reason
+
+
+def test_efficiency_without_margin_on_unseen_pairs_is_undefined():
+    task = Task.modular_addition(31, 0.3)
+    logits = torch.zeros(961, 31).double()
+    logits[torch.arange(961), task.labels] = torch.where(task.train_mask, 10.0, -1.0).double()
+    snapshot = Snapshot.from_logits(task, logits, weights={"w": torch.ones(4)})
+    found = circuit_efficiency(snapshot)
+    assert found.margin_gen == pytest.approx(-1.0)
+    assert math.isnan(found.efficiency_gen)
+    assert found.efficiency_gen.reason == "no margin on unseen pairs"
+    assert found.efficiency_mem == pytest.approx(11 / 4)

@@ -2,10 +2,11 @@
 
 import json
 import sys
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import processes
 import pytest
 import torch
@@ -264,6 +265,56 @@ BAD_COMBINATIONS = [
 def test_combinations_that_make_no_sense_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+CONFIGS = (TaskConfig, RegressionConfig, TransformerConfig, MLPConfig, OptimizerConfig, ScheduleConfig, RunConfig)
+WRONG = {int: [1.5, 2.0, "2", True, [2]], float: ["0.1", True, [0.1]], bool: [1, "yes"]}
+WRONG_TYPES = [
+    (kind, field.name, value)
+    for kind in CONFIGS
+    for field in fields(kind)
+    for allowed in [{*get_args(field.type)} or {field.type}]
+    for value in WRONG.get(next(iter(allowed - {type(None), str}), None), [])
+    if not (isinstance(value, str) and str in allowed)
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), WRONG_TYPES)
+def test_values_of_a_wrong_type_are_refused(kind, name, value, unchecked):
+    with pytest.raises(ConfigError, match=f"^{name} must be (an integer|a number|True or False|two numbers)"):
+        kind(**{name: value})
+
+
+def test_wrong_types_cover_every_integer():
+    assert {("batch_size", 1.5), ("steps", True), ("p", 2.0), ("width", 1.5), ("model_seed", True)} <= {
+        (name, value) for _, name, value in WRONG_TYPES if not isinstance(value, list)
+    }
+
+
+@pytest.mark.parametrize("value", [0.9, (0.9,), (0.9, "0.98"), (0.9, 0.98, 0.99)])
+def test_betas_are_two_numbers(value, unchecked):
+    with pytest.raises(ConfigError, match=r"^betas must be"):
+        OptimizerConfig(betas=value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("task", "add"), ("model", None), ("optimizer", {"lr": 0.1})])
+def test_parts_of_a_run_are_configurations(name, value, unchecked):
+    with pytest.raises(ConfigError, match=f"^{name} must be "):
+        RunConfig(**{name: value})
+
+
+def test_integers_of_numpy_are_stored_as_int(unchecked):
+    config = RunConfig(task=TaskConfig(p=np.int64(7)), model_seed=np.uint8(3))
+    assert type(config.task.p) is type(config.model_seed) is int
+    assert RunConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    "text", ['{"schedule": {"steps": true}}', '{"optimizer": {"lr": true}}', '{"model_seed": true}']
+)
+def test_true_is_not_a_number_in_json_either(text):
+    with pytest.raises(ConfigError, match=r"^config.json.* must be a number, but is true$"):
+        RunConfig.from_json(text, source="config.json")
 
 
 # In a separate process: the type checker that conftest.py installs would refuse these values first.

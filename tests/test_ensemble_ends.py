@@ -80,12 +80,14 @@ class TestResuming:
         train_many(configs, paths, resume=True)
         assert [contents(path) for path in paths] == before
 
-    def test_runs_without_resume_points_start_again(self, ensemble_and_alone, tmp_path):
+    def test_runs_that_lost_their_resume_points_are_left_as_they_are(self, tmp_path):
         configs, paths = variants(KINDS["transformer"]), places(tmp_path, 3)
         for run in train_many([lasting(config, 10) for config in configs], paths):
             (run.path / "resume.safetensors").unlink()
-        runs = train_many(configs, paths, resume=True)
-        assert [result(run) for run in runs] == [result(run) for run in ensemble_and_alone("transformer")[0]]
+        before = [contents(path) for path in paths]
+        with pytest.raises(RunError, match=r"has no resume point .*--restart"):
+            train_many(configs, paths, resume=True)
+        assert [contents(path) for path in paths] == before
 
     def test_a_run_that_started_from_another_starts_there_again(self, ensemble_and_alone, tmp_path):
         source = ensemble_and_alone("transformer")[1][0]

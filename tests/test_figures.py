@@ -123,6 +123,15 @@ def test_every_figure_takes_one_or_several_analyses(name, grokked, trained, bare
     json.loads(FUNCTIONS[name]([without_keys(grokked), grokked]).to_json())
 
 
+@pytest.mark.parametrize("wrong", ["run42", None, ["run42"]])
+def test_an_argument_that_is_no_analysis_is_an_error(wrong, unchecked):
+    for draw in (figures.loss_curves, figures.embedding_spectrum):
+        with pytest.raises(gi.ConfigError, match=r"^analysis must be an Analysis or a list of them, but contains"):
+            draw(wrong)
+    with pytest.raises(gi.ConfigError, match=r"^table must be a DataFrame"):
+        figures.outcome_counts(wrong)
+
+
 def test_an_empty_list_is_an_error():
     with pytest.raises(gi.ConfigError, match="no analysis to draw"):
         figures.accuracy_curves([])

@@ -8,11 +8,13 @@ import pytest
 import torch
 from explicit_measures import Reference, cosine_cube, exact, memorizer, normal, random_snapshot
 
+from grokinterp.errors import ConfigError
 from grokinterp.measures import (
     Activity,
     KeyFrequencies,
     Snapshot,
     Undefined,
+    as_frequencies,
     circuit_efficiency,
     cosine_coefficients,
     cross_entropy_from_logits,
@@ -75,11 +77,13 @@ class TestExactCosineLogits:
         assert math.isnan(efficiency.circuit_efficiency_ratio)
         assert efficiency.circuit_efficiency_ratio.reason == efficiency.reason == "memorized margin exhausted"
 
+    @pytest.mark.filterwarnings("ignore:are these the logits")  # sines answer a + b + 1
     def test_sine_logits_have_no_key_frequency(self):
         cube = cosine_cube(31, {3: 20.0, 7: 20.0}, wave=np.sin)
         keys = key_frequencies(Snapshot.from_logits(Task.modular_addition(31), cube))
         assert (keys.values, keys.reason) == ((), "no frequency stands out")
 
+    @pytest.mark.filterwarnings("ignore:are these the logits")  # sines answer a + b + 1
     def test_the_noise_floor_is_five_times_the_root_mean_square_of_the_sines(self):
         p, sines = 31, dict.fromkeys(range(1, 16), 1.0)
         for amplitude, expected in ((4.9, ()), (5.1, (4,))):
@@ -236,3 +240,37 @@ class TestNeuronFrequencies:
         assert neuron_frequencies(snapshot).clusters(0.85) == {1: 1, low: 2, top: 2}
         assert neuron_frequencies(snapshot).clusters(0.999) == {1: 1, low: 2, top: 1}
         assert key_frequencies(snapshot, rule="neuron_clusters").values == (low, top)
+
+
+class TestFrequenciesGiven:
+    @pytest.mark.parametrize("wrong", ["12", [1.5], [1.0], 1.5, True, [True], torch.tensor([1.0]), None, [[1]]])
+    @pytest.mark.parametrize("function", [restricted_loss, excluded_loss, circuit_efficiency])
+    def test_are_integers(self, function, wrong, unchecked):
+        snapshot = Snapshot.from_logits(Task.modular_addition(13, 0.4), torch.eye(13)[torch.arange(169) % 13])
+        if function is circuit_efficiency:
+            snapshot = Snapshot.from_logits(snapshot.task, torch.eye(13)[snapshot.task.labels])
+        with pytest.raises(ConfigError, match=r"^each of the frequencies must be an integer, but is "):
+            function(snapshot, wrong)
+
+    @pytest.mark.parametrize("right", [np.int64(3), [np.int32(3)], torch.tensor([3]), np.array([3]), (3,), {3}])
+    def test_of_numpy_and_pytorch_count(self, right, unchecked):
+        assert as_frequencies(right, 13) == (3,)
+
+
+class TestThreshold:
+    def snapshot(self) -> Snapshot:
+        a, b, c = torch.meshgrid(*[torch.arange(31)] * 3, indexing="ij")
+        waves = [x * torch.cos(2 * torch.pi * k * (a + b - c) / 31) for k, x in ((3, 20.0), (7, 6.0), (11, 2.0))]
+        return Snapshot.from_logits(Task.modular_addition(31), torch.stack(waves).sum(dim=0))
+
+    @pytest.mark.parametrize(("threshold", "keys"), [(None, (3, 7, 11)), (0.2, (3, 7)), (0.5, (3,)), (0.99, ())])
+    def test_a_larger_one_leaves_fewer(self, threshold, keys):
+        """The similarities are 0.953, 0.286 and 0.095: each amplitude over the root of the sum of squares."""
+        found = key_frequencies(self.snapshot(), threshold=threshold)
+        assert found.values == keys
+        assert found.threshold == (threshold or 0.05)
+
+    @pytest.mark.parametrize("threshold", [0, 1, -0.1, math.nan, True, "0.1"])
+    def test_it_lies_between_0_and_1(self, threshold, unchecked):
+        with pytest.raises(ConfigError, match=r"^threshold must be a number between 0 and 1, but is"):
+            key_frequencies(self.snapshot(), threshold=threshold)

@@ -49,6 +49,24 @@ def test_long_curves_are_thinned(table):
     figure = gi.figures.learning_curves(table.iloc[:1], [metrics(1.0, points=5000)])
     lengths = {len(trace.x) for trace in figure.data if trace.legendgroup == ""}
     assert max(length for length in lengths if length) <= 400
+    assert "of 5,000 points of a curve, the smallest and largest" in " ".join(figure.layout.meta["notes"])
+
+
+@pytest.mark.parametrize("at", [1, 777, 3141, 4998])
+def test_a_spike_survives_thinning(table, at):
+    metric = metrics(1.0, points=5000)
+    metric.loc[10 * at, ["train_accuracy", "weight_norm"]] = [-1.0, 99.0]
+    figure = gi.figures.learning_curves(table.iloc[:1], [metric])
+    traces = [trace for trace in figure.data if trace.x is not None and len(trace.x) > 1]
+    assert (10 * at, -1.0) in {point for trace in traces for point in zip(trace.x, trace.y, strict=True)}
+    assert (10 * at, 99.0) in {point for trace in traces for point in zip(trace.x, trace.y, strict=True)}
+
+
+@pytest.mark.parametrize("metrics", [None, "run", [None], pd.DataFrame()])
+def test_metrics_that_are_no_tables_are_refused(table, metrics, unchecked):
+    for draw in (lambda: gi.figures.learning_curves(table, metrics), lambda: gi.figures.pair_curves(metrics)):
+        with pytest.raises(ConfigError, match=r"^metrics must be a list of DataFrames"):
+            draw()
 
 
 def test_missing_columns_and_runs_are_reported(table):
@@ -56,6 +74,11 @@ def test_missing_columns_and_runs_are_reported(table):
     assert "not drawn: L2 norm (it was not measured)" in figure.layout.meta["notes"]
     with pytest.raises(ConfigError, match="table has 4 rows but metrics has 1 entries"):
         gi.figures.learning_curves(table, [metrics(1.0)])
+
+
+def test_pairs_of_a_run_without_weights():
+    figure = gi.figures.pair_curves([metrics(1.0).drop(columns="weight_norm")])
+    assert "RMS of the weights (it was not measured)" in " ".join(figure.layout.meta["notes"])
 
 
 def test_mirrored_and_novel_pairs_are_drawn_apart():

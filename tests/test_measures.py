@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from explicit_measures import Reference, cosine_cube, normal, operations, random_snapshot, with_novel_pairs
 
-from grokinterp.errors import MissingNeedError
+from grokinterp.errors import ConfigError, MissingNeedError
 from grokinterp.measures import (
     Activity,
     KeyFrequencies,
@@ -20,6 +21,7 @@ from grokinterp.measures import (
     cosine_similarities,
     cross_entropy_from_logits,
     embedding_power,
+    evaluation_pairs,
     excluded_loss,
     excluded_loss_from_logits,
     excluded_loss_novel,
@@ -34,7 +36,9 @@ from grokinterp.measures import (
     loss,
     margin,
     margin_from_logits,
+    neuron_frequencies,
     neuron_logit_power,
+    registered,
     restricted_loss,
     restricted_loss_from_logits,
     restricted_loss_novel,
@@ -194,6 +198,70 @@ class TestFromLogits:
             difference = (function(logits + step) - function(logits - step)).item() / 2e-4
             assert gradient[entry].item() == pytest.approx(difference, rel=1e-6)
             assert abs(difference) > 1e-5
+
+
+TASK = Task.modular_addition(5)
+GOOD = {"logits": torch.zeros(25, 5), "labels": TASK.labels, "sums": TASK.sum_class, "mask": TASK.labels > 0}
+WRONG_ARGUMENTS = [
+    ("logits", torch.zeros(5, 5, 5), "logits must be floating point, of shape [n, c], but are torch.float32 of shape"),
+    ("logits", torch.zeros(25, 5).long(), "logits must be floating point, of shape [n, c], but are torch.int64"),
+    ("logits", np.zeros((25, 5)), "logits must be a tensor, but is ndarray"),
+    ("logits", torch.zeros(24, 5), "labels must have shape [24], one entry per row of the logits, but is [25]"),
+    ("logits", torch.zeros(25, 4), "labels must be integers in 0 .. 3, the 4 classes of the logits"),
+    ("labels", TASK.labels[:, None], "labels must have shape [25], one entry per row of the logits, but is [25, 1]"),
+    ("labels", TASK.labels.float(), "labels must be integers in 0 .. 4"),
+    ("labels", TASK.labels - 1, "labels must be integers in 0 .. 4"),
+    ("labels", TASK.labels.tolist(), "labels must be a tensor, but is list"),
+    ("sums", None, "sums must be"),
+    ("sums", TASK.sum_class[:5], "sums must have shape [25]"),
+    ("sums", TASK.sum_class.double(), "sums must be task.sum_class"),
+    ("mask", torch.ones(5, 5) > 0, "mask must have shape [25], one entry per row of the logits, but is [5, 5]"),
+    ("mask", torch.ones(25), "mask must be boolean, but is torch.float32"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG_ARGUMENTS)
+def test_an_argument_that_does_not_fit_is_named(name, value, message, unchecked):
+    arguments = {**GOOD, name: value}
+    for function in (restricted_loss_from_logits, excluded_loss_from_logits):
+        with pytest.raises(ConfigError, match="^" + re.escape(message)):
+            function(**arguments, frequencies=1)
+    if name in ("logits", "labels"):
+        for function in (cross_entropy_from_logits, margin_from_logits):
+            with pytest.raises(ConfigError, match="^" + re.escape(message)):
+                function(arguments["logits"], arguments["labels"])
+
+
+def test_measures_take_snapshots(unchecked):
+    for name, entry in registered().items():
+        with pytest.raises(ConfigError, match=rf"^{name} needs a Snapshot, but got Tensor: make one with"):
+            entry.function(torch.zeros(25, 5))
+    for function in (key_frequencies, evaluation_pairs, neuron_frequencies):
+        with pytest.raises(ConfigError, match=rf"^{function.__name__} needs a Snapshot, but got Tensor"):
+            function(torch.zeros(25, 5))
+
+
+def test_snapshots_take_tasks_and_steps(unchecked):
+    with pytest.raises(ConfigError, match=r"^task must be a Task.* but is 'add'"):
+        Snapshot.from_logits("add", torch.zeros(25, 5))
+    with pytest.raises(ConfigError, match=r"^task must be a Task.* but is 'add'"):
+        Snapshot.from_model("add", lambda tokens: tokens)
+    with pytest.raises(ConfigError, match=r"^step must be an integer, but is 1.5"):
+        Snapshot.from_logits(TASK, torch.zeros(25, 5), step=1.5)
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 8), (8, 0, 1)])
+def test_an_embedding_of_another_shape_is_missing(shape):
+    snapshot = Snapshot.from_logits(TASK, torch.zeros(25, 5), weights={"embed.W_E": torch.ones(shape)})
+    for function in (gini_embedding, embedding_power):
+        with pytest.raises(MissingNeedError, match=r"embed.W_E must have shape \[at least 5, d\].* but has shape \["):
+            function(snapshot)
+
+
+@pytest.mark.parametrize("x", ["abc", [1.0], torch.zeros(2, 2), torch.tensor([1.0, -1.0])])
+def test_gini_is_of_non_negative_numbers(x, unchecked):
+    with pytest.raises(ConfigError, match=r"^x must be a tensor of non-negative numbers, of shape \[n\]"):
+        gini(x)
 
 
 class TestLossesAndMargins:
@@ -416,3 +484,14 @@ def test_cross_fitted_losses_of_logits_that_are_not_finite_are_undefined():
         assert math.isnan(value)
         assert isinstance(value, Undefined)
         assert value.reason == "the logits are not finite"
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [({}, "is empty"), ([1.0], "must be a dict"), ({"w": 1.0}, "must be a")]
+)
+def test_weights_that_are_none_are_refused(weights, message, unchecked):
+    task = Task.modular_addition(5)
+    with pytest.raises(ConfigError, match=rf"^weights(\['w'\])? {message}"):
+        Snapshot.from_logits(task, torch.zeros(25, 5), weights=weights)
+    with pytest.raises(ConfigError, match=rf"^weights(\['w'\])? {message}"):
+        Snapshot.from_model(task, lambda tokens: torch.zeros(25, 5), weights=weights)

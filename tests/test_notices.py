@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,23 @@ class TestGrid:
 
 
 class TestKeys:
+    def test_a_circuit_may_still_be_forming(self, run):
+        (found,) = said(run, FINE, replace(KEYS, generalizes=False))
+        assert found.endswith(
+            "may belong to a circuit that is still forming, or to none; measures that use them do not tell which"
+        )
+
+    @pytest.mark.parametrize(("count", "dense"), [(24, False), (25, True), (33, True)])
+    def test_a_dense_spectrum(self, run, count, dense):
+        """Z_67 has 33 frequencies; three quarters of them are 24.75."""
+        keys = KeyFrequencies(tuple(range(1, count + 1)), "cube_cosine", 0.05, step=900)
+        found = said(run, FINE, Reference(keys, True, keys.values))
+        assert [text.split(", so")[0] for text in found] == (
+            [f"dense spectrum: {count} of 33 frequencies are key by the rule cube_cosine (threshold 0.05) at step 900"]
+            if dense
+            else []
+        )
+
     def test_of_a_model_that_does_not_generalize_the_reference_step_is_named(self, run):
         (found,) = said(run, FINE, replace(KEYS, generalizes=False))
         assert found.startswith("the model does not generalize at the reference step 900: ")
@@ -129,6 +147,46 @@ class TestKeys:
         assert len(said(run, FINE, lost)) == 2
         nothing = replace(KEYS, frequencies=KeyFrequencies((), "cube_cosine", step=900, reason="constant logits"))
         assert said(run, FINE, nothing)[0].endswith("at step 900: constant logits")
+
+
+class TestGradualRise:
+    def recorded(self, folder: Path, rise: Any) -> list[str]:
+        """A run that memorizes at step 1,000 and whose accuracy on novel pairs is `rise(step)`."""
+        task = Task.modular_addition(13, train_fraction=0.4)
+        right, n = 12.0 * torch.eye(13)[task.labels], len(task.labels)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(1))  # the split has seed 0
+        with Recorder(folder / "run", task) as recorder:
+            for step in range(0, 42_000, 1000):
+                learned = torch.zeros(n, 1)
+                learned[order[: round(n * rise(step))]] = 1.0
+                if step >= 1000:
+                    learned[task.train_mask] = 1.0
+                recorder.record(step, right * learned)
+        analysis = analyze(recorder.run)
+        assert analysis.transition.outcome == "grokked"
+        return [text for text in analysis.warnings if text.startswith("no sudden transition")]
+
+    def test_a_straight_rise_is_named(self, tmp_path):
+        (found,) = self.recorded(tmp_path, lambda step: min(step / 40_000, 1.0))
+        assert re.search(r"a tenth of its rise is complete at step \d000, nine tenths at step 3\d000", found)
+
+    def test_a_sudden_one_is_not(self, tmp_path):
+        assert self.recorded(tmp_path, lambda step: min(max(step - 30_000, 0) / 10_000, 1.0)) == []
+
+
+class TestStability:
+    def test_of_a_recorded_run_falls_are_listed(self, tmp_path):
+        task = Task.modular_addition(13, train_fraction=0.4)
+        right = 12.0 * torch.eye(13)[task.labels]
+        half = right * (torch.arange(169) % 2)[:, None]
+        with Recorder(tmp_path / "run", task) as recorder:
+            for step, logits in enumerate([0 * right, right, half, right, half, right]):
+                recorder.record(10 * step, logits)
+        found = [text for text in analyze(recorder.run).warnings if text.startswith("instability")]
+        low = min(recorder.run.metrics["train_accuracy"].iloc[[2, 4]])
+        assert found == [
+            f"instability: after train accuracy had reached 0.95, it fell below 0.9 at steps 20, 40 (lowest: {low:.3f})"
+        ]
 
 
 class TestCheckpoints:
@@ -214,6 +272,8 @@ def test_they_are_on_the_terminal_in_the_json_and_in_the_report(tmp_path, capsys
     assert message in json.loads(capsys.readouterr().out)["warnings"]
     page = (run.path / "analysis" / "report.html").read_text()
     assert message.split(":")[0] in page
+    for text in (shown, page):
+        assert "float32 logits, whose rounding changes losses and measures by at most about 5e-5" in text
 
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ def test_the_properties_of_an_s5_task(operation):
     assert not found.commutes
     assert not torch.equal(labels, labels.T)
     assert found.mirror_mask is None
-    assert found.why_no_mirror == f"{operation} does not commute: no pair has a mirror"
+    assert found.why_no_mirror == f"{operation} does not commute: no pair has a mirror of the same label"
     assert found.group is None
     assert found.grid_indices is None
     assert found.why_no_group == f"{operation} has no cyclic group: S5 is not cyclic, and not even commutative"

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -330,6 +331,30 @@ class TestRefusals:
                 recorder.record(1764412345678901234, torch.zeros(P * P, P))
         assert Run.open(tmp_path / "run").metrics.index.tolist() == [10**12 - 1]
         assert verify(tmp_path / "run").problems == ()
+
+    @pytest.mark.parametrize("step", [1.0, True, "1", None])
+    def test_steps_that_are_not_integers(self, step, task, tmp_path, unchecked):
+        with (
+            Recorder(tmp_path / "run", task) as recorder,
+            pytest.raises(ConfigError, match=r"^step must be an integer"),
+        ):
+            recorder.record(step, torch.zeros(P * P, P))
+        assert recorder.run.steps == []
+
+    @pytest.mark.parametrize("weights", [{}, {"embed.W_E": [1.0]}])
+    def test_weights_that_are_none_leave_no_trace(self, weights, task, tmp_path, unchecked):
+        with Recorder(tmp_path / "run", task) as recorder, pytest.raises(ConfigError, match=r"^weights"):
+            recorder.record(0, torch.zeros(P * P, P), weights=weights)
+        assert recorder.run.steps == []
+
+    @pytest.mark.parametrize("logits", [[[0.0]], np.zeros((P * P, P)), None])
+    def test_logits_that_are_no_tensor_leave_no_trace(self, logits, task, tmp_path, unchecked):
+        with Recorder(tmp_path / "run", task) as recorder:
+            with pytest.raises(ConfigError, match=r"^model must be a tensor of logits or a function that returns one"):
+                recorder.record(0, logits)
+            with pytest.raises(ConfigError, match=r"^the value that the model returns must be a tensor of logits"):
+                recorder.record(0, lambda tokens: logits)
+        assert recorder.run.steps == []
 
     def test_logits_of_another_shape_leave_no_trace(self, task, tmp_path):
         with Recorder(tmp_path / "run", task) as recorder:

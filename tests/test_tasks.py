@@ -166,8 +166,16 @@ def test_operations_that_do_not_commute_have_no_mirrors(operation):
     task = make(operation=operation)
     assert not task.commutes
     assert task.mirror_mask is None
-    assert task.novel_mask is None
+    assert task.why_no_mirror.endswith("does not commute: no pair has a mirror of the same label")
     assert torch.equal(task.held_out_mask, ~task.train_mask)
+
+
+@pytest.mark.parametrize("operation", NON_COMMUTATIVE)
+def test_novel_pairs_are_trained_on_in_neither_order(operation):
+    task = make(operation=operation)
+    trained = {tuple(pair) for pair in task.inputs[task.train_mask].tolist()}
+    expected = [(a, b) not in trained and (b, a) not in trained for a, b in task.inputs.tolist()]
+    assert task.novel_mask.tolist() == expected
 
 
 @pytest.mark.parametrize("operation", MODULAR)
@@ -313,6 +321,25 @@ def test_train_indices_make_the_training_set(indices):
 def test_invalid_train_indices_are_refused(indices):
     with pytest.raises(ConfigError, match="train_indices must be distinct positions among the 25 inputs"):
         Task.modular_addition(5, train_indices=indices)
+
+
+@pytest.mark.parametrize(
+    "indices", [[1.5, 2.5], [1.0, 2.0], [True, False], torch.arange(25) < 3, "12", [[1], [2, 3]], 1j]
+)
+def test_train_indices_that_are_not_integers_are_refused(indices, unchecked):
+    with pytest.raises(ConfigError, match=r"^train_indices must be .*integers, but"):
+        Task.modular_addition(5, train_indices=indices)
+
+
+@pytest.mark.parametrize("p", [5.0, "5", True])
+def test_the_modulus_is_an_integer(p, unchecked):
+    with pytest.raises(ConfigError, match=r"^p must be an integer, but is "):
+        Task.modular_addition(p)
+
+
+def test_a_fraction_and_indices_exclude_each_other():
+    with pytest.raises(ConfigError, match=r"^train_fraction and train_indices exclude each other"):
+        Task.modular_addition(5, 0.4, train_indices=[1, 2])
 
 
 def test_a_given_split_needs_its_indices():

@@ -117,6 +117,15 @@ class TestValues:
                 is_nan = math.isnan(analyzed.timeline[column][step])
                 assert bool(analyzed.why_missing(column, step)) == is_nan, (column, step)
 
+    def test_a_column_that_does_not_exist_is_refused(self, analyzed):
+        for read in (analyzed.curves, analyzed.why_missing):
+            with pytest.raises(
+                ConfigError, match=r"^there is no column 'test_acuracy': did you mean 'test_accuracy'\?"
+            ):
+                read("test_acuracy")
+        known = {*analyzed.timeline, *analyzed.frequencies, *analyzed.metrics, "restricted_loss_union"}
+        assert all(isinstance(analyzed.why_missing(name), str) for name in known)
+
     def test_every_column_is_defined(self, analyzed):
         for column in [*DIRECT, *DIRECT_ARRAYS]:
             assert analyzed.definitions[column.split(".")[0]]
@@ -140,7 +149,6 @@ class TestValues:
         analysis = analyze(train(replace(MLP, schedule=schedule), tmp_path / "run"), measures=["margin"])
         assert analysis.curves("test_loss").index.tolist() == list(range(0, 41, 5))
         assert analysis.curves("margin").index.tolist() == STEPS
-        assert analysis.curves("nothing").empty
         assert analysis.name == "run"
 
     def test_progress_is_told(self, run):
@@ -229,9 +237,16 @@ class TestReference:
             ({"measures": ["restricted_los"]}, ConfigError, "did you mean 'restricted_loss'"),
             ({"measures": ["grokinterp.nothing:x"]}, ConfigError, "cannot be imported"),
             ({"measures": ["json:nothing"]}, ConfigError, "give package.module:function"),
+            ({"measures": "loss"}, ConfigError, r"^measures must be a list of measures, but is 'loss'"),
+            ({"frequencies": [1.5]}, ConfigError, r"^each of the frequencies must be an integer, but is 1.5"),
+            ({"reference_step": 10.5}, ConfigError, "^reference_step must be an integer"),
+            ({"steps": [10.5]}, ConfigError, r"^each of the steps must be an integer, but is 10.5"),
+            ({"steps": 10}, ConfigError, "^steps must be A:B:C or a list of steps, but is 10"),
+            ({"workers": 0.5}, ConfigError, "^workers must be an integer"),
+            ({"rule": 3}, ConfigError, "^rule 3 is not known: choose from cube_cosine"),
         ],
     )
-    def test_what_is_not_there(self, options, kind, message, run):
+    def test_what_is_not_there(self, options, kind, message, run, unchecked):
         with pytest.raises(kind, match=message):
             analyze(run, **options)
         assert not (run.path / "analysis").exists()

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grokinterp.analysis.phases import Boundary, first_from, norm_fall
+from grokinterp.analysis.phases import Boundary, first_from
 from grokinterp.analysis.transition import Thresholds, find_transition, first_reaching
 
 P = 113
@@ -299,6 +299,25 @@ class TestCircuitFormation:
 
 
 class TestMemorizationEnd:
+    @pytest.mark.parametrize("last", [600, 900, 1900])
+    def test_a_run_that_stops_while_excluded_loss_falls_has_none(self, last):
+        """The minimum so far is the last step: nothing shows that memorization has ended."""
+        found = find_transition(grokking(train_accuracy=np.ones(len(STEPS))).loc[:last], n_classes=P).memorization_end
+        assert found == Boundary(None, reason="excluded loss has not risen")
+
+    @pytest.mark.parametrize(("later", "expected"), [((0.9, 0.9), None), ((0.9, 0.9, 0.9), 20), ((0.9, 0.9, 0.7), 20)])
+    def test_it_takes_three_later_steps_at_twice_the_minimum(self, later, expected):
+        values = [1.4, 0.8, 0.4, *later]
+        frame = grokking(train_accuracy=np.ones(len(STEPS))).loc[[100 * i for i in range(len(values))]]
+        frame.index = pd.Index([10 * i for i in range(len(values))], name="step")
+        frame["excluded_loss_novel"] = values
+        assert find_transition(frame, n_classes=P).memorization_end.step == expected
+
+    def test_from_losses_there_is_none_until_the_circuit_has_formed(self):
+        frame = grokking(excluded_loss_novel=None).loc[:4000]
+        found = find_transition(frame, n_classes=P).memorization_end
+        assert found == Boundary(None, reason="the circuit has not formed")
+
     def test_where_excluded_loss_is_least(self):
         """1.25 x 0.41 = 0.5125 is met at 1795 on the way down (0.0005 a step), at 2341.7 on the way up (0.0003)."""
         found = find_transition(grokking(), n_classes=P).memorization_end
@@ -439,9 +458,9 @@ class TestCoarseGrid:
         assert "coarse grid" in found.memorization_end.flags
 
     def test_ten_steps_are_enough(self):
-        frame = grokking().loc[[*range(0, 1800, 200), 2000, 7000, 8000, 9000, 10_000]]
+        frame = grokking().loc[[*range(0, 1800, 200), 2000, 4000, 5000, 6000, 7000, 8000, 9000, 10_000]]
         found = find_transition(frame, n_classes=P)
-        assert found.circuit_formation_end == Boundary(7000, low=7000, high=7000, previous=2000)
+        assert found.circuit_formation_end == Boundary(7000, low=7000, high=7000, previous=6000)
         assert found.memorization_end.step == 2000
         assert found.memorization_end.flags == ()
 
@@ -487,25 +506,6 @@ def test_phases_never_end_in_another_order(seed):
         if boundary.step is not None:
             assert boundary.low is None or boundary.low <= boundary.step
             assert boundary.high is None or boundary.step <= boundary.high
-
-
-class TestNormFall:
-    @pytest.mark.parametrize("exponent", [-0.5, 0.0, 0.25, 1.0, 3.0])
-    def test_an_exact_power_law(self, exponent):
-        steps = np.arange(1000, 5000, 10)
-        rho = norm_fall(pd.Series(60.0 * steps**-exponent, index=steps))
-        assert rho.to_numpy() == pytest.approx(np.full(len(rho), 2 * exponent), abs=1e-9)
-        assert list(rho.index) == list(steps)
-
-    def test_step_0_has_no_logarithm_and_lone_steps_no_slope(self):
-        steps = [0, 1, 2, 4, 1000, 1010, 1020]
-        rho = norm_fall(pd.Series(10.0, index=steps))
-        assert list(rho.index) == [1000, 1010, 1020]
-
-    def test_the_window_has_its_ends(self):
-        """925 and 1075 belong to the window of 1000."""
-        assert 1000 in norm_fall(pd.Series([1.0, 1.0, 1.0], index=[925, 1000, 1075])).index
-        assert 1000 not in norm_fall(pd.Series([1.0, 1.0, 1.0], index=[924, 1000, 1075])).index
 
 
 class TestFirstFrom:

@@ -8,13 +8,19 @@ from grokinterp.analysis.phases import known_values
 from grokinterp.analysis.transition import THRESHOLDS, Transition
 from grokinterp.config import PLAIN, RecordedConfig
 from grokinterp.measures import Reference
-from grokinterp.runs.findings import findings_in
+from grokinterp.measures.fourier import n_frequencies
+from grokinterp.runs.findings import STABILITY_KINDS, StabilityMonitor, findings_in
 from grokinterp.runs.run import Run
 from grokinterp.statistics.outcomes import Outcome
 
 # An event lies between two evaluated steps, and the delay is the difference of two events. If either interval is longer
 # than a quarter of the delay, the delay is not known any better than that.
 _COARSE = 0.25
+# The share of the delay that the rise of accuracy takes, from a tenth of the way up to nine tenths. A straight line
+# takes about 84 %; two thirds is already more gradual than any sudden transition.
+_GRADUAL = 2 / 3
+_DENSE = 0.75  # the share of all frequencies above which a spectrum is not sparse,
+_MIN_DENSE = 8  # if there are at least so many frequencies
 _PHASES = ("memorization_end", "circuit_formation_end", "cleanup_end")
 _ABSORBED = 2.0**-24  # half of the distance from 1 to the next float32
 
@@ -36,13 +42,36 @@ def notices(
         reasons: column -> reason -> steps, for what could not be computed.
     """
     return [
-        *(finding.message for finding in findings_in(run.status)),
+        *(finding.message for finding in findings_in(run.status) if finding.kind not in STABILITY_KINDS),
+        *_stability_notices(run.metrics),
         *_checkpoint_notices(timeline, reasons),
         *_collapse_notices(run),
         *_grid_notices(transition),
-        *_key_notices(reference),
+        *_rise_notices(transition),
+        *_key_notices(run, reference),
         *_ratio_notices(timeline),
     ]
+
+
+def _stability_notices(metrics: pd.DataFrame) -> Iterator[str]:
+    """Falls of accuracy and rises of loss over the whole run; training warns only of the first of each kind."""
+    monitor = StabilityMonitor()
+    for step, row in zip(metrics.index, metrics.to_dict("records"), strict=True):
+        monitor.add(int(step), {str(name): value for name, value in row.items()})
+    yield from (finding.message for finding in monitor.findings)
+
+
+def _rise_notices(transition: Transition) -> Iterator[str]:
+    """A run that generalizes late counts as grokked, however slowly its accuracy on unseen pairs rises."""
+    start, end = (transition.evidence.get(name) for name in ("accuracy_rise_10_percent", "accuracy_rise_90_percent"))
+    delay = transition.delay[THRESHOLDS[0]]
+    if transition.outcome != Outcome.GROKKED or not delay or start is None or end is None:
+        return
+    if end - start > _GRADUAL * delay:
+        yield (
+            "no sudden transition: accuracy on unseen pairs rises gradually; a tenth of its rise is complete at step "
+            f"{start:.0f}, nine tenths at step {end:.0f} (the delay is {delay} steps)"
+        )
 
 
 def _checkpoint_notices(timeline: pd.DataFrame, reasons: Mapping[str, Mapping[str, Sequence[int]]]) -> Iterator[str]:
@@ -120,12 +149,20 @@ def _grid_notices(transition: Transition) -> Iterator[str]:
             )
 
 
-def _key_notices(reference: Reference) -> Iterator[str]:
-    keys = reference.frequencies
+def _key_notices(run: Run, reference: Reference) -> Iterator[str]:
+    keys, group = reference.frequencies, run.classification.group
+    count = 0 if group is None else n_frequencies(group.order)
+    if keys.rule != "given" and count >= _MIN_DENSE and len(keys.values) > _DENSE * count:
+        level = "" if keys.threshold is None else f" (threshold {keys.threshold:.3g})"
+        yield (
+            f"dense spectrum: {len(keys.values)} of {count} frequencies are key by the rule {keys.rule}{level} at step "
+            f"{keys.step}, so restricted and excluded loss separate little; for fewer, call key_frequencies with a "
+            "larger threshold and pass its result to analyze as frequencies"
+        )
     if keys.values and reference.generalizes is False:
         yield (
-            f"the model does not generalize at the reference step {keys.step}: the measures that use its key "
-            "frequencies describe no circuit"
+            f"the model does not generalize at the reference step {keys.step}: its key frequencies may belong to a "
+            "circuit that is still forming, or to none; measures that use them do not tell which"
         )
     if not keys.values:
         yield f"no key frequencies by the rule {keys.rule} at step {keys.step}: {keys.reason}"

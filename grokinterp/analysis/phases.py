@@ -55,6 +55,8 @@ def locate_phases(timeline: pd.DataFrame, curves: pd.DataFrame, chance: float) -
     excluded = known_values(timeline, "excluded_loss_novel", "excluded_loss")
     if not excluded.empty:
         memorization = _memorization_end(excluded, end, chance)
+    elif end is None:  # the largest test loss so far says nothing: it may still rise
+        memorization = Boundary(None, reason="the circuit has not formed")
     else:
         peak = int(test.to_numpy().argmax())
         memorization = _at(test, peak, peak, peak, ("from losses", *_coarse(test, end)))
@@ -103,23 +105,28 @@ def _memorization_end(excluded: pd.Series, formation_end: int | None, chance: fl
     i, smallest = int(early.argmin()), float(early.min())
     if smallest >= chance / 2:
         return Boundary(None, reason="no memorization phase")
-    last = int(before.sum()) - 1
-    around = values[max(0, last - 1) : last + 4] if formation_end is not None else values[-5:]
-    if float(np.median(around)) < 2 * smallest:
+    later = early[i + 1 :]
+    if len(later) < 3 or float(np.median(later[-3:])) < 2 * smallest:
         return Boundary(None, reason="excluded loss has not risen")
     near = np.flatnonzero(early <= 1.25 * smallest)
     return _at(excluded, i, int(near[0]), int(near[-1]), _coarse(excluded, formation_end))
 
 
 def norm_fall(norm: pd.Series, width: float = 0.075) -> pd.Series:
-    """rho(t) = - d ln(sum of squares) / d ln t, by least squares over t (1 +- width); NaN with fewer than 3 points."""
+    """rho(t) = - d ln(sum of squares) / d ln t, by least squares over t (1 +- width).
+
+    There is no value with fewer than 3 points, or where the window would reach beyond the last step: that value would
+    change when a run grows.
+    """
     inside = pd.Series(norm[norm.index > 0])
     x, y = np.log(inside.index.to_numpy(dtype=float)), 2 * np.log(inside.to_numpy(dtype=float))
     steps = inside.index.to_numpy(dtype=float)
     rho = []
+    last = steps[-1] if len(steps) else 0.0
     for t in steps:
         near = (steps >= t * (1 - width)) & (steps <= t * (1 + width))
-        rho.append(-np.polyfit(x[near], y[near], 1)[0] if near.sum() >= 3 else np.nan)
+        is_complete = near.sum() >= 3 and t * (1 + width) <= last
+        rho.append(-np.polyfit(x[near], y[near], 1)[0] if is_complete else np.nan)
     return pd.Series(rho, index=inside.index, dtype=float).dropna()
 
 

@@ -10,7 +10,8 @@ import pandas as pd
 
 from grokinterp.analysis.phases import Boundary, known_values
 from grokinterp.analysis.transition import Event, Transition
-from grokinterp.measures import Reference
+from grokinterp.errors import ConfigError, nearest
+from grokinterp.measures import Reference, registered
 from grokinterp.runs.run import Run
 
 
@@ -57,14 +58,31 @@ class Analysis:
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def curves(self, column: str) -> pd.Series:
-        """A column without NaN on the finest grid available: the training's if it was logged, else the timeline's."""
+        """A column without NaN on the finest grid available: the training's if it was logged, else the timeline's.
+
+        Raises:
+            ConfigError: there is no such column.
+        """
+        self._require_column(column)
         logged = known_values(self.metrics, column)
         return known_values(self.timeline, column) if logged.empty else logged
 
     def why_missing(self, column: str, step: int | None = None) -> str:
-        """The reason for a NaN in a column, at a given step or anywhere; empty if there is no NaN."""
+        """The reason for a NaN in a column, at a given step or anywhere; empty if there is no NaN.
+
+        Raises:
+            ConfigError: there is no such column.
+        """
+        self._require_column(column)
         reasons = self.reasons.get(column, {}).items()
         return next((reason for reason, steps in reasons if step is None or step in steps), "")
+
+    def _require_column(self, name: str) -> None:
+        """Raises a ConfigError unless a table has this column, or a measure contributes it that was not computed."""
+        columns = {*self.metrics, *self.timeline, *self.frequencies, *self.reasons, *self.definitions}
+        columns |= {column.name for entry in registered().values() for column in entry.columns}
+        if name not in columns and str(name).removesuffix("_union") not in columns:
+            raise ConfigError(f"there is no column {name!r}: {nearest(name, sorted(map(str, columns)))}")
 
     def summary(self) -> dict[str, Any]:
         """The object that `grokinterp analyze --json` prints; unknown values are null."""

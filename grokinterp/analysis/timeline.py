@@ -8,7 +8,7 @@ evaluated, one at a time in each process. Key frequencies that were lost after g
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from grokinterp.analysis.measure_calls import MeasureCall, key_frequencies_call,
 from grokinterp.analysis.notices import notices
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.transition import find_transition, first_reaching
-from grokinterp.errors import ConfigError, MissingNeedError, RunError
+from grokinterp.errors import ConfigError, MissingNeedError, RunError, as_integer
 from grokinterp.measures import RULES, KeyFrequencies, Reference, evaluation_pairs, key_frequencies, registered
 from grokinterp.measures.base import Rule, as_frequencies
 from grokinterp.measures.frequencies import require_rule
@@ -73,10 +73,12 @@ def analyze(
 
     Raises:
         RunError: the run does not exist, or has no checkpoint at the selected steps.
-        ConfigError: an unknown measure or rule, or a frequency out of range.
+        ConfigError: an unknown measure or rule, a frequency out of range, or an argument of a wrong type.
     """
-    if workers is not None and not 0 <= workers <= 1000:
+    if workers is not None and not 0 <= as_integer(workers, "workers") <= 1000:
         raise ConfigError(f"workers must lie in 0 .. 1000, but is {workers}")
+    if not isinstance(run, Run | str | Path):
+        raise ConfigError(f"run must be a Run or the path of its folder, but is {type(run).__name__}")
     run = Run.open(run) if not isinstance(run, Run) else run
     checkpoints = run.steps
     if not checkpoints:
@@ -84,7 +86,7 @@ def analyze(
     selection = select_steps(checkpoints, steps)
     keep_freed_memory()
     calls = _measure_calls(measures)
-    reference_step = checkpoints[-1] if reference_step is None else reference_step
+    reference_step = checkpoints[-1] if reference_step is None else as_integer(reference_step, "reference_step")
     if reference_step not in checkpoints:
         raise RunError(f"no checkpoint at the reference step {reference_step}; {_available(checkpoints)}")
     cache = AnalysisCache(run.path / "analysis", run.steps)
@@ -173,7 +175,10 @@ def select_steps(checkpoints: Sequence[int], steps: str | Sequence[int] | None) 
         last = first if len(parts) == 1 else checkpoints[-1] if numbers[1] is None else numbers[1]
         values = range(first, last + 1, numbers[2] or 1)
         selection = [step for step in checkpoints if step in values]
+    elif not isinstance(steps, Iterable):
+        raise ConfigError(f"steps must be A:B:C or a list of steps, but is {steps!r}")
     else:
+        steps = [as_integer(step, "each of the steps") for step in steps]
         missing = sorted(set(steps) - set(checkpoints))
         if missing:
             raise RunError(f"no checkpoint at {missing[:5]}; {_available(checkpoints)}")
@@ -188,6 +193,8 @@ def _available(checkpoints: Sequence[int]) -> str:
 
 
 def _measure_calls(measures: Sequence[str | Callable[..., Any]] | None) -> list[MeasureCall]:
+    if isinstance(measures, str):
+        raise ConfigError(f"measures must be a list of measures, but is {measures!r}: write [{measures!r}]")
     requested = list(registered()) if measures is None else [*CORE_MEASURES, *measures]
     calls = {(call.measure.name, call.measure.function): call for call in (measure_call(m, ()) for m in requested)}
     names = [name for name, _ in calls]

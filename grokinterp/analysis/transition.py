@@ -230,6 +230,15 @@ def _evidence(
             return None
         return float(series.to_numpy()[series.index <= step][-1])
 
+    def risen(share: float) -> int | None:
+        """The first step at which this share of the rise of accuracy on unseen pairs since memorization is complete."""
+        series = known_values(curves, "novel_accuracy", "test_accuracy")
+        series = pd.Series(series[series.index >= (math.inf if memorized is None else memorized)])
+        if len(series) < 2 or series.max() <= series.iloc[0]:
+            return None
+        level = series.iloc[0] + share * (series.max() - series.iloc[0])
+        return int(series.index[int((series.to_numpy() >= level).argmax())])
+
     memorized = events["train"][0.99].step
     last = int(curves.index[-1]) if len(curves) else None
     return {
@@ -239,6 +248,8 @@ def _evidence(
         "circuit_efficiency_ratio_reaches_1": crossing,
         "test_accuracy_at_T_train_0.99": at("test_accuracy", memorized),
         "novel_accuracy_at_T_train_0.99": at("novel_accuracy", memorized),
+        "accuracy_rise_10_percent": risen(0.1),
+        "accuracy_rise_90_percent": risen(0.9),
         "final_train_accuracy": at("train_accuracy", last),
         "final_test_accuracy": at("test_accuracy", last),
     }

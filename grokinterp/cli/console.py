@@ -74,7 +74,7 @@ def _rows(analysis: "Analysis") -> dict[str, str]:
 
 
 def _print_milestones(console: Console, analysis: "Analysis") -> None:
-    from grokinterp.analysis.overview import milestones, value_at
+    from grokinterp.analysis.overview import PRECISION, milestones, value_at
 
     columns = milestones(analysis)
     headings = [column.name for column in columns]
@@ -107,6 +107,7 @@ def _print_milestones(console: Console, analysis: "Analysis") -> None:
         "Margin ratio: margin on held-out pairs / extra margin of training pairs over held-out pairs, that is, of the "
         'generalizing / the memorizing circuit at the same weight norm ("circuit efficiency").'
     )
+    console.print(f"{PRECISION}.")
     for reason, labels in gaps.items():
         console.print(f"{MISSING} {escape(', '.join(labels))}: {escape(reason)}")
     console.print()

@@ -4,12 +4,13 @@ Configurations are checked when they are made, so the code that reads them relie
 """
 
 import math
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from grokinterp.errors import ConfigError, nearest
+from grokinterp.errors import ConfigError, as_integer, nearest
 
 STRICT: dict[str, Any] = {"extra": "forbid"}  # pydantic rejects unknown keys
 
@@ -66,27 +67,63 @@ def require_seed(value: int, name: str) -> None:
 
 
 def check_fields(config: Any) -> None:
-    """Raises a ConfigError if a field has a value that its Literal does not list, or an integer that is too large.
+    """Raises a ConfigError if a field has a value that its annotation does not allow, or an integer that is too large.
 
-    Dataclasses do not check annotations.
+    Dataclasses do not check annotations. Integers of NumPy become int, so that a configuration can be written as JSON.
     """
-    for name, choices, optional in _choices(type(config)):
+    for name, choices, kinds in _annotations(type(config)):
         value = getattr(config, name)
-        if choices and not (value is None and optional):
+        if value is None and NoneType in kinds:
+            continue
+        if choices:
             require_one_of(value, choices, name)
+        else:
+            value = _checked(value, kinds, name)
+            object.__setattr__(config, name, value)  # the dataclass is frozen
         if isinstance(value, int):
             require(abs(value) <= MAX_INTEGER, f"{name} must be at most 10^12 in size, but is larger")
 
 
+_DESCRIPTIONS: dict[Any, str] = {
+    int: "an integer",
+    float: "a number",
+    bool: "True or False",
+    str: "text",
+    tuple: "two numbers",
+}
+
+
+def _checked(value: Any, kinds: tuple[Any, ...], name: str) -> Any:
+    """The value of a field, as an instance of one of the types that its annotation allows."""
+    if tuple in kinds and isinstance(value, tuple | list) and len(value) == 2:
+        return tuple(_checked(number, (float,), name) for number in value)
+    if tuple not in kinds and isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)):
+        return value
+    if int in kinds or float in kinds:
+        with suppress(ConfigError):
+            return as_integer(value, name)
+    allowed = " or ".join(_DESCRIPTIONS.get(kind) or kind.__name__ for kind in kinds if kind is not NoneType)
+    raise ConfigError(f"{name} must be {allowed}, but is {value!r}")
+
+
 @cache
-def _choices(kind: type) -> list[tuple[str, tuple[Any, ...], bool]]:
-    """For each field: its name, the values that its Literal lists, and whether it may be None."""
+def _annotations(kind: type) -> list[tuple[str, tuple[Any, ...], tuple[Any, ...]]]:
+    """For each field: its name, the values that its Literal lists, and the types that its annotation allows."""
     table = []
     for item in fields(kind):
-        hints = (item.type,) if get_origin(item.type) is Literal else get_args(item.type)
+        hints = _members(item.type)
         choices = tuple(choice for hint in hints if get_origin(hint) is Literal for choice in get_args(hint))
-        table.append((item.name, choices, NoneType in hints))
+        table.append((item.name, choices, tuple(get_origin(hint) or hint for hint in hints)))
     return table
+
+
+def _members(hint: Any) -> list[Any]:
+    """The members of a possibly nested union, without what Annotated adds to them."""
+    if get_origin(hint) is Annotated:
+        return _members(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return [member for part in get_args(hint) for member in _members(part)]
+    return [hint]
 
 
 def is_prime(n: int) -> bool:

@@ -168,6 +168,9 @@ class RecordedConfig:
     description: str = ""
     """description of the model for human readers"""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
 
 ModelConfig = Annotated[TransformerConfig | MLPConfig | RecordedConfig, Discriminator("kind")]
 

@@ -54,9 +54,9 @@ class RunConfig:
     """format version of config.json; cannot be changed"""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         require_seed(self.model_seed, "model_seed")
         require(self.format_version == FORMAT_VERSION, f"format_version must be {FORMAT_VERSION}: it cannot be chosen")
-        check_fields(self)
         require_fit(self.model, self.task)
         require(
             self.loss == "mse" or not isinstance(self.task, RegressionConfig),
@@ -107,9 +107,21 @@ class RunConfig:
                 "install the release that wrote it"
             )
         try:
-            return _adapter().validate_python(raw)
+            config = _adapter().validate_python(raw)
         except ValidationError as error:
             raise ConfigError(f"{source}: {_first_problem(error)}") from None
+        _refuse_booleans(raw, config, source)
+        return config
+
+
+def _refuse_booleans(raw: dict[str, Any], config: Any, place: str) -> None:
+    """Raises a ConfigError if pydantic has converted true or false to a number."""
+    for name, value in raw.items():
+        converted = getattr(config, name)
+        if isinstance(value, dict):
+            _refuse_booleans(value, converted, f"{place}: {name}")
+        elif isinstance(value, bool) and not isinstance(converted, bool):
+            raise ConfigError(f"{place}: {name} must be a number, but is {json.dumps(value)}")
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -16,7 +16,7 @@ from grokinterp.analysis.result import Analysis
 from grokinterp.errors import ConfigError
 from grokinterp.figures.phases import STRIP, phase_shapes
 from grokinterp.figures.style import GRAY, TEMPLATE
-from grokinterp.figures.thinning import moments_of, thinned_curve
+from grokinterp.figures.thinning import MOST_POINTS, moments_of, thinned_curve
 
 # Curves of at most this many points also get markers: a line alone could be overlooked, and one point has no line.
 _FEW_POINTS = 25
@@ -26,11 +26,19 @@ def as_list(analysis: Analysis | Sequence[Analysis]) -> list[Analysis]:
     """Return one or several analyses as a list.
 
     Raises:
-        ConfigError: the list is empty.
+        ConfigError: the list is empty, or something else is passed.
     """
-    analyses = [analysis] if isinstance(analysis, Analysis) else list(analysis)
+    given: Any = analysis
+    is_list = isinstance(given, Iterable) and not isinstance(given, str)
+    analyses: list[Any] = [*given] if is_list else [given]
     if not analyses:
         raise ConfigError("no analysis to draw: pass an Analysis or a list of them")
+    for item in analyses:
+        if not isinstance(item, Analysis):
+            raise ConfigError(
+                f"analysis must be an Analysis or a list of them, but contains {type(item).__name__}: make one with "
+                "analyze(run)"
+            )
     return analyses
 
 
@@ -127,10 +135,11 @@ class Canvas:
         dash: str = "solid",
         width: float = 2.0,
         row: int = 1,
+        limit: int = MOST_POINTS,
         **scatter: Any,
     ) -> None:
-        """Draw a series, indexed by step, as a line; a long one is thinned."""
-        curve = thinned_curve(series, moments_of(self.analyses))
+        """Draw a series, indexed by step, as a line; one of more than `limit` points is thinned."""
+        curve = thinned_curve(series, moments_of(self.analyses), limit)
         if len(curve) < len(series):
             self.note(f"of {len(series):,} points of a curve, the smallest and largest of each stretch are drawn")
         steps, values = np.asarray(curve.index), curve.to_numpy(dtype=float)

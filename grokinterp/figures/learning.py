@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import pandas as pd
 from plotly.graph_objects import Figure
 
+from grokinterp.analysis.phases import known_values
 from grokinterp.errors import ConfigError
 from grokinterp.figures.canvas import Canvas
 from grokinterp.figures.style import GRAY, QUANTITY_COLORS, run_colors
 from grokinterp.figures.sweeps import setting_name
-from grokinterp.figures.thinning import thinned_curve
 from grokinterp.statistics import remaining_axes, settings
 
 _PANELS = {
@@ -31,8 +32,9 @@ def learning_curves(table: pd.DataFrame, metrics: Sequence[pd.DataFrame], title:
         title: the figure's title.
 
     Raises:
-        ConfigError: `table` and `metrics` differ in length.
+        ConfigError: `table` and `metrics` differ in length, or `metrics` are not tables.
     """
+    _require_metrics(metrics)
     if len(table) != len(metrics):
         raise ConfigError(f"table has {len(table)} rows but metrics has {len(metrics)} entries: pass one per run")
     canvas = Canvas(escape(title), [], y_titles=list(_PANELS))
@@ -47,10 +49,11 @@ def learning_curves(table: pd.DataFrame, metrics: Sequence[pd.DataFrame], title:
                 if column not in metric:
                     canvas.absent(label, "it was not measured", row)
                     continue
-                style = {"color": colors[name], "dash": dash, "width": 1.4, "legendgroup": name}
+                curve = pd.Series(metric[column]).dropna()
+                style = {"color": colors[name], "dash": dash, "width": 1.4, "legendgroup": name, "limit": _MOST_POINTS}
                 hover = f"{name}, {label}" if name else label
                 showlegend = dash == "solid" and name not in in_legend
-                canvas.line(_curve(metric, column), name, hover=hover, row=row, showlegend=showlegend, **style)
+                canvas.line(curve, name, hover=hover, row=row, showlegend=showlegend, **style)
                 in_legend |= {name} if dash == "solid" else set()
     canvas.key("test", dash="solid")
     canvas.key("train", dash="dot")
@@ -68,21 +71,31 @@ def pair_curves(
         metrics: the metrics of each run, indexed by step. Each run adds one line of each color.
         title: the figure's title.
         log_step: start with a logarithmic step axis.
+
+    Raises:
+        ConfigError: `metrics` are not tables.
     """
+    _require_metrics(metrics)
     canvas = Canvas(escape(title), [], y_titles=["accuracy", "RMS of the weights"])
     for i, metric in enumerate(metrics):
         for name, label in (("train", "train"), ("mirror", "mirrored"), ("test", "test"), ("novel", "novel")):
-            column = f"{name}_accuracy"
-            if column not in metric:
+            curve = known_values(metric, f"{name}_accuracy")
+            if curve.empty:
                 canvas.absent(f"accuracy on {label} pairs", "it was not measured")
                 continue
             style = {"color": QUANTITY_COLORS[name], "dash": "dot" if name == "train" else "solid", "width": 1.6}
-            canvas.line(_curve(metric, column), f"{label} pairs", legendgroup=name, showlegend=i == 0, **style)
-        canvas.line(_curve(metric, "weight_rms"), "RMS", color=GRAY, width=1.6, row=2, showlegend=False)
+            style |= {"legendgroup": name, "limit": _MOST_POINTS}
+            canvas.line(curve, f"{label} pairs", showlegend=i == 0, **style)
+        norm = known_values(metric, "weight_rms")
+        if norm.empty:
+            canvas.absent("RMS of the weights", "it was not measured", row=2)
+        else:
+            canvas.line(norm, "RMS", color=GRAY, width=1.6, row=2, showlegend=False, limit=_MOST_POINTS)
     figure = canvas.finish(log_step=log_step)
     figure.update_yaxes(rangemode="tozero")
     return figure
 
 
-def _curve(metric: pd.DataFrame, column: str) -> pd.Series:
-    return thinned_curve(pd.Series(metric[column]).dropna(), limit=_MOST_POINTS)
+def _require_metrics(metrics: Any) -> None:
+    if not isinstance(metrics, Sequence) or not all(isinstance(metric, pd.DataFrame) for metric in metrics):
+        raise ConfigError("metrics must be a list of DataFrames, one per run, such as [run.metrics]")

@@ -4,12 +4,12 @@ import functools
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal, SupportsIndex, TypeVar
 
-from grokinterp.errors import ConfigError, nearest
+from grokinterp.errors import ConfigError, as_integer, nearest
 from grokinterp.measures.fourier import n_frequencies
 from grokinterp.measures.snapshot import Snapshot
 
@@ -62,12 +62,14 @@ def as_frequencies(frequencies: Frequencies, order: int) -> tuple[int, ...]:
         order: the order g of the group.
 
     Raises:
-        ConfigError: a frequency is outside 1 .. floor(g / 2).
+        ConfigError: a frequency is not an integer, or is outside 1 .. floor(g / 2).
     """
     if isinstance(frequencies, KeyFrequencies):
         frequencies = frequencies.values
-    numbers = (frequencies,) if isinstance(frequencies, SupportsIndex) else frequencies
-    values = tuple(sorted({int(k) for k in numbers}))
+    numbers: Any = frequencies.tolist() if hasattr(frequencies, "tolist") else frequencies  # pyright: ignore
+    if isinstance(numbers, str) or not isinstance(numbers, Iterable):
+        numbers = (numbers,)
+    values = tuple(sorted({as_integer(k, "each of the frequencies") for k in numbers}))
     wrong = [k for k in values if not 1 <= k <= n_frequencies(order)]
     if wrong:
         raise ConfigError(f"frequencies of Z_{order} lie in 1 .. {n_frequencies(order)}; given: {wrong}")
@@ -135,6 +137,13 @@ class Measure:
         return "reference" in self.needs
 
 
+def require_snapshot(value: Any, measure: str) -> None:
+    """Raises a ConfigError unless the value that a measure is called with is a snapshot."""
+    if not isinstance(value, Snapshot):
+        how = "Snapshot.from_logits(task, logits), Snapshot.from_model(task, model) or run.snapshot(step)"
+        raise ConfigError(f"{measure} needs a Snapshot, but got {type(value).__name__}: make one with {how}")
+
+
 _REGISTER: dict[str, Measure] = {}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -156,7 +165,8 @@ def measure(
         columns: the column or columns it contributes; by default one, defined by the first paragraph of the docstring.
 
     Returns:
-        The decorator. The decorated function raises MissingNeedError if its snapshot lacks something in `needs`.
+        The decorator. The decorated function raises MissingNeedError if its snapshot lacks something in `needs`, and
+        ConfigError if it is called with something else.
 
     Raises:
         ConfigError: an unknown need, or the name of a built-in measure.
@@ -168,6 +178,7 @@ def measure(
     def register(function: _Function) -> _Function:
         @functools.wraps(function)
         def checked(snapshot: Snapshot, *args: Any, **options: Any) -> Any:
+            require_snapshot(snapshot, name)
             snapshot.require(name, *needs)
             return function(snapshot, *args, **options)
 

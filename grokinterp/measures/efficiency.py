@@ -28,7 +28,7 @@ class CircuitEfficiency:
         circuit_efficiency_ratio: the margin ratio o_gen / o_mem, a ratio of margins at the common parameter norm. Above
             1, the generalizing circuit provides more than half of the margin on training pairs.
         generalized_margin_share: o_gen / o_train; 1/2 where the margin ratio is 1.
-        efficiency_gen: o_gen / P, in logits per squared norm.
+        efficiency_gen: o_gen / P, in logits per squared norm; NaN where o_gen <= 0.
         efficiency_mem: o_mem / P, in logits per squared norm.
         margin_train: o_train, the mean margin on training pairs, in logits.
         margin_gen: o_gen, the mean margin on held-out pairs (novel pairs if the operation commutes), in logits.
@@ -97,7 +97,7 @@ def circuit_efficiency(snapshot: Snapshot, frequencies: Frequencies = ()) -> Cir
     Returns:
         The margins, ratios and efficiencies. The margin ratio is NaN if there are fewer held-out pairs than p, if
         accuracy on training pairs is below 0.95, if o_train <= 0 or o_gen <= 0, if o_mem < 0.02 o_train, or if the
-        logits are not finite; `reason` says which.
+        logits are not finite; `reason` says which. `efficiency_gen` is NaN too where o_gen <= 0.
 
     Raises:
         MissingNeedError: the train/test split is unknown.
@@ -132,7 +132,7 @@ def circuit_efficiency(snapshot: Snapshot, frequencies: Frequencies = ()) -> Cir
     return CircuitEfficiency(
         circuit_efficiency_ratio=Undefined(reason) if reason else ratio,
         generalized_margin_share=o_gen / o_train,
-        efficiency_gen=_per_norm(o_gen, squares),
+        efficiency_gen=_per_norm(o_gen, squares) if o_gen > 0 else Undefined(reason),
         efficiency_mem=_per_norm(o_mem, squares),
         margin_train=o_train,
         margin_gen=o_gen,

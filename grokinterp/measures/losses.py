@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from grokinterp.measures.base import Column, measure
+from grokinterp.measures.checks import require_labeled
 from grokinterp.measures.scores import cross_entropy_by_input, margin_by_input
 from grokinterp.measures.snapshot import Snapshot, Subset, Undefined
 
@@ -35,7 +36,11 @@ def cross_entropy_from_logits(logits: Float[Tensor, "n c"], labels: Int[Tensor, 
     Args:
         logits: `[n, c]`.
         labels: `[n]`, the class of each input.
+
+    Raises:
+        ConfigError: an argument has another shape or dtype, or a label is no class.
     """
+    require_labeled(logits, labels)
     return cross_entropy_by_input(logits, labels).mean()
 
 
@@ -48,7 +53,11 @@ def margin_from_logits(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) 
     Args:
         logits: `[n, c]`.
         labels: `[n]`, the class of each input.
+
+    Raises:
+        ConfigError: an argument has another shape or dtype, or a label is no class.
     """
+    require_labeled(logits, labels)
     return margin_by_input(logits, labels).mean()
 
 
@@ -71,7 +80,7 @@ def loss(snapshot: Snapshot, *, subset: Subset = "all") -> float:
 
     Args:
         snapshot: the checkpoint.
-        subset: `all`, `train`, `test`, or, for a commutative operation, `mirror` or `novel` (see `Snapshot.mask`).
+        subset: `all`, `train`, `test`, `novel` or, for a commutative operation, `mirror` (see `Snapshot.mask`).
 
     Returns:
         Nats; `Undefined` if the subset is empty.
@@ -88,7 +97,7 @@ def accuracy(snapshot: Snapshot, *, subset: Subset = "all") -> float:
 
     Args:
         snapshot: the checkpoint.
-        subset: `all`, `train`, `test`, or, for a commutative operation, `mirror` or `novel` (see `Snapshot.mask`).
+        subset: `all`, `train`, `test`, `novel` or, for a commutative operation, `mirror` (see `Snapshot.mask`).
 
     Returns:
         From 0 to 1; `Undefined` if the subset is empty or any logit is not finite.
@@ -107,12 +116,15 @@ def margin(snapshot: Snapshot, *, subset: Subset = "all") -> float:
 
     Args:
         snapshot: the checkpoint.
-        subset: `all`, `train`, `test`, or, for a commutative operation, `mirror` or `novel` (see `Snapshot.mask`).
+        subset: `all`, `train`, `test`, `novel` or, for a commutative operation, `mirror` (see `Snapshot.mask`).
 
     Returns:
         In logits; `Undefined` if the subset is empty.
 
     Raises:
         MissingNeedError: the subset needs a split, which is unknown.
+
+    Source:
+        Defined here; published margins subtract the largest of the other logits.
     """
     return _subset_mean(snapshot, subset, snapshot.margins)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from grokinterp.measures.base import require_snapshot
 from grokinterp.measures.fourier import class_sums, power_by_frequency, real_dft
 from grokinterp.measures.snapshot import Snapshot, rows_of
 
@@ -67,6 +68,7 @@ def neuron_frequencies(snapshot: Snapshot) -> NeuronFrequencies:
     Source:
         Nanda et al. 2023, section 4.3.
     """
+    require_snapshot(snapshot, "neuron_frequencies")
     snapshot.require("neuron_frequencies", "neurons", "grid")
     line_sums, squares = _line_sums(snapshot.activations.neurons, snapshot.pair_grid.indices)
     g = line_sums.shape[1]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError
 from grokinterp.measures.base import NO_READOUT, Column, Frequencies, as_frequencies, measure
+from grokinterp.measures.checks import require_labeled
 from grokinterp.measures.fourier import class_sums, frequency_parts, n_frequencies
 from grokinterp.measures.losses import cross_entropy_from_logits
 from grokinterp.measures.neurons import neuron_averages
@@ -35,6 +36,11 @@ def _prepare(
     logits: Tensor, labels: Tensor, sums: Tensor, frequencies: Frequencies, mask: Tensor | None
 ) -> tuple[Tensor, tuple[int, ...], Tensor, Tensor, Tensor]:
     """Averages by sum class, keys, labels, sums and the mask of pairs to evaluate, on the device of the logits."""
+    require_labeled(logits, labels, sums=sums, mask=mask)
+    if sums is None or sums.is_floating_point() or not len(sums) or int(sums.max()) < 0:
+        raise ConfigError("sums must be task.sum_class, the sum class of each input as an integer")
+    if mask is not None and mask.dtype != torch.bool:
+        raise ConfigError(f"mask must be boolean, but is {mask.dtype}")
     labels, sums = labels.to(logits.device), sums.to(logits.device)
     in_grid = sums >= 0  # products with zero lie outside the group's grid
     order = int(sums.max()) + 1
@@ -74,7 +80,7 @@ def restricted_loss_from_logits(
         Scalar tensor in nats; NaN without key frequencies.
 
     Raises:
-        ConfigError: a frequency is out of range.
+        ConfigError: an argument has another shape or dtype, or a frequency is out of range.
 
     Source:
         Nanda et al. 2023, section 5.1.
@@ -107,7 +113,7 @@ def excluded_loss_from_logits(
         Scalar tensor in nats; NaN without key frequencies.
 
     Raises:
-        ConfigError: a frequency is out of range.
+        ConfigError: an argument has another shape or dtype, or a frequency is out of range.
 
     Source:
         Nanda et al. 2023, section 5.1.

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from grokinterp.errors import ConfigError, MissingNeedError, nearest
+from grokinterp.errors import ConfigError, MissingNeedError, as_integer, nearest
+from grokinterp.measures.checks import checked_logits, require_task, require_tensor, require_weights, warn_if_not_logits
 from grokinterp.measures.fourier import class_sums
 from grokinterp.measures.scores import cross_entropy_by_input, hit_by_input, margin_by_input
 from grokinterp.tasks import CyclicGroup, Task
@@ -137,7 +138,7 @@ class Snapshot:
         Args:
             task: the task.
             logits: `[n, >=c]`, rows in the order of `task.inputs`; or `[p, p, >=c]` if every pair is an input. Only
-                the first c columns count, so the column of the `=` token is dropped.
+                the first c columns count, so the column of `=` is dropped. Warns of what looks like something else.
             weights: parameters by name, for the measures that need weights.
             step: number of optimizer updates made.
 
@@ -145,19 +146,13 @@ class Snapshot:
             The snapshot, on the CPU and in float64.
 
         Raises:
-            ConfigError: the logits have another shape or are not floating point.
+            ConfigError: the logits have another shape or are not floating point, or the weights are no dict of tensors.
         """
-        n, c = len(task.inputs), task.n_classes
-        shape = tuple(logits.shape)
-        flat = logits.flatten(0, 1) if logits.ndim == 3 and shape[:2] == (task.p, task.p) else logits
-        if flat.ndim != 2 or len(flat) != n or flat.shape[1] < c or not logits.is_floating_point():
-            raise ConfigError(
-                f"logits of {task.config.title} must be floating point, of shape [{n}, {c}]"
-                f"{f' or [{task.p}, {task.p}, {c}]' if n == task.p**2 else ''} (extra classes are dropped), "
-                f"but are {logits.dtype} of shape {list(shape)}"
-            )
+        step = None if step is None else as_integer(step, "step")
         # The task's labels and masks are on the CPU, and not every device supports float64.
-        return Snapshot(task, flat[:, :c].detach().cpu().double(), step=step, weights=_on_cpu(weights))
+        flat = checked_logits(task, logits, "logits").detach().cpu().double()
+        warn_if_not_logits(task, flat)
+        return Snapshot(task, flat, step=step, weights=_on_cpu(weights))
 
     @staticmethod
     def from_model(
@@ -187,10 +182,12 @@ class Snapshot:
             The snapshot, on the CPU and in float64.
 
         Raises:
-            ConfigError: the logits have another shape or are not floating point.
+            ConfigError: the logits have another shape or are not floating point, or the weights are no dict of tensors.
         """
+        require_task(task)
         with torch.no_grad():
             logits = model(task.tokens)
+        require_tensor(logits, "the value that the model returns")
         if logits.ndim == 3:
             logits = logits[:, -1]
         snapshot = Snapshot.from_logits(task, logits, weights=weights, step=step)
@@ -217,12 +214,15 @@ class Snapshot:
 
         Returns:
             The snapshot, with `forward` and `activity` set.
+
+        Raises:
+            ConfigError: the logits have another shape or are not floating point.
         """
         with torch.no_grad():
             output = activations(weights, task.tokens)
         return Snapshot(
             task,
-            output.logits[:, : task.n_classes].double(),
+            checked_logits(task, output.logits, "the logits of the activations").double(),
             step=step,
             weights=weights,
             trained=trained,
@@ -348,11 +348,12 @@ class Snapshot:
         15
 
         Args:
-            subset: `all`, `train`, `test`, or, for a commutative operation, the test pairs (a, b) whose mirror (b, a)
-                is in the training set (`mirror`) or is not (`novel`).
+            subset: `all`, `train`, `test`, the test pairs (a, b) whose mirror (b, a) is not in the training set
+                (`novel`), or, for a commutative operation, those whose mirror is (`mirror`).
 
         Raises:
-            MissingNeedError: the split is unknown, or the operation does not commute (`mirror`, `novel`).
+            MissingNeedError: the split is unknown, the operation does not commute (`mirror`), or it is not an operation
+                on pairs (`novel`).
             ConfigError: no such subset.
         """
         if subset == "all":
@@ -395,4 +396,5 @@ def rows_of(values: Shaped[Tensor, "n x"], mask: Bool[Tensor, " n"]) -> Shaped[T
 
 
 def _on_cpu(weights: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+    require_weights(weights)
     return None if weights is None else {name: w.detach().cpu() for name, w in weights.items()}

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.errors import MissingNeedError
+from grokinterp.errors import ConfigError, MissingNeedError
 from grokinterp.measures.base import NO_READOUT, Column, measure
 from grokinterp.measures.fourier import component_norms, frequency_power
 from grokinterp.measures.snapshot import Snapshot, Undefined
@@ -20,9 +20,15 @@ def embedding_table(snapshot: Snapshot) -> Float[Tensor, "g d"]:
         `[g, d]`, or `[g, 2d]` for two tables, in float64.
 
     Raises:
-        MissingNeedError: the weights include none of these parameters, or the task has no cyclic group.
+        MissingNeedError: the weights include none of these parameters, or in another shape, or the task has no cyclic
+            group.
     """
     weights, p, group = snapshot.weights or {}, snapshot.task.p, snapshot.pair_grid.group
+    for name in ("embed.W_E", "embed_a.W_E", "embed_b.W_E"):
+        if name in weights and (weights[name].ndim != 2 or len(weights[name]) < p):
+            shape = list(weights[name].shape)
+            reason = f"{name} must have shape [at least {p}, d], one row per number, but has shape {shape}"
+            raise MissingNeedError("the embedding spectrum", "weights", reason)
     if "embed.W_E" in weights:
         return weights["embed.W_E"][:p].double()[group.left]
     if "embed_a.W_E" in weights and "embed_b.W_E" in weights:
@@ -116,9 +122,14 @@ def gini(x: Float[Tensor, " n"]) -> float:
     Returns:
         The coefficient; `Undefined` if all numbers are zero.
 
+    Raises:
+        ConfigError: `x` has another shape or a negative entry.
+
     Source:
         Hurley and Rickard 2009.
     """
+    if not isinstance(x, Tensor) or x.ndim != 1 or bool((x < 0).any()):
+        raise ConfigError("x must be a tensor of non-negative numbers, of shape [n]")
     ordered = x.double().sort().values
     n = len(ordered)
     total = ordered.sum()

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from html import escape
 from typing import Any
 
-from grokinterp.analysis.overview import headline
+from grokinterp.analysis.overview import PRECISION, headline
 from grokinterp.analysis.phases import Boundary
 from grokinterp.analysis.result import Analysis
 from grokinterp.statistics.formatting import MISSING, number, setting
@@ -258,7 +258,7 @@ def final(analyses: list[Analysis], names: list[str]) -> str:
         definition = next(filter(None, (definition_of(analysis, column) for analysis in analyses)), "")
         rows.append([f"<code>{escape(column)}</code>", *cells, escape(definition)])
     steps = ", ".join(f"{int(analysis.timeline.index[-1]):,}" for analysis in analyses)
-    heading = f"<p>At the last analyzed step: {steps}.</p>"
+    heading = f'<p>At the last analyzed step: {steps}.</p><p class="caption">{PRECISION}.</p>'
     return heading + table(["name", *(names if len(analyses) > 1 else ["value"]), "definition"], rows)
 
 

@@ -124,6 +124,7 @@ def settings(table: pd.DataFrame, axes: Sequence[str]) -> list[tuple[dict[str, A
     Raises:
         ConfigError: the table lacks an axis.
     """
+    _require(table, [])
     groups: list[tuple[dict[str, Any], pd.DataFrame]] = [({}, table)]
     for axis in axes:
         if axis in SEEDS:
@@ -283,6 +284,8 @@ def _observe_followed(table: pd.DataFrame, quantity: str) -> Observed:
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    if not isinstance(table, pd.DataFrame):
+        raise ConfigError(f"table must be a DataFrame, the table of a sweep, but is {type(table).__name__}")
     for column in columns:
         if column not in table.columns:
             raise ConfigError(f"the table has no column {column!r}: {nearest(column, map(str, table.columns))}")

@@ -1,6 +1,7 @@
 """Training sets: from the seeded shuffles of three libraries, or from given indices."""
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -42,6 +43,22 @@ def _shuffle(config: TaskConfig, n: int) -> Tensor:
         random.Random(config.data_seed).shuffle(order)
         return torch.tensor(order)
     return torch.from_numpy(np.random.RandomState(config.data_seed).permutation(n))
+
+
+def as_indices(train_indices: Sequence[int] | Tensor) -> Int[Tensor, " m"]:
+    """Converts the positions of the training inputs to a tensor.
+
+    Raises:
+        ConfigError: they are not integers.
+    """
+    try:
+        indices = torch.as_tensor(train_indices).flatten()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise ConfigError(f"train_indices must be a list of integers, but is {train_indices!r}") from None
+    if len(indices) and (indices.dtype == torch.bool or indices.is_floating_point() or indices.is_complex()):
+        hint = ": for a mask, give mask.nonzero()" if indices.dtype == torch.bool else ""
+        raise ConfigError(f"train_indices must be integers, but are {indices.dtype}{hint}")
+    return indices.to(device="cpu", dtype=torch.int64)
 
 
 def split_from_indices(indices: Int[Tensor, " m"], n: int) -> Bool[Tensor, " n"]:

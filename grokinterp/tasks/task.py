@@ -13,7 +13,7 @@ from grokinterp.errors import ConfigError
 from grokinterp.tasks.groups import CyclicGroup, cyclic_group, why_no_group
 from grokinterp.tasks.operations import COMMUTATIVE, all_inputs, answers
 from grokinterp.tasks.permutations import s5_elements
-from grokinterp.tasks.splits import seeded_split, split_from_indices
+from grokinterp.tasks.splits import as_indices, seeded_split, split_from_indices
 from grokinterp.tasks.sums import SumClasses, sort_by_sum
 
 # Gives labels another random stream than the split. A CPU generator uses only the low 32 bits of its seed.
@@ -57,12 +57,12 @@ class Task:
             train_indices: positions of the training inputs in `inputs`; replaces the split of the configuration.
 
         Raises:
-            ConfigError: the training set or the test set would be empty, or an index is out of range.
+            ConfigError: the training set or the test set would be empty, or an index is not an integer or out of range.
         """
         inputs = all_inputs(config)
         n = len(inputs)
         if train_indices is not None:
-            indices = torch.as_tensor(train_indices, dtype=torch.int64).flatten()
+            indices = as_indices(train_indices)
             train_mask = split_from_indices(indices, n)
             config = replace(config, split="given", train_fraction=len(indices) / n)
         elif config.split == "given":
@@ -97,8 +97,13 @@ class Task:
             train_indices: positions of the training inputs in `inputs`, instead of a random split.
             equals_token: whether `tokens` end in `=`.
             operands: number of operands; bits for parity, otherwise 2.
+
+        Raises:
+            ConfigError: `train_fraction` and `train_indices` are both given, or an argument makes no sense.
         """
-        if train_fraction is None and train_indices is not None:
+        if train_indices is not None:
+            if train_fraction is not None:
+                raise ConfigError("train_fraction and train_indices exclude each other: give one")
             train_fraction = 0.5  # replaced by the fraction of the indices
         split = "unknown" if train_fraction is None else "torch"
         config = TaskConfig(operation, p, train_fraction, split, data_seed, operands=operands)
@@ -154,23 +159,35 @@ class Task:
         if self.config.operation == "parity":
             return f"{self.config.title} is not an operation on pairs: no input has a mirror"
         subject = "a random label" if self.config.random_labels else self.config.operation
-        return f"{subject} does not commute: no pair has a mirror"
+        return f"{subject} does not commute: no pair has a mirror of the same label"
 
     @cached_property
     def mirror_mask(self) -> Bool[Tensor, " n"] | None:
         """`[n]`, True for test pairs whose mirror (b, a) is trained on; None if the operation does not commute."""
-        if self.train_mask is None or self.test_mask is None or not self.commutes:
+        if self.test_mask is None or self.novel_mask is None or not self.commutes:
             return None
-        position = _positions(self.inputs, self.p)
-        mirror = position[self.inputs[:, 1], self.inputs[:, 0]]
-        return self.test_mask & self.train_mask[mirror]
+        return self.test_mask & ~self.novel_mask
 
     @cached_property
     def novel_mask(self) -> Bool[Tensor, " n"] | None:
-        """`[n]`, True for test pairs whose mirror is not trained on either; None if the operation does not commute."""
-        if self.mirror_mask is None or self.test_mask is None:
+        """`[n]`, True for test pairs (a, b) whose mirror (b, a) is not trained on either; None without split or pairs.
+
+        A mirror can leak even if the operation does not commute: after training on b - a, a model may give its answer
+        for a - b.
+        """
+        if self.train_mask is None or self.test_mask is None or self.mirror is None:
             return None
-        return self.test_mask & ~self.mirror_mask
+        return self.test_mask & ~(self.train_mask[self.mirror] & (self.mirror >= 0))
+
+    @cached_property
+    def mirror(self) -> Int[Tensor, " n"] | None:
+        """`[n]`, the position of (b, a) for each input (a, b), -1 if it is not an input; None unless inputs are pairs.
+
+        For division, (b, 0) is not an input.
+        """
+        if self.operands != 2 or self.config.operation == "parity":
+            return None
+        return _positions(self.inputs, self.p)[self.inputs[:, 1], self.inputs[:, 0]]
 
     @cached_property
     def held_out_mask(self) -> Bool[Tensor, " n"] | None:

@@ -46,7 +46,7 @@ def evaluate(
         else:
             losses = (logits - F.one_hot(labels, logits.shape[1])).square().mean(dim=1)
         hits = (logits[:, : task.n_classes].argmax(dim=1) == labels).double()
-        masks |= {"mirror": task.mirror_mask, "novel": task.novel_mask}
+        masks |= {"mirror": task.mirror_mask, "novel": task.novel_mask if task.commutes else None}
     row: dict[str, float] = {}
     if task.train_mask is None:
         row |= {"loss": losses.mean().item(), "accuracy": hits.mean().item()}

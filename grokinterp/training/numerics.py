@@ -1,4 +1,4 @@
-"""Monitors a training for numerical problems: non-finite values, loss underflow, softmax collapse, zero gradients.
+"""Monitors a training for numerical problems: non-finite values, underflow, collapse, zero gradients, instability.
 
 The monitor uses the logits and metrics of an evaluation, and computes more only if the margins are so large that
 rounding can matter. It warns once per run of each kind of problem, with the step, and stores the warning in
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.config import PLAIN, RunConfig
-from grokinterp.runs.findings import Finding
+from grokinterp.runs.findings import Finding, StabilityMonitor
 from grokinterp.tasks import AnyTask
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_function
 
@@ -114,10 +114,14 @@ class Monitor:
         self.labels = task.labels[self.rows]
         self.findings = findings
         self.finite_at: int | None = None
+        self.stability = StabilityMonitor()
 
     def resume(self, rows: Iterable[Mapping[str, float]]) -> None:
-        """Restores `finite_at` from the rows of metrics.jsonl up to the step at which a run resumes."""
-        self.finite_at = max((int(row["step"]) for row in rows if _all_finite(row)), default=None)
+        """Restores the state of the monitor from the rows of metrics.jsonl up to the step at which a run resumes."""
+        for row in rows:
+            if _all_finite(row):
+                self.finite_at = int(row["step"])
+            self.stability.add(int(row["step"]), row)
 
     def warn(self, step: int, kind: str, message: str) -> None:
         """Warns of a problem unless there is a warning of the same kind already."""
@@ -155,6 +159,9 @@ class Monitor:
         if not math.isfinite(row["train_loss"]):
             self.report_divergence(step, _locate_non_finite(logits, weights))
             return
+        self.stability.add(step, row)
+        for finding in self.stability.findings:
+            self.warn(finding.step, finding.kind, finding.message)
         if _all_finite(row):
             self.finite_at = step
         else:

@@ -1,7 +1,6 @@
 """Recorder: logs any training loop to a run folder, which analyze, report and figures can read."""
 
 import math
-import operator
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from grokinterp.config import RecordedConfig, RunConfig
-from grokinterp.errors import ConfigError, RunError
+from grokinterp.errors import ConfigError, RunError, as_integer
 from grokinterp.measures import Snapshot
+from grokinterp.measures.checks import require_weights
 from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.files import MAX_STEP
 from grokinterp.runs.locks import hold
@@ -86,7 +86,7 @@ class Recorder:
             step: number of updates made; must increase from call to call.
             model: called with `task.tokens`, as in `Snapshot.from_model`; or the logits themselves. A module is put
                 into evaluation mode for the call.
-            weights: named parameters; by default those of a module.
+            weights: named parameters; by default those of a module, if it has any.
 
         Returns:
             The metrics of the step, as written to metrics.jsonl.
@@ -96,20 +96,22 @@ class Recorder:
             RunError: the step cannot be written. Nothing of it remains, so that it can be recorded again; but if only
                 status.json could not be written, the step is recorded.
         """
-        try:
-            step = operator.index(step)
-        except TypeError:
-            raise ConfigError(f"step must be an integer, but is {step!r}") from None
+        step = as_integer(step, "step")
         if step > MAX_STEP:
             raise ConfigError(f"step {step} is larger than {MAX_STEP:,}: count updates, not nanoseconds or tokens")
         if step <= self._last_step:
             raise ConfigError(f"step {step} was recorded after step {self._last_step}: steps must increase")
         if isinstance(model, Tensor):
             snapshot = Snapshot.from_logits(self.task, model)
+        elif not callable(model):
+            raise ConfigError(
+                f"model must be a tensor of logits or a function that returns one, but is {type(model).__name__}"
+            )
         else:
             snapshot = self._from_model(model)
             if weights is None and isinstance(model, nn.Module):
-                weights = dict(model.named_parameters())
+                weights = dict(model.named_parameters()) or None
+        require_weights(weights)
         saved = {name: w for name, w in (weights or {}).items() if self.keep_weights}
         trained = {name: w for name, w in (weights or {}).items() if w.requires_grad or not w.is_leaf}
         trained = trained or dict(weights or {})
@@ -134,7 +136,7 @@ class Recorder:
         modes = {part: part.training for part in model.modules()}
         model.eval()
         try:
-            return Snapshot.from_model(self.task, lambda tokens: model(tokens.to(device)).cpu())
+            return Snapshot.from_model(self.task, lambda tokens: model(tokens.to(device)))
         finally:
             for part, training in modes.items():
                 part.training = training
