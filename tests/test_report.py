@@ -20,7 +20,7 @@ import grokinterp as gi
 from grokinterp.cli import main
 from grokinterp.report.page import write_output
 from grokinterp.report.plots import FIGURES
-from grokinterp.report.sections import definition_of, lead, warnings
+from grokinterp.report.sections import definition_of, facts, lead, warnings
 from grokinterp.statistics import Outcome
 from grokinterp.statistics.formatting import number
 from grokinterp.training.recorder import Recorder
@@ -193,6 +193,16 @@ def test_facts_transition_and_rules_are_tables(page, grokked):
     assert grokked.transition.memorization_end.reason in text
     assert "cube_cosine (used) 2, 5, 9 the same" in text
     assert "5 is a harmonic: the double of 9" in text
+
+
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [("grokinterp train a b", "grokinterp train a b"), ("mine.py --key=secret", "mine.py"), (["x"], "unknown")],
+)
+def test_the_arguments_of_other_programs_are_not_shown(recorded, shown, bare):
+    environment = {**bare.run.environment, "command": recorded}
+    (bare.run.path / "environment.json").write_text(json.dumps(environment))
+    assert f"<th>command</th><td>{shown}</td>" in facts([bare], ["bare"])
 
 
 def test_every_final_number_has_its_definition_or_reason(page, grokked):

@@ -11,8 +11,8 @@ class Finding:
 
     Attributes:
         step: the step that the warning is about; for a divergence, the first step with a non-finite loss.
-        kind: what happened. Training reports `diverged`, `non_finite`, `loss_underflow`, `softmax_collapse` and
-            `zero_gradients`.
+        kind: what happened. Training reports `diverged`, `non_finite`, `loss_underflow`, `softmax_collapse`,
+            `zero_gradients` and `environment_changed`.
         message: one line that names the step.
     """
 

@@ -1,5 +1,6 @@
 """Preparation of a training: the device, the task, the folder of a resumed run, and weights from another run."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,16 @@ from grokinterp.config import OptimizerConfig, RegressionConfig, RunConfig, Sche
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import parameter_count, task_of
 from grokinterp.models.memory import require_memory
+from grokinterp.runs.environment import rounding_changes
+from grokinterp.runs.findings import Finding
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
 from grokinterp.runs.run import Run, parse_step
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws
+
+log = logging.getLogger(__name__)
 
 _COPIES_OF_WEIGHTS = 5  # weights, gradients, two moments, and the copy that is written
 _COPIES_OF_LOGITS = 4  # in float32; the loss converts them to float64
@@ -145,11 +150,24 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
         require_state(point[1], run.config, run.task, point[0], run.path / RESUME)
         require_draws(config, point[1], device)
     writer.prepare_resume(-1 if point is None else point[0])
+    _note_other_rounding(writer, before[-1] if before else first, environment, 0 if point is None else point[0])
     if config != run.config:
         writer.write_config(config)
     entry = {**environment, "from_step": from_step, "to_step": config.training().schedule.steps}
     writer.write_environment({**first, "resumed": [*before, entry]})
     return writer
+
+
+def _note_other_rounding(writer: RunWriter, old: Any, new: Mapping[str, Any], step: int) -> None:
+    """Warns if the updates from a step on are rounded otherwise than those of the run's latest session."""
+    changes = rounding_changes(old, new) if isinstance(old, Mapping) else []
+    if changes and writer.findings is not None and step < writer.config.training().schedule.steps:
+        message = (
+            f"the run was resumed at step {step} in another environment ({'; '.join(changes)}): from there on, it is "
+            "not bit for bit the run that it would have been without the interruption"
+        )
+        writer.findings.append(Finding(step, "environment_changed", message))
+        log.warning("%s: %s", writer.path, message)
 
 
 def load_start(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
