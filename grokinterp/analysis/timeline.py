@@ -21,6 +21,7 @@ from grokinterp.analysis.measure_calls import MeasureCall, key_frequencies_call,
 from grokinterp.analysis.notices import notices
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.transition import find_transition, first_reaching
+from grokinterp.config.checks import is_natural_number
 from grokinterp.errors import ConfigError, MissingNeedError, RunError
 from grokinterp.measures import RULES, KeyFrequencies, Reference, evaluation_pairs, key_frequencies, registered
 from grokinterp.measures.base import Rule, as_frequencies
@@ -165,7 +166,7 @@ def select_steps(checkpoints: Sequence[int], steps: str | Sequence[int] | None) 
         return list(checkpoints)
     if isinstance(steps, str):
         parts = steps.split(":")
-        well_formed = len(parts) <= 3 and all(not part or part.isdecimal() for part in parts)
+        well_formed = len(parts) <= 3 and all(not part or is_natural_number(part) for part in parts)
         if not well_formed or (len(parts) == 3 and parts[2] and int(parts[2]) == 0):
             raise ConfigError(f"steps {steps!r}: give A:B:C, for instance 0:5000:100; each part may be omitted")
         numbers = [int(part) if part else None for part in parts] + [None, None]

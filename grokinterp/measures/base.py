@@ -132,6 +132,11 @@ class Measure:
         """Whether the function takes the key frequencies as its second argument."""
         return "reference" in self.needs
 
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the function is one of this package's."""
+        return inspect.unwrap(self.function).__module__.startswith("grokinterp.")
+
 
 _REGISTER: dict[str, Measure] = {}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -170,8 +175,7 @@ def measure(
             return function(snapshot, *args, **options)
 
         previous = _REGISTER.get(name)
-        built_in = previous is not None and inspect.unwrap(previous.function).__module__.startswith("grokinterp.")
-        if built_in or name == "key_frequencies" or name.endswith("_union"):
+        if (previous is not None and previous.is_built_in) or name == "key_frequencies" or name.endswith("_union"):
             raise ConfigError(f"{name!r} is reserved for a built-in measure: choose another name")
         summary = (inspect.getdoc(function) or name).split("\n\n")[0].replace("\n", " ")
         contributed = (columns,) if isinstance(columns, Column) else tuple(columns) or (Column(name, summary),)
@@ -222,8 +226,9 @@ def find_measure(name_or_function: str | Callable[..., Any]) -> Measure:
     try:
         with _importable(MEASURE_FOLDERS):
             function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"measure {name!r} cannot be imported: {error}; give package.module:function") from None
+    except Exception as error:  # importing runs the user's module, which may raise anything
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"measure {name!r} cannot be imported: {reason}; give package.module:function") from error
     if not callable(function):
         raise ConfigError(f"measure {name!r} is not a function")
     return _measure_of(function)

@@ -174,7 +174,7 @@ def load_start(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
     """Copies the weights that the run in a folder started from into parameters, if they came from another run."""
     source = Run.open(path).environment.get("start_from")
     if source is not None:
-        load_from(source, parameters)
+        load_from(str(source), parameters)
 
 
 def load_from(reference: str, parameters: Mapping[str, nn.Parameter]) -> None:
