@@ -26,7 +26,7 @@ from grokinterp.errors import ConfigError, MissingNeedError, RunError
 from grokinterp.measures import RULES, KeyFrequencies, Reference, evaluation_pairs, key_frequencies, registered
 from grokinterp.measures.base import Rule, as_frequencies
 from grokinterp.measures.frequencies import require_rule
-from grokinterp.models.memory import keep_freed_memory
+from grokinterp.models.memory import analysis_memory, keep_freed_memory, require_memory
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 
@@ -83,6 +83,7 @@ def analyze(
     if not checkpoints:
         raise RunError(f"{run.path} has no checkpoint yet: there is nothing to analyze")
     selection = select_steps(checkpoints, steps)
+    require_memory(analysis_memory(run.config), f"analyzing {run.config.task.title} with this model")
     keep_freed_memory()
     calls = _measure_calls(measures)
     reference_step = checkpoints[-1] if reference_step is None else reference_step

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from grokinterp.config import OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig
+from grokinterp.config import RunConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.models import parameter_count, task_of
-from grokinterp.models.memory import require_memory
+from grokinterp.models import task_of
+from grokinterp.models.memory import require_memory, training_memory
 from grokinterp.runs.environment import rounding_changes
 from grokinterp.runs.findings import Finding
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
@@ -23,9 +23,6 @@ from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws
 
 log = logging.getLogger(__name__)
-
-_COPIES_OF_WEIGHTS = 5  # weights, gradients, two moments, and the copy that is written
-_COPIES_OF_LOGITS = 4  # in float32; the loss converts them to float64
 
 GROKKED = "grokked"  # the reason in status.json of a run that finished early because it grokked
 
@@ -69,17 +66,8 @@ def task_to_train(config: RunConfig, begun: Run | None, device: str) -> AnyTask:
     task = task_of(config) if begun is None else begun.task
     task.require_split()
     if not device.startswith("cuda"):
-        _require_memory(config, training.optimizer)
+        require_memory(training_memory(config), f"training {config.task.title} with this model")
     return task
-
-
-def _require_memory(config: RunConfig, optimizer: OptimizerConfig) -> None:
-    """Checks that the memory suffices for weights, gradients, optimizer state and all logits."""
-    slow = {"none": 0, "ema": 1, "ma": optimizer.grokfast_window}[optimizer.grokfast]
-    weights = (_COPIES_OF_WEIGHTS + slow) * parameter_count(config.model, config.task)
-    outputs = config.task.d_out if isinstance(config.task, RegressionConfig) else config.task.p
-    logits = _COPIES_OF_LOGITS * config.task.n_inputs * outputs
-    require_memory(4 * (weights + logits), f"training {config.task.title} with this model")
 
 
 def _require_same_config(run: Run, config: RunConfig, schedule: ScheduleConfig) -> None:
