@@ -55,7 +55,7 @@ def train(
     ('finished', [0, 10, 20])
 
     If a run stops for whatever reason (Ctrl-C, a crash, a full disk), the same call with `resume=True` continues it,
-    bit for bit as if it had not stopped (on the same machine, with the same number of threads).
+    bit for bit as if it had not stopped (on the same machine, with the same number of threads; otherwise, it warns).
 
     Args:
         config: what to train. To resume, give the configuration of the run; `schedule.steps` may be larger.
