@@ -172,6 +172,18 @@ class TestTracker:
         with pytest.raises(ConfigError, match=r"tracker 'trackio' is not installed: pip install trackio"):
             Tracker("trackio")
 
+    @pytest.mark.parametrize("call", ["init", "log", "finish"])
+    def test_a_service_that_fails_is_one_line_and_the_run_resumes(self, call, service, tmp_path, monkeypatch):
+        def fail(*arguments, **options):
+            raise RuntimeError("no API key\nconfigured")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(sys.modules["trackio"], call, fail)
+            with pytest.raises(ConfigError, match=r"^trackio cannot .* \(RuntimeError: no API key conf"):
+                train(briefly(), tmp_path / "run", callbacks=[Tracker("trackio")])
+        run = train(briefly(), tmp_path / "run", resume=True, callbacks=[Tracker("trackio")])
+        assert run.status["status"] == "finished"
+
     def test_an_unknown_tracker(self):
         with pytest.raises(ConfigError, match=r"unknown tracker 'wandbb': did you mean 'wandb'\?"):
             Tracker("wandbb")

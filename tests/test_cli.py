@@ -1,6 +1,9 @@
 """The command line: what each command prints and writes, and one clear line for every mistake."""
 
+import errno
+import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -11,11 +14,14 @@ from pathlib import Path
 import pandas as pd
 import processes
 import pytest
+import torch
 from shells import ENVIRONMENT, Outcome
 
 import grokinterp
+from grokinterp.cli import main
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
+from grokinterp.errors import ConfigError
 from grokinterp.runs.run import Run
 from grokinterp.sweep import plan
 from grokinterp.training import train
@@ -88,6 +94,12 @@ assert not heavy, heavy
         assert (shown.code, shown.err) == (0, "")
         for name in ("train", "analyze", "report", "list", "demo"):
             assert f"  {name} " in shown.out
+
+    @pytest.mark.parametrize("command", ["train", "sweep", "analyze", "reproduce"])
+    def test_defaults_are_those_of_the_flags_shown(self, command, shell):
+        options = re.findall(r"^. (--\S+)", shell(command, "--help").out, flags=re.MULTILINE)
+        assert len(options) > 5
+        assert not [option for option in options if "format-version" in option or ".no-" in option or "--no-" in option]
 
     def test_the_version(self, shell):
         assert shell("--version") == Outcome(0, f"grokinterp {grokinterp.__version__}\n", "")
@@ -190,6 +202,12 @@ class TestTrain:
         assert "new: diverged at step" in shown.out
         assert "the training loss was not finite at step" in shown.out
 
+    def test_a_run_whose_name_starts_with_a_hyphen(self, here, shell):
+        (here / "run").rename(here / "-x")
+        shown = shell("train", "--resume", "--schedule.steps", "30", "--", "-x")
+        assert (shown.code, shown.err) == (0, "")
+        assert shown.out.splitlines()[1] == "next: grokinterp analyze ./-x"
+
 
 class TestAnalyze:
     def test_json_is_one_object_and_nothing_else(self, here, shell):
@@ -235,6 +253,18 @@ class TestAnalyze:
         options = ["--rule", "embedding_norm", "--reference-step", "10"]
         reference = json.loads(shell("analyze", "run", "--json", "--no-report", *options).out)["reference"]
         assert (reference["rule"], reference["step"]) == ("embedding_norm", 10)
+
+    def test_a_measure_that_raises_is_named_with_the_step(self, run, capsys):
+        def fails(snapshot):
+            return 1 / (snapshot.step - 20)
+
+        def two_numbers(snapshot):
+            return torch.zeros(2, 2)
+
+        with pytest.raises(ConfigError, match=r"^measure 'fails' failed at step 20: ZeroDivisionError: "):
+            grokinterp.analyze(run, measures=[fails], steps=[0, 20])
+        with pytest.raises(ConfigError, match=r"^measure 'two_numbers' failed at step 0: "):
+            grokinterp.analyze(run, measures=[two_numbers], steps=[0])
 
 
 class TestReport:
@@ -375,6 +405,17 @@ MISTAKES = {
     "report of nothing": (["report"], "report: "),
     "report of no run": (["report", "nothing"], "nothing does not exist"),
     "list of no folder": (["list", "nothing"], "nothing is not a folder: give the folder that contains the runs"),
+    "name of 300 bytes": (["analyze", "n" * 300], "File name too long"),
+    "path of 5,000 bytes": (["train", "d/" * 2500], "File name too long"),
+    "bytes that are not UTF-8": (["list", "\udcff"], "'\\udcff' is not valid utf-8: rename the file or folder"),
+    "steps of 5,000 digits": (["analyze", "run", "--steps", "9" * 5000], "give A:B:C"),
+    "frequencies of 5,000 digits": (["analyze", "run", "--frequencies", "9" * 5000], "give integers separated"),
+    "start from a step of 5,000 digits": (["train", "new", *TINY, "--from", "run@" + "9" * 5000], "the form RUN@STEP"),
+    "grid of 5,000 digits": (["sweep", "new", "--grid", "model_seed=0:" + "9" * 5000], "is too large"),
+    "measure without names": (["analyze", "run", "--measures", ":"], "measure ':' cannot be imported"),
+    "measure of a relative module": (["analyze", "run", "--measures", ".x:y"], "measure '.x:y' cannot be imported"),
+    "measure whose module raises": (["analyze", "run", "--measures", "broken:x"], "imported: ZeroDivisionError: div"),
+    "format version": (["train", "new", "--format-version", "1"], "--format-version"),
     "demo in another run": (["demo", "--run", "run"], "run contains a run other than the demo"),
 }
 
@@ -384,6 +425,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, here, shel
     (here / "notes").mkdir()
     (here / "notes" / "a.txt").write_text("mine")
     (here / "file").write_text("a file")
+    (here / "broken.py").write_text("1 / 0")
     (here / "unknown.json").write_text('{"taks": {"p": 7}}')
     (here / "damaged.json").write_text('{"task": {')
     (here / "future.json").write_text('{"format_version": 2}')
@@ -397,3 +439,38 @@ def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, here, shel
     assert shown.err.endswith("\n")
     assert message in shown.err
     assert contents(here) == before
+
+
+class TestTheOutput:
+    @pytest.mark.parametrize("arguments", [["list"], ["analyze", "--help"], []], ids=["list", "help", "usage"])
+    def test_a_full_disk_is_one_line(self, arguments, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "checkpoints").mkdir()
+        with open("/dev/full", "w") as full:
+            monkeypatch.setattr(sys, "stdout", full)
+            assert main(arguments) == 2
+        message = "grokinterp: reading or writing failed: No space left on device; check permissions"
+        assert capsys.readouterr().err == f"{message} and free disk space\n"
+
+    def test_a_closed_output_is_no_error(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "stdout", None)
+        assert main(["--version"]) == 0
+        sys.stdout.close()
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+    @pytest.mark.parametrize("arguments", [["reproduce", "--list"], ["analyze", "--help"]], ids=["list", "help"])
+    def test_an_encoding_that_lacks_characters_is_no_error(self, arguments, encoding, monkeypatch):
+        output = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding))
+        assert main(arguments) == 0
+        assert output.getvalue().count(b"\n") > 20
+
+    def test_an_error_of_the_system_is_one_line_with_the_path(self, monkeypatch, capsys):
+        def fail(arguments):
+            raise PermissionError(errno.EACCES, "Permission denied", "locked/run")
+
+        monkeypatch.setattr("grokinterp.cli.list.run_list", fail)
+        assert main(["list"]) == 2
+        message = "grokinterp: cannot access locked/run: Permission denied; check permissions and free disk space\n"
+        assert capsys.readouterr().err == message

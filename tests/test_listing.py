@@ -1,5 +1,7 @@
 """list_runs: the runs and sweeps in a folder as a table."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -69,6 +71,33 @@ def test_a_damaged_sweep_reports_its_problem(folder):
     assert pd.isna(table.loc["decay", "runs"])
     assert pd.isna(table.loc["intact", "problem"])
     assert table.loc["intact", "runs"] > 0
+
+
+@pytest.mark.parametrize("locked", ["alone", "decay"])
+def test_a_folder_without_permission_does_not_hide_the_others(folder, locked, monkeypatch):
+    shutil.copytree(folder / "alone", folder / "open")
+    lstat = os.lstat
+
+    def refuse(path, **options):
+        if Path(path).parent == folder / locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return lstat(path, **options)
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    table = gi.list_runs(folder).set_index("run")
+    assert "Permission denied" in table.loc[locked, "problem"]
+    assert table.loc["open", "status"] == "finished"
+    with pytest.raises(gi.RunError, match="Permission denied"):
+        Run.open(folder / locked)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(gi.RunError, match=r"cannot read .*: Permission denied"):
+        gi.list_runs(folder)
 
 
 def test_an_empty_folder_gives_an_empty_table_with_the_columns_of_runs(tmp_path):

@@ -1,10 +1,13 @@
 """Recorder: a user's model and training loop, recorded as a run that opens and analyzes like any other."""
 
+import gc
 import json
 import math
+import sys
 
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 import torch
 import torch.nn.functional as F
@@ -279,6 +282,25 @@ class TestHowItEnds:
         assert analyze(tmp_path.joinpath("run").as_posix()).transition.outcome == "undetermined"
         recorder.close()
         assert recorder.run.status["status"] == "finished"
+
+    def test_a_recorder_that_nobody_closed_says_so(self, task, tmp_path, caplog):
+        Recorder(tmp_path / "closed", task).close()
+        Recorder(tmp_path / "open", task)
+        gc.collect()
+        (record,) = caplog.records
+        assert record.getMessage().startswith(f"{tmp_path / 'open'} was never closed: its status remains `running`.")
+        assert not (tmp_path / "open" / ".lock").exists()
+
+    @pytest.mark.slow
+    def test_a_recorder_left_open_at_the_end_of_a_program_is_one_line(self, tmp_path):
+        script = """
+import grokinterp as gi
+recorder = gi.Recorder("run", gi.Task.modular_addition(p=7, train_fraction=0.5))
+"""
+        ended = processes.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+        assert (ended.returncode, ended.stdout) == (0, "")
+        assert ended.stderr.count("\n") == 1
+        assert ended.stderr.startswith("run was never closed")
 
     def test_an_exception_stops_it(self, task, tmp_path):
         def loop() -> None:

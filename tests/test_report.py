@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 from collections import Counter
@@ -16,8 +17,10 @@ from plotly.offline import get_plotlyjs
 from test_figures import FUNCTIONS, record_grokking
 
 import grokinterp as gi
+from grokinterp.cli import main
+from grokinterp.report.page import write_output
 from grokinterp.report.plots import FIGURES
-from grokinterp.report.sections import definition_of, lead, warnings
+from grokinterp.report.sections import definition_of, facts, lead, warnings
 from grokinterp.statistics import Outcome
 from grokinterp.statistics.formatting import number
 from grokinterp.training.recorder import Recorder
@@ -91,6 +94,27 @@ def test_a_path_that_cannot_be_written_is_a_run_error(grokked, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(gi.RunError, match="cannot create"):
         gi.write_report(grokked, tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize("write", [write_output, lambda path, text: main(["report", "run", "--output", str(path)])])
+@pytest.mark.parametrize("name", ["pipe", "link", "folder", "", "/", ".."])
+def test_only_regular_files_are_replaced(name, write, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")  # stands for every kind of device
+    Path("file").write_text("mine")
+    Path("link").symlink_to("file")
+    Path("folder").mkdir()
+    before = {path: path.lstat().st_ino for path in Path().iterdir()}
+    try:
+        status = write(Path(name), "text")
+    except gi.RunError as error:
+        status, message = 2, str(error)
+    else:
+        message = capsys.readouterr().err
+    assert status == 2
+    assert "has no file name" in message or "is not a regular file, so it is not replaced" in message
+    assert {path: path.lstat().st_ino for path in Path().iterdir()} == before
+    assert Path("file").read_text() == "mine"
 
 
 def test_an_empty_list_is_an_error():
@@ -169,6 +193,16 @@ def test_facts_transition_and_rules_are_tables(page, grokked):
     assert grokked.transition.memorization_end.reason in text
     assert "cube_cosine (used) 2, 5, 9 the same" in text
     assert "5 is a harmonic: the double of 9" in text
+
+
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [("grokinterp train a b", "grokinterp train a b"), ("mine.py --key=secret", "mine.py"), (["x"], "unknown")],
+)
+def test_the_arguments_of_other_programs_are_not_shown(recorded, shown, bare):
+    environment = {**bare.run.environment, "command": recorded}
+    (bare.run.path / "environment.json").write_text(json.dumps(environment))
+    assert f"<th>command</th><td>{shown}</td>" in facts([bare], ["bare"])
 
 
 def test_every_final_number_has_its_definition_or_reason(page, grokked):

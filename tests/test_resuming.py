@@ -251,6 +251,20 @@ class TestDyingAndResuming:
         assert longer.config == CONFIGS[kind]
         assert result(tmp_path / "run") == result(undisturbed[kind].path)
 
+    def test_another_number_of_threads_is_reported_once_and_kept(self, tmp_path, caplog):
+        train(shortened(TRANSFORMER, steps=60), tmp_path / "run")
+        expected = "the run was resumed at step 60 in another environment (threads: 1 -> 2): from there on"
+        torch.set_num_threads(2)
+        try:
+            train(shortened(TRANSFORMER, steps=120), tmp_path / "run", resume=True)
+            train(shortened(TRANSFORMER, steps=140), tmp_path / "run", resume=True)  # with two threads, like the last
+        finally:
+            torch.set_num_threads(1)
+        (finding,) = Run.open(tmp_path / "run").status["warnings"]
+        assert (finding["step"], finding["kind"]) == (60, "environment_changed")
+        assert finding["message"].startswith(expected)
+        assert [expected in record.getMessage() for record in caplog.records] == [True]
+
     @pytest.mark.parametrize("loss", ["missing", "damaged"])
     def test_without_its_resume_point_a_run_can_only_be_restarted(self, loss, tmp_path):
         train(briefly(), tmp_path / "run")

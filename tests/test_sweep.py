@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 from ensembles import KINDS, assert_same_metrics, assert_same_weights
 from rewriting import flip, rewrite
@@ -26,6 +29,7 @@ from grokinterp.sweep import (
     Progress,
     RayExecutor,
     Sweep,
+    executors,
     expand,
     plan,
     train_point,
@@ -435,6 +439,15 @@ class TestExecutor:
         for seed in range(2):
             sweep = train_sweep(tmp_path / str(seed), short, grid={"model_seed": [seed]}, executor=executor)
             assert sweep.table["status"].tolist() == ["finished"]
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot suspend a process")
+    def test_a_suspended_worker_notices_that_it_is_to_end(self):
+        thread = executors._WorkerThread(Queue(), Queue(), LocalExecutor(1))
+        with processes.start(["sleep", "1000"]) as process:
+            process.send_signal(signal.SIGSTOP)
+            thread.worker = SimpleNamespace(process=process)
+            thread.interrupt()
+            assert process.wait(processes.TIMEOUT) == -signal.SIGTERM
 
     def test_an_unreadable_answer_is_an_error_of_its_run(self, tmp_path, monkeypatch):
         from grokinterp.runs.processes import JsonProcess

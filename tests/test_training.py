@@ -1,6 +1,7 @@
 """train: the content of a run, its minibatches, divergence, and refused calls."""
 
 import json
+import sys
 from dataclasses import replace
 from itertools import chain
 
@@ -30,6 +31,7 @@ from grokinterp.config import (
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import task_of
 from grokinterp.models.products import library
+from grokinterp.runs.environment import describe_environment, processor, rounding_changes
 from grokinterp.runs.run import Run
 from grokinterp.training import train, trainer
 from grokinterp.training.gradients import gradients_function
@@ -262,6 +264,36 @@ class TestMetrics:
         assert run.environment["device"] == "cpu"
         assert run.environment["threads"] == 1
         assert run.environment["packages"]["torch"] == torch.__version__
+        assert run.environment["processor"] == processor()
+        assert run.environment["float32_precision"] == "highest"
+
+    @pytest.mark.parametrize(
+        ("program", "recorded"),
+        [
+            ("/usr/bin/grokinterp", "grokinterp train run --model-seed 3"),
+            ("/lib/grokinterp/cli/__main__.py", "grokinterp train run --model-seed 3"),
+            ("/home/me/mine.py", "mine.py"),
+            ("", ""),
+        ],
+    )
+    def test_the_arguments_of_other_programs_are_not_recorded(self, program, recorded, monkeypatch):
+        monkeypatch.setattr(sys, "argv", [program, "train", "run", "--model-seed", "3"])
+        assert describe_environment("cpu", "mlp")["command"] == recorded
+
+    def test_a_lower_precision_of_onednn_is_recorded(self, monkeypatch):
+        monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+        assert describe_environment("cpu", "mlp")["float32_precision"] == "highest; ONEDNN_DEFAULT_FPMATH_MODE=BF16"
+        monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "strict")
+        assert describe_environment("cpu", "mlp")["float32_precision"] == "highest"
+
+    def test_every_cause_of_other_rounding_is_compared(self):
+        old = describe_environment("cpu", "mlp")
+        assert rounding_changes(old, {**old, "python": "4", "command": "other", "forward_path": "prefix"}) == []
+        for name in ("processor", "device", "threads", "matrix_products", "float32_precision"):
+            assert rounding_changes(old, {**old, name: "new"}) == [f"{name}: {old[name]} -> new"]
+            assert rounding_changes({k: v for k, v in old.items() if k != name}, {**old, name: "new"}) == []
+        assert rounding_changes(old, {**old, "packages": {"torch": "9"}}) == [f"torch: {torch.__version__} -> 9"]
+        assert rounding_changes({"packages": 3}, old) == []
 
     def test_the_environment_names_the_matrix_products_that_were_used(self, matrix_products, tmp_path):
         assert train(briefly(TRANSFORMER), tmp_path / "run").environment["matrix_products"] == matrix_products

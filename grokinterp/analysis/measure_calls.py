@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from grokinterp.errors import ConfigError, MissingNeedError
+from grokinterp.errors import ConfigError, GrokinterpError, MissingNeedError
 from grokinterp.measures import Column, Measure, Snapshot, find_measure, key_frequencies
 from grokinterp.measures.base import Rule
 from grokinterp.measures.fourier import n_frequencies
@@ -49,8 +49,7 @@ def measure_call(measure: str | Callable[..., Any], frequencies: tuple[int, ...]
     registered = find_measure(measure)
     if isinstance(measure, str) and ":" in measure:
         return MeasureCall(registered, frequencies, measure)
-    built_in = registered.function.__module__.startswith("grokinterp.")
-    return MeasureCall(registered, frequencies, registered.name if built_in else None)
+    return MeasureCall(registered, frequencies, registered.name if registered.is_built_in else None)
 
 
 def key_frequencies_call(rule: Rule) -> MeasureCall:
@@ -86,20 +85,29 @@ def call_from(source: str, frequencies: tuple[int, ...]) -> MeasureCall:
 
 
 def evaluate(call: MeasureCall, snapshot: Snapshot) -> Value:
-    """Computes every column of a call's measure at one checkpoint; what it cannot compute is NaN with a reason."""
+    """Computes every column of a call's measure at one checkpoint; what it cannot compute is NaN with a reason.
+
+    Raises:
+        ConfigError: a user's measure raises an error or returns something that is not a number.
+    """
     value, measure = Value(), call.measure
     arguments: tuple[Any, ...] = (call.frequencies,) if measure.uses_reference else ()
     for column in measure.columns:
         if len(measure.columns) > 1 and column.name in value.scalars:
             continue  # an earlier call returned several columns (a dataclass of numbers)
         try:
-            result = measure.function(snapshot, *arguments, **column.options)
+            _store(value, measure, column.name, measure.function(snapshot, *arguments, **column.options))
         except MissingNeedError as error:
             if not column.per_frequency:
                 value.scalars[column.name] = math.nan
             value.reasons[column.name] = error.reason
-            continue
-        _store(value, measure, column.name, result)
+        except GrokinterpError:
+            raise
+        except Exception as error:
+            if measure.is_built_in:  # a defect of this package
+                raise
+            place = "" if snapshot.step is None else f" at step {snapshot.step}"
+            raise ConfigError(f"measure {measure.name!r} failed{place}: {type(error).__name__}: {error}") from error
     return value
 
 

@@ -21,11 +21,12 @@ from grokinterp.analysis.measure_calls import MeasureCall, key_frequencies_call,
 from grokinterp.analysis.notices import notices
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.transition import find_transition, first_reaching
+from grokinterp.config.checks import is_natural_number
 from grokinterp.errors import ConfigError, MissingNeedError, RunError, as_integer
 from grokinterp.measures import RULES, KeyFrequencies, Reference, evaluation_pairs, key_frequencies, registered
 from grokinterp.measures.base import Rule, as_frequencies
 from grokinterp.measures.frequencies import require_rule
-from grokinterp.models.memory import keep_freed_memory
+from grokinterp.models.memory import analysis_memory, keep_freed_memory, require_memory
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 
@@ -84,6 +85,7 @@ def analyze(
     if not checkpoints:
         raise RunError(f"{run.path} has no checkpoint yet: there is nothing to analyze")
     selection = select_steps(checkpoints, steps)
+    require_memory(analysis_memory(run.config), f"analyzing {run.config.task.title} with this model")
     keep_freed_memory()
     calls = _measure_calls(measures)
     reference_step = checkpoints[-1] if reference_step is None else as_integer(reference_step, "reference_step")
@@ -167,7 +169,7 @@ def select_steps(checkpoints: Sequence[int], steps: str | Sequence[int] | None) 
         return list(checkpoints)
     if isinstance(steps, str):
         parts = steps.split(":")
-        well_formed = len(parts) <= 3 and all(not part or part.isdecimal() for part in parts)
+        well_formed = len(parts) <= 3 and all(not part or is_natural_number(part) for part in parts)
         if not well_formed or (len(parts) == 3 and parts[2] and int(parts[2]) == 0):
             raise ConfigError(f"steps {steps!r}: give A:B:C, for instance 0:5000:100; each part may be omitted")
         numbers = [int(part) if part else None for part in parts] + [None, None]

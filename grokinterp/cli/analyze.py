@@ -10,6 +10,7 @@ import tyro
 
 from grokinterp.cli.options import default, parse, progress_bar
 from grokinterp.cli.report import write_reports
+from grokinterp.config.checks import is_natural_number
 from grokinterp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class Analyze:
     """print one JSON object instead of the tables"""
     csv: bool = False
     """also write the tables as timeline.csv and frequencies.csv"""
-    report: Annotated[bool, default("write it")] = True
-    """do not write report.html"""
+    report: bool = True
+    """write report.html"""
 
 
 def run_analyze(arguments: Sequence[str]) -> int:
@@ -80,7 +81,7 @@ def _numbers(text: str | None) -> list[int] | None:
     if text is None:
         return None
     parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
+    if not all(is_natural_number(part.strip()) for part in parts):
         raise ConfigError(f"--frequencies {text!r}: give integers separated by commas, for instance 14,35,41")
     return [int(part) for part in parts]
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ import tyro
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.runs.files import MAX_CONFIG_BYTES, read_text
+from grokinterp.runs.files import MAX_CONFIG_BYTES, exists, read_text
 
 
 def default(description: str) -> Any:
@@ -33,16 +35,19 @@ def parse(kind: Any, arguments: Sequence[str], default: Any = None) -> Any:
                 kind,
                 prog=f"grokinterp {command}",
                 args=list(arguments),
-                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+                config=(tyro.conf.AvoidSubcommands,),
                 **({} if default is None else {"default": default}),
             )
     except SystemExit as end:
         if not end.code:
             raise  # --help
-    lines = [line.strip(" │╭╮╰╯") for line in error_text.getvalue().splitlines()][1:]
+    text = re.sub("-{10,}", "─", error_text.getvalue())  # rules in an encoding without boxes
+    lines = [line.strip(" │╭╮╰╯") for line in text.splitlines()][1:]
     sections = [" ".join(part.split()) for part in "\n".join(lines).split("\n─")]  # a box with rules between sections
     message = sections[0].strip("─ ").replace("Error parsing config.", "") or "bad options"
-    hint = next((part.split("Perhaps you meant:")[1].split()[0] for part in sections if "Perhaps you" in part), "")
+    hint = next(
+        (part.split("Perhaps you meant:")[1].split()[0].rstrip(",") for part in sections if "Perhaps you" in part), ""
+    )
     hint = f"; did you mean {hint}?" if hint else ""
     raise ConfigError(f"{command}: {message}{hint} (grokinterp {command} --help shows the options)")
 
@@ -66,9 +71,9 @@ def base_config(preset_name: str | None, config_file: str | None, arguments: Seq
 
         return preset(preset_name)
     if config_file is not None:
-        if not Path(config_file).exists():
-            raise ConfigError(f"--config {config_file}: no such file")
         try:
+            if not exists(Path(config_file)):
+                raise ConfigError(f"--config {config_file}: no such file")
             text = read_text(Path(config_file), limit=MAX_CONFIG_BYTES)
         except RunError as error:
             raise ConfigError(f"--config: {error}") from None
@@ -76,12 +81,18 @@ def base_config(preset_name: str | None, config_file: str | None, arguments: Seq
     if {"--resume", "--restart"}.intersection(arguments):
         from grokinterp.runs.run import Run
 
-        names = [argument for argument in arguments if not argument.startswith("-")]
+        end = [*arguments, "--"].index("--")  # what follows is no option, even if it starts with a hyphen
+        names = [argument for argument in arguments[:end] if not argument.startswith("-")] + [*arguments[end + 1 :]]
         folder = next((name for name in names if (Path(name) / "config.json").is_file()), None)
         if folder is None:
             raise RunError(f"nothing to resume or restart in {names[0] if names else 'no folder'}: it contains no run")
         return Run.open(folder).config
     return RunConfig()
+
+
+def shell_path(path: Path) -> str:
+    """A path as part of a command for the shell: quoted if necessary, and distinct from an option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def progress_bar(unit: str = "checkpoint") -> Callable[[int, int], None]:

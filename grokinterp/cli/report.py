@@ -31,6 +31,10 @@ def run_report(arguments: Sequence[str]) -> int:
     options = parse(Report, arguments)
     if not options.runs:
         raise ConfigError("report: give at least one run folder, or the folder of a sweep")
+    if options.output is not None:  # before the analysis, which may take long
+        from grokinterp.report.page import require_output
+
+        require_output(options.output)
     if any((folder / "sweep.json").is_file() for folder in options.runs):
         if len(options.runs) > 1:
             raise ConfigError("report: a sweep has its own report; give only its folder")

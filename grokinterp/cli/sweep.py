@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from grokinterp.cli.options import base_config, default, parse, take
+from grokinterp.cli.options import base_config, default, parse, shell_path, take
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
 
@@ -62,8 +62,8 @@ class SweepOptions:
     """print one command per run for a scheduler's job array without training anything"""
     only: str | None = None
     """train only the run with this name, as one job of a job array"""
-    report: Annotated[bool, default("write it")] = True
-    """do not write report.html"""
+    report: bool = True
+    """write report.html"""
     dry_run: bool = False
     """print the runs and estimates of time and disk space without writing anything"""
 
@@ -108,7 +108,7 @@ def run_sweep(arguments: Sequence[str]) -> int:
 
         print(f"report: {write_sweep_report(table, sweep.axes, sweep.name, sweep.path / 'report.html')}")
     if display.interrupted:
-        print(f"continue with: grokinterp sweep {sweep.path}")
+        print(f"continue with: grokinterp sweep {shell_path(sweep.path)}")
         return 130
     return 1 if any(isinstance(failure, str) for failure in table["failure"]) else 0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokinterp.cli.options import base_config, parse, progress_bar, take
+from grokinterp.cli.options import base_config, parse, progress_bar, shell_path, take
 from grokinterp.cli.report import write_reports
 from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.errors import RunError
@@ -103,10 +103,10 @@ def _print_status(run: "Run") -> int:
     status = run.status
     print(f"{run.path}: {status['status']} at step {status['step']} ({status.get('reason', '')})")
     if status["status"] == RunStatus.STOPPED:
-        print(f"continue with: grokinterp train {run.path} --resume")
+        print(f"continue with: grokinterp train {shell_path(run.path)} --resume")
         return 130
     if status["status"] == RunStatus.FINISHED and isinstance(run.config.task, TaskConfig):  # no analysis
-        print(f"next: grokinterp analyze {run.path}")
+        print(f"next: grokinterp analyze {shell_path(run.path)}")
     return 1 if status["status"] == RunStatus.DIVERGED else 0
 
 

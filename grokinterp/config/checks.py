@@ -30,6 +30,15 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def is_natural_number(text: str) -> bool:
+    """Whether a text is a number of at most 18 decimal digits; Python refuses to read thousands of digits.
+
+    >>> is_natural_number("42"), is_natural_number("-1"), is_natural_number("9" * 5000)
+    (True, False, False)
+    """
+    return text.isdecimal() and len(text) <= 18
+
+
 def require_one_of(value: Any, names: tuple[str, ...], kind: str) -> None:
     """Raises a ConfigError unless the value is one of the names; `kind` says what they name."""
     if value not in names:

@@ -35,6 +35,7 @@ class RunConfig:
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
+    format_version: ClassVar[int] = FORMAT_VERSION  # written to config.json; not an option, because there is no choice
 
     task: AnyTaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=TransformerConfig)
@@ -50,13 +51,10 @@ class RunConfig:
     """dtype of the loss, which is computed from float32 logits; `float32` uses a form that remains accurate for small
     losses; `float32_plain` uses PyTorch's cross entropy, whose gradient suffers from rounding when the loss is small
     (a cause of slingshots and softmax collapse)"""
-    format_version: int = FORMAT_VERSION
-    """format version of config.json; cannot be changed"""
 
     def __post_init__(self) -> None:
         check_fields(self)
         require_seed(self.model_seed, "model_seed")
-        require(self.format_version == FORMAT_VERSION, f"format_version must be {FORMAT_VERSION}: it cannot be chosen")
         require_fit(self.model, self.task)
         require(
             self.loss == "mse" or not isinstance(self.task, RegressionConfig),
@@ -79,7 +77,8 @@ class RunConfig:
 
     def to_json(self) -> str:
         """This configuration as indented JSON."""
-        return json.dumps(_adapter().dump_python(self, mode="json"), indent=2) + "\n"
+        content = {**_adapter().dump_python(self, mode="json"), "format_version": FORMAT_VERSION}
+        return json.dumps(content, indent=2) + "\n"
 
     @staticmethod
     def from_json(text: str, source: str = "config") -> "RunConfig":
@@ -100,7 +99,7 @@ class RunConfig:
             json.dumps(raw, ensure_ascii=False).encode()  # fails for half of a surrogate pair
         except (ValueError, RecursionError) as error:  # ValueError also for integers of more than 4,300 digits
             raise ConfigError(f"{source} is not JSON: {error}") from None
-        version = raw.get("format_version", FORMAT_VERSION) if isinstance(raw, dict) else FORMAT_VERSION
+        version = raw.pop("format_version", FORMAT_VERSION) if isinstance(raw, dict) else FORMAT_VERSION
         if version != FORMAT_VERSION:
             raise ConfigError(
                 f"{source} has format version {version!r}, but this grokinterp reads version {FORMAT_VERSION}: "

@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from grokinterp.config.checks import MAX_STEPS, MAX_TERMS, STRICT, check_fields, require, require_finite, require_in
+from grokinterp.config.checks import (
+    MAX_STEPS,
+    MAX_TERMS,
+    STRICT,
+    check_fields,
+    is_natural_number,
+    require,
+    require_finite,
+    require_in,
+)
 from grokinterp.errors import ConfigError
 
 
@@ -15,7 +24,6 @@ class ScheduleTerm:
     numbers: tuple[int, ...]
 
 
-_MAX_DIGITS = 18  # of a number in a schedule
 _TERM_FORMS = {"every": (1,), "log": (1, 2), "dense": (3,)}  # how many numbers a term may have
 
 
@@ -37,7 +45,7 @@ def schedule_terms(spec: int | str) -> tuple[ScheduleTerm, ...]:
         raise ConfigError(f"the schedule has {len(texts):,} terms: use at most {MAX_TERMS:,}")
     for text in texts:
         kind, *rest = text.split(":") if ":" in text else ("every", text)
-        numbers = tuple(int(part) for part in rest if part.isdecimal() and len(part) <= _MAX_DIGITS)
+        numbers = tuple(int(part) for part in rest if is_natural_number(part))
         well_formed = (
             not isinstance(spec, bool)
             and kind in _TERM_FORMS

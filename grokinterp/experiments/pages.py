@@ -18,9 +18,9 @@ from grokinterp.experiments.outcome import VERDICTS, Claim, Comparison, Outcome
 from grokinterp.experiments.recipe import Recipe
 from grokinterp.experiments.results import RESULTS, Machine, Results, results_in
 from grokinterp.report.page import page as html_page
+from grokinterp.report.page import write_output
 from grokinterp.report.plots import block
 from grokinterp.report.sections import table as html_table
-from grokinterp.runs.files import make_folder, write_atomically
 from grokinterp.statistics.formatting import duration
 
 _COMPARISON_HEAD = ("", "published", "measured: median (range)", "runs")
@@ -107,7 +107,7 @@ def write_markdown(folder: Path, page: Path) -> Path:
         page: the output file.
 
     Raises:
-        RunError: there are no results, one of them is damaged, or the page cannot be written.
+        RunError: there are no results, one of them is damaged, or the page cannot be written (as in `write_output`).
     """
     results = _results_below(folder)
     if not results:
@@ -128,8 +128,7 @@ def write_markdown(folder: Path, page: Path) -> Path:
         parts += [_markdown_recipe(result, images[result.recipe]) for result in group]
     contradictions = _markdown_table(_CONTRADICTION_HEAD, _contradiction_rows(CONTRADICTIONS))
     parts.append(f"\n## Where sources disagree\n\n{contradictions}")
-    make_folder(page.parent)
-    write_atomically(page, _TAG.sub("&lt;", "\n".join(parts)))
+    write_output(page, _TAG.sub("&lt;", "\n".join(parts)))
     return page
 
 

@@ -136,6 +136,11 @@ class Measure:
         """Whether the function takes the key frequencies as its second argument."""
         return "reference" in self.needs
 
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the function is one of this package's."""
+        return inspect.unwrap(self.function).__module__.startswith("grokinterp.")
+
 
 def require_snapshot(value: Any, measure: str) -> None:
     """Raises a ConfigError unless the value that a measure is called with is a snapshot."""
@@ -183,8 +188,7 @@ def measure(
             return function(snapshot, *args, **options)
 
         previous = _REGISTER.get(name)
-        built_in = previous is not None and inspect.unwrap(previous.function).__module__.startswith("grokinterp.")
-        if built_in or name == "key_frequencies" or name.endswith("_union"):
+        if (previous is not None and previous.is_built_in) or name == "key_frequencies" or name.endswith("_union"):
             raise ConfigError(f"{name!r} is reserved for a built-in measure: choose another name")
         summary = (inspect.getdoc(function) or name).split("\n\n")[0].replace("\n", " ")
         contributed = (columns,) if isinstance(columns, Column) else tuple(columns) or (Column(name, summary),)

@@ -40,6 +40,19 @@ def library() -> Library:
     return "onednn" if usable and (name == "onednn" or _is_amd()) else "torch"
 
 
+def float32_precision() -> str:
+    """PyTorch's setting for float32 products, `highest` by default, and what the environment tells oneDNN, if anything.
+
+    oneDNN may compute in bfloat16 or TF32 if an environment variable permits it, which PyTorch's setting does not show.
+    """
+    setting = torch.get_float32_matmul_precision()
+    for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):  # oneDNN reads the first that is set
+        mode = os.environ.get(name, "")
+        if mode:
+            return setting if mode.lower() == "strict" else f"{setting}; {name}={mode}"
+    return setting
+
+
 def _is_amd() -> bool:
     try:
         return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(errors="replace")

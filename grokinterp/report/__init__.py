@@ -5,11 +5,11 @@ from pathlib import Path
 
 from grokinterp.analysis.result import Analysis
 from grokinterp.figures.canvas import as_list, labels
-from grokinterp.report.page import page
+from grokinterp.report.page import page, write_output
 from grokinterp.report.plots import FIGURES, plot
 from grokinterp.report.sections import facts, final, lead, rules, transitions, warnings
 from grokinterp.report.sweep import write_sweep_report
-from grokinterp.runs.files import make_folder, make_subfolder, write_atomically
+from grokinterp.runs.files import make_subfolder, write_atomically
 
 __all__ = ["write_report", "write_sweep_report"]
 
@@ -33,15 +33,14 @@ def write_report(analysis: Analysis | Sequence[Analysis], path: str | Path | Non
 
     Raises:
         ConfigError: `analysis` is an empty list.
-        RunError: the file cannot be written.
+        RunError: the file cannot be written, or `path` names a folder, a symlink, or a device.
     """
     analyses = as_list(analysis)
     name = "report.html" if len(analyses) == 1 else "comparison.html"
-    if path is None:
-        target = make_subfolder(analyses[0].run.path, "analysis") / name
-    else:
-        target = Path(path)
-        make_folder(target.parent)
+    if path is not None:
+        write_output(Path(path), _page(analyses))
+        return Path(path)
+    target = make_subfolder(analyses[0].run.path, "analysis") / name
     write_atomically(target, _page(analyses))
     return target
 

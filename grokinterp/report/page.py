@@ -1,13 +1,18 @@
 """The HTML page of a report: frame, style, and the script that draws the figures."""
 
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
+from stat import S_ISREG
 from string import Template
 
 from plotly.offline import get_plotlyjs
 
 import grokinterp
+from grokinterp.errors import RunError
 from grokinterp.runs.checksums import MARK, with_comment
+from grokinterp.runs.files import access_error, make_folder, write_atomically
 
 STYLE = """
 :root { color-scheme: light; }
@@ -102,7 +107,7 @@ def page(heading: str, lead: str, warnings: Sequence[str], sections: Mapping[str
     anchors = {title: title.lower().replace(" ", "-") for title in sections}
     items = "".join(f"<li>{warning}</li>" for warning in warnings)
     box = f'<div class="warnings"><b>Read these warnings first</b><ul>{items}</ul></div>' if warnings else ""
-    html = Template(PAGE).substitute(
+    text = Template(PAGE).substitute(
         title=heading,
         heading=heading,
         lead=lead,
@@ -118,4 +123,34 @@ def page(heading: str, lead: str, warnings: Sequence[str], sections: Mapping[str
         script=SCRIPT,
         mark=MARK,
     )
-    return with_comment(html)
+    # The name of a folder may not be valid UTF-8.
+    return with_comment(text.encode(errors="backslashreplace").decode())
+
+
+def require_output(path: Path) -> None:
+    """Checks that a path that the user chose for a file is unused or names a regular file, which may be replaced.
+
+    Raises:
+        RunError: the path has no file name, or names something else: a folder, a symlink, or a device.
+    """
+    if not path.name:
+        raise RunError(f"{str(path)!r} has no file name: give the path of the file to write")
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise access_error("write", path, error) from None
+    if not S_ISREG(mode):
+        raise RunError(f"{path} is not a regular file, so it is not replaced: choose another file name")
+
+
+def write_output(path: Path, content: str) -> None:
+    """Writes a text file at a path that the user chose, and creates its folder if necessary.
+
+    Raises:
+        RunError: as in `require_output`, or the file cannot be written.
+    """
+    require_output(path)
+    make_folder(path.parent)
+    write_atomically(path, content)

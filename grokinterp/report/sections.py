@@ -118,7 +118,7 @@ def _facts(analysis: Analysis) -> dict[str, str]:
         "forward path": environment.get("forward_path") or _UNKNOWN,
         "hardware": _join({name: environment.get(name) for name in ("machine", "device", "threads")}),
         "versions": _join({"python": environment.get("python"), **packages}),
-        "command": environment.get("command") or _UNKNOWN,
+        "command": _command(environment.get("command")),
         "commit": environment.get("commit") or _UNKNOWN,
         "folder": run.path.name,
     }
@@ -128,6 +128,12 @@ def _facts(analysis: Analysis) -> dict[str, str]:
 def _mapping(value: Any) -> dict[str, Any]:
     """Return a value from a file if it is a mapping, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def _command(recorded: Any) -> str:
+    """Return grokinterp's command, or the name of another program, whose arguments earlier versions recorded too."""
+    text = recorded if isinstance(recorded, str) else ""
+    return (text if text.startswith("grokinterp ") else text.partition(" ")[0]) or _UNKNOWN
 
 
 def _number(value: Any) -> str:

@@ -14,10 +14,9 @@ from grokinterp.errors import ConfigError
 from grokinterp.figures import delay_against, norm_at_grok, outcome_counts, phase_diagram
 from grokinterp.figures.style import OUTCOME_LABELS
 from grokinterp.figures.sweeps import counts_text, quantity_name, value_label
-from grokinterp.report.page import page
+from grokinterp.report.page import page, write_output
 from grokinterp.report.plots import block, caption_of
 from grokinterp.report.sections import capital, table
-from grokinterp.runs.files import make_folder, write_atomically
 from grokinterp.statistics import SEEDS, observe, settings, summarize, values_of
 from grokinterp.statistics.formatting import MISSING, number
 from grokinterp.statistics.outcomes import Outcome
@@ -52,7 +51,7 @@ def write_sweep_report(
 
     Raises:
         ConfigError: the table lacks an axis or another column of a sweep's table.
-        RunError: the file cannot be written.
+        RunError: the file cannot be written, or `output` names a folder, a symlink, or a device.
     """
     for axis in axes:
         values_of(sweep, axis)
@@ -69,10 +68,9 @@ def write_sweep_report(
         "Runs": _runs(sweep, outcomes),
     }
     target = Path(output)
-    make_folder(target.parent)
     heading = escape(title)
     lead = f'<p class="lead">{len(sweep):,} runs: {counts_text(Counter(outcomes)) or "none"}.</p>'
-    write_atomically(target, page(heading, lead, [escape(note) for note in notes], sections))
+    write_output(target, page(heading, lead, [escape(note) for note in notes], sections))
     return target
 
 

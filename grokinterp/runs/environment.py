@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import psutil
 import torch
 
 from grokinterp.models.container import CGROUP, cpu_quota
-from grokinterp.models.products import library
+from grokinterp.models.products import float32_precision, library
 
 _PACKAGES = ("grokinterp", "torch", "transformer-lens", "numpy", "safetensors")
+# What changes the rounding of updates, besides the version of torch.
+_ROUNDING = ("processor", "device", "threads", "matrix_products", "float32_precision", "compiled")
 
 
 def describe_environment(device: str, forward_path: str, *, compiled: bool = False) -> dict[str, Any]:
-    """Collects versions, machine, device, threads, command line, commit, and how the logits are computed.
+    """Collects versions, machine, device, threads, command, commit, and how the logits are computed.
 
     Args:
         device: `cpu`, `cuda`, `cuda:N` or `mps`.
@@ -28,15 +31,47 @@ def describe_environment(device: str, forward_path: str, *, compiled: bool = Fal
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
         "commit": _commit(),
         "forward_path": forward_path,
         "matrix_products": library(),
-        "float32_precision": torch.get_float32_matmul_precision(),  # "highest" unless TF32 was enabled
+        "float32_precision": float32_precision(),
         "compiled": compiled,
     }
+
+
+def rounding_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Compares everything in two environments on which the last digits of a training depend.
+
+    >>> rounding_changes({"threads": 1, "device": "cpu"}, {"threads": 2, "device": "cpu"})
+    ['threads: 1 -> 2']
+
+    Args:
+        old: the content of environment.json, or of an entry of its `resumed`. Fields that it lacks are not compared.
+        new: from `describe_environment`.
+
+    Returns:
+        One text per difference.
+    """
+    before, after = ({name: entry[name] for name in _ROUNDING if name in entry} for entry in (old, new))
+    for fields, entry in ((before, old), (after, new)):
+        packages = entry.get("packages")
+        if isinstance(packages, Mapping) and "torch" in packages:
+            fields["torch"] = packages["torch"]
+    return [
+        f"{name}: {before[name]} -> {after[name]}" for name in after if name in before and before[name] != after[name]
+    ]
+
+
+def _command() -> str:
+    """The command with its arguments; of a program other than grokinterp's, whose arguments may be secret, the name."""
+    program = Path(sys.argv[0])
+    if program.stem == "grokinterp" or program.parts[-3:] == ("grokinterp", "cli", "__main__.py"):
+        return " ".join(["grokinterp", *sys.argv[1:]])
+    return program.name
 
 
 def _version(package: str) -> str | None:

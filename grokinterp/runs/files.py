@@ -280,8 +280,18 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def exists(path: Path) -> bool:
-    """Whether the name is in use, even by a broken symlink."""
-    return os.path.lexists(path)
+    """Whether the name is in use, even by a broken symlink.
+
+    Raises:
+        RunError: the system refuses to tell, for instance because the folder may not be entered.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise access_error("read", path, error) from None
+    return True
 
 
 def file_state(path: Path) -> tuple[int, int, int] | None:

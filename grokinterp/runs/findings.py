@@ -17,7 +17,7 @@ class Finding:
     Attributes:
         step: the step that the warning is about; for a divergence, the first step with a non-finite loss.
         kind: what happened. Training reports `diverged`, `non_finite`, `loss_underflow`, `softmax_collapse`,
-            `zero_gradients`, `instability` and `late_test_loss_rise`.
+            `zero_gradients`, `environment_changed`, `instability` and `late_test_loss_rise`.
         message: one line that names the step.
     """
 

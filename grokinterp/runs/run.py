@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from grokinterp.config import RecordedConfig, RunConfig
+from grokinterp.config.checks import is_natural_number
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import Forward, build_model, forward_for, task_of
 from grokinterp.models.memory import require_memory
@@ -69,7 +70,7 @@ class Run:
         """
         folder = Path(path)
         config_path = folder / "config.json"
-        if not folder.exists():
+        if not exists(folder):
             raise RunError(f"{folder} does not exist: `grokinterp list` shows the existing runs")
         if not exists(config_path):
             raise RunError(f"{folder} is not a run: it has no config.json")
@@ -343,7 +344,7 @@ def parse_step(reference: str) -> tuple[str, int]:
         ConfigError: the reference does not have this form.
     """
     run, separator, step = reference.rpartition("@")
-    if not (separator and run and step.isdecimal()):
+    if not (separator and run and is_natural_number(step)):
         raise ConfigError(f"{reference!r} does not have the form RUN@STEP, for instance checkpoints/run42@1000")
     return run, int(step)
 

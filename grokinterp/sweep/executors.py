@@ -91,9 +91,12 @@ class LocalExecutor:
         for thread in threads:
             thread.interrupt()
         deadline = time.monotonic() + _SHUTDOWN_TIMEOUT
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-            thread.kill()
+        try:
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        finally:  # even after a second Ctrl-C
+            for thread in threads:
+                thread.kill()
 
 
 class _WorkerThread(Thread):
@@ -145,6 +148,8 @@ class _WorkerThread(Thread):
         if worker is not None:
             with suppress(ProcessLookupError):
                 worker.process.send_signal(signal.SIGTERM)
+                if hasattr(signal, "SIGCONT"):  # a process that is suspended would not notice
+                    worker.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         worker, self.worker = self.worker, None

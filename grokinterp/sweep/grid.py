@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from grokinterp.config import RunConfig
+from grokinterp.config.checks import is_natural_number
 from grokinterp.errors import ConfigError, nearest
 from grokinterp.statistics.formatting import setting
 
@@ -162,6 +163,8 @@ def parse_values(assignment: str) -> tuple[str, list[Any]]:
     for part in re.split(r",(?![^\[]*\])", text):  # commas within brackets belong to a value
         numbers = _RANGE.fullmatch(part)
         if numbers:
+            if not all(is_natural_number(number.removeprefix("-")) for number in numbers.groups("1")):
+                raise ConfigError(f"{assignment!r}: a number in {part} is too large")
             first, last, stride = (int(number) if number else 1 for number in numbers.groups())
             if stride == 0 or last <= first:
                 raise ConfigError(f"{assignment!r}: {part} is empty; A:B goes from A to B and excludes B")

@@ -1,15 +1,17 @@
 """list_runs: the runs and sweeps in a folder as a table."""
 
 import math
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from grokinterp.errors import GrokinterpError
+from grokinterp.errors import GrokinterpError, RunError
+from grokinterp.runs.files import accessing, exists
 from grokinterp.runs.metrics import last_line
-from grokinterp.runs.run import Run, read_stable, run_folders
+from grokinterp.runs.run import Run, read_stable
 from grokinterp.sweep.folder import Sweep
 
 _RUN_COLUMNS = (
@@ -35,7 +37,7 @@ def list_runs(folder: str | Path = "checkpoints") -> pd.DataFrame:
         `problem` says why.
 
     Raises:
-        RunError: the folder does not exist.
+        RunError: the folder does not exist or cannot be read.
     """
     rows = describe_runs(Path(folder))
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*_RUN_COLUMNS, *(name for row in rows for name in row)])))
@@ -43,16 +45,22 @@ def list_runs(folder: str | Path = "checkpoints") -> pd.DataFrame:
 
 def describe_runs(folder: Path) -> list[dict[str, Any]]:
     """One row per run in a folder, then one per sweep, for JSON and `grokinterp list`; see `list_runs`."""
-    rows: list[dict[str, Any]] = []
-    for path in run_folders(folder):
+    with accessing("read", folder):
+        if not folder.is_dir():
+            raise RunError(f"{folder} is not a folder: give the folder that contains the runs")
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    runs: list[dict[str, Any]] = []
+    sweeps: list[dict[str, Any]] = []
+    for path in (folder / name for name in names):
         try:
-            row = read_stable(path, partial(_describe_run, path))
-        except GrokinterpError as error:
-            if not path.exists():  # removed after it was listed
-                continue
-            row = {"run": path.name, "problem": str(error)}
-        rows.append(row)
-    return rows + [_describe_sweep(file.parent) for file in sorted(folder.glob("[!.]*/sweep.json"))]
+            if path.is_dir() and exists(path / "config.json"):
+                runs.append(read_stable(path, partial(_describe_run, path)))
+            if path.is_dir() and exists(path / "sweep.json"):
+                sweeps.append(_describe_sweep(path))
+        except (GrokinterpError, OSError) as error:
+            if os.path.lexists(path):  # otherwise, it was removed after it was listed
+                runs.append({"run": path.name, "problem": str(error)})
+    return runs + sweeps
 
 
 def _describe_run(path: Path) -> dict[str, Any]:

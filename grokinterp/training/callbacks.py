@@ -1,7 +1,8 @@
 """Callbacks: a progress bar, a stopping rule, and trackers. No callback changes an update."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
@@ -103,7 +104,7 @@ class Tracker(Callback):
             project: name of the project there.
 
         Raises:
-            ConfigError: the service is unknown, or its package is not installed.
+            ConfigError: the service is unknown, or its package is not installed. Later, also if the service fails.
         """
         if service not in ("wandb", "trackio"):
             raise ConfigError(f"unknown tracker {service!r}: {nearest(service, ('wandb', 'trackio'))}")
@@ -111,24 +112,38 @@ class Tracker(Callback):
             self.module: Any = import_module(service)
         except ImportError:
             raise ConfigError(f"tracker {service!r} is not installed: pip install {service}") from None
-        self.project = project
+        self.service, self.project = service, project
         self.run: Any = None
         self.last_step = -1
 
     def on_start(self, config: RunConfig, step: int, last_step: int) -> None:
-        self.run = self.module.init(project=self.project, config=asdict(config))
+        with self._reporting("start"):
+            self.run = self.module.init(project=self.project, config=asdict(config))
         self.last_step = step - 1
 
     def on_evaluation(self, metrics: Mapping[str, float]) -> bool:
         step = int(metrics["step"])
         if self.run is not None and step > self.last_step:
-            self.module.log({name: value for name, value in metrics.items() if name != "step"}, step=step)
+            with self._reporting("send metrics"):
+                self.module.log({name: value for name, value in metrics.items() if name != "step"}, step=step)
             self.last_step = step
         return False
 
     def on_end(self, status: str) -> None:
         if self.run is not None:
-            self.module.finish()
+            with self._reporting("finish"):
+                self.module.finish()
+
+    @contextmanager
+    def _reporting(self, action: str) -> Iterator[None]:
+        """Turns any error of the service into one that says how to continue; the service may raise anything."""
+        try:
+            yield
+        except Exception as error:
+            raise ConfigError(
+                f"{self.service} cannot {action} ({type(error).__name__}: {error}): log in to {self.service}, "
+                "and resume the run (--resume), or resume it without --track"
+            ) from error
 
 
 def _in_notebook() -> bool:

@@ -1,5 +1,6 @@
 """Preparation of a training: the device, the task, the folder of a resumed run, and weights from another run."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokinterp.config import OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig
+from grokinterp.config import RunConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.models import parameter_count, task_of
-from grokinterp.models.memory import require_memory
+from grokinterp.models import task_of
+from grokinterp.models.memory import require_memory, training_memory
+from grokinterp.runs.environment import rounding_changes
 from grokinterp.runs.files import MAX_FILE_BYTES, accessing, free_name, read_bytes
+from grokinterp.runs.findings import Finding
 from grokinterp.runs.locks import LOCK_NAME, hold
 from grokinterp.runs.metrics import METRICS, metric_lines
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
@@ -23,8 +26,7 @@ from grokinterp.runs.writer import START, RunWriter
 from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws
 
-_COPIES_OF_WEIGHTS = 5  # weights, gradients, two moments, and the copy that is written
-_COPIES_OF_LOGITS = 4  # in float32; the loss converts them to float64
+log = logging.getLogger(__name__)
 
 GROKKED = "grokked"  # the reason in status.json of a run that finished early because it grokked
 
@@ -68,17 +70,8 @@ def task_to_train(config: RunConfig, begun: Run | None, device: str) -> AnyTask:
     task = task_of(config) if begun is None else begun.task
     task.require_split()
     if not device.startswith("cuda"):
-        _require_memory(config, training.optimizer)
+        require_memory(training_memory(config), f"training {config.task.title} with this model")
     return task
-
-
-def _require_memory(config: RunConfig, optimizer: OptimizerConfig) -> None:
-    """Checks that the memory suffices for weights, gradients, optimizer state and all logits."""
-    slow = {"none": 0, "ema": 1, "ma": optimizer.grokfast_window}[optimizer.grokfast]
-    weights = (_COPIES_OF_WEIGHTS + slow) * parameter_count(config.model, config.task)
-    outputs = config.task.d_out if isinstance(config.task, RegressionConfig) else config.task.p
-    logits = _COPIES_OF_LOGITS * config.task.n_inputs * outputs
-    require_memory(4 * (weights + logits), f"training {config.task.title} with this model")
 
 
 def _require_same_config(run: Run, config: RunConfig, schedule: ScheduleConfig) -> None:
@@ -177,6 +170,7 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     writer.prepare_resume(-1 if point is None else point[0])
     if config != run.config:
         writer.write_config(config)
+    _note_other_rounding(writer, before[-1] if before else first, environment, 0 if point is None else point[0])
     entry = {**environment, "from_step": from_step, "to_step": config.training().schedule.steps}
     writer.write_environment({**first, "resumed": [*before, entry]})
     return writer
@@ -186,6 +180,18 @@ def _has_progress(run: Run) -> bool:
     """Whether a run has anything that starting from step 0 again would remove."""
     evaluated = (line.step for line in metric_lines(run.path / METRICS))
     return max([run.status.get("step", 0), *run.steps, *evaluated], default=0) > 0
+
+
+def _note_other_rounding(writer: RunWriter, old: Any, new: Mapping[str, Any], step: int) -> None:
+    """Warns if the updates from a step on are rounded otherwise than those of the run's latest session."""
+    changes = rounding_changes(old, new) if isinstance(old, Mapping) else []
+    if changes and writer.findings is not None and step < writer.config.training().schedule.steps:
+        message = (
+            f"the run was resumed at step {step} in another environment ({'; '.join(changes)}): from there on, it is "
+            "not bit for bit the run that it would have been without the interruption"
+        )
+        writer.findings.append(Finding(step, "environment_changed", message))
+        log.warning("%s: %s", writer.path, message)
 
 
 def load_start(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:

@@ -1,6 +1,8 @@
 """Recorder: logs any training loop to a run folder, which analyze, report and figures can read."""
 
+import logging
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +23,14 @@ from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RunWriter, require_vacant
 from grokinterp.tasks import Task
 from grokinterp.training.evaluation import evaluate
+
+log = logging.getLogger(__name__)
+
+
+def _abandon(path: Path, lock: ExitStack) -> None:
+    """Unlocks the folder of a recorder that nobody closed, and says so; while Python exits, only this can do it."""
+    lock.close()
+    log.warning("%s was never closed: its status remains `running`. Call close(), or use `with Recorder(...)`", path)
 
 
 class Recorder:
@@ -67,6 +77,7 @@ class Recorder:
             self._writer = RunWriter.create(path, config, describe_environment("cpu", "recorded"), task)
             self._writer.write_status(RunStatus.RUNNING, 0)
             self._lock = stack.pop_all()
+        self._unclosed = weakref.finalize(self, _abandon, Path(path), self._lock)
 
     @property
     def run(self) -> Run:
@@ -149,10 +160,14 @@ class Recorder:
         self.close(RunStatus.STOPPED if reason else RunStatus.FINISHED, reason)
 
     def close(self, status: str = RunStatus.FINISHED, reason: str = "") -> None:
-        """Ends the run and unlocks its folder; the context manager calls this method on exit."""
+        """Ends the run and unlocks its folder; the context manager calls this method on exit.
+
+        A recorder that is never closed unlocks the folder, too, and logs a warning; the run's status remains `running`.
+        """
         losses = self.run.metrics
         column = "train_loss" if "train_loss" in losses else "loss"
         if len(losses) and not math.isfinite(losses[column].iloc[-1]):
             status, reason = RunStatus.DIVERGED, f"the loss was not finite at step {self._last_step}"
+        self._unclosed.detach()
         with self._lock:
             self._writer.write_status(RunStatus(status), max(self._last_step, 0), reason=reason)

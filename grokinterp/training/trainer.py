@@ -1,6 +1,5 @@
 """train: the training loop, which can be interrupted at any moment."""
 
-import logging
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -41,8 +40,6 @@ from grokinterp.training.preparation import (
     task_to_train,
 )
 
-log = logging.getLogger(__name__)
-
 
 def train(
     config: RunConfig,
@@ -67,8 +64,8 @@ def train(
     ('finished', [0, 10, 20])
 
     If a run stops for whatever reason (Ctrl-C, a crash, a full disk), the same call with `resume=True` continues it,
-    bit for bit as if it had not stopped (on the same machine, with the same number of threads). A run that has ended
-    and has no more steps to make is left as it is.
+    bit for bit as if it had not stopped (on the same machine, with the same number of threads; otherwise, it warns). A
+    run that has ended and has no more steps to make is left as it is.
 
     Args:
         config: what to train. To resume, give the configuration of the run; `schedule.steps` may be larger.
@@ -101,12 +98,6 @@ def train(
         return begun
     if begun is not None:  # all steps must be computed in the same way
         plain_forward = plain_forward or begun.environment.get("forward_path") == "module"
-        # Compiling executes code from a cache: only the caller may ask for it, never a file of the run.
-        if compile != (begun.environment.get("compiled") is True):
-            before, now = ("without", "with") if compile else ("with", "without")
-            log.warning(
-                "%s was trained %s --compile and is resumed %s it: it does not continue bit for bit", path, before, now
-            )
     if compile and dropout_of(config, device) is not None:
         raise ConfigError("torch.compile does not preserve dropout's random numbers: omit --compile or model.dropout")
     if compile:
