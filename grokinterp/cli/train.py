@@ -12,6 +12,7 @@ from grokinterp.cli.options import base_config, parse, progress_bar, shell_path,
 from grokinterp.cli.report import write_reports
 from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.errors import RunError
+from grokinterp.runs.files import file_state
 from grokinterp.runs.status import RunStatus
 
 if TYPE_CHECKING:
@@ -64,13 +65,9 @@ def run_train(arguments: Sequence[str]) -> int:
     options = parse(Train, arguments, Train(run=tyro.MISSING, config=base))
     if options.dry_run:
         return _dry_run(options.config)
-    from grokinterp.runs.run import Run
     from grokinterp.training import Tracker, train
-    from grokinterp.training.preparation import has_ended
 
-    if options.resume and has_ended(Run.open(options.run), options.config):
-        print(f"{options.run} has no more steps to make: nothing was changed")
-        return _print_status(Run.open(options.run))
+    before = file_state(options.run / "status.json")
     run = train(
         options.config,
         options.run,
@@ -81,6 +78,8 @@ def run_train(arguments: Sequence[str]) -> int:
         compile=options.compile,
         callbacks=[Tracker(options.track)] if options.track is not None else [],
     )
+    if options.resume and file_state(options.run / "status.json") == before:
+        print(f"{options.run} has no more steps to make: nothing was changed")
     return _print_status(run)
 
 

@@ -138,13 +138,15 @@ def make_folder(path: Path) -> None:
 
 
 def make_subfolder(folder: Path, name: str) -> Path:
-    """Creates a folder inside another unless it exists, and returns its path.
+    """Creates a folder inside an existing one unless it exists, and returns its path.
 
     Raises:
-        RunError: the subfolder cannot be created, or is a symlink to somewhere else.
+        RunError: the subfolder cannot be created, for instance because `folder` was deleted meanwhile, or is a symlink
+            to somewhere else.
     """
     path = folder / name
-    make_folder(path)
+    with accessing("write", path):
+        path.mkdir(exist_ok=True)
     require_inside(path, folder)
     return path
 

@@ -19,6 +19,7 @@ from grokinterp.config import RunConfig
 from grokinterp.errors import RunError
 from grokinterp.runs.checksums import with_checksum
 from grokinterp.runs.files import (
+    accessing,
     append,
     exists,
     file_checksum,
@@ -253,9 +254,11 @@ def require_vacant(folder: Path) -> None:
     Raises:
         RunError: the folder is not empty.
     """
-    if (folder / "config.json").exists():
+    if exists(folder / "config.json"):
         raise RunError(f"{folder} already holds a run: resume it (--resume), or choose another folder")
-    if folder.exists() and not _is_vacant(folder):
+    with accessing("read", folder):
+        vacant = not folder.exists() or _is_vacant(folder)
+    if not vacant:
         raise RunError(f"{folder} exists and is not an empty folder: choose another folder")
 
 

@@ -167,6 +167,8 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
             f"{run.path} has no resume point ({RESUME}), so it cannot be resumed: train in another folder, or start "
             "again with --restart, which keeps this folder under another name"
         )
+    else:
+        _start_weights(run)  # raises now, before anything is written, if they are missing
     writer.prepare_resume(-1 if point is None else point[0])
     if config != run.config:
         writer.write_config(config)
@@ -200,10 +202,16 @@ def load_start(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
     Raises:
         RunError: the copy of these weights is missing or damaged.
     """
-    source = Run.open(path).environment.get("start_from")
-    if source is not None:
-        data = read_bytes(path / START, limit=MAX_FILE_BYTES)
-        _copy_weights(deserialize(data, path / START).tensors, parameters, str(source))
+    weights = _start_weights(Run.open(path))
+    if weights is not None:
+        _copy_weights(weights, parameters, str(path / START))
+
+
+def _start_weights(run: Run) -> dict[str, Tensor] | None:
+    """The copy of the weights of another run that a run started from; None if it started from an initialization."""
+    if run.environment.get("start_from") is None:
+        return None
+    return deserialize(read_bytes(run.path / START, limit=MAX_FILE_BYTES), run.path / START).tensors
 
 
 def load_from(reference: str, parameters: Mapping[str, nn.Parameter]) -> bytes:

@@ -80,7 +80,7 @@ def fail_and_resume(folder: Path, fail_at: int, forever: bool, undisturbed: Run)
     train(CONFIG, folder, resume=begun)
     assert outcome(folder) == outcome(undisturbed.path)
     assert verify(folder).problems == ()
-    assert not list(folder.rglob(".*"))
+    assert {file.name for file in folder.rglob(".*")} <= {".lock"}  # which stays if its removal failed
 
 
 def test_a_training_has_operations_of_every_kind(operations):

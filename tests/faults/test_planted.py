@@ -160,7 +160,7 @@ def test_a_pickle_as_resume_point_is_refused(marker, bomb, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(DATA / "trainer" / "stopped", folder)
     (folder / "resume.safetensors").write_bytes(bomb)
-    with pytest.raises(GrokinterpError, match=r"resume\.safetensors is damaged .*delete it"):
+    with pytest.raises(GrokinterpError, match=r"resume\.safetensors is damaged .*--restart"):
         train(Run.open(folder).config, folder, resume=True, progress=False)
     assert not marker.exists()
 
@@ -218,10 +218,12 @@ class TestSwitches:
         assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
 
     def test_a_run_does_not_name_the_weights_that_it_starts_from(self, folder):
-        """Without a resume point, the weights of any run that environment.json names would be copied into it."""
+        """A run that stopped before its first resume point starts from its own copy, not from what a file names."""
         self.claim(folder, start_from=f"{DATA / 'trainer' / 'transformer'}@30")
-        (folder / "resume.safetensors").unlink()
+        for name in ("resume.safetensors", "status.json", "metrics.jsonl"):
+            (folder / name).unlink()
+        shutil.rmtree(folder / "weights")
         before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-        with pytest.raises(ConfigError, match=r"has no resume point and started from .*@30: .* --from"):
+        with pytest.raises(GrokinterpError, match=r"start\.safetensors is missing"):
             train(Run.open(folder).config, folder, resume=True, progress=False)
         assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
