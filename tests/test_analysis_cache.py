@@ -58,6 +58,15 @@ def test_every_module_that_measures_import_is_in_the_key():
 
 
 class TestCache:
+    def test_another_split_or_model_is_another_key(self, run, count):
+        first = analyze(run)
+        file = run.path / "config.json"
+        file.write_text(file.read_text().replace('"data_seed": 0', '"data_seed": 1'))
+        count.clear()
+        second = analyze(Run.open(run.path))
+        assert count.steps == set(STEPS)
+        assert first.timeline["train_loss"].tolist() != second.timeline["train_loss"].tolist()
+
     def test_the_second_time_nothing_is_computed(self, run, count):
         first = analyze(run)
         assert count.steps == set(STEPS)

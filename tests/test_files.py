@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from grokinterp.errors import GrokinterpError, RunError
+from grokinterp.runs.checksums import without_checksum
 from grokinterp.runs.files import (
     append,
     file_checksum,
@@ -30,13 +31,13 @@ class TestWriting:
         assert (tmp_path / "file").read_text() == "ours"
         assert not (tmp_path / "file").is_symlink()
 
-    def test_a_symlink_under_the_temporary_name(self, tmp_path):
+    def test_a_symlink_under_the_temporary_name(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("secrets.token_hex", lambda size: "0" * 2 * size)
         (tmp_path / "victim").write_text("mine")
-        (tmp_path / f".file.{os.getpid()}.tmp").symlink_to(tmp_path / "victim")
-        write_atomically(tmp_path / "file", "ours")
+        (tmp_path / f".file.{os.getpid()}-00000000.tmp").symlink_to(tmp_path / "victim")
+        with pytest.raises(RunError, match="File exists"):
+            write_atomically(tmp_path / "file", "new")
         assert (tmp_path / "victim").read_text() == "mine"
-        assert (tmp_path / "file").read_text() == "ours"
-        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "victim"]
 
     def test_a_line_is_not_appended_through_a_symlink(self, tmp_path):
         (tmp_path / "victim").write_text("mine\n")
@@ -85,6 +86,7 @@ class TestWriting:
     def test_leftovers_are_removed_and_nothing_else(self, tmp_path):
         (tmp_path / "victim").write_text("mine")
         (tmp_path / ".a.json.1.tmp").write_text("half")
+        (tmp_path / ".a.json.1-0123abcd.tmp").write_text("half")
         (tmp_path / ".b.json.1.tmp").symlink_to(tmp_path / "victim")
         (tmp_path / ".b.json.2.tmp").mkdir()
         yours = ["d.tmp", ".a.tmp", ".a.json.tmp", ".a.json.x.tmp", ".notes.txt.1.tmp", ".a.json.1.tmp.bak"]
@@ -132,7 +134,7 @@ class TestReading:
             file.truncate(100 << 30)
         with pytest.raises(RunError, match=r"it has 107,374,182,400 bytes, and a file of its kind has at most"):
             read_bytes(tmp_path / "file")
-        with pytest.raises(RunError, match="it has a line of more than 1,048,576 bytes"):
+        with pytest.raises(RunError, match="is damaged: it has 68,157,440 bytes"):
             list(read_lines(tmp_path / "file"))
 
     def test_the_checksum_of_a_large_file(self, tmp_path):
@@ -173,3 +175,10 @@ class TestReading:
 )
 def test_an_error_is_one_line_that_a_terminal_can_show(given, said):
     assert str(GrokinterpError(given)) == said
+
+
+def test_content_nested_as_deeply_as_json_permits_is_one_error():
+    for depth in range(900, 1000):
+        text = '{"a": ' + "[" * depth + "]" * depth + ', "checksum": "sha256:' + "0" * 64 + '"}'
+        with pytest.raises(ValueError, match=r"nested too deeply|does not match"):
+            without_checksum(parse_json(text))

@@ -3,6 +3,8 @@
 import gc
 import json
 import math
+import shutil
+import signal
 import sys
 
 import numpy as np
@@ -400,3 +402,68 @@ class TestRefusals:
         (tmp_path / "file").write_text("")
         with pytest.raises(RunError, match="cannot create the folder"):
             Recorder(tmp_path / "file" / "run", task)
+
+
+TASK = Task.modular_addition(5, 0.5)
+
+
+def test_a_closed_recorder_records_nothing(tmp_path):
+    with Recorder(tmp_path / "run", TASK) as recorder:
+        recorder.record(0, torch.zeros(25, 5))
+    with pytest.raises(RunError, match="run was closed"):
+        recorder.record(5, torch.zeros(25, 5))
+    assert recorder.run.status["status"] == "finished"
+
+
+def test_undoing_a_step_removes_only_what_it_wrote(tmp_path):
+    (tmp_path / "precious").mkdir()
+    mine = tmp_path / "precious" / "step_000005.safetensors"
+    mine.write_text("mine")
+    with Recorder(tmp_path / "run", TASK) as recorder:
+        recorder.record(0, torch.zeros(25, 5))
+        shutil.rmtree(tmp_path / "run" / "logits")
+        (tmp_path / "run" / "logits").symlink_to(tmp_path / "precious")
+        with pytest.raises(RunError, match="symlink to somewhere outside"):
+            recorder.record(5, torch.zeros(25, 5))
+    assert mine.read_text() == "mine"
+
+
+def test_an_interrupted_step_leaves_nothing(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path / "run", TASK)
+    recorder.record(0, torch.zeros(25, 5))
+    monkeypatch.setattr(recorder._writer, "append_metrics", lambda row: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        recorder.record(5, torch.zeros(25, 5))
+    monkeypatch.undo()
+    recorder.close()
+    assert recorder.run.steps == [0]
+    assert verify(tmp_path / "run").problems == ()
+
+
+class TestVacantFolders:
+    """A run starts in an empty folder, or with the rests of a run that was killed before config.json."""
+
+    @pytest.mark.parametrize("name", ["environment.json", "split.safetensors", ".notes.7.tmp", "logits"])
+    def test_files_of_others_are_refused(self, name, tmp_path):
+        (tmp_path / "run").mkdir()
+        if name == "logits":
+            (tmp_path / "run" / name).symlink_to(tmp_path)
+        else:
+            (tmp_path / "run" / name).write_text('{"mine": 1}')
+        with pytest.raises(RunError, match="is not an empty folder"):
+            Recorder(tmp_path / "run", TASK)
+        assert [entry.name for entry in (tmp_path / "run").iterdir()] == [name]
+
+    def test_rests_of_a_killed_run_are_replaced(self, tmp_path):
+        given = Task.modular_addition(5, train_indices=[0, 1, 2])
+        with Recorder(tmp_path / "run", given) as recorder:
+            recorder.record(0, torch.zeros(25, 5))
+        for name in ("config.json", "status.json", "metrics.jsonl"):
+            (tmp_path / "run" / name).unlink()
+        shutil.rmtree(tmp_path / "run" / "logits")
+        (tmp_path / "run" / ".config.json.7.tmp").write_text("half")
+        with Recorder(tmp_path / "run", TASK) as recorder:
+            recorder.record(0, torch.zeros(25, 5))
+        assert not (tmp_path / "run" / "split.safetensors").exists()
+        assert not list((tmp_path / "run").glob(".*"))
+        assert verify(tmp_path / "run").problems == ()

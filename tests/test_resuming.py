@@ -286,6 +286,14 @@ class TestDyingAndResuming:
         assert again["metrics.jsonl"] == before["metrics.jsonl"]
         assert again["resume.safetensors"] == before["resume.safetensors"]
 
+    @pytest.mark.parametrize("path", [".", ".."])
+    def test_a_folder_without_a_name_is_not_restarted(self, path, tmp_path, monkeypatch):
+        train(briefly(), tmp_path / "run")
+        (tmp_path / "run" / "inside").mkdir()
+        monkeypatch.chdir(tmp_path / "run" / ("" if path == "." else "inside"))
+        with pytest.raises(RunError, match="give the path of the run folder by its name"):
+            train(briefly(), path, restart=True)
+
     def test_a_finished_run_with_no_more_steps_is_left_alone(self, tmp_path):
         train(briefly(), tmp_path / "run")
         (tmp_path / "run" / "resume.safetensors").unlink()

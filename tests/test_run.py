@@ -360,7 +360,7 @@ class TestDamage:
         task = Task.modular_addition(P, train_indices=range(20))
         RunWriter.create(tmp_path / "run", replace(BASE, task=task.config), {}, task)
         (tmp_path / "run" / "split.safetensors").unlink()
-        with pytest.raises(ConfigError, match="split 'given' needs train_indices"):
+        with pytest.raises(RunError, match=r"split\.safetensors is missing"):
             _ = Run.open(tmp_path / "run").task
 
 

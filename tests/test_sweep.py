@@ -14,14 +14,12 @@ import pandas as pd
 import processes
 import pytest
 from ensembles import KINDS, assert_same_metrics, assert_same_weights
-from rewriting import flip, rewrite
+from rewriting import rewrite
 from sweeps import BASE, TWELVE, InProcess, as_stored, assert_same_table, train_twelve
 
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.report import write_sweep_report
 from grokinterp.runs.run import Run
-from grokinterp.runs.verification import verify
 from grokinterp.runs.writer import RunWriter
 from grokinterp.sweep import (
     Failure,
@@ -35,8 +33,6 @@ from grokinterp.sweep import (
     train_point,
     train_sweep,
 )
-from grokinterp.sweep.rows import stored_summary
-from grokinterp.sweep.verification import verify_sweep
 from grokinterp.training import train
 
 
@@ -176,46 +172,6 @@ class TestTasks:
             np.testing.assert_equal(row["T_train_0.95"], step)
             assert row["final.test_loss"] == run.metrics["test_loss"].iloc[-1]
         assert "final.excluded_loss" not in table
-
-
-class TestStoredFiles:
-    """Files of a sweep that belong to no training, and the summaries that its table is read from."""
-
-    @pytest.fixture
-    def sweep(self, undisturbed, tmp_path) -> Sweep:
-        shutil.copytree(undisturbed.path, tmp_path / "sweep")
-        sweep = Sweep.open(tmp_path / "sweep")
-        sweep.collect()
-        sweep.record_failure(sweep.points[0].name, Failure("error", "out of luck"))
-        write_sweep_report(sweep.table, sweep.axes, sweep.name, sweep.path / "report.html")
-        assert verify_sweep(sweep.path) == ()
-        return sweep
-
-    @pytest.mark.parametrize("name", ["sweep.parquet", "report.html", "failures"])
-    def test_a_flipped_bit_is_reported(self, name, sweep):
-        path = sweep.path / name
-        file = next(path.iterdir()) if path.is_dir() else path
-        flip(file, file.stat().st_size // 2)
-        (problem,) = verify_sweep(sweep.path)
-        assert f"{file.name} is damaged" in problem
-
-    def test_a_damaged_sweep_file(self, sweep):
-        data = (sweep.path / "sweep.json").read_bytes()
-        flip(sweep.path / "sweep.json", data.index(b'"model_seed": 1') + 14, bit=1)
-        with pytest.raises(RunError, match=r"sweep.json is damaged"):
-            verify_sweep(sweep.path)
-
-    @pytest.mark.parametrize("damage", ["a digit", "an unknown outcome"])
-    def test_a_damaged_summary_is_computed_again(self, damage, sweep):
-        file = sweep.path / sweep.points[1].name / "analysis" / "summary.json"
-        table, row = sweep.table, json.loads(file.read_text())["row"]
-        if damage == "a digit":
-            flip(file, file.read_bytes().index(b'"step": ') + 8)
-            assert any("summary.json is damaged" in problem for problem in verify(file.parents[1]).problems)
-        else:
-            rewrite(file, row=row | {"outcome": "GROKKED"})
-        assert stored_summary(Run.open(file.parents[1])) is None
-        assert sweep.table["outcome"].tolist() == table["outcome"].tolist()
 
 
 class TestFolder:

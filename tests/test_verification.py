@@ -16,6 +16,7 @@ from grokinterp.cli import main
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, RunError
+from grokinterp.report import write_report
 from grokinterp.runs.checksums import without_checksum
 from grokinterp.runs.metrics import metric_line
 from grokinterp.runs.repair import repair
@@ -278,6 +279,13 @@ class TestDamage:
         verify(run)
         assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
 
+    @pytest.mark.parametrize("size", [0, 500, 5000, -1, -70])
+    def test_a_truncated_report(self, size, run):
+        write_report(analyze(run, workers=0))
+        file = run / "analysis" / "report.html"
+        file.write_bytes(file.read_bytes()[:size])
+        assert "report.html is damaged" in problem(run)
+
 
 class TestRepair:
     def test_a_damaged_line_is_set_aside_and_all_others_are_kept(self, run, capsys):
@@ -316,6 +324,22 @@ class TestRepair:
         shutil.copy(run / "metrics.jsonl", run / "metrics.jsonl.damaged")
         with pytest.raises(RunError, match=r"written with other lines"):
             train(replace(CONFIG, schedule=replace(CONFIG.schedule, steps=40)), run, resume=True)
+
+    @pytest.mark.parametrize("content", ['{"status": "finished", "step": -1}', '{"status": 5}', "[" * 8_000_000])
+    def test_a_status_that_cannot_be_read_for_any_reason_is_renamed(self, content, run):
+        (run / "status.json").write_text(content)
+        with pytest.raises(RunError, match=r"status\.json"):
+            _ = Run.open(run).status
+        assert len(repair(run)) == 1
+        assert Run.open(run).status == {}
+
+    def test_an_endless_line_of_metrics_is_set_aside(self, run):
+        lines = lines_of(run)
+        (run / "metrics.jsonl").write_text("".join([*lines[:2], "x" * 3_000_000 + "\n", *lines[2:]]))
+        damaged = (run / "metrics.jsonl").read_bytes()
+        assert len(repair(run)) == 1
+        assert lines_of(run) == lines
+        assert (run / "metrics.jsonl.damaged").read_bytes() == damaged
 
     @pytest.mark.parametrize("name", ["status.json", "environment.json"])
     def test_other_damaged_files_are_renamed(self, name, run):
@@ -385,6 +409,16 @@ class TestBindings:
         assert (run / "start.safetensors").read_bytes() == (trained / "weights/step_000010.safetensors").read_bytes()
         flip(run / "start.safetensors", -1)
         assert "start.safetensors: its checksum differs" in problem(run)
+
+    @pytest.mark.parametrize("name", ["split.safetensors", "start.safetensors"])
+    def test_a_split_or_start_of_another_run_is_neither_used_nor_accepted(self, name, run, tmp_path):
+        task = Task.modular_addition(7, train_indices=[0, 1, 2])
+        with Recorder(tmp_path / "other", task) as recorder:
+            recorder.record(0, torch.randn(49, 7))
+        before = Run.open(run).task.train_mask
+        shutil.copy(tmp_path / "other" / "split.safetensors", run / name)
+        assert f"{name}: it does not belong to this run" in problem(run)
+        assert torch.equal(Run.open(run).task.train_mask, before)
 
 
 class TestEarlierVersions:

@@ -36,15 +36,16 @@ from grokinterp.runs.files import (
     write_atomically,
 )
 from grokinterp.runs.locks import hold
-from grokinterp.runs.tables import MAX_NUMBERS, read_table
+from grokinterp.runs.run import Run
+from grokinterp.runs.tables import MAX_NUMBERS, MAX_TABLE_BYTES, read_table
 
 _VERSION = 1
 log = logging.getLogger(__name__)
 
 _SOURCES = ("measures", "models", "tasks", "config", "runs", "analysis/measure_calls.py", "errors.py")
 _TABLES = ("timeline.parquet", "frequencies.parquet")
-_MAX_TABLE_BYTES = 1 << 31
-_MAX_INDEX_BYTES, _INDEX_BYTES_PER_STEP = 4 << 20, 2000  # of analysis.json
+# Largest sizes of analysis.json and of a table: a constant, and bytes per checkpoint.
+_MAX_INDEX_BYTES, _MAX_TABLE_BYTES = (4 << 20, 2000), (1 << 20, 1 << 16)
 _MAX_FREQUENCIES = 1 << 10  # per step: half of the largest modulus, and more
 # Regular expression of the names that are written in the folder.
 _FILES = r"(?:analysis|summary)\.json|(?:timeline|frequencies)\.parquet|\.(?:timeline|frequencies)\.parquet\.next|" + (
@@ -66,12 +67,25 @@ def _package_digest() -> str:
     return digest.hexdigest()
 
 
-def measure_key(measure: Measure, frequencies: tuple[int, ...]) -> str:
-    """Identifies what a measure computes: its name, version, source and options, and the key frequencies it uses."""
+def run_digest(run: Run) -> str:
+    """A digest that changes with the task, its split or the model of a run: values depend on them, too."""
+    mask = run.classification.train_mask
+    split = b"" if mask is None else mask.numpy().tobytes()
+    return sha256(repr((run.config.task, run.config.model)).encode() + split)
+
+
+def measure_key(measure: Measure, frequencies: tuple[int, ...], run: str) -> str:
+    """Identifies what a measure computes: its name, version, source and options, the key frequencies, and the run.
+
+    Args:
+        measure: the measure.
+        frequencies: the key frequencies.
+        run: the `run_digest`.
+    """
     function = inspect.unwrap(measure.function)
     source = "" if function.__module__.startswith("grokinterp.") else _source(function)
     options = [(column.name, sorted(column.options.items())) for column in measure.columns]
-    parts = (measure.name, measure.version, source, options, frequencies if measure.uses_reference else ())
+    parts = (measure.name, measure.version, source, options, frequencies if measure.uses_reference else (), run)
     return hashlib.sha256((repr(parts) + _package_digest()).encode()).hexdigest()
 
 
@@ -307,8 +321,8 @@ class AnalysisCache:
     def _bytes(self, file: str) -> bytes:
         """The content of a file in the folder; empty if it cannot be read."""
         try:
-            index = _MAX_INDEX_BYTES + _INDEX_BYTES_PER_STEP * len(self.steps)
-            return read_bytes(self.folder / file, limit=index if file.endswith(".json") else _MAX_TABLE_BYTES)
+            constant, per_step = _MAX_INDEX_BYTES if file.endswith(".json") else _MAX_TABLE_BYTES
+            return read_bytes(self.folder / file, limit=min(constant + per_step * len(self.steps), MAX_TABLE_BYTES))
         except RunError:
             return b""
 

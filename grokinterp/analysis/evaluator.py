@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from grokinterp.analysis.cache import AnalysisCache, measure_key
+from grokinterp.analysis.cache import AnalysisCache, measure_key, run_digest
 from grokinterp.analysis.measure_calls import MeasureCall, Value, evaluate
 from grokinterp.analysis.workers import evaluate_in_workers, worker_count
 from grokinterp.errors import RunError
@@ -42,6 +42,7 @@ class Evaluator:
         self._plans: list[Mapping[int, Sequence[MeasureCall]]] = []
         self._keys: dict[tuple[str, tuple[int, ...]], str] = {}
         self._current: Snapshot | None = None
+        self._run_digest = run_digest(run)
 
     def fill(self, plan: Mapping[int, Sequence[MeasureCall]]) -> None:
         """Computes the calls of each step that the cache lacks; skips steps that vanish."""
@@ -154,7 +155,7 @@ class Evaluator:
     def _key(self, call: MeasureCall) -> str:
         arguments = (call.measure.name, call.frequencies)
         if arguments not in self._keys:
-            self._keys[arguments] = measure_key(call.measure, call.frequencies)
+            self._keys[arguments] = measure_key(call.measure, call.frequencies, self._run_digest)
         return self._keys[arguments]
 
     def _report_progress(self, n_done: int, total: int) -> None:

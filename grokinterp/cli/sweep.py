@@ -82,8 +82,9 @@ def run_sweep(arguments: Sequence[str]) -> int:
         print(f"{sweep.path / options.only}: {ending.failure or ('stopped' if ending.stopped else 'done')}")
         return 130 if ending.stopped else 1 if ending.failure is not None else 0
     if options.print_commands:
+        lines = commands(sweep, options.device)
         sweep.write()
-        print("\n".join(commands(sweep, options.device)))
+        print("\n".join(lines))
         return 0
 
     from grokinterp.cli.console import SweepDisplay, show_sweep

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from grokinterp.cli.options import parse, progress_bar
 from grokinterp.errors import one_line
+
+if TYPE_CHECKING:
+    from grokinterp.runs.verification import Verification
 
 
 @dataclass(frozen=True)
@@ -36,24 +40,27 @@ def run_verify(arguments: Sequence[str]) -> int:
         if options.repair:
             print("\n".join(map(one_line, repair(folder) or [f"{folder}: nothing to repair"])))
         verification = verify(folder, progress_bar("file"))
-        if verification.problems:
-            print("\n".join(map(one_line, verification.problems)))
-            damaged += 1
-        else:
+        damaged += bool(verification.problems)
+        _show(folder, verification)
+        if not verification.problems:
             counts = f"{verification.checkpoints} checkpoint files and {verification.evaluations} evaluations"
             print(one_line(f"{folder}: intact, with {counts}"))
-        if verification.unchecked:
-            names = ", ".join(verification.unchecked)
-            print(one_line(f"{folder}: no checksums in files of an earlier version: {names}"))
     if not (options.run / "sweep.json").is_file():
         return 1 if damaged else 0
     from grokinterp.sweep.verification import verify_sweep
 
-    problems = verify_sweep(options.run)
-    if problems:
-        print("\n".join(map(one_line, problems)))
+    verification = verify_sweep(options.run)
+    _show(options.run, verification)
     print(one_line(f"{options.run}: {len(folders) - damaged} of {len(folders)} runs are intact"))
-    return 1 if damaged or problems else 0
+    return 1 if damaged or verification.problems else 0
+
+
+def _show(folder: Path, verification: "Verification") -> None:
+    for problem in verification.problems:
+        print(one_line(problem))
+    if verification.unchecked:
+        names = ", ".join(verification.unchecked)
+        print(one_line(f"{folder}: no checksums in files of an earlier version: {names}"))
 
 
 def _folders(path: Path) -> list[Path]:

@@ -15,7 +15,7 @@ import torch
 
 import grokinterp
 from grokinterp.config import TaskConfig
-from grokinterp.errors import ConfigError, nearest
+from grokinterp.errors import ConfigError, RunError, nearest
 from grokinterp.experiments.claims.numbers import counted
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.literature import Contradiction, contradictions_of
@@ -27,7 +27,7 @@ from grokinterp.experiments.results import RESULTS, RESULTS_VERSION, results_in
 from grokinterp.figures import learning_curves
 from grokinterp.report.plots import Figure, write_images
 from grokinterp.runs.environment import cores, processor
-from grokinterp.runs.files import make_folder, write_atomically
+from grokinterp.runs.files import exists, make_folder, remove, write_atomically
 from grokinterp.statistics.formatting import step_or_ratio
 from grokinterp.statistics.outcomes import Outcome as RunOutcome
 from grokinterp.sweep import Sweep, train_sweep
@@ -122,6 +122,8 @@ def reproduce(
             f"{folder} holds the {earlier_form} form of {earlier.recipe}, not the {form} form of {name}: choose "
             "another folder"
         )
+    if earlier is None and exists(folder / "report.html"):
+        raise RunError(f"{folder / 'report.html'} exists, but is of no reproduction: choose another folder")
     result = Reproduction(recipe, quick, folder, run_recipe(recipe, quick, folder, progress, anyway=anyway))
     make_folder(folder)
     for table_name, content in result.outcome.tables.items():
@@ -130,10 +132,11 @@ def reproduce(
         write_atomically(folder / f"{table_name}.parquet", buffer.getvalue())
     figures = [figure for section in result.outcome.figures.values() for figure, _ in section]
     stills = [Figure(figure) for figure in figures] if images else []  # copies: the report removes the titles
-    write_atomically(result.report, html_report(recipe, quick, result.outcome, result.contradictions))
     write_atomically(folder / RESULTS, json.dumps(_results(result), indent=2, ensure_ascii=False) + "\n")
+    write_atomically(result.report, html_report(recipe, quick, result.outcome, result.contradictions))
     for stale in folder.glob("figure-*.png"):
-        stale.unlink()
+        if stale.stem.removeprefix("figure-").isdecimal():
+            remove(stale)
     write_images({folder / f"figure-{i}.png": figure for i, figure in enumerate(stills, start=1)})
     return result
 

@@ -112,6 +112,8 @@ def require_intact(file: Path) -> bool:
         html = read_text(file)
         text, _, last = html.rpartition("<!--")
         found = _COMMENT.fullmatch("<!--" + last)
+        if "</html>" not in html:
+            raise ValueError("its end is missing")
         if found is None and MARK not in html:
             return False
         if found is None or found[1] != sha256(text.encode()):
@@ -122,4 +124,7 @@ def require_intact(file: Path) -> bool:
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    return PREFIX + sha256(json.dumps(content, sort_keys=True).encode())
+    try:
+        return PREFIX + sha256(json.dumps(content, sort_keys=True).encode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
@@ -46,7 +47,8 @@ def write_atomically(path: Path, content: bytes | str, *, sync_parent: bool = Tr
         RunError: the folder is not writable, or the disk is full. No partial file is left behind.
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Random, because processes in different containers or on different machines can have the same number.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with _create(temporary) as file:
             file.write(data)
@@ -62,14 +64,8 @@ def write_atomically(path: Path, content: bytes | str, *, sync_parent: bool = Tr
 
 
 def _create(path: Path) -> BinaryIO:
-    """Creates and opens a file, after removing a leftover (even a symlink) of the same name."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS | _BINARY
-    try:
-        descriptor = os.open(path, flags, 0o666)
-    except FileExistsError:
-        path.unlink()
-        descriptor = os.open(path, flags, 0o666)
-    return os.fdopen(descriptor, "wb")
+    """Creates and opens a file that does not exist."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS | _BINARY, 0o666), "wb")
 
 
 def append(path: Path, line: str) -> None:
@@ -161,6 +157,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def temporary_names(names: str) -> re.Pattern[str]:
+    """Pattern of the temporary names under which `write_atomically` writes files whose names match `names`."""
+    return re.compile(rf"\.(?:{names})\.\d+(-[0-9a-f]{{8}})?\.tmp")
+
+
 def remove_leftovers(folder: Path, names: str) -> None:
     """Removes the temporary files that interrupted calls of `write_atomically` left directly in a folder.
 
@@ -173,7 +174,7 @@ def remove_leftovers(folder: Path, names: str) -> None:
     """
     if not folder.is_dir() or folder.is_symlink():
         return
-    pattern = re.compile(rf"\.(?:{names})\.\d+\.tmp")
+    pattern = temporary_names(names)
     for entry in sorted(folder.iterdir()):
         if pattern.fullmatch(entry.name) and (entry.is_symlink() or not entry.is_dir()):
             remove(entry)
@@ -240,8 +241,10 @@ def read_tail(path: Path, size: int) -> bytes:
 def read_lines(path: Path) -> Iterator[bytes]:
     """Yields each line of a file with its newline, which the last line may lack, in little memory.
 
+    A line of more than a megabyte is damaged: it is yielded as an empty line.
+
     Raises:
-        RunError: the file is missing, is not a regular file, cannot be read, or has a line of more than a megabyte.
+        RunError: the file is missing, is not a regular file, cannot be read, or has a line of more than 64 megabytes.
     """
     with _open(path) as file:
         while True:
@@ -249,8 +252,13 @@ def read_lines(path: Path) -> Iterator[bytes]:
                 line = file.readline(MAX_LINE_BYTES)
             if not line:
                 return
-            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-                raise RunError(f"{path} is damaged: it has a line of more than {MAX_LINE_BYTES:,} bytes")
+            rest, skipped = line, 0
+            while len(rest) == MAX_LINE_BYTES and not rest.endswith(b"\n"):
+                skipped += len(rest)
+                _require_size(path, skipped, MAX_JSON_BYTES)
+                with accessing("read", path):
+                    rest = file.readline(MAX_LINE_BYTES)
+                line = b"\n"
             yield line
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,17 @@ import pandas as pd
 
 from grokinterp.errors import RunError
 from grokinterp.runs.checksums import has_checksum, with_checksum, without_checksum
-from grokinterp.runs.files import MAX_STEP, exists, free_name, parse_json, read_lines, read_tail, write_atomically
+from grokinterp.runs.files import (
+    MAX_STEP,
+    accessing,
+    exists,
+    free_name,
+    parse_json,
+    read_lines,
+    read_tail,
+    sync_file,
+    write_atomically,
+)
 
 METRICS = "metrics.jsonl"
 DAMAGED = "damaged"  # suffix of a damaged file that was set aside
@@ -90,7 +101,9 @@ def repair_metrics(file: Path) -> tuple[Path, int] | None:
     if not count:
         return None
     kept = free_name(file, DAMAGED)
-    write_atomically(kept, b"".join(read_lines(file)))
+    with accessing("copy", file):
+        shutil.copyfile(file, kept)
+    sync_file(kept)
     write_atomically(file, "".join(line.text for line in lines if line is not None))
     return kept, count
 

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from grokinterp.errors import RunError
-from grokinterp.runs.checksums import require_intact
-from grokinterp.runs.files import accessing, exists, free_name
+from grokinterp.runs.files import accessing, free_name
 from grokinterp.runs.locks import hold
 from grokinterp.runs.metrics import DAMAGED, METRICS, repair_metrics
 from grokinterp.runs.run import Run
@@ -28,7 +27,7 @@ def repair(path: str | Path) -> list[str]:
         ConfigError: config.json is damaged; it can only be restored from a copy.
     """
     folder = Path(path)
-    Run.open(folder)
+    run = Run.open(folder)
     repaired: list[str] = []
     with hold(folder):
         found = repair_metrics(folder / METRICS)
@@ -36,8 +35,9 @@ def repair(path: str | Path) -> list[str]:
             kept, count = found
             lines = "1 damaged line" if count == 1 else f"{count} damaged lines"
             repaired.append(f"{folder / METRICS}: {lines} set aside; the damaged file is now {kept.name}")
-        for file in (folder / "status.json", folder / "environment.json"):
-            if exists(file) and not _is_readable(file):
+        for name in ("status", "environment"):
+            file = folder / f"{name}.json"
+            if not _is_readable(run, name):
                 kept = free_name(file, DAMAGED)
                 with accessing("rename", file):
                     file.replace(kept)
@@ -45,9 +45,9 @@ def repair(path: str | Path) -> list[str]:
     return repaired
 
 
-def _is_readable(file: Path) -> bool:
+def _is_readable(run: Run, name: str) -> bool:
     try:
-        require_intact(file)
+        getattr(run, name)
     except RunError:
         return False
     return True

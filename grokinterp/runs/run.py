@@ -84,7 +84,7 @@ class Run:
     def task(self) -> AnyTask:
         """The task, with the split that the run is trained on."""
         stored, indices = self.path / "split.safetensors", None
-        if exists(stored):
+        if self.config.task.split == "given":
             limit = max_bytes({"train_indices": (2 * self.config.task.n_inputs,)})  # of int64
             indices = deserialize(read_bytes(stored, limit=limit), stored).tensors.get("train_indices")
             if indices is None or indices.dtype != torch.int64 or indices.ndim != 1:

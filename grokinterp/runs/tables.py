@@ -14,7 +14,8 @@ from grokinterp.runs.files import read_bytes
 
 MAX_COLUMNS = 1000
 MAX_NUMBERS = 1 << 25  # rows times columns: five thousand checkpoints with ten columns over 500 frequencies
-_MAX_BYTES = 1 << 31
+MAX_TABLE_BYTES = 1 << 28
+_BYTES_PER_ROW = 1 << 16  # of a sweep's table
 _ZEROS = PREFIX.encode() + b"0" * 64  # stands for the checksum while it is computed
 _STORED = re.compile(rb"sha256:[0-9a-f]{64}")
 
@@ -54,15 +55,27 @@ def read_table(data: bytes, rows: int) -> pa.Table:
         raise ValueError(f"not a readable Parquet file: {next(iter(str(error).splitlines()), '')}") from None
 
 
-def require_intact_table(file: Path) -> None:
-    """Verifies the checksum in a Parquet file that `table_bytes` made; files of earlier versions have none.
+def require_intact_table(file: Path, rows: int) -> bool:
+    """Verifies the checksum in a Parquet file that `table_bytes` made.
+
+    Args:
+        file: the file.
+        rows: the largest possible number of rows.
+
+    Returns:
+        Whether it has one; files of earlier versions have none.
 
     Raises:
         RunError: the file cannot be read, or its checksum does not match.
     """
-    data = read_bytes(file, limit=_MAX_BYTES)
+    data = read_bytes(file, limit=min((1 << 20) + _BYTES_PER_ROW * rows, MAX_TABLE_BYTES))
     stored = _STORED.findall(data)
     if not stored and CHECKSUM.encode() not in data:
-        return
+        try:
+            pq.read_metadata(io.BytesIO(data))
+        except (pa.ArrowException, OSError) as error:  # the checksum is at the end, which may be what is missing
+            raise RunError(f"{file} is damaged ({next(iter(str(error).splitlines()), '')})") from None
+        return False
     if len(stored) != 1 or stored[0] != PREFIX.encode() + sha256(data.replace(stored[0], _ZEROS)).encode():
         raise RunError(f"{file} is damaged ({DIFFERS})")
+    return True

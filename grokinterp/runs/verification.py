@@ -20,7 +20,7 @@ from grokinterp.runs.metrics import METRICS, MetricLine, metric_lines
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
 from grokinterp.runs.run import FOLDERS, Folder, Run, checkpoint_steps, file_name
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.writer import START
+from grokinterp.runs.writer import SPLIT, START
 
 _SHOWN = 3  # steps or names in a line
 _ENDED = (RunStatus.FINISHED, RunStatus.STOPPED, RunStatus.DIVERGED)
@@ -83,6 +83,7 @@ class _Check:
         self.run, self.problems, self.checkpoints = run, list[str](), 0
         self.unchecked: list[str] = []
         self.status: dict[str, Any] = {}
+        self.environment: dict[str, Any] = {}
         self.lines: list[MetricLine] = []
         self.saved: dict[Folder, list[int]] = {}
         self.resume_point: tuple[int, dict[str, Tensor]] | None = None
@@ -138,7 +139,8 @@ class _Check:
             self.add_problem("status.json", f"the status {self.state!r} is not one of {', '.join(_STATUSES)}")
 
     def read_environment(self) -> None:
-        if not self.run.environment:
+        self.environment = self.run.environment
+        if not self.environment:
             self.add_problem("environment.json", "the file is missing")
         for name in ("status.json", "environment.json"):
             if exists(self.run.path / name) and not require_intact(self.run.path / name):
@@ -200,8 +202,12 @@ class _Check:
         missing = sorted(set(expected) - set(steps))
         if missing:
             self.add_problem(name, f"there is no line for {_list_steps(missing)}, although the run evaluates there")
-        for file in (name, "config.json", "split.safetensors", START):
+        for file in (name, "config.json", SPLIT, START):
             self.check_checksum(file)
+        belonging = {SPLIT: self.run.config.task.split == "given", START: "start_from" in self.environment}
+        for file, belongs in belonging.items():
+            if exists(self.run.path / file) and not belongs:
+                self.add_problem(file, "it does not belong to this run")
 
     def check_checksum(self, name: str) -> None:
         """Checks that a file has not changed since status.json recorded its checksum."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import RunError
-from grokinterp.runs.checksums import with_checksum
+from grokinterp.runs.checksums import require_intact, with_checksum
 from grokinterp.runs.files import (
     accessing,
     append,
@@ -30,6 +30,7 @@ from grokinterp.runs.files import (
     require_inside,
     sync_file,
     sync_folder,
+    temporary_names,
     write_atomically,
 )
 from grokinterp.runs.findings import Finding, findings_in
@@ -45,7 +46,9 @@ START = "start.safetensors"  # a copy of the weights from another run that a run
 
 # Regular expression of the names that are written directly in a run folder.
 _RUN_FILES = r"(?:config|environment|status)\.json|metrics\.jsonl|(?:split|start|resume)\.safetensors"
-_CONSTANT = ("config.json", "split.safetensors", START)  # files that a run does not change
+SPLIT = "split.safetensors"
+_OPTIONAL = (SPLIT, START)
+_CONSTANT = ("config.json", *_OPTIONAL)  # files that a run does not change
 
 
 class RunWriter:
@@ -88,14 +91,16 @@ class RunWriter:
         require_vacant(folder)
         make_folder(folder)
         remove_leftovers(folder, _RUN_FILES)  # of a run that was killed before it wrote config.json
+        for name in _OPTIONAL:
+            remove(folder / name)
         make_subfolder(folder, "weights")
+        writer = RunWriter(folder, config)
+        writer.write_environment(environment)  # first: by this file `require_vacant` recognizes the others as a run's
         if config.task.split == "given":
             indices = task.require_split().nonzero().flatten()
-            write_atomically(folder / "split.safetensors", serialize({"train_indices": indices}, {}))
+            write_atomically(folder / SPLIT, serialize({"train_indices": indices}, {}))
         if start is not None:
             write_atomically(folder / START, start)
-        writer = RunWriter(folder, config)
-        writer.write_environment(environment)
         write_atomically(folder / "config.json", config.to_json())  # last, because this file makes the folder a run
         return writer
 
@@ -148,13 +153,15 @@ class RunWriter:
 
     def undo_step(self, step: int, metrics_size: int) -> None:
         """Removes the checkpoint of a step and cuts the metrics back to a size, as far as the disk permits."""
+        self._pending_write = None
+        self._writer.submit(int).result()  # after what may still be being written
         with contextlib.suppress(OSError):
             os.truncate(self.path / METRICS, metrics_size)
         for folder in FOLDERS:
             name = f"{folder}/{file_name(step)}"
-            with contextlib.suppress(RunError):
-                remove(self.path / name)
-                self._checksums.pop(name, None)
+            if self._checksums.pop(name, None) is not None:  # otherwise, it was not written
+                with contextlib.suppress(RunError):
+                    remove(self.path / name)
 
     def _write_checkpoint(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         content = serialize(tensors, metadata)
@@ -263,9 +270,21 @@ def require_vacant(folder: Path) -> None:
 
 
 def _is_vacant(folder: Path) -> bool:
-    """Whether a folder is empty, except for files of a run that was killed before it wrote config.json."""
+    """Whether a folder is empty, except for what a run leaves that was killed before it wrote config.json."""
     if not folder.is_dir():
         return False
-    files = [entry for entry in folder.rglob("*") if not entry.is_dir()]
-    started = {folder / name for name in ("environment.json", "split.safetensors", START, LOCK_NAME)}
-    return all(file in started or (file.name.startswith(".") and file.suffix == ".tmp") for file in files)
+    entries = [entry for entry in folder.rglob("*") if entry.is_symlink() or not entry.is_dir()]
+    names = {str(entry.relative_to(folder)) for entry in entries if entry.is_file() and not entry.is_symlink()}
+    written = names & {"environment.json", *_OPTIONAL}
+    others = names - written - {LOCK_NAME}
+    if len(names) < len(entries) or not all(map(temporary_names(_RUN_FILES).fullmatch, others)):
+        return False
+    return not written or _is_environment(folder / "environment.json")
+
+
+def _is_environment(file: Path) -> bool:
+    """Whether a file was written by a run, which the checksum in it shows."""
+    try:
+        return require_intact(file)
+    except RunError:
+        return False

@@ -98,6 +98,10 @@ class Sweep:
             self._refuse_different(Sweep.open(self.path))
         elif exists(self.path / "config.json"):
             raise RunError(f"{self.path} is a run: choose another folder for a sweep")
+        else:
+            for name in (TABLE, "report.html", FAILURES, *(point.name for point in self.points)):
+                if exists(self.path / name):
+                    raise RunError(f"{self.path / name} exists, but is of no sweep: choose another folder")
         make_folder(self.path)
         runs = [{"name": point.name, "values": dict(point.values)} for point in self.points]
         content = {"format_version": _VERSION, "base": json.loads(self.base.to_json()), "runs": runs}
@@ -166,11 +170,16 @@ class Sweep:
         return {point.name: failure for point in self.points if (failure := self.failure_of(point)) is not None}
 
     def failure_of(self, point: Point) -> Failure | None:
-        """Why a run failed; None if it did not."""
+        """Why a run failed; None if it did not, or if it was resumed outside the sweep and finished."""
         file = self.path / FAILURES / f"{point.name}.json"
+        failure = None
         with contextlib.suppress(GrokinterpError, ValueError, TypeError):  # a damaged file counts as none
-            return Failure.from_json(read_checked_json(file))
+            failure = Failure.from_json(read_checked_json(file))
+        if failure is not None and failure.kind != "killed":
+            return failure
         status = self._status(point)
+        if failure is not None and status.get("status") != RunStatus.FINISHED:
+            return failure
         diverged = status.get("status") == RunStatus.DIVERGED
         return Failure("diverged", str(status.get("reason", ""))) if diverged else None
 
@@ -266,6 +275,8 @@ class Sweep:
         if not self._has_started(point):
             return {}
         run = Run.open(self.path / point.name)
+        if may_follow(run.config, config) and run.config != config:
+            raise RunError(f"{run.path} has more steps than the sweep: run the sweep again with that schedule.steps")
         if not may_follow(config, run.config):
             raise RunError(f"{run.path} holds a run of a different configuration: move it elsewhere")
         return summarize(run, measures=False)

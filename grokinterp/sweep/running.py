@@ -168,8 +168,9 @@ def commands(sweep: Sweep, device: str = "auto") -> list[str]:
     if not str(sweep.path).isprintable():
         raise ConfigError(f"{sweep.path} has characters that a list of commands cannot hold: rename the folder")
     options = [] if device == "auto" else ["--device", device]
+    folder = f"./{sweep.path}" if str(sweep.path).startswith("-") else str(sweep.path)  # not an option
     return [
-        shlex.join(["grokinterp", "sweep", str(sweep.path), "--only", point.name, *options])
+        shlex.join(["grokinterp", "sweep", folder, "--only", point.name, *options])
         for point in sweep.points
         if not _has_ended(sweep, point)
     ]

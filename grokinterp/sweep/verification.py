@@ -6,29 +6,35 @@ from grokinterp.errors import GrokinterpError
 from grokinterp.runs.checksums import require_intact
 from grokinterp.runs.files import exists
 from grokinterp.runs.tables import require_intact_table
+from grokinterp.runs.verification import Verification
 from grokinterp.sweep.folder import FAILURES, TABLE, Sweep
 
 
-def verify_sweep(path: str | Path) -> tuple[str, ...]:
+def verify_sweep(path: str | Path) -> Verification:
     """Verifies the checksums of sweep.json, sweep.parquet, report.html and the failures of a sweep.
 
     Args:
         path: the folder of the sweep.
 
     Returns:
-        One line for each problem. `grokinterp.verify` checks the runs.
+        The problems of these files. `grokinterp.verify` checks the runs.
 
     Raises:
         RunError: the folder holds no sweep, or its sweep.json is damaged.
     """
     sweep = Sweep.open(path)
+    folder = sweep.path
     problems: list[str] = []
-    for file in (sweep.path / TABLE, sweep.path / "report.html", *sorted((sweep.path / FAILURES).glob("*.json"))):
+    unchecked: list[str] = []
+    files = ["sweep.json", TABLE, "report.html", *(f"{FAILURES}/{f.name}" for f in (folder / FAILURES).glob("*.json"))]
+    for name in filter(lambda name: exists(folder / name), files):
         try:
-            if file.name == TABLE and exists(file):
-                require_intact_table(file)
-            elif exists(file):
-                require_intact(file)
+            if name == TABLE:
+                checked = require_intact_table(folder / name, rows=len(sweep.points))
+            else:
+                checked = require_intact(folder / name)
         except GrokinterpError as error:
             problems.append(str(error))
-    return tuple(problems)
+        else:
+            unchecked += [] if checked else [name]
+    return Verification(tuple(problems), 0, 0, tuple(unchecked))

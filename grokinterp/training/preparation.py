@@ -113,6 +113,8 @@ def set_aside(path: Path) -> Path:
         RunError: there is no run, another process uses it, or it cannot be renamed.
     """
     Run.open(path)
+    if path.name in ("", ".."):  # this process or its shell is inside the folder
+        raise RunError(f"{path} cannot be renamed: give the path of the run folder by its name, from outside it")
     with hold(path), accessing("rename", path):
         kept = free_name(path, "replaced")
         path.replace(kept)

@@ -104,9 +104,11 @@ class Recorder:
 
         Raises:
             ConfigError: the step does not increase or is larger than 10^12, or the logits have the wrong shape.
-            RunError: the step cannot be written. Nothing of it remains, so that it can be recorded again; but if only
-                status.json could not be written, the step is recorded.
+            RunError: the recorder was closed, or the step cannot be written. Nothing of it remains, so that it can be
+                recorded again; but if only status.json could not be written, the step is recorded.
         """
+        if not self._unclosed.alive:
+            raise RunError(f"{self._writer.path} was closed: record further steps in another folder")
         step = as_integer(step, "step")
         if step > MAX_STEP:
             raise ConfigError(f"step {step} is larger than {MAX_STEP:,}: count updates, not nanoseconds or tokens")
@@ -133,7 +135,7 @@ class Recorder:
             if saved:
                 self._writer.save_checkpoint(step, saved, frozen=[name for name in saved if name not in trained])
             self._writer.append_metrics(row)
-        except RunError:
+        except BaseException:
             self._writer.undo_step(step, before)  # a step is recorded completely or not at all
             raise
         self._last_step = step

@@ -91,7 +91,7 @@ def problems(run: Path) -> list[str]:
 
 def sweep_problems(sweep: Path) -> list[str]:
     runs = [file.parent for file in sweep.glob("*/config.json")]
-    return [*verify_sweep(sweep), *(problem for run in runs for problem in verify(run).problems)]
+    return [*verify_sweep(sweep).problems, *(problem for run in runs for problem in verify(run).problems)]
 
 
 def kind_of(file: Path, folder: Path) -> str:
