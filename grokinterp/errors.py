@@ -20,14 +20,17 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
 
 
+def shorten(text: str) -> str:
+    """The text on one line of at most 1,500 characters, without its middle if it is longer."""
+    line = one_line(text)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+
+
 class GrokinterpError(Exception):
     """Base class of the errors raised on purpose; the command line prints the message on one line and exits with 2."""
 
     def __str__(self) -> str:
-        message = one_line(super().__str__())
-        if len(message) <= _LONGEST:
-            return message
-        return f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
+        return shorten(super().__str__())
 
 
 class ConfigError(GrokinterpError, ValueError):

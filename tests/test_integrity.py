@@ -295,7 +295,7 @@ class TestChangedWeights:
         """With another grokinterp every key is another: weights are not read before they are evaluated."""
         analyze(run, frequencies=KEYS)
         overwrite(run, 20, run.weights(0))
-        monkeypatch.setattr(evaluator_module, "measure_key", lambda measure, frequencies: f"new {measure.name}")
+        monkeypatch.setattr(evaluator_module, "measure_key", lambda measure, *_: f"new {measure.name}")
         said = analyze(run, frequencies=KEYS).warnings[0]
         assert said == "the weights at step 20 changed since the last analysis: recomputed"
 

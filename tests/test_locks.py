@@ -9,11 +9,13 @@ from pathlib import Path
 
 import processes
 import pytest
+from trainings import briefly, contents
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import RunError
 from grokinterp.runs.locks import LOCK_NAME, FolderInUseError, hold
 from grokinterp.runs.run import Run
+from grokinterp.runs.verification import verify
 from grokinterp.training import Callback, train, train_many
 
 CONFIG = RunConfig(
@@ -122,6 +124,24 @@ def test_a_killed_training_can_be_resumed_at_once(tmp_path):
     again = train(long, tmp_path / "run", resume=True, progress=False, callbacks=[StopAtOnce()])
     assert again.status["status"] == "finished"
     assert len(again.environment["resumed"]) == 1
+
+
+def test_a_training_whose_folder_was_renamed_leaves_the_new_one_alone(tmp_path):
+    class Replace(Callback):
+        def on_step(self, step: int) -> None:
+            if step == 3:
+                (tmp_path / "run").rename(tmp_path / "moved")
+                train(replace(briefly(), model_seed=9), tmp_path / "run", progress=False)
+                self.other = contents(tmp_path / "run")
+
+    callback = Replace()
+    with pytest.raises(RunError, match="run was renamed, removed or replaced"):
+        train(briefly(), tmp_path / "run", callbacks=[callback], progress=False)
+    assert contents(tmp_path / "run") == callback.other
+    assert verify(tmp_path / "run").problems == ()
+    (tmp_path / "moved" / ".lock").unlink(missing_ok=True)
+    train(briefly(), tmp_path / "moved", resume=True, progress=False)
+    assert Run.open(tmp_path / "moved").status["step"] == 10
 
 
 def test_a_training_leaves_no_lock(tmp_path: Path):

@@ -428,6 +428,21 @@ def test_undoing_a_step_removes_only_what_it_wrote(tmp_path):
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.parametrize("reason", ["half a pair \udce9", "x" * 9_000_000])
+def test_any_error_leaves_a_status_that_can_be_read(reason, tmp_path):
+    recorder = Recorder(tmp_path / "run", TASK)
+    recorder.record(0, torch.zeros(25, 5))
+    recorder.__exit__(ValueError, ValueError(reason), None)
+    assert len(recorder.run.status["reason"]) < 2000
+    assert verify(tmp_path / "run").problems == ()
+
+
+def test_a_description_that_cannot_be_stored_writes_nothing(tmp_path):
+    with pytest.raises(ConfigError, match="description must be text"):
+        Recorder(tmp_path / "run", TASK, description="a\udce9")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_interrupted_step_leaves_nothing(tmp_path, monkeypatch):
     recorder = Recorder(tmp_path / "run", TASK)
     recorder.record(0, torch.zeros(25, 5))

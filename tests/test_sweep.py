@@ -353,7 +353,7 @@ class TestFailures:
     def test_a_damaged_failure_file_counts_as_none(self, undisturbed, tmp_path):
         shutil.copytree(undisturbed.path, tmp_path / "copy")
         sweep = Sweep.open(tmp_path / "copy")
-        sweep.record_failure(sweep.points[0].name, Failure("killed", "once"))
+        sweep.record_failure(sweep.points[0].name, Failure("error", "once"))
         assert list(sweep.failures) == [sweep.points[0].name]
         (tmp_path / "copy" / "failures" / f"{sweep.points[0].name}.json").write_text("[1, 2")
         assert sweep.failures == {}

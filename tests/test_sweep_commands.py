@@ -217,12 +217,12 @@ class TestJobArray:
         assert len(commands(plan(undisturbed.path, longer, grid=TWELVE))) == 12
         assert commands(undisturbed) == []
 
-    @pytest.mark.parametrize("name", ["two\nlines", "\x1b[31m"])
     def test_a_folder_whose_name_starts_with_a_hyphen(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (line,) = commands(plan("-x", BASE, grid={"model_seed": [0]}))
         assert line.startswith("grokinterp sweep ./-x --only ")
 
+    @pytest.mark.parametrize("name", ["two\nlines", "\x1b[31m"])
     def test_a_path_that_is_not_one_line_of_text_has_no_commands(self, name, tmp_path):
         sweep = plan(tmp_path / name, BASE, grid={"model_seed": [0]})
         with pytest.raises(ConfigError, match=r"has characters that a list of commands cannot hold: rename the folder"):

@@ -8,6 +8,7 @@ import pytest
 from rewriting import flip, rewrite
 from sweeps import BASE, InProcess
 
+from grokinterp.cli import main
 from grokinterp.errors import RunError
 from grokinterp.report import write_sweep_report
 from grokinterp.runs.run import Run
@@ -48,6 +49,17 @@ class TestStoredFiles:
     def test_a_truncated_table_is_reported(self, size, sweep):
         (sweep.path / "sweep.parquet").write_bytes((sweep.path / "sweep.parquet").read_bytes()[:size])
         assert "sweep.parquet is damaged" in verify_sweep(sweep.path).problems[0]
+
+    @pytest.mark.parametrize("lost", ["config.json", "the whole run"])
+    def test_a_lost_run_is_a_problem(self, lost, sweep, capsys):
+        run = sweep.path / sweep.points[1].name
+        if lost == "config.json":
+            (run / "config.json").unlink()
+        else:
+            shutil.rmtree(run)
+        (problem,) = verify_sweep(sweep.path).problems
+        assert problem.startswith(f"{run}: ")
+        assert main(["verify", str(sweep.path)]) == 1
 
     def test_an_enormous_table_is_not_read(self, sweep):
         with (sweep.path / "sweep.parquet").open("r+b") as file:

@@ -261,6 +261,15 @@ class TestDamage:
         (run / name).unlink()
         assert f"{name}: the file is missing" in problem(run)
 
+    @pytest.mark.parametrize("name", ["metrics.jsonl", "config.json", "status.json"])
+    def test_a_folder_in_place_of_a_file_is_one_problem_of_several(self, name, run):
+        (run / name).unlink()
+        (run / name).mkdir()
+        (run / "weights" / "step_000010.safetensors").unlink()
+        found = verify(run).problems
+        assert any(name in line for line in found)
+        assert name == "config.json" or len(found) > 1
+
     def test_a_damaged_configuration(self, run):
         (run / "config.json").write_text("{")
         assert "config.json is not JSON" in problem(run)

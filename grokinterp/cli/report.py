@@ -43,7 +43,8 @@ def run_report(arguments: Sequence[str]) -> int:
 
         sweep = Sweep.open(options.runs[0])
         output = options.output or sweep.path / "report.html"
-        print(write_sweep_report(sweep.collect(), sweep.axes, sweep.name, output))
+        table = sweep.collect() if options.output is None else sweep.table  # the sweep may be read-only
+        print(write_sweep_report(table, sweep.axes, sweep.name, output))
         return 0
     from grokinterp.analysis.timeline import analyze
 

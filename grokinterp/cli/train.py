@@ -11,7 +11,7 @@ import tyro
 from grokinterp.cli.options import base_config, parse, progress_bar, shell_path, take
 from grokinterp.cli.report import write_reports
 from grokinterp.config import RunConfig, TaskConfig
-from grokinterp.errors import RunError
+from grokinterp.errors import RunError, one_line
 from grokinterp.runs.files import file_state
 from grokinterp.runs.status import RunStatus
 
@@ -100,7 +100,7 @@ def _dry_run(config: RunConfig) -> int:
 
 def _print_status(run: "Run") -> int:
     status = run.status
-    print(f"{run.path}: {status['status']} at step {status['step']} ({status.get('reason', '')})")
+    print(one_line(f"{run.path}: {status['status']} at step {status['step']} ({status.get('reason', '')})"))
     if status["status"] == RunStatus.STOPPED:
         print(f"continue with: grokinterp train {shell_path(run.path)} --resume")
         return 130

@@ -170,6 +170,8 @@ class RecordedConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        readable = self.description.encode(errors="replace").decode() == self.description
+        require(readable, f"description must be text that can be encoded as UTF-8, but is {self.description!r}")
 
 
 ModelConfig = Annotated[TransformerConfig | MLPConfig | RecordedConfig, Discriminator("kind")]

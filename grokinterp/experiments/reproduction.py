@@ -26,6 +26,7 @@ from grokinterp.experiments.recipes import catalog
 from grokinterp.experiments.results import RESULTS, RESULTS_VERSION, results_in
 from grokinterp.figures import learning_curves
 from grokinterp.report.plots import Figure, write_images
+from grokinterp.runs.checksums import is_own
 from grokinterp.runs.environment import cores, processor
 from grokinterp.runs.files import exists, make_folder, remove, write_atomically
 from grokinterp.statistics.formatting import step_or_ratio
@@ -122,7 +123,7 @@ def reproduce(
             f"{folder} holds the {earlier_form} form of {earlier.recipe}, not the {form} form of {name}: choose "
             "another folder"
         )
-    if earlier is None and exists(folder / "report.html"):
+    if earlier is None and exists(folder / "report.html") and not is_own(folder / "report.html"):
         raise RunError(f"{folder / 'report.html'} exists, but is of no reproduction: choose another folder")
     result = Reproduction(recipe, quick, folder, run_recipe(recipe, quick, folder, progress, anyway=anyway))
     make_folder(folder)

@@ -37,7 +37,9 @@ def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         content: what is stored as a JSON object.
     """
-    plain = json.loads(json.dumps(content))  # tuples become lists, and keys become strings, as when it is read
+    # As it is read: tuples become lists, and keys become strings. Half of a surrogate pair, which cannot be encoded,
+    # becomes a question mark.
+    plain = json.loads(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
     return {**plain, CHECKSUM: _checksum(plain)}
 
 
@@ -88,6 +90,14 @@ def with_comment(html: str) -> str:
     """A page that contains `MARK`, with its checksum in a comment on a last line."""
     text = html if html.endswith("\n") else html + "\n"
     return f"{text}<!-- SHA-256 of the lines above: {sha256(text.encode())} -->\n"
+
+
+def is_own(file: Path) -> bool:
+    """Whether a file was written by this package, which the checksum in it shows."""
+    try:
+        return require_intact(file)
+    except RunError:
+        return False
 
 
 def require_intact(file: Path) -> bool:

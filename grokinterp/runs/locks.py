@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 LOCK_NAME = ".lock"
 
 
+_HELD: dict[Path, int] = {}  # the descriptor of each lock that this process has, by folder
+
+
 class FolderInUseError(RunError):
     """Another process has locked the folder."""
 
@@ -42,11 +45,39 @@ def hold(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # on a full disk the lock holds, but does not name this process
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
+        earlier, _HELD[folder] = _HELD.get(folder), descriptor
+        try:
+            yield
+        finally:
+            _HELD.pop(folder)
+            if earlier is not None:  # of a folder that was renamed
+                _HELD[folder] = earlier
     finally:
-        with contextlib.suppress(OSError):  # before releasing the lock, so that no other process's file is removed
-            (folder / LOCK_NAME).unlink()
+        if _is_lock_of(folder, descriptor):  # otherwise, the folder was renamed, and the lock is another process's
+            with contextlib.suppress(OSError):  # before releasing the lock, so that no other process's file is removed
+                (folder / LOCK_NAME).unlink()
         os.close(descriptor)
+
+
+def require_held(folder: Path) -> None:
+    """Checks that a folder that this process has locked is still under its name.
+
+    Raises:
+        RunError: the folder was renamed, removed or replaced; what is there now must not be changed.
+    """
+    descriptor = _HELD.get(folder)
+    if descriptor is not None and not _is_lock_of(folder, descriptor):
+        raise RunError(
+            f"{folder} was renamed, removed or replaced while this process was using it: nothing more is written; "
+            "resume the run under its new name"
+        )
+
+
+def _is_lock_of(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), (folder / LOCK_NAME).stat())
+    except OSError:
+        return False
 
 
 def _lock(folder: Path) -> int | None:
@@ -74,7 +105,6 @@ def _lock(folder: Path) -> int | None:
             os.close(descriptor)
             log.warning("%s cannot be locked (%s): let no other process train there", folder, error.strerror)
             return None
-        with contextlib.suppress(OSError):  # the previous holder may have just removed the file
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
+        if _is_lock_of(folder, descriptor):  # the previous holder may have just removed the file
+            return descriptor
         os.close(descriptor)

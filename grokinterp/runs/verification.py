@@ -95,11 +95,10 @@ class _Check:
         with self.collecting_errors():
             _ = self.run.task
         self.saved = {folder: checkpoint_steps(self.run.path / folder) for folder in FOLDERS}
-        self.check_status()
-        self.check_metrics()
-        self.check_checkpoints(progress)
-        with self.collecting_errors():
-            self.check_analysis()
+        checks = (self.check_status, self.check_metrics, lambda: self.check_checkpoints(progress), self.check_analysis)
+        for check in checks:
+            with self.collecting_errors():
+                check()
 
     @contextlib.contextmanager
     def collecting_errors(self) -> Iterator[None]:

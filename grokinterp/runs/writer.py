@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from grokinterp.config import RunConfig
-from grokinterp.errors import RunError
-from grokinterp.runs.checksums import require_intact, with_checksum
+from grokinterp.errors import RunError, shorten
+from grokinterp.runs.checksums import is_own, with_checksum
 from grokinterp.runs.files import (
     accessing,
     append,
@@ -34,7 +34,7 @@ from grokinterp.runs.files import (
     write_atomically,
 )
 from grokinterp.runs.findings import Finding, findings_in
-from grokinterp.runs.locks import LOCK_NAME
+from grokinterp.runs.locks import LOCK_NAME, require_held
 from grokinterp.runs.metrics import METRICS, lines_up_to, metric_line
 from grokinterp.runs.resume_point import admit_config, write_resume_point
 from grokinterp.runs.run import CHECKPOINT_NAME, FOLDERS, Folder, Run, checkpoint_steps, file_name
@@ -105,10 +105,12 @@ class RunWriter:
         return writer
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
+        require_held(self.path)
         write_atomically(self.path / "environment.json", json.dumps(with_checksum(environment), indent=2) + "\n")
 
     def write_config(self, config: RunConfig) -> None:
         """Replaces config.json, for a resumed run with more steps."""
+        require_held(self.path)
         admit_config(self.path, self.config, config)
         self.config = config
         write_atomically(self.path / "config.json", config.to_json())
@@ -116,6 +118,7 @@ class RunWriter:
 
     def append_metrics(self, row: Mapping[str, float]) -> None:
         """Appends the metrics of one evaluated step; NaN and infinities are written as null."""
+        require_held(self.path)
         append(self.path / METRICS, metric_line(row))
 
     def save_checkpoint(
@@ -137,6 +140,7 @@ class RunWriter:
             wait: if False, return while the file is being written; a failure is then raised by the next call of a
                 method that writes anything except metrics.
         """
+        require_held(self.path)
         self._finish_writing()
         make_subfolder(self.path, folder)
         copies = {name: t.detach().to("cpu", torch.float32, copy=True).contiguous() for name, t in tensors.items()}
@@ -165,6 +169,7 @@ class RunWriter:
 
     def _write_checkpoint(self, name: str, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         content = serialize(tensors, metadata)
+        require_held(self.path)
         # If a power cut undoes the rename, the run resumes from an earlier step and saves this checkpoint again.
         write_atomically(self.path / name, content, sync_parent=False)
         self._checksums[name] = hashlib.sha256(content).hexdigest()
@@ -185,6 +190,7 @@ class RunWriter:
 
     def write_resume_point(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Replaces the resume point. Call `write_status` first, which syncs what the resume point relies on."""
+        require_held(self.path)
         self._finish_writing()
         write_resume_point(self.path, step, tensors)
 
@@ -232,6 +238,7 @@ class RunWriter:
             step: number of updates made.
             **more: further entries.
         """
+        require_held(self.path)
         try:
             self._finish_writing()
             self._sync()
@@ -245,6 +252,8 @@ class RunWriter:
             if ended and exists(metrics):
                 checksums[METRICS] = file_checksum(metrics)
             warnings = {} if self.findings is None else {"warnings": [asdict(finding) for finding in self.findings]}
+            if "reason" in more:  # of an error, which may be of any length
+                more["reason"] = shorten(more["reason"])
             content = {"status": status, "step": step, **more, **warnings, "checksums": checksums}
             write_atomically(self.path / "status.json", json.dumps(with_checksum(content), indent=2) + "\n")
 
@@ -279,12 +288,4 @@ def _is_vacant(folder: Path) -> bool:
     others = names - written - {LOCK_NAME}
     if len(names) < len(entries) or not all(map(temporary_names(_RUN_FILES).fullmatch, others)):
         return False
-    return not written or _is_environment(folder / "environment.json")
-
-
-def _is_environment(file: Path) -> bool:
-    """Whether a file was written by a run, which the checksum in it shows."""
-    try:
-        return require_intact(file)
-    except RunError:
-        return False
+    return not written or is_own(folder / "environment.json")

@@ -99,7 +99,7 @@ class Sweep:
         elif exists(self.path / "config.json"):
             raise RunError(f"{self.path} is a run: choose another folder for a sweep")
         else:
-            for name in (TABLE, "report.html", FAILURES, *(point.name for point in self.points)):
+            for name in (TABLE, "report.html", FAILURES):
                 if exists(self.path / name):
                     raise RunError(f"{self.path / name} exists, but is of no sweep: choose another folder")
         make_folder(self.path)

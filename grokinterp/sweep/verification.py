@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from grokinterp.errors import GrokinterpError
 from grokinterp.runs.checksums import require_intact
 from grokinterp.runs.files import exists
@@ -9,9 +11,11 @@ from grokinterp.runs.tables import require_intact_table
 from grokinterp.runs.verification import Verification
 from grokinterp.sweep.folder import FAILURES, TABLE, Sweep
 
+_FILES = ("status.json", "metrics.jsonl", "weights")  # of a run that has started
+
 
 def verify_sweep(path: str | Path) -> Verification:
-    """Verifies the checksums of sweep.json, sweep.parquet, report.html and the failures of a sweep.
+    """Verifies the files of a sweep, and that no run is missing that has results in sweep.parquet.
 
     Args:
         path: the folder of the sweep.
@@ -37,4 +41,13 @@ def verify_sweep(path: str | Path) -> Verification:
             problems.append(str(error))
         else:
             unchecked += [] if checked else [name]
+    for point in sweep.points:
+        run = folder / point.name
+        if exists(run) and not exists(run / "config.json") and any((run / name).exists() for name in _FILES):
+            problems.append(f"{run}: config.json is missing")
+    if not problems and exists(folder / TABLE):
+        table = pd.read_parquet(folder / TABLE, columns=["run", "step"])
+        for name in table.loc[table["step"].notna(), "run"]:
+            if not exists(folder / str(name) / "config.json"):
+                problems.append(f"{folder / str(name)}: the run is missing, although {TABLE} has its results")
     return Verification(tuple(problems), 0, 0, tuple(unchecked))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from grokinterp.config import RunConfig, ScheduleConfig
-from grokinterp.errors import ConfigError, RunError
+from grokinterp.errors import ConfigError, RunError, one_line
 from grokinterp.models import task_of
 from grokinterp.models.memory import require_memory, training_memory
 from grokinterp.runs.environment import rounding_changes
@@ -190,7 +190,7 @@ def _note_other_rounding(writer: RunWriter, old: Any, new: Mapping[str, Any], st
     """Warns if the updates from a step on are rounded otherwise than those of the run's latest session."""
     changes = rounding_changes(old, new) if isinstance(old, Mapping) else []
     if changes and writer.findings is not None and step < writer.config.training().schedule.steps:
-        message = (
+        message = one_line(
             f"the run was resumed at step {step} in another environment ({'; '.join(changes)}): from there on, it is "
             "not bit for bit the run that it would have been without the interruption"
         )
