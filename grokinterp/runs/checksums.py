@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from grokinterp.errors import RunError
-from grokinterp.runs.files import MAX_JSON_BYTES, parse_json, read_lines, read_text
+from grokinterp.runs.files import MAX_JSON_BYTES, parse_json, read_text
 
 CHECKSUM = "checksum"
 PREFIX = "sha256:"
@@ -101,24 +101,19 @@ def is_own(file: Path) -> bool:
 
 
 def require_intact(file: Path) -> bool:
-    """Verifies the checksums in a file, which is JSON (.json), JSON lines (.jsonl) or HTML (.html).
+    """Verifies the checksum in a file, which is JSON (.json) or HTML (.html).
 
     Returns:
-        Whether it has any; files of earlier versions have none.
+        Whether it has one; files of earlier versions have none.
 
     Raises:
-        RunError: the file cannot be read, or a checksum does not match.
+        RunError: the file cannot be read, or its checksum does not match.
     """
     try:
         if file.suffix == ".json":
             content = parse_json(read_text(file))
             without_checksum(content)
             return has_checksum(content)
-        if file.suffix == ".jsonl":
-            lines = [parse_json(line) for line in read_lines(file) if line.endswith(b"\n") and line.strip()]
-            for line in lines:
-                without_checksum(line)
-            return all(map(has_checksum, lines))
         html = read_text(file)
         text, _, last = html.rpartition("<!--")
         found = _COMMENT.fullmatch("<!--" + last)

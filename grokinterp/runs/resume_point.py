@@ -18,7 +18,7 @@ from grokinterp.errors import RunError
 from grokinterp.models.shapes import parameter_shapes
 from grokinterp.runs.checksums import DIFFERS, sha256
 from grokinterp.runs.files import exists, file_checksum, parse_json, read_bytes, write_atomically
-from grokinterp.runs.metrics import METRICS, is_repaired
+from grokinterp.runs.metrics import DAMAGED, METRICS, is_repaired
 from grokinterp.runs.tensors import (
     LARGEST_RECORDED,
     Shapes,
@@ -139,7 +139,8 @@ def _require_same_run(folder: Path, entry: Mapping[str, Any]) -> None:
     if file_checksum(metrics, size) != checksum and not is_repaired(metrics, entry["step"]):
         raise RunError(
             f"{folder / RESUME} was written with other lines in {METRICS}, so one of them is damaged or from another "
-            f"run: restore the original, or set damaged lines aside with `grokinterp verify --repair {folder}`"
+            f"run: restore the original, or set damaged lines aside with `grokinterp verify --repair {folder}`, whose "
+            f"{METRICS}.{DAMAGED} must then stay in the folder, or train again with --restart"
         )
 
 
