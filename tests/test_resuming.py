@@ -252,16 +252,16 @@ class TestDyingAndResuming:
         assert result(tmp_path / "run") == result(undisturbed[kind].path)
 
     def test_another_number_of_threads_is_reported_once_and_kept(self, tmp_path, caplog):
-        train(shortened(TRANSFORMER, steps=60), tmp_path / "run")
-        expected = "the run was resumed at step 60 in another environment (threads: 1 -> 2): from there on"
+        train(briefly(), tmp_path / "run")
+        expected = "the run was resumed at step 10 in another environment (threads: 1 -> 2): from there on"
         torch.set_num_threads(2)
         try:
-            train(shortened(TRANSFORMER, steps=120), tmp_path / "run", resume=True)
-            train(shortened(TRANSFORMER, steps=140), tmp_path / "run", resume=True)  # with two threads, like the last
+            train(briefly(steps=15), tmp_path / "run", resume=True)
+            train(briefly(steps=20), tmp_path / "run", resume=True)  # with two threads, like the last
         finally:
             torch.set_num_threads(1)
         (finding,) = Run.open(tmp_path / "run").status["warnings"]
-        assert (finding["step"], finding["kind"]) == (60, "environment_changed")
+        assert (finding["step"], finding["kind"]) == (10, "environment_changed")
         assert finding["message"].startswith(expected)
         assert [expected in record.getMessage() for record in caplog.records] == [True]
 

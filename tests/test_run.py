@@ -313,6 +313,12 @@ class TestDamage:
         with pytest.raises(RunError, match=r"status.json is damaged: it has 12,000,004 bytes"):
             _ = Run.open(copy).status
 
+    def test_metrics_larger_than_the_evaluations_make_them_are_not_parsed(self, copy):
+        lines = (copy / "metrics.jsonl").read_bytes()
+        (copy / "metrics.jsonl").write_bytes(lines * (5_000_000 // len(lines)))
+        with pytest.raises(RunError, match=r"metrics.jsonl is damaged: it has 4,99\d,\d+ bytes"):
+            _ = Run.open(copy).metrics
+
     def test_a_missing_status_is_empty(self, copy):
         (copy / "status.json").unlink()
         assert Run.open(copy).status == {}

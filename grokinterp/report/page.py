@@ -14,6 +14,8 @@ from grokinterp.errors import RunError
 from grokinterp.runs.checksums import MARK, with_comment
 from grokinterp.runs.files import access_error, make_folder, write_atomically
 
+_DATA = (".json", ".jsonl", ".safetensors", ".parquet")  # what runs and sweeps consist of
+
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
@@ -143,6 +145,8 @@ def require_output(path: Path) -> None:
         raise access_error("write", path, error) from None
     if not S_ISREG(mode):
         raise RunError(f"{path} is not a regular file, so it is not replaced: choose another file name")
+    if path.suffix in _DATA:
+        raise RunError(f"{path} is data, so it is not replaced: choose another file name")
 
 
 def write_output(path: Path, content: str) -> None:

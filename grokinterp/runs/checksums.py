@@ -67,9 +67,12 @@ def without_checksum(content: Any) -> dict[str, Any]:
 
 def has_checksum(content: Mapping[str, Any]) -> bool:
     """Whether parsed JSON has a checksum, even if its name or its value is damaged."""
-    texts = {name: value for name, value in content.items() if isinstance(value, str)}
+    stored = content.get(CHECKSUM)
     # In the journals of earlier versions, an entry of this name is the checksum of other data, without the prefix.
-    return len(texts.get(CHECKSUM, "")) > _HEX_DIGITS or any(text.startswith(PREFIX) for text in texts.values())
+    if isinstance(stored, str) and len(stored) > _HEX_DIGITS:
+        return True
+    texts = [value for value in content.values() if isinstance(value, str)]
+    return any(text.startswith(PREFIX) for text in texts)
 
 
 def read_checked_json(file: Path, *, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:

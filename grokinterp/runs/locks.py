@@ -37,7 +37,7 @@ def hold(folder: Path) -> Iterator[None]:
         RunError: the folder cannot be created or is not writable.
     """
     make_folder(folder)
-    descriptor = _lock(folder)
+    process, descriptor = os.getpid(), _lock(folder)
     if descriptor is None:
         yield
         return
@@ -53,7 +53,8 @@ def hold(folder: Path) -> Iterator[None]:
             if earlier is not None:  # of a folder that was renamed
                 _HELD[folder] = earlier
     finally:
-        if _is_lock_of(folder, descriptor):  # otherwise, the folder was renamed, and the lock is another process's
+        # A forked child has no lock; and if the folder was renamed, the file is another process's.
+        if os.getpid() == process and _is_lock_of(folder, descriptor):
             with contextlib.suppress(OSError):  # before releasing the lock, so that no other process's file is removed
                 (folder / LOCK_NAME).unlink()
         os.close(descriptor)

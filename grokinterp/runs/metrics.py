@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grokinterp.config import RunConfig
+from grokinterp.config.schedule import scheduled_steps
 from grokinterp.errors import RunError
-from grokinterp.runs.checksums import has_checksum, with_checksum, without_checksum
+from grokinterp.runs.checksums import with_checksum, without_checksum
 from grokinterp.runs.files import (
     MAX_STEP,
     accessing,
@@ -30,6 +32,7 @@ METRICS = "metrics.jsonl"
 DAMAGED = "damaged"  # suffix of a damaged file that was set aside
 _MAX_COLUMNS = 200
 _MAX_LINE_BYTES = 1 << 15
+_BYTES_PER_EVALUATION, _SLACK_BYTES = 1 << 13, 4 << 20
 
 
 @dataclass(frozen=True)
@@ -96,15 +99,21 @@ def repair_metrics(file: Path) -> tuple[Path, int] | None:
     Raises:
         RunError: the file cannot be read or written.
     """
-    lines = [line for _, line in _numbered_lines(file)]
-    count = lines.count(None)
+    lines, count = list[str](), 0
+    for data in read_lines(file) if exists(file) else ():
+        complete = data.endswith(b"\n")
+        line = _parse(data if complete else data + b"\n")  # only the newline may be missing
+        if line is not None:
+            lines.append(line.text)
+        elif complete:
+            count += 1
     if not count:
         return None
     kept = free_name(file, DAMAGED)
     with accessing("copy", file):
         shutil.copyfile(file, kept)
     sync_file(kept)
-    write_atomically(file, "".join(line.text for line in lines if line is not None))
+    write_atomically(file, "".join(lines))
     return kept, count
 
 
@@ -132,6 +141,26 @@ def _damaged_line(file: Path, number: int) -> RunError:
         f"{file}, line {number} is damaged: restore the original file, or set this line aside with "
         f"`grokinterp verify --repair {file.parent}`"
     )
+
+
+def require_metrics_size(file: Path, config: RunConfig, checkpoints: int) -> None:
+    """Checks, before they are parsed, that the metrics are not larger than the evaluations of a run can make them.
+
+    Args:
+        file: metrics.jsonl.
+        config: of the run.
+        checkpoints: number of checkpoints, which a recorded run evaluates.
+
+    Raises:
+        RunError: they are larger.
+    """
+    schedule = config.schedule
+    evaluations = checkpoints if schedule is None else len(scheduled_steps(schedule.evaluate_every, schedule.steps))
+    limit = _SLACK_BYTES + _BYTES_PER_EVALUATION * evaluations
+    if exists(file) and file.stat().st_size > limit:
+        raise RunError(
+            f"{file} is damaged: it has {file.stat().st_size:,} bytes, and this run writes at most {limit:,}"
+        )
 
 
 def last_line(file: Path) -> MetricLine | None:
@@ -189,7 +218,7 @@ def _parse(data: bytes) -> MetricLine | None:
         return None
     if not (type(step) is int and 0 <= step <= MAX_STEP):
         return None
-    return MetricLine(step, values, text, has_checksum(content))
+    return MetricLine(step, values, text, checked=row is not content)
 
 
 def _number(value: Any) -> float:

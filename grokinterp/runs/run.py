@@ -1,6 +1,7 @@
 """Run: a training as a folder on disk, read lazily. `grokinterp.runs.writer.RunWriter` writes it."""
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -22,8 +23,17 @@ from grokinterp.models import Forward, build_model, forward_for, task_of
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
 from grokinterp.runs.checksums import read_checked_json
-from grokinterp.runs.files import MAX_CONFIG_BYTES, MAX_STEP, exists, file_state, parse_json, read_bytes, read_text
-from grokinterp.runs.metrics import read_metrics
+from grokinterp.runs.files import (
+    MAX_CONFIG_BYTES,
+    MAX_STEP,
+    accessing,
+    exists,
+    file_state,
+    parse_json,
+    read_bytes,
+    read_text,
+)
+from grokinterp.runs.metrics import read_metrics, require_metrics_size
 from grokinterp.runs.tensors import LARGEST_RECORDED, Shapes, TensorFile, describe_misfit, deserialize, max_bytes
 from grokinterp.tasks import AnyTask, RegressionTask, Task
 
@@ -131,6 +141,7 @@ class Run:
         file = self.path / "metrics.jsonl"
         state = file_state(file)
         if self._metrics is None or self._metrics[0] != state:
+            require_metrics_size(file, self.config, len(self.steps))
             self._metrics = state, read_metrics(file)
         return self._metrics[1].copy()
 
@@ -354,10 +365,14 @@ def file_name(step: int) -> str:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """The steps of the checkpoint files in a folder, ascending."""
-    if not folder.is_dir():
-        return []
-    matches = (CHECKPOINT_NAME.fullmatch(entry.name) for entry in folder.iterdir())
+    """The steps of the checkpoint files in a folder, ascending.
+
+    Raises:
+        RunError: the folder cannot be read.
+    """
+    with accessing("read", folder):
+        names = os.listdir(folder) if folder.is_dir() else []
+    matches = map(CHECKPOINT_NAME.fullmatch, names)
     steps = (int(match[1]) for match in matches if match and file_name(int(match[1])) == match[0])
     return sorted(step for step in steps if step <= MAX_STEP)
 

@@ -16,7 +16,7 @@ from grokinterp.config.schedule import schedule_terms, scheduled_steps
 from grokinterp.errors import GrokinterpError, RunError
 from grokinterp.runs.checksums import read_checked_json, require_intact
 from grokinterp.runs.files import exists, file_checksum
-from grokinterp.runs.metrics import METRICS, MetricLine, metric_lines
+from grokinterp.runs.metrics import METRICS, MetricLine, metric_lines, require_metrics_size
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
 from grokinterp.runs.run import FOLDERS, Folder, Run, checkpoint_steps, file_name
 from grokinterp.runs.status import RunStatus
@@ -156,6 +156,7 @@ class _Check:
             self.add_problem(RESUME, "its weights are not finite")
 
     def read_metrics(self) -> None:
+        require_metrics_size(self.run.path / METRICS, self.run.config, len(self.run.steps))
         for line in metric_lines(self.run.path / METRICS):
             self.lines.append(line)
         if any(earlier.checked and not line.checked for earlier, line in pairwise(self.lines)):

@@ -113,8 +113,8 @@ class RayExecutor:
         try:
             for name, archive in (archives or {}).items():
                 _unpack(archive, Path(job.folder) / name)
-        except OSError as error:
-            message = f"the folder that its node sent back could not be written: {error.strerror or error}"
+        except (OSError, tarfile.TarError) as error:
+            message = f"the folder that its node sent back could not be written: {error}"
             return [Ended(name, Failure("error", message)) for name in job.runs]
         return [Ended.from_json(content) for content in results]
 

@@ -13,13 +13,14 @@ from grokinterp.config import RunConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, RunError, one_line
 from grokinterp.models import task_of
 from grokinterp.models.memory import require_memory, training_memory
+from grokinterp.runs.checksums import sha256
 from grokinterp.runs.environment import rounding_changes
 from grokinterp.runs.files import MAX_FILE_BYTES, accessing, free_name, read_bytes
 from grokinterp.runs.findings import Finding
 from grokinterp.runs.locks import LOCK_NAME, hold
-from grokinterp.runs.metrics import METRICS, metric_lines
+from grokinterp.runs.metrics import METRICS, metric_lines, require_metrics_size
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
-from grokinterp.runs.run import Run, parse_step
+from grokinterp.runs.run import Run, file_name, parse_step
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tensors import deserialize
 from grokinterp.runs.writer import START, RunWriter
@@ -160,6 +161,7 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     before = first.get("resumed", [])
     if not isinstance(before, list):
         raise RunError(f"{run.path / 'environment.json'} is damaged: its entry `resumed` is not a list")
+    require_metrics_size(run.path / METRICS, config, len(run.steps))
     point = read_resume_point(run.path, config)
     if point is not None:
         require_state(point[1], run.config, run.task, point[0], run.path / RESUME)
@@ -228,6 +230,9 @@ def load_from(reference: str, parameters: Mapping[str, nn.Parameter]) -> bytes:
     source, step = parse_step(reference)
     run = Run.open(source)
     data = run.read_checkpoint("weights", step)
+    recorded = run.status.get("checksums", {}).get(f"weights/{file_name(step)}")
+    if recorded is not None and recorded != sha256(data):
+        raise RunError(f"the weights of {reference} are not those that were saved: `grokinterp verify {source}`")
     _copy_weights(run.parse_checkpoint("weights", step, data).tensors, parameters, reference)
     return data
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -27,8 +28,10 @@ from grokinterp.training.evaluation import evaluate
 log = logging.getLogger(__name__)
 
 
-def _abandon(path: Path, lock: ExitStack) -> None:
+def _abandon(path: Path, lock: ExitStack, process: int) -> None:
     """Unlocks the folder of a recorder that nobody closed, and says so; while Python exits, only this can do it."""
+    if os.getpid() != process:  # a forked child, while the recorder goes on in its parent
+        return
     lock.close()
     log.warning("%s was never closed: its status remains `running`. Call close(), or use `with Recorder(...)`", path)
 
@@ -77,7 +80,7 @@ class Recorder:
             self._writer = RunWriter.create(path, config, describe_environment("cpu", "recorded"), task)
             self._writer.write_status(RunStatus.RUNNING, 0)
             self._lock = stack.pop_all()
-        self._unclosed = weakref.finalize(self, _abandon, Path(path), self._lock)
+        self._unclosed = weakref.finalize(self, _abandon, Path(path), self._lock, os.getpid())
 
     @property
     def run(self) -> Run:
