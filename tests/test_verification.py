@@ -288,7 +288,7 @@ class TestDamage:
         verify(run)
         assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
 
-    @pytest.mark.parametrize("size", [0, 500, 5000, -1, -70])
+    @pytest.mark.parametrize("size", [500, -70])
     def test_a_truncated_report(self, size, run):
         write_report(analyze(run, workers=0))
         file = run / "analysis" / "report.html"

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.faults.flips import flip_everything, make_folders
+from tests.faults.flips import JOURNAL, flip_everything, make_folders
 
 pytestmark = pytest.mark.slow
 
@@ -14,4 +14,4 @@ def test_no_flip_is_missed(tmp_path):
     for title, (folder, check) in make_folders(tmp_path).items():
         for kind, counts in flip_everything(folder, check, 5, draw).items():
             assert counts["missed"] == 0, (title, kind)
-            assert counts["found"] > 0, (title, kind)
+            assert counts["found"] > 0 or kind == f"analysis/{JOURNAL}", (title, kind)

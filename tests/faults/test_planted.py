@@ -60,6 +60,7 @@ def planted(*options: str) -> int:
     return int(re.search(r"^(\d+) inputs, .* 0 failed", outcome.stdout, re.MULTILINE)[1])  # pyright: ignore
 
 
+@pytest.mark.slow
 def test_a_pickle_under_the_names_of_a_run_and_a_sweep_is_not_unpickled():
     """One file at a time, then all, and under names that other tools unpickle."""
     readers = ("run", "weights", "analyze", "resume", "verify", "sweep", "results")
