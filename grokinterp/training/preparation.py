@@ -120,6 +120,7 @@ def set_aside(path: Path) -> Path:
         kept = free_name(path, "replaced")
         path.replace(kept)
     (kept / LOCK_NAME).unlink(missing_ok=True)
+    log.warning("%s: the earlier run is now in %s", path, kept)
     return kept
 
 
