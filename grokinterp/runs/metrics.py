@@ -20,6 +20,7 @@ from grokinterp.runs.files import (
     MAX_STEP,
     accessing,
     exists,
+    file_state,
     free_name,
     parse_json,
     read_lines,
@@ -157,10 +158,9 @@ def require_metrics_size(file: Path, config: RunConfig, checkpoints: int) -> Non
     schedule = config.schedule
     evaluations = checkpoints if schedule is None else len(scheduled_steps(schedule.evaluate_every, schedule.steps))
     limit = _SLACK_BYTES + _BYTES_PER_EVALUATION * evaluations
-    if exists(file) and file.stat().st_size > limit:
-        raise RunError(
-            f"{file} is damaged: it has {file.stat().st_size:,} bytes, and this run writes at most {limit:,}"
-        )
+    state = file_state(file)
+    if state is not None and state[1] > limit:
+        raise RunError(f"{file} is damaged: it has {state[1]:,} bytes, and this run writes at most {limit:,}")
 
 
 def last_line(file: Path) -> MetricLine | None:
