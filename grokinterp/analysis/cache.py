@@ -86,7 +86,7 @@ def measure_key(measure: Measure, frequencies: tuple[int, ...], run: str) -> str
     source = "" if function.__module__.startswith("grokinterp.") else _source(function)
     options = [(column.name, sorted(column.options.items())) for column in measure.columns]
     parts = (measure.name, measure.version, source, options, frequencies if measure.uses_reference else (), run)
-    return hashlib.sha256((repr(parts) + _package_digest()).encode()).hexdigest()
+    return sha256((repr(parts) + _package_digest()).encode())
 
 
 def _source(function: Any) -> str:

@@ -1,6 +1,5 @@
 """Run: a training as a folder on disk, read lazily. `grokinterp.runs.writer.RunWriter` writes it."""
 
-import hashlib
 import os
 import re
 import time
@@ -22,7 +21,7 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import Forward, build_model, forward_for, task_of
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
-from grokinterp.runs.checksums import read_checked_json
+from grokinterp.runs.checksums import read_checked_json, sha256
 from grokinterp.runs.files import (
     MAX_CONFIG_BYTES,
     MAX_STEP,
@@ -304,8 +303,11 @@ class Run:
         if not exists(file):
             return {}
         try:
-            checkpoints = max(len(self.steps), _FEW_CHECKPOINTS)  # parsed JSON takes 30 times as much memory
-            return read_checked_json(file, limit=_BYTES_PER_CHECKPOINT * checkpoints)
+            limit = _BYTES_PER_CHECKPOINT * _FEW_CHECKPOINTS  # parsed JSON takes 30 times as much memory
+            state = file_state(file)
+            if state is not None and state[1] > limit:  # listing the checkpoints takes longer than reading a small file
+                limit = max(limit, _BYTES_PER_CHECKPOINT * len(self.steps))
+            return read_checked_json(file, limit=limit)
         except ValueError as error:
             raise self._damaged(name, str(error)) from None
 
@@ -378,12 +380,12 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 def _checksum(contents: Mapping[Folder, bytes]) -> str:
-    return _combined([hashlib.sha256(contents[folder]).hexdigest() for folder in FOLDERS if folder in contents])
+    return _combined([sha256(contents[folder]) for folder in FOLDERS if folder in contents])
 
 
 def _combined(checksums: list[str]) -> str:
     """One checksum for the files of a step: the checksum of a single file, or a hash over those of several."""
-    return checksums[0] if len(checksums) == 1 else hashlib.sha256(" ".join(checksums).encode()).hexdigest()
+    return checksums[0] if len(checksums) == 1 else sha256(" ".join(checksums).encode())
 
 
 def _describe_bad_frozen(text: str) -> str:

@@ -1,7 +1,6 @@
 """verify: checks a run folder for damage; each problem is one line that names the file."""
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +13,7 @@ from torch import Tensor
 from grokinterp.config import RecordedConfig, ScheduleConfig
 from grokinterp.config.schedule import schedule_terms, scheduled_steps
 from grokinterp.errors import GrokinterpError, RunError
-from grokinterp.runs.checksums import read_checked_json, require_intact
+from grokinterp.runs.checksums import read_checked_json, require_intact, sha256
 from grokinterp.runs.files import exists, file_checksum
 from grokinterp.runs.metrics import METRICS, MetricLine, metric_lines, require_metrics_size
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
@@ -275,7 +274,7 @@ class _Check:
         name = f"{folder}/{file_name(step)}"
         recorded = self.recorded_checksums.get(name)
         data = self.run.read_checkpoint(folder, step)
-        if recorded is not None and hashlib.sha256(data).hexdigest() != recorded:
+        if recorded is not None and sha256(data) != recorded:
             self.add_problem(name, "its checksum differs from that of the file that was written")
             return
         if recorded is None and self.ended:

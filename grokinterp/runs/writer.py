@@ -1,7 +1,6 @@
 """RunWriter: writes a run folder that can be opened, analyzed and resumed at any moment."""
 
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import RunError, shorten
-from grokinterp.runs.checksums import is_own, with_checksum
+from grokinterp.runs.checksums import is_own, sha256, with_checksum
 from grokinterp.runs.files import (
     accessing,
     append,
@@ -172,7 +171,7 @@ class RunWriter:
         require_held(self.path)
         # If a power cut undoes the rename, the run resumes from an earlier step and saves this checkpoint again.
         write_atomically(self.path / name, content, sync_parent=False)
-        self._checksums[name] = hashlib.sha256(content).hexdigest()
+        self._checksums[name] = sha256(content)
 
     def _finish_writing(self) -> None:
         """Waits for the checkpoint that is being written, and raises the error if it failed."""

@@ -15,14 +15,12 @@ import pandas as pd
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
-from grokinterp.runs.checksums import read_checked_json, with_checksum, without_checksum
+from grokinterp.runs.checksums import read_checked_json, with_checksum
 from grokinterp.runs.files import (
     access_error,
     exists,
     make_folder,
     make_subfolder,
-    parse_json,
-    read_text,
     remove,
     remove_leftovers,
     require_inside,
@@ -66,9 +64,8 @@ class Sweep:
         file = folder / _FILE
         if not exists(file):
             raise RunError(f"{folder} is not a sweep: it has no {_FILE}")
-        text = read_text(file)
         try:
-            content = without_checksum(parse_json(text))
+            content = read_checked_json(file)
             version = content["format_version"]
             if version != _VERSION:
                 raise RunError(

@@ -1,6 +1,5 @@
 """One row of a sweep's table: the summary of a run in plain numbers and strings, stored in the run's folder."""
 
-import hashlib
 import json
 import logging
 import math
@@ -14,7 +13,7 @@ from grokinterp.analysis.transition import THRESHOLDS, Event, find_transition
 from grokinterp.config import RunConfig
 from grokinterp.errors import RunError
 from grokinterp.measures import key_frequencies, registered
-from grokinterp.runs.checksums import read_checked_json, with_checksum
+from grokinterp.runs.checksums import read_checked_json, sha256, with_checksum
 from grokinterp.runs.files import MAX_CONFIG_BYTES, exists, make_subfolder, read_bytes, write_atomically
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
@@ -108,7 +107,7 @@ def is_number(column: str) -> bool:
 def _fingerprint(run: Run) -> str:
     """A hash that changes whenever the run does."""
     status = run.path / "status.json"
-    return hashlib.sha256(read_bytes(status)).hexdigest() if exists(status) else ""
+    return sha256(read_bytes(status)) if exists(status) else ""
 
 
 def _row(run: Run) -> Row:
