@@ -55,12 +55,12 @@ def bytes_kept(run: Run, step: int) -> str:
 
 def test_every_earlier_version_has_fixtures():
     states = {name.split("/")[0] for name in RUNS}
-    assert states == {"trainer", "performance", "sweeps", "interventions", "recipes", "trust"}
-    assert len(RUNS) == 22
-    assert len(STOPPED) == 7
+    assert states == {"trainer", "performance", "sweeps", "interventions", "recipes", "trust", "checksums"}
+    assert len(RUNS) == 27
+    assert len(STOPPED) == 8
     assert (SWEEPS, RESULTS) == (
-        ["recipes/sweep", "sweeps/sweep"],
-        ["recipes/reproduction", "sweeps/reproduction"],
+        ["checksums/sweep", "recipes/sweep", "sweeps/sweep"],
+        ["checksums/reproduction", "recipes/reproduction", "sweeps/reproduction"],
     )
 
 
@@ -105,7 +105,7 @@ def test_an_old_run_is_analyzed_and_reported(name, copy, tmp_path):
     assert write_report(analysis, tmp_path / "report.html").stat().st_size > 1_000_000
 
 
-@pytest.mark.parametrize("name", ["performance/analyzed", "recipes/analyzed", "trust/analyzed"])
+@pytest.mark.parametrize("name", ["performance/analyzed", "recipes/analyzed", "trust/analyzed", "checksums/analyzed"])
 def test_an_old_analysis_gives_the_numbers_of_then(name, copy):
     then = as_then(said_then(name)["timeline"])
     now = analyze(copy(name), workers=0).timeline

@@ -139,6 +139,11 @@ def intervened(path: Path) -> dict[str, Any]:
     return _cut(config, path, lambda: os.kill(os.getpid(), signal.SIGINT))
 
 
+def started(path: Path) -> None:
+    """From the weights of another run, which are kept with it."""
+    train(replace(TRANSFORMER, model_seed=4), path, start_from="trainer/transformer@15")
+
+
 def norms(path: Path) -> None:
     """A transformer as Power et al. have it."""
     model = TransformerConfig(

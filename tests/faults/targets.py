@@ -249,18 +249,26 @@ RUNS = (
     *("trainer/transformer", "trainer/mlp", "trainer/recorded", "performance/analyzed", "recipes/norms"),
     *("recipes/regression", "sweeps/parity", "sweeps/recorded", "recipes/intervened"),
     *("trust/analyzed", "trust/unfinished", "trust/recorded"),
+    *("checksums/analyzed", "checksums/started", "checksums/recorded"),
 )
 TRAINED = (*(name for name in RUNS if "recorded" not in name), "interventions/intervened")
 CLASSIFIED = (
     *("trainer/transformer", "trainer/mlp", "trainer/recorded", "performance/analyzed", "recipes/analyzed"),
-    *("trust/analyzed", "trust/analyzed", "trust/unfinished", "trust/unfinished"),
+    *("trust/analyzed", "trust/unfinished", "trust/unfinished"),
+    *("checksums/analyzed", "checksums/analyzed", "checksums/unfinished", "checksums/unfinished", "checksums/recorded"),
 )
-STOPPED = ("trainer/stopped", "trainer/killed", "trust/killed", "performance/stopped", "interventions/intervened")
-ABOUT = ("config.json", "status.json", "environment.json", "metrics.jsonl", "split.safetensors")
+STOPPED = (
+    *("trainer/stopped", "trainer/killed", "trust/killed", "performance/stopped", "checksums/killed"),
+    "interventions/intervened",
+)
+ABOUT = (
+    *("config.json", "status.json", "environment.json", "metrics.jsonl", "split.safetensors", "start.safetensors"),
+)
 KEPT = ("weights/*.safetensors", "logits/*.safetensors")
 CACHE = ("analysis/*.parquet", "analysis/analysis.json", "analysis/unfinished.jsonl")
 OF_RUNS = ("*/config.json", "*/status.json", "*/metrics.jsonl", "*/analysis/*", "*/resume.safetensors")
-SWEEPS = ("sweeps/sweep", "recipes/sweep")
+SWEEPS = ("sweeps/sweep", "recipes/sweep", "checksums/sweep", "checksums/sweep")
+RESULTS = ("sweeps/reproduction", "recipes/reproduction", "checksums/reproduction")
 
 TARGETS: dict[str, Target] = {
     "run": Target(read_run, RUNS, ABOUT, 3),
@@ -289,6 +297,6 @@ TARGETS: dict[str, Target] = {
     "sweep together": Target(train_sweep_together, SWEEPS, ("sweep.json", *OF_RUNS), 0.7),
     "reports command": Target(report_both, CLASSIFIED, (*CACHE, *ABOUT), 0.5),
     "demo command": Target(demo_command, TRAINED, ABOUT, 0.5, False),
-    "verify sweep": Target(verify_command, SWEEPS, ("sweep.json", "failures/*", *OF_RUNS), 1),
-    "results": Target(read_results, ("recipes/reproduction", "sweeps/reproduction"), ("results.json",), 2),
+    "verify sweep": Target(verify_command, SWEEPS, ("sweep.*", "failures/*", *OF_RUNS), 1),
+    "results": Target(read_results, RESULTS, ("results.json",), 2),
 }  # fmt: skip
