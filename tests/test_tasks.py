@@ -324,7 +324,7 @@ def test_invalid_train_indices_are_refused(indices):
 
 
 @pytest.mark.parametrize(
-    "indices", [[1.5, 2.5], [1.0, 2.0], [True, False], torch.arange(25) < 3, "12", [[1], [2, 3]], 1j]
+    "indices", [[1.5, 2.5], [1.0, 2.0], [True, False], [True, 2], torch.arange(25) < 3, "12", [[1], [2, 3]], 1j]
 )
 def test_train_indices_that_are_not_integers_are_refused(indices, unchecked):
     with pytest.raises(ConfigError, match=r"^train_indices must be .*integers, but"):

@@ -142,11 +142,11 @@ def cosine_similarities(snapshot: Snapshot) -> Float[Tensor, " k"]:
     needs=("grid", "reference"),
     columns=Column(
         "logit_variance_explained",
-        "fraction of the variance of the logits over pairs that lies on the key frequencies of a + b",
+        "fraction of the variance of the logits over pairs that lies on the key frequencies of the sum class",
     ),
 )
 def logit_variance_explained(snapshot: Snapshot, frequencies: Frequencies) -> float:
-    """Fraction of the variance of the logits over pairs that lies on the key frequencies of a + b.
+    """Fraction of the variance of the logits over pairs that lies on the key frequencies of the sum class.
 
     |P_K(L - mean L)|^2 / |L - mean L|^2, where the mean is over pairs and P_K projects, over pairs and separately for
     each output, on cos w_k(a+b) and sin w_k(a+b) for k in K.

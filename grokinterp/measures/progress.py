@@ -1,9 +1,10 @@
 """Restricted loss (from the key frequencies alone) and excluded loss (without them).
 
 Nanda et al. 2023 (arXiv:2301.05217), section 5.1. P_K projects the logits L, over pairs and separately for every
-output, on cos w_k(a+b) and sin w_k(a+b) for k in K. Restricted logits are P_K L plus the mean of each output over
-pairs; excluded logits are L - P_K L. The projection depends on the pair only through a + b, so a table of size g x c
-holds it.
+output, on cos w_k(a+b) and sin w_k(a+b) for k in K. Here and in the other measures, a + b stands for the sum class of
+the task's own operation (`task.sum_class`), such as a - b for subtraction. Restricted logits are P_K L plus the mean of
+each output over pairs; excluded logits are L - P_K L. The projection depends on the pair only through a + b, so a table
+of size g x c holds it.
 
 The projection averages over training pairs too, so memorized logits leak into it; `grokinterp.measures.progress_novel`
 has the cross-fitted forms that avoid this.
@@ -180,7 +181,7 @@ def restricted_loss(
     level: Level = "logit",
     constant: bool = True,
 ) -> float:
-    """Loss when the logits keep only the key frequencies of a + b and their mean over pairs: CE(P_K L + mean L).
+    """Loss when the logits keep only the key frequencies and their mean over pairs: CE(P_K L + mean L).
 
     It falls when the generalizing circuit can solve the task, even while memorization still hides the circuit.
 
@@ -238,7 +239,7 @@ def restricted_loss(
 def excluded_loss(
     snapshot: Snapshot, frequencies: Frequencies, *, subset: Subset = "train", level: Level = "logit"
 ) -> float:
-    """Loss when all key frequencies of a + b are removed from the logits together: CE(L - P_K L).
+    """Loss when all key frequencies are removed from the logits together: CE(L - P_K L).
 
     It stays low while the network answers training pairs from memory, and rises when it comes to rely on the circuit.
     Values above ln p are possible: the remaining logits can be confidently wrong.
@@ -300,7 +301,7 @@ def excluded_loss(
 def excluded_loss_per_frequency(
     snapshot: Snapshot, *, subset: Subset = "train", level: Level = "logit"
 ) -> Float[Tensor, " k"]:
-    """Loss when one frequency of a + b is removed from the logits, for each frequency: CE(L - P_k L).
+    """Loss when one frequency is removed from the logits, for each frequency: CE(L - P_k L).
 
     Args:
         snapshot: a checkpoint of a task with a cyclic group.
@@ -337,7 +338,7 @@ def _all_parts(snapshot: Snapshot, level: Level) -> Float[Tensor, "k g c"]:
 def restricted_loss_per_frequency(
     snapshot: Snapshot, *, subset: Subset = "all", level: Level = "logit"
 ) -> Float[Tensor, " k"]:
-    """Loss when the logits keep only one frequency of a + b and their mean, for each frequency: CE(P_k L + mean L).
+    """Loss when the logits keep only one frequency and their mean, for each frequency: CE(P_k L + mean L).
 
     Args:
         snapshot: a checkpoint of a task with a cyclic group.

@@ -53,11 +53,14 @@ def as_indices(train_indices: Sequence[int] | Tensor) -> Int[Tensor, " m"]:
     """
     try:
         indices = torch.as_tensor(train_indices).flatten()
+        # as_tensor reads [True, 2] as [1, 2].
+        mixed = not isinstance(train_indices, Tensor) and any(isinstance(index, bool) for index in train_indices)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ConfigError(f"train_indices must be a list of integers, but is {train_indices!r}") from None
-    if len(indices) and (indices.dtype == torch.bool or indices.is_floating_point() or indices.is_complex()):
-        hint = ": for a mask, give mask.nonzero()" if indices.dtype == torch.bool else ""
-        raise ConfigError(f"train_indices must be integers, but are {indices.dtype}{hint}")
+    if mixed or indices.dtype == torch.bool:
+        raise ConfigError("train_indices must be integers, but are booleans: for a mask, give mask.nonzero()")
+    if len(indices) and (indices.is_floating_point() or indices.is_complex()):
+        raise ConfigError(f"train_indices must be integers, but are {indices.dtype}")
     return indices.to(device="cpu", dtype=torch.int64)
 
 
