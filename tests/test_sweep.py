@@ -4,7 +4,8 @@ import json
 import shutil
 import signal
 import sys
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from queue import Queue
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from sweeps import BASE, TWELVE, InProcess, as_stored, assert_same_table, train_
 
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError, RunError
+from grokinterp.runs.locks import hold
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.sweep import (
@@ -33,6 +35,7 @@ from grokinterp.sweep import (
     train_point,
     train_sweep,
 )
+from grokinterp.sweep.jobs import Ended, Job
 from grokinterp.training import train
 
 
@@ -385,6 +388,21 @@ class TestRay:
         with pytest.raises(ConfigError, match=r"^no Ray cluster at 'auto': no sockets left$"):
             list(RayExecutor(address="auto").execute([]))
         assert [call["address"] for call in calls] == ["auto"]
+
+    @pytest.mark.parametrize("in_use", [False, True])
+    def test_a_folder_that_is_sent_back_replaces_none_in_use(self, tmp_path, in_use):
+        from grokinterp.sweep.ray_executor import _pack
+
+        for name, content in (("run", "here"), ("sent", "from the node")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "status.json").write_text(content)
+        answer = [asdict(Ended("run"))], {"run": _pack(tmp_path / "sent")}
+        ray = SimpleNamespace(get=lambda reference: answer, exceptions=SimpleNamespace(RayError=ArithmeticError))
+        job = Job(str(tmp_path), {"run": "{}"}, "cpu")
+        with hold(tmp_path / "run") if in_use else nullcontext():
+            (ended,) = RayExecutor(results="sent")._fetch(ray, None, job)
+        assert (tmp_path / "run" / "status.json").read_text() == ("here" if in_use else "from the node")
+        assert ("is in use by" in str(ended.failure)) == in_use
 
 
 class TestExecutor:

@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from grokinterp.errors import ConfigError
+from grokinterp.errors import ConfigError, RunError
 from grokinterp.runs.files import make_folder
+from grokinterp.runs.locks import hold
 from grokinterp.sweep.executors import TICK, Event, Started, Tick
 from grokinterp.sweep.jobs import Ended, Failure, Job, run_job
 
@@ -112,8 +113,10 @@ class RayExecutor:
             return [Ended(name, Failure("killed", message)) for name in job.runs]
         try:
             for name, archive in (archives or {}).items():
-                _unpack(archive, Path(job.folder) / name)
-        except (OSError, tarfile.TarError) as error:
+                folder = Path(job.folder) / name
+                with hold(folder):  # another process may be training the run here
+                    _unpack(archive, folder)
+        except (OSError, tarfile.TarError, RunError) as error:
             message = f"the folder that its node sent back could not be written: {error}"
             return [Ended(name, Failure("error", message)) for name in job.runs]
         return [Ended.from_json(content) for content in results]
