@@ -15,7 +15,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.runs.files import make_folder, write_atomically
-from grokinterp.runs.run import Run, parse_step, run_folders
+from grokinterp.runs.run import Run, parse_step
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
@@ -486,22 +486,6 @@ class TestForgetting:
         RunWriter(copy, Run.open(copy).config).discard_after(10)
         assert (copy / "metrics.jsonl").read_text().endswith("}\n")
         assert list(Run.open(copy).metrics.index) == [0, 5, 10]
-
-
-class TestListing:
-    def test_runs_by_name(self, runs, tmp_path):
-        for name in ("b", "a10", "a9"):
-            shutil.copytree(runs["one-hot mlp"].path, tmp_path / name)
-        (tmp_path / "empty").mkdir()
-        (tmp_path / "file").write_text("")
-        assert run_folders(tmp_path) == [tmp_path / "a10", tmp_path / "a9", tmp_path / "b"]
-
-    def test_a_folder_without_runs(self, tmp_path):
-        assert run_folders(tmp_path) == []
-
-    def test_no_folder(self, tmp_path):
-        with pytest.raises(RunError, match="is not a folder: give the folder that contains the runs"):
-            run_folders(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

@@ -335,18 +335,6 @@ def _identity(folder: Path) -> int | None:
     return None if state is None else state[0]  # the inode
 
 
-def run_folders(folder: str | Path) -> list[Path]:
-    """The run folders directly below `folder`, sorted by name.
-
-    Raises:
-        RunError: `folder` is not a folder.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise RunError(f"{root} is not a folder: give the folder that contains the runs")
-    return sorted(path.parent for path in root.glob("[!.]*/config.json"))
-
-
 def parse_step(reference: str) -> tuple[str, int]:
     """Splits RUN@STEP into the run and the step.
 
