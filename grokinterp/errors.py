@@ -17,7 +17,16 @@ def one_line(text: str) -> str:
     >>> one_line("two\n  lines and \x1b[31m")
     'two lines and \\x1b[31m'
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters and line breaks escaped.
+
+    >>> printable("a  b\n")
+    'a  b\\n'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shorten(text: str) -> str:

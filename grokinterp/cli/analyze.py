@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokinterp.cli.options import default, parse, progress_bar
+from grokinterp.cli.options import default, parse, progress_bar, say
 from grokinterp.cli.report import write_reports
 from grokinterp.config.checks import is_natural_number
 from grokinterp.errors import ConfigError
@@ -73,7 +73,7 @@ def run_analyze(arguments: Sequence[str]) -> int:
     files = [("report", write_reports([analysis], None))] if options.report else []
     files += [("table", file) for file in _write_tables(analysis)] if options.csv else []
     for kind, file in files if not options.json else []:
-        print(f"{kind}: {file}")
+        say(f"{kind}: {file}")
     return 0
 
 

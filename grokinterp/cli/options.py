@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from grokinterp.config import RunConfig
-from grokinterp.errors import ConfigError, RunError
+from grokinterp.errors import ConfigError, RunError, printable
 from grokinterp.runs.files import MAX_CONFIG_BYTES, exists, read_text
 
 
@@ -50,6 +50,11 @@ def parse(kind: Any, arguments: Sequence[str], default: Any = None) -> Any:
     )
     hint = f"; did you mean {hint}?" if hint else ""
     raise ConfigError(f"{command}: {message}{hint} (grokinterp {command} --help shows the options)")
+
+
+def say(text: object) -> None:
+    """Prints a line, which may contain names that others chose: control characters are escaped."""
+    print(printable(str(text)), flush=True)
 
 
 def take(arguments: Sequence[str], flag: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokinterp.cli.options import default, parse, progress_bar
+from grokinterp.cli.options import default, parse, progress_bar, say
 from grokinterp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def run_report(arguments: Sequence[str]) -> int:
         sweep = Sweep.open(options.runs[0])
         output = options.output or sweep.path / "report.html"
         table = sweep.collect() if options.output is None else sweep.table  # the sweep may be read-only
-        print(write_sweep_report(table, sweep.axes, sweep.name, output))
+        say(write_sweep_report(table, sweep.axes, sweep.name, output))
         return 0
     from grokinterp.analysis.timeline import analyze
 
-    print(write_reports([analyze(run, progress=progress_bar()) for run in options.runs], options.output))
+    say(write_reports([analyze(run, progress=progress_bar()) for run in options.runs], options.output))
     return 0
 
 

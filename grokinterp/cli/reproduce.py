@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from grokinterp.cli.options import default, parse
+from grokinterp.cli.options import default, parse, progress_bar, say
 from grokinterp.errors import ConfigError, GrokinterpError
 
 
@@ -50,7 +50,7 @@ def run_reproduce(arguments: Sequence[str]) -> int:
     if options.document is not None:
         from grokinterp.experiments.pages import write_markdown
 
-        print(f"written: {write_markdown(options.folder or _FOLDER, options.document)}")
+        say(f"written: {write_markdown(options.folder or _FOLDER, options.document)}")
         return 0
     if options.name is not None:
         return _reproduce(options.name, options.folder or _default(options.name, options.quick), options)
@@ -80,25 +80,24 @@ def _reproduce_all(options: Reproduce) -> int:
                     return 130
                 continue
             broken = any(claim.failed for claim in results.claims)
-            print(f"{name}: results are in {folder}")
+            say(f"{name}: results are in {folder}")
             codes.append(1 if broken else 0)
         except GrokinterpError as error:
-            print(f"{name}: {error}")
+            say(f"{name}: {error}")
             codes.append(1)
     return max(codes, default=0)
 
 
 def _reproduce(name: str, folder: Path, options: Reproduce) -> int:
     from grokinterp.cli.console import show_reproduction
-    from grokinterp.cli.options import progress_bar
     from grokinterp.experiments import reproduce
 
     try:
         bar = progress_bar("part")
         reproduction = reproduce(name, folder, options.quick, bar, anyway=options.anyway, images=options.images)
     except KeyboardInterrupt:
-        print(f"Interrupted. Run the same command again to continue from {folder}.")
+        say(f"Interrupted. Run the same command again to continue from {folder}.")
         return 130
     show_reproduction(reproduction)
-    print(f"report: {reproduction.report}")
+    say(f"report: {reproduction.report}")
     return 1 if reproduction.failed or reproduction.outcome.lost else 0

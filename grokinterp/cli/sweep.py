@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from grokinterp.cli.options import base_config, default, parse, shell_path, take
+from grokinterp.cli.options import base_config, default, parse, say, shell_path, take
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
 
@@ -79,7 +79,7 @@ def run_sweep(arguments: Sequence[str]) -> int:
         sweep.point(options.only)
         sweep.write()
         ending = train_point(sweep, options.only, options.device)
-        print(f"{sweep.path / options.only}: {ending.failure or ('stopped' if ending.stopped else 'done')}")
+        say(f"{sweep.path / options.only}: {ending.failure or ('stopped' if ending.stopped else 'done')}")
         return 130 if ending.stopped else 1 if ending.failure is not None else 0
     if options.print_commands:
         lines = commands(sweep, options.device)
@@ -103,13 +103,13 @@ def run_sweep(arguments: Sequence[str]) -> int:
         )
     table = sweep.table
     show_sweep(sweep, table)
-    print(f"table: {sweep.path / 'sweep.parquet'}")
+    say(f"table: {sweep.path / 'sweep.parquet'}")
     if options.report:
         from grokinterp.report import write_sweep_report
 
-        print(f"report: {write_sweep_report(table, sweep.axes, sweep.name, sweep.path / 'report.html')}")
+        say(f"report: {write_sweep_report(table, sweep.axes, sweep.name, sweep.path / 'report.html')}")
     if display.interrupted:
-        print(f"continue with: grokinterp sweep {shell_path(sweep.path)}")
+        say(f"continue with: grokinterp sweep {shell_path(sweep.path)}")
         return 130
     return 1 if any(isinstance(failure, str) for failure in table["failure"]) else 0
 
@@ -173,7 +173,7 @@ def _dry_run(sweep: "Sweep", options: SweepOptions) -> int:
     from grokinterp.training.estimate import estimate
 
     for point in sweep.points:
-        print(point.name)
+        say(point.name)
     first = next((point for point in sweep.points if point.valid_config(sweep.base)), sweep.points[0])
     cost = estimate(first.config(sweep.base))
     seconds = cost.seconds * len(sweep.points) / (options.workers or cores())

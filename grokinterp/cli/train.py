@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokinterp.cli.options import base_config, parse, progress_bar, shell_path, take
+from grokinterp.cli.options import base_config, parse, progress_bar, say, shell_path, take
 from grokinterp.cli.report import write_reports
 from grokinterp.config import RunConfig, TaskConfig
-from grokinterp.errors import RunError, one_line
+from grokinterp.errors import RunError
 from grokinterp.runs.files import file_state
 from grokinterp.runs.status import RunStatus
 
@@ -79,7 +79,7 @@ def run_train(arguments: Sequence[str]) -> int:
         callbacks=[Tracker(options.track)] if options.track is not None else [],
     )
     if options.resume and file_state(options.run / "status.json") == before:
-        print(f"{options.run} has no more steps to make: nothing was changed")
+        say(f"{options.run} has no more steps to make: nothing was changed")
     return _print_status(run)
 
 
@@ -100,12 +100,12 @@ def _dry_run(config: RunConfig) -> int:
 
 def _print_status(run: "Run") -> int:
     status = run.status
-    print(one_line(f"{run.path}: {status['status']} at step {status['step']} ({status.get('reason', '')})"))
+    say(f"{run.path}: {status['status']} at step {status['step']} ({status.get('reason', '')})")
     if status["status"] == RunStatus.STOPPED:
-        print(f"continue with: grokinterp train {shell_path(run.path)} --resume")
+        say(f"continue with: grokinterp train {shell_path(run.path)} --resume")
         return 130
     if status["status"] == RunStatus.FINISHED and isinstance(run.config.task, TaskConfig):  # no analysis
-        print(f"next: grokinterp analyze {shell_path(run.path)}")
+        say(f"next: grokinterp analyze {shell_path(run.path)}")
     return 1 if status["status"] == RunStatus.DIVERGED else 0
 
 
@@ -127,11 +127,11 @@ def run_demo(arguments: Sequence[str]) -> int:
     if exists and Run.open(options.run).status.get("status") == RunStatus.FINISHED:
         run = Run.open(options.run)
     else:
-        print(f"training a 1-layer transformer on {config.task.title} into {options.run} ...", flush=True)
+        say(f"training a 1-layer transformer on {config.task.title} into {options.run} ...")
         run = train(config, options.run, resume=exists)
         if run.status["status"] != RunStatus.FINISHED:
             return _print_status(run)
     analysis = analyze(run, progress=progress_bar())
     show_analysis(analysis)
-    print(f"report: {write_reports([analysis], None)}")
+    say(f"report: {write_reports([analysis], None)}")
     return 0

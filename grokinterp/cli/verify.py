@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from grokinterp.cli.options import parse, progress_bar
-from grokinterp.errors import one_line
+from grokinterp.cli.options import parse, progress_bar, say
 
 if TYPE_CHECKING:
     from grokinterp.runs.verification import Verification
@@ -38,29 +37,30 @@ def run_verify(arguments: Sequence[str]) -> int:
     damaged = 0
     for folder in folders:
         if options.repair:
-            print("\n".join(map(one_line, repair(folder) or [f"{folder}: nothing to repair"])))
+            for line in repair(folder) or [f"{folder}: nothing to repair"]:
+                say(line)
         verification = verify(folder, progress_bar("file"))
         damaged += bool(verification.problems)
         _show(folder, verification)
         if not verification.problems:
             counts = f"{verification.checkpoints} checkpoint files and {verification.evaluations} evaluations"
-            print(one_line(f"{folder}: intact, with {counts}"))
+            say(f"{folder}: intact, with {counts}")
     if not (options.run / "sweep.json").is_file():
         return 1 if damaged else 0
     from grokinterp.sweep.verification import verify_sweep
 
     verification = verify_sweep(options.run)
     _show(options.run, verification)
-    print(one_line(f"{options.run}: {len(folders) - damaged} of {len(folders)} runs are intact"))
+    say(f"{options.run}: {len(folders) - damaged} of {len(folders)} runs are intact")
     return 1 if damaged or verification.problems else 0
 
 
 def _show(folder: Path, verification: "Verification") -> None:
     for problem in verification.problems:
-        print(one_line(problem))
+        say(problem)
     if verification.unchecked:
         names = ", ".join(verification.unchecked)
-        print(one_line(f"{folder}: no checksums in files of an earlier version: {names}"))
+        say(f"{folder}: no checksums in files of an earlier version: {names}")
 
 
 def _folders(path: Path) -> list[Path]:

@@ -127,7 +127,7 @@ def resume_step(path: Path) -> int:
         return -1
     data = file.read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return int(header["__metadata__"]["step"])
+    return int(json.loads(header["__metadata__"]["resume_point"])["step"])
 
 
 def outcome(path: Path) -> dict[str, bytes]:

@@ -41,7 +41,8 @@ ROOT = Path(__file__).parents[2]
 def fuzz(*options: str) -> str:
     command = [sys.executable, "-W", "ignore", "-m", "tests.faults.fuzz", *options]
     outcome = processes.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600)
-    assert outcome.returncode == 0, outcome.stdout[-8000:] + outcome.stderr[-2000:]
+    failures = [line for line in outcome.stdout.splitlines() if line.startswith(("FAILED", "   "))]
+    assert outcome.returncode == 0, "\n".join(failures[:100]) + outcome.stderr[-2000:]
     return outcome.stdout
 
 
