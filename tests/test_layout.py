@@ -18,8 +18,8 @@ NUMERICS = {"torch", "numpy", "einops", "jaxtyping"}
 
 # From the ground up. `__init__` resolves the public names and stands above all.
 ORDER = (
-    *("errors", "statistics", "theory", "config", "tasks", "measures", "models", "runs", "training", "analysis"),
-    *("sweep", "figures", "report", "experiments", "cli"),
+    *("errors", "display", "statistics", "theory", "config", "tasks", "measures", "models", "runs", "training"),
+    *("analysis", "sweep", "figures", "report", "experiments", "cli"),
 )
 # Beyond the order: toolboxes import errors only; training and analysis meet in the run folder.
 STRANGERS = {

@@ -7,14 +7,23 @@ from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from grokinterp.display import Card, Carded
 from grokinterp.errors import ConfigError, MissingNeedError, as_integer, nearest
-from grokinterp.measures.checks import checked_logits, require_task, require_tensor, require_weights, warn_if_not_logits
+from grokinterp.measures.checks import (
+    Array,
+    as_tensor,
+    checked_logits,
+    require_task,
+    require_weights,
+    warn_if_not_logits,
+)
 from grokinterp.measures.fourier import class_sums
+from grokinterp.measures.pairs import PairGrid
 from grokinterp.measures.scores import cross_entropy_by_input, hit_by_input, margin_by_input
-from grokinterp.tasks import CyclicGroup, Task
+from grokinterp.tasks import Task
 
 Subset = Literal["all", "train", "test", "mirror", "novel"]
 PairSet = Literal["all", "train", "held_out"]
@@ -65,33 +74,8 @@ class _Activations(Protocol):
     def attention(self) -> Tensor | None: ...
 
 
-@dataclass(frozen=True)
-class PairGrid:
-    """The inputs of a task that form the g x g grid of its cyclic group.
-
-    Attributes:
-        group: the group, with the orders of operands and classes in which the operation is addition mod g.
-        indices: `[g, g]`, position in `task.inputs` of the pair (left[i], right[j]).
-        sums: `[n]`, sum class (i + j) mod g of each input; -1 for inputs outside the grid (products with zero).
-    """
-
-    group: CyclicGroup
-    indices: Int[Tensor, "g g"]
-    sums: Int[Tensor, " n"]
-
-    @property
-    def order(self) -> int:
-        """The order g of the group."""
-        return self.group.order
-
-    @property
-    def classes(self) -> Int[Tensor, " g"]:
-        """The g classes that pairs in the grid have, in the group's order."""
-        return self.group.classes[: self.group.order]
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
+@dataclass(frozen=True, eq=False, repr=False)
+class Snapshot(Carded):
     """One checkpoint of a model, evaluated on every input of its task; every measure takes one.
 
     Make one with `from_logits` or `from_model` for your own model, or with `run.snapshot(step)` for a saved run.
@@ -124,12 +108,12 @@ class Snapshot:
     @staticmethod
     def from_logits(
         task: Task,
-        logits: Shaped[Tensor, "*shape"],
+        logits: Shaped[Tensor, "*shape"] | Array,
         *,
         weights: Mapping[str, Tensor] | None = None,
         step: int | None = None,
     ) -> "Snapshot":
-        """Makes a snapshot of any model from its logits.
+        """Makes a snapshot of any model from its logits, a tensor or a NumPy array.
 
         >>> task = Task.modular_addition(p=5)
         >>> Snapshot.from_logits(task, torch.zeros(5, 5, 5)).logits.shape
@@ -187,7 +171,7 @@ class Snapshot:
         require_task(task)
         with torch.no_grad():
             logits = model(task.tokens)
-        require_tensor(logits, "the value that the model returns")
+        logits = as_tensor(logits, "the value that the model returns")
         if logits.ndim == 3:
             logits = logits[:, -1]
         snapshot = Snapshot.from_logits(task, logits, weights=weights, step=step)
@@ -365,6 +349,19 @@ class Snapshot:
         if mask is None:
             raise MissingNeedError(f"the subset {subset!r}", "split", self.task.why_no_mirror)
         return mask
+
+    def _card(self) -> Card:
+        n, c = self.logits.shape
+        facts = {"logits": f"{n:,} inputs, {c:,} classes", "accuracy": f"{self.hits.mean().item():.4f} on all inputs"}
+        if self.task.train_mask is not None:
+            train, test = (self.hits[self.mask(subset)].mean().item() for subset in ("train", "test"))
+            facts["accuracy"] = f"{train:.4f} on training inputs, {test:.4f} on test inputs"
+        facts["loss"] = f"{self.losses.mean().item():.4g} nats on all inputs"
+        available = {"weights": self.weights, "neurons": self.activity, "gradients": self.forward}
+        facts["has"] = ", ".join(["logits", *(name for name, part in available.items() if part is not None)])
+        at = "" if self.step is None else f" at step {self.step:,}"
+        calls = ["key_frequencies(snapshot)", "restricted_loss(snapshot, key_frequencies(snapshot))"]
+        return Card(f"Snapshot of {self.task.config.title}{at}", facts, calls)
 
     def lacks(self, need: str) -> str | None:
         """The reason why this snapshot cannot serve a need (one of `NEEDS`); None if it can."""

@@ -1,7 +1,6 @@
 """Run: a training as a folder on disk, read lazily. `grokinterp.runs.writer.RunWriter` writes it."""
 
-import os
-import re
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -9,23 +8,24 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from grokinterp.config import RecordedConfig, RunConfig
-from grokinterp.config.checks import is_natural_number
-from grokinterp.errors import ConfigError, RunError
+from grokinterp.config import RecordedConfig, RunConfig, TaskConfig
+from grokinterp.display import Card, Carded
+from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.models import Forward, build_model, forward_for, task_of
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
+from grokinterp.runs.checkpoints import CHECKPOINT_NAME, FOLDERS, Folder, checkpoint_steps, file_name
 from grokinterp.runs.checksums import read_checked_json, sha256
 from grokinterp.runs.files import (
     MAX_CONFIG_BYTES,
     MAX_STEP,
-    accessing,
+    as_path,
     exists,
     file_state,
     parse_json,
@@ -37,19 +37,17 @@ from grokinterp.runs.tensors import LARGEST_RECORDED, Shapes, TensorFile, descri
 from grokinterp.tasks import AnyTask, RegressionTask, Task
 
 if TYPE_CHECKING:
+    import grokinterp
     from grokinterp.measures import Snapshot
 
-Folder = Literal["weights", "logits"]
-FOLDERS: tuple[Folder, ...] = ("weights", "logits")
 
-CHECKPOINT_NAME = re.compile(r"step_([0-9]{6,13})\.safetensors")
 _BYTES_PER_CHECKPOINT = 250  # of status.json, which has a checksum for the weights and one for the logits
 _FEW_CHECKPOINTS = 30_000  # always allowed, because checkpoints may have been deleted
 _ATTEMPTS, _PAUSE = 3, 0.01  # of `read_stable`; the pause is in seconds
 _T = TypeVar("_T")
 
 
-class Run:
+class Run(Carded):
     """A training, finished or not: its configuration, its metrics, and checkpoints at some of its steps.
 
     >>> run = Run.open("checkpoints/run42")
@@ -61,8 +59,24 @@ class Run:
         config: everything that determines the run.
     """
 
-    def __init__(self, path: Path, config: RunConfig):
-        self.path = path
+    _INSTEAD: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(
+            ("models", "checkpoints", "snapshots"), "run.model(step) or run.snapshot(step) for step in run.steps"
+        ),
+        **dict.fromkeys(
+            ("history", "logs", "log", "losses"), "run.metrics, a DataFrame with one row per evaluated step"
+        ),
+        **dict.fromkeys(("plot", "timeline"), "run.analyze(), which has .plot() and .timeline"),
+        **dict.fromkeys(("report", "to_html"), "gi.write_report(run.analyze())"),
+        **dict.fromkeys(("train", "resume", "fit"), "gi.train(run.config, run.path, resume=True)"),
+        **dict.fromkeys(("to_pandas", "to_dataframe", "df"), "run.metrics, or run.analyze().timeline"),
+        "seed": "run.config.model_seed",
+    }
+
+    def __init__(self, path: str | Path, config: RunConfig | None = None):
+        if config is None:
+            raise ConfigError(f"Run({str(path)!r}) lacks a configuration: to open a run, call gi.load({str(path)!r})")
+        self.path = Path(path)
         self.config = config
         self._metrics: tuple[Any, pd.DataFrame] | None = None  # cache of the last read
 
@@ -77,7 +91,7 @@ class Run:
             RunError: the folder does not exist or is not a run.
             ConfigError: its config.json is damaged or has another format version.
         """
-        folder = Path(path)
+        folder = as_path(path)
         config_path = folder / "config.json"
         if not exists(folder):
             raise RunError(f"{folder} does not exist: `grokinterp list` shows the existing runs")
@@ -86,8 +100,31 @@ class Run:
         text = read_text(config_path, limit=MAX_CONFIG_BYTES)
         return Run(folder, RunConfig.from_json(text, str(config_path)))
 
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {self.status.get('status', 'unknown')}, {len(self.steps)} checkpoints)"
+    def _card(self) -> Card:
+        config, facts = self.config, {"task": self.config.task.title, "model": self.config.model.kind}
+        try:
+            status, steps, metrics = self.status, self.steps, self.metrics
+            facts["status"] = f"{status.get('status', 'unknown')} at step {status.get('step', 0):,}"
+            if config.schedule is not None:
+                facts["status"] += f" of at most {config.schedule.steps:,}"
+            facts["checkpoints"] = f"{len(steps):,}" + (f", steps {steps[0]:,} to {steps[-1]:,}" if steps else "")
+            for name in ("train_accuracy", "test_accuracy"):
+                if name in metrics and len(metrics):
+                    facts[name.replace("_", " ")] = f"{metrics[name].iloc[-1]:.4f} at step {metrics.index[-1]:,}"
+        except GrokinterpError as error:
+            facts["problem"] = str(error)
+        return Card(f"Run {self.path}", facts, ["run.analyze()", "run.metrics", "run.steps", "run.model(step)"])
+
+    def analyze(self, **options: Any) -> "grokinterp.Analysis":
+        """Computes measures at every checkpoint, as `grokinterp.analyze` does; it takes the same options."""
+        import grokinterp
+
+        return grokinterp.analyze(self, **options)
+
+    @property
+    def transition(self) -> "grokinterp.Transition":
+        """The transition from memorization to generalization, located by `analyze`, whose results are stored."""
+        return self.analyze().transition
 
     @cached_property
     def task(self) -> AnyTask:
@@ -142,6 +179,9 @@ class Run:
         if self._metrics is None or self._metrics[0] != state:
             require_metrics_size(file, self.config, len(self.steps))
             self._metrics = state, read_metrics(file)
+            # For find_transition; no guess of a number is right by chance.
+            classes = self.config.task.p if isinstance(self.config.task, TaskConfig) else math.inf
+            self._metrics[1].attrs["n_classes"] = classes
         return self._metrics[1].copy()
 
     @property
@@ -333,38 +373,6 @@ def read_stable(folder: Path, read: Callable[[], _T]) -> _T:
 def _identity(folder: Path) -> int | None:
     state = file_state(folder)
     return None if state is None else state[0]  # the inode
-
-
-def parse_step(reference: str) -> tuple[str, int]:
-    """Splits RUN@STEP into the run and the step.
-
-    >>> parse_step("checkpoints/run42@1000")
-    ('checkpoints/run42', 1000)
-
-    Raises:
-        ConfigError: the reference does not have this form.
-    """
-    run, separator, step = reference.rpartition("@")
-    if not (separator and run and is_natural_number(step)):
-        raise ConfigError(f"{reference!r} does not have the form RUN@STEP, for instance checkpoints/run42@1000")
-    return run, int(step)
-
-
-def file_name(step: int) -> str:
-    return f"step_{step:06d}.safetensors"
-
-
-def checkpoint_steps(folder: Path) -> list[int]:
-    """The steps of the checkpoint files in a folder, ascending.
-
-    Raises:
-        RunError: the folder cannot be read.
-    """
-    with accessing("read", folder):
-        names = os.listdir(folder) if folder.is_dir() else []
-    matches = map(CHECKPOINT_NAME.fullmatch, names)
-    steps = (int(match[1]) for match in matches if match and file_name(int(match[1])) == match[0])
-    return sorted(step for step in steps if step <= MAX_STEP)
 
 
 def _checksum(contents: Mapping[Folder, bytes]) -> str:

@@ -13,11 +13,12 @@ from torch import Tensor
 from grokinterp.config import RecordedConfig, ScheduleConfig
 from grokinterp.config.schedule import schedule_terms, scheduled_steps
 from grokinterp.errors import GrokinterpError, RunError
+from grokinterp.runs.checkpoints import FOLDERS, Folder, checkpoint_steps, file_name
 from grokinterp.runs.checksums import read_checked_json, require_intact, sha256
-from grokinterp.runs.files import exists, file_checksum
+from grokinterp.runs.files import as_path, exists, file_checksum
 from grokinterp.runs.metrics import METRICS, MetricLine, metric_lines, require_metrics_size
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
-from grokinterp.runs.run import FOLDERS, Folder, Run, checkpoint_steps, file_name
+from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import SPLIT, START
 
@@ -63,7 +64,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     Raises:
         RunError: the folder is not a run.
     """
-    folder = Path(path)
+    folder = as_path(path)
     try:
         run = Run.open(folder)
     except GrokinterpError as error:

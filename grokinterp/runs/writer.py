@@ -16,6 +16,7 @@ from torch import Tensor
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import RunError, shorten
+from grokinterp.runs.checkpoints import CHECKPOINT_NAME, FOLDERS, Folder, checkpoint_steps, file_name
 from grokinterp.runs.checksums import is_own, sha256, with_checksum
 from grokinterp.runs.files import (
     accessing,
@@ -36,7 +37,7 @@ from grokinterp.runs.findings import Finding, findings_in
 from grokinterp.runs.locks import LOCK_NAME, require_held
 from grokinterp.runs.metrics import METRICS, lines_up_to, metric_line
 from grokinterp.runs.resume_point import admit_config, write_resume_point
-from grokinterp.runs.run import CHECKPOINT_NAME, FOLDERS, Folder, Run, checkpoint_steps, file_name
+from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tensors import serialize
 from grokinterp.tasks import AnyTask

@@ -1,14 +1,16 @@
 """Task: the inputs of an operation, their labels, and the split into training and test inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.config import S5_OPERATIONS, Operation, TaskConfig
+from grokinterp.display import Card, Carded
 from grokinterp.errors import ConfigError
 from grokinterp.tasks.groups import CyclicGroup, cyclic_group, why_no_group
 from grokinterp.tasks.operations import COMMUTATIVE, all_inputs, answers
@@ -20,8 +22,8 @@ from grokinterp.tasks.sums import SumClasses, sort_by_sum
 _LABEL_STREAM = 0x9E3779B9
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
+@dataclass(frozen=True, eq=False, repr=False)
+class Task(Carded):
     """All inputs of an operation in row-major order, with their labels and the training set.
 
     >>> task = Task.modular_addition(p=5, train_fraction=0.4)
@@ -41,6 +43,14 @@ class Task:
     labels: Int[Tensor, " n"]
     train_mask: Bool[Tensor, " n"] | None
     equals_token: bool = True
+
+    _INSTEAD: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("train_indices", "train_idx"), "task.train_mask.nonzero().flatten()"),
+        **dict.fromkeys(("test_indices", "test_idx"), "task.test_mask.nonzero().flatten(), or task.test_tokens"),
+        **dict.fromkeys(("train_data", "X_train", "train_inputs", "train"), "task.train_tokens and task.train_labels"),
+        **dict.fromkeys(("test_data", "X_test", "test_inputs", "test"), "task.test_tokens and task.test_labels"),
+        **dict.fromkeys(("vocab_size", "d_vocab"), "task.p, plus 1 if task.equals_token"),
+    }
 
     @staticmethod
     def from_config(
@@ -144,6 +154,46 @@ class Task:
         return torch.cat([self.inputs, torch.full((len(self.inputs), 1), self.p)], dim=1)
 
     @property
+    def train_tokens(self) -> Int[Tensor, "m t"]:
+        """`[m, t]`, the tokens of the training inputs, for a training loop of your own.
+
+        >>> task = Task.modular_addition(p=5, train_fraction=0.4)
+        >>> task.train_tokens.shape, task.train_labels.shape
+        (torch.Size([10, 3]), torch.Size([10]))
+
+        Raises:
+            ConfigError: the split is unknown.
+        """
+        return self.tokens[self.require_split()]
+
+    @property
+    def train_labels(self) -> Int[Tensor, " m"]:
+        """`[m]`, the labels of the training inputs.
+
+        Raises:
+            ConfigError: the split is unknown.
+        """
+        return self.labels[self.require_split()]
+
+    @property
+    def test_tokens(self) -> Int[Tensor, "m t"]:
+        """`[m, t]`, the tokens of the test inputs.
+
+        Raises:
+            ConfigError: the split is unknown.
+        """
+        return self.tokens[~self.require_split()]
+
+    @property
+    def test_labels(self) -> Int[Tensor, " m"]:
+        """`[m]`, the labels of the test inputs.
+
+        Raises:
+            ConfigError: the split is unknown.
+        """
+        return self.labels[~self.require_split()]
+
+    @property
     def commutes(self) -> bool:
         """Whether (a, b) and (b, a) always have the same label, so that a symmetric model answers both alike."""
         return self.config.operation in COMMUTATIVE and not self.config.random_labels
@@ -228,6 +278,21 @@ class Task:
     def elements(self) -> Int[Tensor, "p 5"] | None:
         """`[p, 5]`, the permutations that the operands and classes of an S5 task stand for; None for other tasks."""
         return s5_elements() if self.config.operation in S5_OPERATIONS else None
+
+    def _card(self) -> Card:
+        n, width = self.tokens.shape
+        facts = {"inputs": f"{n:,}, each of {self.operands} operands", "classes": f"{self.n_classes:,}"}
+        if self.train_mask is None:
+            facts["split"] = "unknown"
+        else:
+            n_train = int(self.train_mask.sum())
+            facts["split"] = f"{n_train:,} training and {n - n_train:,} test inputs"
+            if self.commutes and self.novel_mask is not None:
+                facts["split"] += f"; {int(self.novel_mask.sum()):,} test inputs are novel (their mirrors are too)"
+        end = f"the operands and = (token {self.p})" if self.equals_token else "the operands"
+        facts["tokens"] = f"[{n}, {width}]: {end}"
+        calls = ["task.tokens", "task.labels", "task.train_tokens", "task.train_labels"]
+        return Card(f"Task {self.config.title}", facts, calls)
 
     @cached_property
     def grid_indices(self) -> Int[Tensor, "g g"] | None:

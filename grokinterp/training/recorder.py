@@ -7,17 +7,18 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import SupportsIndex
+from typing import ClassVar, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
 from grokinterp.config import RecordedConfig, RunConfig
+from grokinterp.display import Card, Displayed
 from grokinterp.errors import ConfigError, RunError, as_integer
 from grokinterp.measures import Snapshot
-from grokinterp.measures.checks import require_weights
+from grokinterp.measures.checks import require_task, require_weights
 from grokinterp.runs.environment import describe_environment
-from grokinterp.runs.files import MAX_STEP
+from grokinterp.runs.files import MAX_STEP, as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
@@ -36,7 +37,7 @@ def _abandon(path: Path, lock: ExitStack, process: int) -> None:
     log.warning("%s was never closed: its status remains `running`. Call close(), or use `with Recorder(...)`", path)
 
 
-class Recorder:
+class Recorder(Displayed):
     """Records a training loop of your own as a run: logits on every input, metrics, and weights.
 
     >>> task = Task.modular_addition(p=7, train_fraction=0.5)
@@ -56,6 +57,10 @@ class Recorder:
         run: the run so far.
     """
 
+    _INSTEAD: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("log", "save", "step", "update", "add", "checkpoint", "write"), "recorder.record(step, model)"
+    )
+
     def __init__(self, path: str | Path, task: Task, *, description: str = "", keep_weights: bool = True):
         """Starts a run.
 
@@ -66,21 +71,24 @@ class Recorder:
             keep_weights: whether to store named parameters beside the logits.
 
         Raises:
+            ConfigError: an argument has a wrong type.
             RunError: the folder is not empty or not writable, or another process uses it.
         """
+        require_task(task)
+        folder = as_path(path)
         config = RunConfig(
             task=task.config, model=RecordedConfig(description=description), optimizer=None, schedule=None
         )
         self.task = task
         self.keep_weights = keep_weights
         self._last_step = -1
-        require_vacant(Path(path))
+        require_vacant(folder)
         with ExitStack() as stack:
-            stack.enter_context(hold(Path(path)))
-            self._writer = RunWriter.create(path, config, describe_environment("cpu", "recorded"), task)
+            stack.enter_context(hold(folder))
+            self._writer = RunWriter.create(folder, config, describe_environment("cpu", "recorded"), task)
             self._writer.write_status(RunStatus.RUNNING, 0)
             self._lock = stack.pop_all()
-        self._unclosed = weakref.finalize(self, _abandon, Path(path), self._lock, os.getpid())
+        self._unclosed = weakref.finalize(self, _abandon, folder, self._lock, os.getpid())
 
     @property
     def run(self) -> Run:
@@ -156,6 +164,10 @@ class Recorder:
         finally:
             for part, training in modes.items():
                 part.training = training
+
+    def _card(self) -> Card:
+        run = self.run._card()
+        return Card(f"Recorder of {run.title}", run.facts, ["recorder.record(step, model)", "recorder.run"])
 
     def __enter__(self) -> "Recorder":
         return self

@@ -16,6 +16,7 @@ from grokinterp.models import Forward, forward_for, initial_parameters
 from grokinterp.models.forward import no_hook
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import describe_environment
+from grokinterp.runs.files import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.resume_point import RESUME, restoring
 from grokinterp.runs.run import Run
@@ -87,12 +88,12 @@ def train(
         RunError: the folder is not empty or not writable, or another process trains in it.
         ConfigError: the configuration cannot be trained, or differs from that of the run to resume.
     """
-    device = choose_device(device)
+    folder, device = as_path(path), choose_device(device)
     if resume and start_from is not None:
         raise ConfigError("start_from (--from) is only for a new run: a resumed run continues from its own weights")
     if resume and restart:
         raise ConfigError("resume and restart exclude each other: give one")
-    begun = Run.open(path) if resume else None
+    begun = Run.open(folder) if resume else None
     task = task_to_train(config, begun, device)
     if begun is not None and has_ended(begun, config):
         return begun
@@ -110,11 +111,11 @@ def train(
         start = load_from(start_from, parameters)
         environment["start_from"] = start_from
     if restart:
-        set_aside(Path(path))
+        set_aside(folder)
     if begun is None:
-        require_vacant(Path(path))
-    with hold(Path(path)):
-        writer = open_folder(path, config, task, environment, device, begun, start)
+        require_vacant(folder)
+    with hold(folder):
+        writer = open_folder(folder, config, task, environment, device, begun, start)
         loop = _Loop(config, writer, task, parameters, forward, device, [*callbacks, ProgressBar(progress)], compile)
         if resume:
             loop.restore()
