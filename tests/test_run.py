@@ -14,8 +14,9 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
+from grokinterp.runs.checkpoints import parse_step
 from grokinterp.runs.files import make_folder, write_atomically
-from grokinterp.runs.run import Run, parse_step
+from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task

@@ -13,6 +13,7 @@ from grokinterp.config import RunConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, RunError, one_line
 from grokinterp.models import task_of
 from grokinterp.models.memory import require_memory, training_memory
+from grokinterp.runs.checkpoints import file_name, parse_step
 from grokinterp.runs.checksums import sha256
 from grokinterp.runs.environment import rounding_changes
 from grokinterp.runs.files import MAX_FILE_BYTES, accessing, free_name, read_bytes
@@ -20,7 +21,7 @@ from grokinterp.runs.findings import Finding
 from grokinterp.runs.locks import LOCK_NAME, hold
 from grokinterp.runs.metrics import METRICS, metric_lines, require_metrics_size
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
-from grokinterp.runs.run import Run, file_name, parse_step
+from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tensors import deserialize
 from grokinterp.runs.writer import START, RunWriter
