@@ -38,6 +38,7 @@ _HOME = {
     "list_runs": "sweep.listing",
     "find_transition": "analysis.transition",
     "preset": "config.presets",
+    "sample_run": "runs.sample",
     "train": "training",
     "train_sweep": "sweep",
     "verify": "runs.verification",
@@ -85,6 +86,7 @@ __all__ = [
     "measures",
     "models",
     "preset",
+    "sample_run",
     "statistics",
     "theory",
     "train",
@@ -128,6 +130,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.models import build_model
     from grokinterp.report import write_report, write_sweep_report
     from grokinterp.runs.run import Run
+    from grokinterp.runs.sample import sample_run
     from grokinterp.runs.verification import verify
     from grokinterp.sweep import Sweep, train_sweep
     from grokinterp.sweep.listing import list_runs

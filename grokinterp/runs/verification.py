@@ -141,7 +141,7 @@ class _Check:
         self.environment = self.run.environment
         if not self.environment:
             self.add_problem("environment.json", "the file is missing")
-        for name in ("status.json", "environment.json"):
+        for name in ("status.json", "environment.json", "tracker.json"):
             if exists(self.run.path / name) and not require_intact(self.run.path / name):
                 self.unchecked.append(name)
 

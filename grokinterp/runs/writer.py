@@ -45,7 +45,7 @@ from grokinterp.tasks import AnyTask
 START = "start.safetensors"  # a copy of the weights from another run that a run started from
 
 # Regular expression of the names that are written directly in a run folder.
-_RUN_FILES = r"(?:config|environment|status)\.json|metrics\.jsonl|(?:split|start|resume)\.safetensors"
+_RUN_FILES = r"(?:config|environment|status|tracker)\.json|metrics\.jsonl|(?:split|start|resume)\.safetensors"
 SPLIT = "split.safetensors"
 _OPTIONAL = (SPLIT, START)
 _CONSTANT = ("config.json", *_OPTIONAL)  # files that a run does not change
