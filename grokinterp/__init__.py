@@ -40,6 +40,7 @@ _HOME = {
     "load": "sweep.listing",
     "find_transition": "analysis.transition",
     "preset": "config.presets",
+    "sample_run": "runs.sample",
     "train": "training",
     "train_sweep": "sweep",
     "verify": "runs.verification",
@@ -89,6 +90,7 @@ __all__ = [
     "measures",
     "models",
     "preset",
+    "sample_run",
     "statistics",
     "theory",
     "train",
@@ -102,18 +104,16 @@ __all__ = [
 
 # What other packages call what is here.
 _INSTEAD = {
-    **dict.fromkeys(("open", "open_run", "load_run", "read", "from_pretrained"), "load(path)"),
-    **dict.fromkeys(("report", "save_report", "to_html"), "write_report(analysis, output)"),
-    **dict.fromkeys(
-        ("compare", "compare_runs"), "write_report([analysis, ...]), or a figure of gi.figures with a list"
-    ),
-    **dict.fromkeys(("sweep", "grid_search", "run_sweep"), "train_sweep(path, config, grid=...)"),
-    **dict.fromkeys(("fit", "run", "train_model"), "train(config, path)"),
-    **dict.fromkeys(("plot", "plots", "visualize", "plotting"), "figures"),
-    **dict.fromkeys(("Config", "TrainConfig", "config"), "RunConfig, or gi.preset(name).replace({...})"),
-    **dict.fromkeys(("restricted_loss", "excluded_loss", "key_frequencies"), "measures, which has it"),
-    **dict.fromkeys(("runs", "ls"), "list_runs(folder)"),
-    **dict.fromkeys(("modular_addition", "ModularAddition", "dataset", "Dataset"), "Task.modular_addition(p=113)"),
+    ("open", "open_run", "load_run", "read", "from_pretrained"): "gi.load(path)",
+    ("report", "save_report", "to_html"): "gi.write_report(analysis, output)",
+    ("compare", "compare_runs"): "gi.write_report([analysis, ...]), or a figure of gi.figures with a list",
+    ("sweep", "grid_search", "run_sweep"): "gi.train_sweep(path, config, grid=...)",
+    ("fit", "run", "train_model"): "gi.train(config, path)",
+    ("plot", "plots", "visualize", "plotting"): "gi.figures",
+    ("Config", "TrainConfig", "config"): "gi.RunConfig, or gi.preset(name).replace({...})",
+    ("restricted_loss", "excluded_loss", "key_frequencies"): "gi.measures, which has it",
+    ("runs", "ls"): "gi.list_runs(folder)",
+    ("modular_addition", "ModularAddition", "dataset", "Dataset"): "gi.Task.modular_addition(p=113)",
 }
 
 
@@ -124,9 +124,10 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"grokinterp.{_HOME[name]}"), name)
     if name.startswith("_"):
         raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")
+    from grokinterp.display import instead_of
     from grokinterp.errors import nearest
 
-    hint = f"use gi.{_INSTEAD[name]}" if name in _INSTEAD else nearest(name, __all__)
+    hint = instead_of(name, _INSTEAD) or nearest(name, __all__)
     raise AttributeError(f"grokinterp has no {name!r}: {hint}")
 
 
@@ -154,6 +155,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.models import build_model
     from grokinterp.report import write_report, write_sweep_report
     from grokinterp.runs.run import Run
+    from grokinterp.runs.sample import sample_run
     from grokinterp.runs.verification import verify
     from grokinterp.sweep import Sweep, train_sweep
     from grokinterp.sweep.listing import list_runs, load

@@ -63,7 +63,7 @@ class Card:
 class Displayed:
     """Base class of objects that show a card and name the right attribute where a wrong one is used."""
 
-    _INSTEAD: ClassVar[Mapping[str, str]] = {}  # what to write in place of an attribute that other libraries have
+    _INSTEAD: ClassVar[Mapping[tuple[str, ...], str]] = {}  # see `unknown_attribute`
 
     def _card(self) -> Card:
         raise NotImplementedError
@@ -84,20 +84,23 @@ class Carded(Displayed):
         return str(self._card())
 
 
-def unknown_attribute(owner: object, name: str, instead: Mapping[str, str]) -> AttributeError:
+def unknown_attribute(owner: object, name: str, instead: Mapping[tuple[str, ...], str]) -> AttributeError:
     """The error for an attribute that an object does not have.
 
     Args:
         owner: the object.
         name: the attribute.
-        instead: what to write in place of some attributes.
+        instead: by names that other libraries have, what to write in their place.
     """
     kind = type(owner)
     if hasattr(kind, name):  # a property of this name raised an AttributeError of its own
         object.__getattribute__(owner, name)
     if name.startswith("_"):
         return AttributeError(f"{kind.__name__!r} object has no attribute {name!r}")
-    hint = (
-        f"use {instead[name]}" if name in instead else nearest(name, [n for n in dir(owner) if not n.startswith("_")])
-    )
+    hint = instead_of(name, instead) or nearest(name, [n for n in dir(owner) if not n.startswith("_")])
     return AttributeError(f"{kind.__name__} has no attribute {name!r}: {hint}")
+
+
+def instead_of(name: str, instead: Mapping[tuple[str, ...], str]) -> str | None:
+    """The end of a message about a name that is not here but has a known replacement; None if it has none."""
+    return next((f"use {call}" for names, call in instead.items() if name in names), None)

@@ -44,18 +44,23 @@ class Analysis(Carded):
     reasons: dict[str, dict[str, list[int]]]
     checksums: dict[int, str]
 
-    _INSTEAD: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(
-            ("to_pandas", "to_dataframe", "df", "table", "data"),
-            "analysis.timeline, a DataFrame with one row per checkpoint",
-        ),
-        **dict.fromkeys(("to_dict", "to_json", "as_dict"), "analysis.summary()"),
-        "to_csv": "analysis.timeline.to_csv(path)",
-        **dict.fromkeys(("save", "report", "to_html"), "gi.write_report(analysis)"),
-        **dict.fromkeys(
-            ("phases", "T_grok", "T_train", "outcome"),
-            "analysis.transition, with outcome, T_train, T_grok and the ends of the phases",
-        ),
+    _INSTEAD: ClassVar[Mapping[tuple[str, ...], str]] = {
+        (
+            "to_pandas",
+            "to_dataframe",
+            "df",
+            "table",
+            "data",
+        ): "analysis.timeline, with one row per checkpoint",
+        ("to_dict", "to_json", "as_dict"): "analysis.summary()",
+        ("to_csv",): "analysis.timeline.to_csv(path)",
+        ("save", "report", "to_html"): "gi.write_report(analysis)",
+        (
+            "phases",
+            "T_grok",
+            "T_train",
+            "outcome",
+        ): "analysis.transition, which has them",
     }
 
     @property

@@ -90,10 +90,10 @@ class Transition(Carded):
     cleanup_end: Boundary
     evidence: dict[str, float | None] = field(default_factory=dict)
 
-    _INSTEAD: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("t_grok", "grok_step", "grokking_step", "grokked_at"), "T_grok[0.99].step"),
-        **dict.fromkeys(("t_train", "memorized_at"), "T_train[0.99].step"),
-        "phases": "memorization_end, circuit_formation_end and cleanup_end",
+    _INSTEAD: ClassVar[Mapping[tuple[str, ...], str]] = {
+        ("t_grok", "grok_step", "grokking_step", "grokked_at"): "T_grok[0.99].step",
+        ("t_train", "memorized_at"): "T_train[0.99].step",
+        ("phases",): "memorization_end, circuit_formation_end and cleanup_end",
     }
 
     def _card(self) -> Card:

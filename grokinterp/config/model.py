@@ -167,6 +167,8 @@ class RecordedConfig(Fields):
     """kind of model"""
     description: str = ""
     """description of the model for human readers"""
+    equals_token: bool = False
+    """whether the token `=` follows the operands in what the model was called with"""
 
     def __post_init__(self) -> None:
         check_fields(self)

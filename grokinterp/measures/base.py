@@ -14,8 +14,6 @@ from grokinterp.errors import ConfigError, as_integer, nearest
 from grokinterp.measures.fourier import n_frequencies
 from grokinterp.measures.snapshot import Snapshot
 
-NO_READOUT = "the path from the neurons to the logits is not linear in this model"
-
 NEEDS = ("logits", "grid", "weights", "gradients", "neurons", "attention", "split", "reference", "history")
 
 # Folders in which `package.module:function` is looked up if no such package is installed; the command line adds the

@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from grokinterp.errors import ConfigError, RunError
+from grokinterp.errors import RunError
 
 # Limits on what a run folder may hold; a file beyond them is refused instead of filling memory.
 MAX_FILE_BYTES = 1 << 32
@@ -287,26 +287,6 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return content
-
-
-def as_path(path: Any, name: str = "path") -> Path:
-    """A path that a caller passed.
-
-    >>> as_path("checkpoints/run42").name
-    'run42'
-
-    Args:
-        path: a string or a path.
-        name: of the argument, for messages.
-
-    Raises:
-        ConfigError: it is something else, or has a null character.
-    """
-    if not isinstance(path, str | Path):
-        raise ConfigError(f"{name} must be the path of a folder, but is {type(path).__name__}")
-    if "\0" in str(path):
-        raise ConfigError(f"{name} must not contain a null character: {str(path)!r}")
-    return Path(path)
 
 
 def exists(path: Path) -> bool:

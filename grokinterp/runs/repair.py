@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from grokinterp.errors import RunError
-from grokinterp.runs.files import accessing, as_path, free_name
+from grokinterp.runs.files import accessing, free_name
+from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.metrics import DAMAGED, METRICS, repair_metrics
 from grokinterp.runs.run import Run

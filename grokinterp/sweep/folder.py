@@ -20,7 +20,6 @@ from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.runs.checksums import read_checked_json, with_checksum
 from grokinterp.runs.files import (
     access_error,
-    as_path,
     exists,
     make_folder,
     make_subfolder,
@@ -29,7 +28,8 @@ from grokinterp.runs.files import (
     require_inside,
     write_atomically,
 )
-from grokinterp.runs.run import Run, read_stable
+from grokinterp.runs.folders import as_path, read_stable
+from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tables import table_bytes
 from grokinterp.statistics.formatting import setting
@@ -56,14 +56,10 @@ class Sweep(Carded):
     base: RunConfig
     points: tuple[Point, ...]
 
-    _INSTEAD: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(
-            ("to_pandas", "to_dataframe", "df", "results", "data"), "sweep.table, a DataFrame with one row per run"
-        ),
-        **dict.fromkeys(
-            ("report", "to_html", "plot"), "gi.write_sweep_report(sweep.table, sweep.axes, sweep.name, path)"
-        ),
-        **dict.fromkeys(("train", "fit", "resume", "run"), "gi.train_sweep(sweep.path), which goes on with it"),
+    _INSTEAD: ClassVar[Mapping[tuple[str, ...], str]] = {
+        ("to_pandas", "to_dataframe", "df", "results", "data"): "sweep.table, a DataFrame with one row per run",
+        ("report", "to_html", "plot"): "gi.write_sweep_report(sweep.table, sweep.axes, sweep.name, path)",
+        ("train", "fit", "resume", "run"): "gi.train_sweep(sweep.path), which goes on with it",
     }
 
     def _card(self) -> Card:

@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from grokinterp.errors import GrokinterpError, RunError
-from grokinterp.runs.files import accessing, as_path, exists
+from grokinterp.runs.files import accessing, exists
+from grokinterp.runs.folders import as_path, read_stable
 from grokinterp.runs.metrics import last_line
-from grokinterp.runs.run import Run, read_stable
+from grokinterp.runs.run import Run
 from grokinterp.sweep.folder import Sweep
 
 _RUN_COLUMNS = (

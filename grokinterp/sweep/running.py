@@ -11,7 +11,7 @@ from typing import Any, Literal
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.runs.environment import cores
-from grokinterp.runs.files import as_path
+from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.metrics import last_line
 from grokinterp.runs.resume_point import read_resume_point

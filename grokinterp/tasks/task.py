@@ -44,12 +44,12 @@ class Task(Carded):
     train_mask: Bool[Tensor, " n"] | None
     equals_token: bool = True
 
-    _INSTEAD: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("train_indices", "train_idx"), "task.train_mask.nonzero().flatten()"),
-        **dict.fromkeys(("test_indices", "test_idx"), "task.test_mask.nonzero().flatten(), or task.test_tokens"),
-        **dict.fromkeys(("train_data", "X_train", "train_inputs", "train"), "task.train_tokens and task.train_labels"),
-        **dict.fromkeys(("test_data", "X_test", "test_inputs", "test"), "task.test_tokens and task.test_labels"),
-        **dict.fromkeys(("vocab_size", "d_vocab"), "task.p, plus 1 if task.equals_token"),
+    _INSTEAD: ClassVar[Mapping[tuple[str, ...], str]] = {
+        ("train_indices", "train_idx"): "task.train_mask.nonzero().flatten()",
+        ("test_indices", "test_idx"): "task.test_mask.nonzero().flatten(), or task.test_tokens",
+        ("train_data", "X_train", "train_inputs", "train"): "task.train_tokens and task.train_labels",
+        ("test_data", "X_test", "test_inputs", "test"): "task.test_tokens and task.test_labels",
+        ("vocab_size", "d_vocab"): "task.p, plus 1 if task.equals_token",
     }
 
     @staticmethod

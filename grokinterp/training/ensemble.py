@@ -15,7 +15,7 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import describe_environment
-from grokinterp.runs.files import as_path
+from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.resume_point import RESUME, read_resume_point, restoring
 from grokinterp.runs.run import Run
