@@ -30,12 +30,18 @@ class Task(Carded):
     >>> task.inputs.shape, int(task.train_mask.sum())
     (torch.Size([25, 2]), 10)
 
+    A model reads `tokens`: the operands, each a token in 0 .. p - 1, and then `=`, the token p, at whose position a
+    transformer gives its answer. A model of your own that reads only the operands needs a task without `=`:
+
+    >>> task.tokens[7].tolist(), Task.modular_addition(p=5, equals_token=False).tokens[7].tolist()
+    ([1, 2, 5], [1, 2])
+
     Attributes:
         config: the configuration of the task.
         inputs: `[n, k]`, the operands in row-major order; k = 2, except for parity.
         labels: `[n]`, what a model is trained and scored on, including label noise.
         train_mask: `[n]`, True for the training inputs; None if the split is unknown.
-        equals_token: whether `tokens` end in `=`.
+        equals_token: whether `tokens` end in `=`, so that there are p + 1 tokens.
     """
 
     config: TaskConfig

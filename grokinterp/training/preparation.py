@@ -177,7 +177,7 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     elif _has_progress(run):
         raise RunError(
             f"{run.path} has no resume point ({RESUME}), so it cannot be resumed: train in another folder, or start "
-            "again with --restart, which keeps this folder under another name"
+            "again with --restart (in Python, restart=True), which keeps this folder under another name"
         )
     else:
         _start_weights(run)  # raises now, before anything is written, if they are missing
