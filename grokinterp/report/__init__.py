@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grokinterp.analysis.result import Analysis
-from grokinterp.figures.canvas import as_list, labels
+from grokinterp.figures.inputs import as_list, labels
 from grokinterp.report.page import page, write_output
 from grokinterp.report.plots import FIGURES, plot
 from grokinterp.report.sections import facts, final, lead, rules, transitions, warnings
