@@ -38,6 +38,7 @@ _HOME = {
     "list_runs": "sweep.listing",
     "find_transition": "analysis.transition",
     "preset": "config.presets",
+    "save_figure": "figures.saving",
     "train": "training",
     "train_sweep": "sweep",
     "verify": "runs.verification",
@@ -85,6 +86,7 @@ __all__ = [
     "measures",
     "models",
     "preset",
+    "save_figure",
     "statistics",
     "theory",
     "train",
@@ -124,6 +126,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     )
     from grokinterp.config.presets import preset
     from grokinterp.errors import ConfigError, GrokinterpError, MissingNeedError, RunError
+    from grokinterp.figures.saving import save_figure
     from grokinterp.measures import fourier
     from grokinterp.models import build_model
     from grokinterp.report import write_report, write_sweep_report

@@ -23,9 +23,7 @@ from grokinterp.training.recorder import Recorder
 # Tested in test_sweep_figures.py, test_learning_figure.py and test_claims_slingshot.py.
 OF_SWEEPS = {"delay_against", "norm_at_grok", "outcome_counts", "phase_diagram"}
 OF_SWEEPS |= {"learning_curves", "pair_curves", "slingshot_curves"}
-FUNCTIONS: dict[str, Callable[..., Figure]] = {
-    name: getattr(figures, name) for name in figures.__all__ if name not in OF_SWEEPS
-}
+FUNCTIONS: dict[str, Callable[..., Figure]] = {name: getattr(figures, name) for name in figures.OF_RUNS}
 OVER_TRAINING = sorted(set(FUNCTIONS) - {"embedding_spectrum", "neuron_logit_spectrum"})
 
 
@@ -130,6 +128,10 @@ def test_an_argument_that_is_no_analysis_is_an_error(wrong, unchecked):
             draw(wrong)
     with pytest.raises(gi.ConfigError, match=r"^table must be a DataFrame"):
         figures.outcome_counts(wrong)
+
+
+def test_every_public_figure_is_of_runs_or_of_sweeps():
+    assert {*figures.OF_RUNS, *OF_SWEEPS} == set(figures.__all__)
 
 
 def test_an_empty_list_is_an_error():

@@ -55,6 +55,8 @@ _OUTCOME_STYLES: dict[str, tuple[str, str]] = {
 OUTCOME_LABELS = {outcome: label for outcome, (label, _) in _OUTCOME_STYLES.items()}
 OUTCOME_COLORS = {outcome: color for outcome, (_, color) in _OUTCOME_STYLES.items()}
 
+FONT_SIZE = 13  # pixels
+BUTTONS = 36  # height of the buttons above a figure, in pixels
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 _AXIS: dict[str, Any] = {"showline": True, "linecolor": "#9A9A9A", "gridcolor": "#ECECEC", "zeroline": False}
@@ -64,7 +66,7 @@ _LEGEND |= {"yref": "container", "y": 0.0, "yanchor": "bottom", "x": 0.0, "xanch
 
 TEMPLATE = go.layout.Template(
     layout={
-        "font": {"family": FONT, "size": 13, "color": "#222222"},
+        "font": {"family": FONT, "size": FONT_SIZE, "color": "#222222"},
         "paper_bgcolor": "#FFFFFF",
         "plot_bgcolor": "#FFFFFF",
         "colorway": list(PALETTE),
