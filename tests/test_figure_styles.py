@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from analyses import record_dying_key
+from plotly import io as pio
 
 import grokinterp as gi
 from grokinterp import figures
@@ -89,6 +90,25 @@ def test_no_figure_uploads_its_data(analysis):
     times = pd.DataFrame({"scale": [1.0, 2.0], "T_train": [10, 20], "T_test": [30, 40]})
     for figure in (figures.overview(analysis), figures.polynomial.fall_times(times, "scale")):
         assert "sendChartToCloud" in figure.layout.template.layout.modebar.remove
+
+
+def test_exported_notebooks_show_figures(analysis, monkeypatch):
+    """In Jupyter, plotly alone stores data that `nbconvert --to html` cannot draw."""
+    before = pio.renderers.default
+    try:
+        pio.renderers.default = "plotly_mimetype"
+        assert set(figures.gini(analysis)._repr_mimebundle_()) == {"application/vnd.plotly.v1+json"}
+        style.show_in_exported_notebooks()
+        bundle = figures.accuracy_curves(analysis)._repr_mimebundle_()
+        assert set(bundle) == {"application/vnd.plotly.v1+json", "text/html"}
+        assert "Plotly.newPlot" in bundle["text/html"]
+
+        pio.renderers.default = "plotly_mimetype"
+        monkeypatch.setenv("PLOTLY_RENDERER", "plotly_mimetype")
+        style.show_in_exported_notebooks()
+        assert pio.renderers.default == "plotly_mimetype"
+    finally:
+        pio.renderers.default = before
 
 
 def test_swatches_of_phases_have_a_border(analysis):

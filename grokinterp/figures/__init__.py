@@ -42,7 +42,10 @@ from grokinterp.figures.spectra import (
     key_frequencies_over_training,
     neuron_logit_spectrum,
 )
+from grokinterp.figures.style import show_in_exported_notebooks
 from grokinterp.figures.sweeps import outcome_counts, phase_diagram
+
+show_in_exported_notebooks()
 
 # Figures that take analyses or runs, in the order in which `grokinterp figures` draws them.
 OF_RUNS = (

@@ -5,12 +5,14 @@ deuteranopia cannot tell from their green: CIE 1976 color differences of 18 and,
 palette has close colors, curves of one figure also differ in their markers or dashes.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from plotly import colors as plotly_colors
 from plotly import graph_objects as go
+from plotly import io as pio
 
 from grokinterp.statistics.outcomes import Outcome
 
@@ -81,6 +83,16 @@ TEMPLATE = go.layout.Template(
         "modebar": {"remove": ["sendChartToCloud"]},
     }
 )
+
+
+def show_in_exported_notebooks() -> None:
+    """Let `jupyter nbconvert --to html` show figures, unless the user chose how plotly shows them.
+
+    In Jupyter, plotly stores only data for the front end to draw, which nbconvert cannot draw. Here the output also
+    gets an HTML form, and the first one the library plotly.js.
+    """
+    if pio.renderers.default == "plotly_mimetype" and "PLOTLY_RENDERER" not in os.environ:
+        pio.renderers.default = "plotly_mimetype+notebook"
 
 
 def run_colors(n: int) -> list[str]:
