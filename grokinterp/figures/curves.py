@@ -340,7 +340,8 @@ def gini(analysis: Analyses) -> Figure:
 def overview(analysis: Analyses) -> Figure:
     """A run at a glance: accuracy, restricted and excluded loss, and weight norm, with the phases.
 
-    The losses and phases are explained at `progress_measures` and `grokinterp.analysis.transition`.
+    Restricted loss falls as the generalizing circuit forms, and excluded loss rises as the network comes to rely on it;
+    see `progress_measures`.
     """
     panels = ["accuracy", "loss (nats)", "L2 norm"]
     canvas = Canvas("Overview", as_list(analysis), y_titles=panels, log_y=[False, True, False])

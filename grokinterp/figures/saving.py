@@ -48,9 +48,9 @@ def save_figure(
     (kaleido) and Chrome or Chromium. Lines and markers scale with the font.
 
         >>> import grokinterp as gi
-        >>> figure = gi.figures.progress_measures("checkpoints/run42")
-        >>> gi.save_figure(figure, "progress.html").name
-        'progress.html'
+        >>> figure = gi.figures.learning_curves("checkpoints/run42")
+        >>> gi.save_figure(figure, "learning.html").name
+        'learning.html'
         >>> gi.save_figure(figure, "column.pdf", width=3.25, font_size=8)  # doctest: +SKIP
 
     Args:

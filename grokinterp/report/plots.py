@@ -11,9 +11,11 @@ from plotly.graph_objects import Figure
 from grokinterp import figures
 from grokinterp.analysis.result import Analysis
 from grokinterp.figures.saving import natural_height
+from grokinterp.figures.wording import describe
 from grokinterp.report.sections import capital
 
 FIGURES: dict[str, tuple[Callable[[list[Analysis]], Figure], ...]] = {
+    "At a glance": (figures.overview,),
     "Accuracy and loss": (figures.accuracy_curves, figures.loss_curves),
     "Progress measures": (figures.progress_measures, figures.weight_norms, figures.gini),
     "Frequencies": (
@@ -47,13 +49,17 @@ def block(figure: Figure, name: str, caption: str = "") -> str:
     head = f"<h3>{title}</h3>"
     if meta["empty"]:
         return f'<figure class="missing">{head}{notes}</figure>'
-    # The page sets the title, so that it can wrap, and the height, which depends on the window's width.
+    text = escape(describe(figure), quote=True)
+    # The page sets the title, so that it can wrap, and the height, which depends on the window's width. Its script
+    # replaces plotly's buttons, which the keyboard cannot reach.
     figure.update_layout(title=None, margin_t=40, height=None)
     content = str(figure.to_json()).replace("<", "\\u003c")  # so that no text can end the script element
     caption_html = re.sub("`(.*?)`", r"<code>\1</code>", escape(caption))
     wide, narrow = (natural_height(figure, width) for width in (1000, 370))
     return (
-        f'<figure>{head}<div class="plot" id="{name}" style="--wide: {wide}px; --narrow: {narrow}px"></div>'
+        f'<figure>{head}<div class="steps" role="group" aria-label="step axis"></div>'
+        f'<div class="plot" id="{name}" role="img" aria-label="{text}" style="--wide: {wide}px; --narrow: {narrow}px">'
+        "</div>"
         f'<script type="application/json" data-for="{name}">{content}</script>'
         f"<figcaption>{caption_html}{notes}</figcaption></figure>"
     )
