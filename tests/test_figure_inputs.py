@@ -62,8 +62,10 @@ def test_learning_curves_of_a_sweep_and_of_runs(sweep):
     assert len(sweep.runs) == 2
     for given in (sweep, sweep.path, sweep.runs, [run.path for run in sweep.runs]):
         assert figures.learning_curves(given).to_json() == expected
-    with pytest.raises(gi.ConfigError, match="with a table, also the metrics"):
+    with pytest.raises(gi.ConfigError, match="a Sweep or a list of runs in place of the table needs none"):
         figures.learning_curves(sweep.table)
+    with pytest.raises(gi.ConfigError, match="leave them out for a Sweep or runs"):
+        figures.learning_curves(sweep, metrics)
 
 
 def test_pair_curves_of_runs(run):

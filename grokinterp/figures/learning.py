@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import pandas as pd
 from plotly.graph_objects import Figure
@@ -37,10 +36,14 @@ def learning_curves(
     Raises:
         ConfigError: `table` and `metrics` differ in length, or `metrics` are not tables.
     """
+    if metrics is not None and not isinstance(table, pd.DataFrame):
+        raise ConfigError("metrics belong to a table: leave them out for a Sweep or runs, which have their own")
     rows, curves = (table, metrics) if isinstance(table, pd.DataFrame) else table_and_metrics(table)
-    if curves is None:
-        raise ConfigError("learning_curves: pass a Sweep or a list of runs, or, with a table, also the metrics")
-    _require_metrics(curves)
+    if not isinstance(curves, Sequence) or not all(isinstance(metric, pd.DataFrame) for metric in curves):
+        raise ConfigError(
+            "metrics must be a list of DataFrames, one per row of the table, such as [run.metrics]; a Sweep or a list "
+            "of runs in place of the table needs none"
+        )
     if len(rows) != len(curves):
         raise ConfigError(f"table has {len(rows)} rows but metrics has {len(curves)} entries: pass one per run")
     canvas = Canvas(escape(title), [], y_titles=list(_PANELS))
@@ -104,8 +107,3 @@ def pair_curves(
     figure = canvas.finish(log_step=log_step)
     figure.update_yaxes(rangemode="tozero")
     return figure
-
-
-def _require_metrics(metrics: Any) -> None:
-    if not isinstance(metrics, Sequence) or not all(isinstance(metric, pd.DataFrame) for metric in metrics):
-        raise ConfigError("metrics must be a list of DataFrames, one per run, such as [run.metrics]")
