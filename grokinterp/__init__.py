@@ -41,6 +41,7 @@ _HOME = {
     "find_transition": "analysis.transition",
     "preset": "config.presets",
     "sample_run": "runs.sample",
+    "save_figure": "figures.saving",
     "train": "training",
     "train_sweep": "sweep",
     "verify": "runs.verification",
@@ -91,6 +92,7 @@ __all__ = [
     "models",
     "preset",
     "sample_run",
+    "save_figure",
     "statistics",
     "theory",
     "train",
@@ -151,6 +153,7 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     )
     from grokinterp.config.presets import preset
     from grokinterp.errors import ConfigError, GrokinterpError, MissingNeedError, RunError
+    from grokinterp.figures.saving import save_figure
     from grokinterp.measures import Snapshot, fourier
     from grokinterp.models import build_model
     from grokinterp.report import write_report, write_sweep_report

@@ -77,6 +77,8 @@ def test_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert cell.execution_count is not None, f"cell {cell.id} was not run"
         for output in cell.outputs:
             assert output.output_type != "error", f"cell {cell.id}: {output}"
+            if "application/vnd.plotly.v1+json" in output.get("data", {}):
+                assert "text/html" in output.data, f"cell {cell.id}: nbconvert cannot show its figure"
             if output.output_type == "stream" and output.name == "stderr":
                 assert "Traceback" not in output.text, f"cell {cell.id}: {output.text}"
 
