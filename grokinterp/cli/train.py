@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokinterp.cli.options import base_config, parse, progress_bar, say, shell_path, take
+from grokinterp.cli.options import asks_for, base_config, parse, progress_bar, say, shell_path, take
 from grokinterp.cli.report import write_reports
+from grokinterp.cli.train_help import short_help
 from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.errors import RunError
 from grokinterp.runs.files import file_state
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
 class Train:
     """Train a model in a new run folder or resume a run.
 
-    --preset NAME (demo, nanda, transformer-lens, psi, manir, manir-transformer, power, s5, parity, teacher-student) or
-    --config FILE (a config.json) supplies the defaults shown below and determines the kind of model and whether the
-    task is a regression.
+    --preset NAME (see `grokinterp presets`) or --config FILE (a config.json) supplies the defaults shown below and
+    determines the kind of model and whether the task is a regression.
     """
 
     run: tyro.conf.Positional[Path]
@@ -61,7 +61,12 @@ class Demo:
 
 
 def run_train(arguments: Sequence[str]) -> int:
-    base = base_config(take(arguments, "--preset"), take(arguments, "--config"), arguments)
+    helps = asks_for(arguments, "-h", "--help", "--help-all")
+    base = base_config(take(arguments, "--preset"), take(arguments, "--config"), () if helps else arguments)
+    if helps and not asks_for(arguments, "--help-all"):
+        print(short_help(base))
+        return 0
+    arguments = ["--help"] if helps else arguments
     options = parse(Train, arguments, Train(run=tyro.MISSING, config=base))
     if options.dry_run:
         return _dry_run(options.config)
