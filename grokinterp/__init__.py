@@ -38,6 +38,7 @@ _HOME = {
     "list_runs": "sweep.listing",
     "find_transition": "analysis.transition",
     "preset": "config.presets",
+    "presets": "training.preset_table",
     "train": "training",
     "train_sweep": "sweep",
     "verify": "runs.verification",
@@ -85,6 +86,7 @@ __all__ = [
     "measures",
     "models",
     "preset",
+    "presets",
     "statistics",
     "theory",
     "train",
@@ -133,4 +135,5 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.sweep.listing import list_runs
     from grokinterp.tasks import RegressionTask, Task
     from grokinterp.training import train
+    from grokinterp.training.preset_table import presets
     from grokinterp.training.recorder import Recorder

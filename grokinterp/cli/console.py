@@ -1,5 +1,6 @@
 """Terminal output: an analysis, the runs in a folder, a sweep, a reproduction."""
 
+import inspect
 import math
 from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from grokinterp.statistics.formatting import MISSING, duration, number
 if TYPE_CHECKING:
     from grokinterp.analysis.result import Analysis
     from grokinterp.experiments import Recipe, Reproduction
+    from grokinterp.measures.base import Measure
     from grokinterp.sweep import Progress, Sweep
 
 _LIVE_ROWS = 20  # of a sweep's live table
@@ -303,6 +305,17 @@ def show_sweep(sweep: "Sweep", runs: pd.DataFrame) -> None:
 def _reached(row: dict[Hashable, Any]) -> str:
     share = f" ({row['k']}/{row['n']})" if row["n"] > 1 else ""
     return f"{row['median']:,.0f}{share}" if math.isfinite(row["median"]) else f"-{share}"
+
+
+def show_measures(measures: "Sequence[Measure]") -> None:
+    """Prints one line for each measure: its name and definition, cut to the width of a terminal."""
+    console = _Console(highlight=False)
+    width = max(len(entry.name) for entry in measures) + 2
+    for entry in measures:
+        text = (inspect.getdoc(entry.function) or entry.columns[0].definition).split("\n\n")[0].replace("\n", " ")
+        space = max(console.width - width, 20) if console.is_terminal else len(text)
+        line = text if len(text) <= space else f"{text[: space - 3]}..."
+        console.print(f"[bold]{escape(entry.name)}[/]{' ' * (width - len(entry.name))}{escape(line)}", soft_wrap=True)
 
 
 def show_recipes(recipes: "Sequence[Recipe]") -> None:
