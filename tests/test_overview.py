@@ -193,9 +193,9 @@ class TestTerminal:
     def test_phases_and_reasons(self, grokked, shown):
         text = shown(grokked)
         for line in (
-            "memorization ends at 200 (100 to 400)",
-            "circuit formation ends at 1,710 (1,500 to 1,850)",
-            "cleanup ends at 3,330 (2,870 to 3,700)",
+            "memorization phase ends at 200 (100 to 400)",
+            "circuit formation phase ends at 1,710 (1,500 to 1,850)",
+            "cleanup phase ends at 3,330 (2,870 to 3,700)",
             "– margin ratio at end: memorized margin exhausted",
         ):
             assert line in text.splitlines()
@@ -233,7 +233,7 @@ class TestTerminal:
         text = " ".join(shown(memorized, 80).split())
         assert ": DNF_test: fits the training set at step" in text
         assert "– generalizes (95 %): test accuracy never reached 0.95" in text
-        assert "circuit formation: test loss never falls below chance" in text
+        assert "circuit formation phase: test loss never falls below chance" in text
 
     def test_an_unknown_split(self, tmp_path, shown):
         task = Task.modular_addition(13)

@@ -9,6 +9,7 @@ import pandas as pd
 from grokinterp.analysis.phases import known_values
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.transition import Event, first_reaching
+from grokinterp.runs.status import RunStatus
 from grokinterp.statistics.outcomes import Outcome
 
 # docs/numerics.md derives the bound, and tests/test_oracles.py enforces it.
@@ -71,7 +72,19 @@ def value_at(analysis: Analysis, column: str, milestone: Milestone) -> float:
 
 
 def headline(analysis: Analysis) -> str:
-    """When the run fits its training set and when it generalizes, both at the same threshold; else why it does not."""
+    """When the run fits its training set and when it generalizes, both at the same threshold; else why it does not.
+
+    For an unfinished run, also how far it is.
+    """
+    status, schedule = analysis.run.status, analysis.run.config.schedule
+    step = status.get("step")
+    if schedule is None or step is None or status.get("status") not in (RunStatus.STOPPED, RunStatus.RUNNING):
+        return _headline(analysis)
+    share = f"{step / schedule.steps:.0%}"
+    return f"{_headline(analysis)} ({status['status']} at step {step:,} of {schedule.steps:,}, {share})"
+
+
+def _headline(analysis: Analysis) -> str:
     transition = analysis.transition
     fits, generalizes = transition.T_train, transition.T_grok
     if transition.outcome in (Outcome.GROKKED, Outcome.GENERALIZED_WITHOUT_DELAY):

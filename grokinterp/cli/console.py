@@ -33,7 +33,9 @@ def escape(text: str) -> str:
     return without_markup(one_line(text))
 
 
-class _Console(Console):
+class PipeConsole(Console):
+    """A console that raises when the reader of its output has closed the pipe."""
+
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # rich would exit with 1
 
@@ -47,7 +49,7 @@ def show_analysis(analysis: "Analysis", *, every_measure: bool = False) -> None:
     """
     from grokinterp.analysis.overview import headline
 
-    console = _Console(highlight=False)
+    console = PipeConsole(highlight=False)
     name, outcome = escape(str(analysis.run.path)), analysis.transition.outcome
     console.print(f"[bold]{name}: {outcome}[/]: {escape(headline(analysis))}\n")
     _print_milestones(console, analysis)
@@ -55,9 +57,27 @@ def show_analysis(analysis: "Analysis", *, every_measure: bool = False) -> None:
     for line in _phase_lines(analysis):
         console.print(escape(line))
     if every_measure:
-        console.print(_events_table(analysis), _final_table(analysis))
+        console.print(_eventsmake_table(analysis), _finalmake_table(analysis))
     for warning in analysis.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
+
+
+def show_analyses(analyses: "Sequence[Analysis]") -> None:
+    """Prints one table with a row for each of several runs, and their warnings."""
+    console = PipeConsole(highlight=False)
+    headings = ("T_train(0.99)", "T_grok(0.95)", "T_grok(0.99)", "delay(0.99)", "test accuracy")
+    table = make_table("run", "outcome", *headings, "key frequencies", text=("run", "outcome", "key frequencies"))
+    for analysis in analyses:
+        transition = analysis.transition
+        steps = [transition.T_train[0.99].step, transition.T_grok[0.95].step, transition.T_grok[0.99].step]
+        values = [*steps, transition.delay[0.99], transition.evidence.get("final_test_accuracy")]
+        keys = ", ".join(map(str, analysis.reference.frequencies.values)) or MISSING
+        outcome = transition.outcome.replace("_", " ")
+        table.add_row(escape(str(analysis.run.path)), outcome, *map(number, values), keys)
+    console.print(table)
+    for analysis in analyses:
+        for warning in analysis.warnings:
+            console.print(f"[yellow]warning:[/] {escape(analysis.name)}: {escape(warning)}")
 
 
 def _rows(analysis: "Analysis") -> dict[str, str]:
@@ -82,7 +102,7 @@ def _print_milestones(console: Console, analysis: "Analysis") -> None:
     headings = [column.name for column in columns]
     if analysis.reference.lost and console.width < 100:  # the labels of the rows are long
         headings = [heading.replace(" (", "\n(").replace(" =", "\n=") for heading in headings]
-    table = _table("", *headings)
+    table = make_table("", *headings)
     table.add_row("step", *(number(column.step) for column in columns))
     moved = any(column.checkpoint != column.step for column in columns)
     if moved:
@@ -128,7 +148,7 @@ def _print_key_frequencies(console: Console, analysis: "Analysis") -> None:
         lost, union = (", ".join(map(str, values)) for values in (reference.lost, reference.union))
         console.print(f"lost since T_grok(0.95): {lost}; union of keys: {union}")
     if keys.values and len(shares.columns):
-        table = _table("k", *shares.columns)
+        table = make_table("k", *shares.columns)
         for k, row in shares.iterrows():
             table.add_row(str(k), *map(_percent, row))
         if len(shares) > 1:
@@ -147,9 +167,9 @@ def _phase_lines(analysis: "Analysis") -> list[str]:
     """When each phase ends, or why it does not."""
     transition = analysis.transition
     phases = {
-        "memorization": transition.memorization_end,
-        "circuit formation": transition.circuit_formation_end,
-        "cleanup": transition.cleanup_end,
+        "memorization phase": transition.memorization_end,
+        "circuit formation phase": transition.circuit_formation_end,
+        "cleanup phase": transition.cleanup_end,
     }
     if len({phase.reason for phase in phases.values()} - {""}) == 1 and all(p.step is None for p in phases.values()):
         return [f"no phases: {transition.memorization_end.reason}"]
@@ -162,9 +182,9 @@ def _phase_lines(analysis: "Analysis") -> list[str]:
     return lines
 
 
-def _events_table(analysis: "Analysis") -> Table:
+def _eventsmake_table(analysis: "Analysis") -> Table:
     transition = analysis.transition
-    table = _table("event", "95 %", "99 %")
+    table = make_table("event", "95 %", "99 %")
     for label, events in (
         ("T_train: first step with that train accuracy", transition.T_train),
         ("T_grok: first step with that test accuracy", transition.T_grok),
@@ -175,9 +195,9 @@ def _events_table(analysis: "Analysis") -> Table:
     return table
 
 
-def _final_table(analysis: "Analysis") -> Table:
+def _finalmake_table(analysis: "Analysis") -> Table:
     step = int(analysis.timeline.index[-1])
-    table = _table("measure", f"at step {step:,}", "meaning", text=("measure", "meaning"))
+    table = make_table("measure", f"at step {step:,}", "meaning", text=("measure", "meaning"))
     for column, value in analysis.timeline.iloc[-1].items():
         name = str(column)
         meaning = analysis.definitions.get(name) or analysis.definitions.get(name.split(".")[0], "")
@@ -190,43 +210,12 @@ def _percent(share: float) -> str:
     return MISSING if math.isnan(share) else f"{100 * share:.1f} %"
 
 
-def _table(*headings: str, text: Collection[str] | None = None, **options: Any) -> Table:
+def make_table(*headings: str, text: Collection[str] | None = None, **options: Any) -> Table:
     """A table whose columns `text` (default: the first) are text and whose other columns are numbers."""
     table = Table(**{"box": SIMPLE, "pad_edge": False, "collapse_padding": True, **options})
     for heading in headings:
         is_text = heading in (headings[:1] if text is None else text)
         table.add_column(heading, justify="left" if is_text else "right", overflow="fold")
-    return table
-
-
-def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints the rows of `grokinterp.sweep.listing.describe_runs`."""
-    console = _Console(highlight=False)
-    if not rows:
-        console.print(f"no runs in {escape(str(folder))}: `grokinterp demo` creates one")
-    runs, sweeps = ([row for row in rows if kind in row] for kind in ("run", "sweep"))
-    if runs:
-        console.print(_runs_table(runs))
-    if sweeps:
-        title = {"title": "sweeps (list one by its folder)", "title_justify": "left"}
-        table = _table("sweep", "runs", "finished", collapse_padding=False, **title)
-        for row in sweeps:
-            counts = [row["problem"]] if "problem" in row else [f"{row['runs']:,}", f"{row['finished']:,}"]
-            table.add_row(*map(escape, (row["sweep"], *counts)))
-        console.print(table)
-
-
-def _runs_table(rows: Sequence[dict[str, Any]]) -> Table:
-    headings = ("run", "task", "fraction", "model", "status", "step", "kept", "train", "test")
-    table = _table(*headings, text=headings, title="train and test: accuracy at the last evaluated step")
-    for row in rows:
-        if "problem" in row:
-            table.add_row(escape(row["run"]), escape(row["problem"]))
-            continue
-        cells = [row["run"], row["task"], row["train_fraction"], row["model"], row["status"], row["step"]]
-        accuracies = [row["train_accuracy"], row["test_accuracy"]]
-        cells += [row["checkpoints"], *("-" if a is None else f"{a:.3f}" for a in accuracies)]
-        table.add_row(*(escape(cell) if isinstance(cell, str) else number(cell) for cell in cells))
     return table
 
 
@@ -240,7 +229,7 @@ class SweepDisplay:
     def __init__(self, folder: Path):
         self.folder = folder
         self.interrupted = False
-        self._console = _Console(highlight=False, stderr=True)
+        self._console = PipeConsole(highlight=False, stderr=True)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True)
         self._printed_counts = (0, 0)
 
@@ -284,12 +273,12 @@ def show_sweep(sweep: "Sweep", runs: pd.DataFrame) -> None:
         sweep: the sweep.
         runs: its table, one row per run.
     """
-    console = _Console(highlight=False)
+    console = PipeConsole(highlight=False)
     axes = [axis for axis in sweep.axes if axis not in SEEDS]
     times = ("T_train_0.99", "T_grok_0.95", "T_grok_0.99")
     headings = (*(axis.rsplit(".", 1)[-1] for axis in axes), "runs", *times)
     title = f"{escape(sweep.name)}: {len(sweep.points)} runs"
-    table = _table(*headings, text=headings, collapse_padding=False, title=title)
+    table = make_table(*headings, text=headings, collapse_padding=False, title=title)
     by_time = [summarize(runs, sweep.axes, time).to_dict("records") for time in times]
     for rows in list(zip(*by_time, strict=True))[:_SWEEP_ROWS]:
         counts = ", ".join(f"{rows[0][fate]} {fate}" for fate in Outcome if rows[0][fate])
@@ -309,7 +298,7 @@ def _reached(row: dict[Hashable, Any]) -> str:
 
 def show_measures(measures: "Sequence[Measure]") -> None:
     """Prints one line for each measure: its name and definition, cut to the width of a terminal."""
-    console = _Console(highlight=False)
+    console = PipeConsole(highlight=False)
     width = max(len(entry.name) for entry in measures) + 2
     for entry in measures:
         text = (inspect.getdoc(entry.function) or entry.columns[0].definition).split("\n\n")[0].replace("\n", " ")
@@ -320,7 +309,7 @@ def show_measures(measures: "Sequence[Measure]") -> None:
 
 def show_recipes(recipes: "Sequence[Recipe]") -> None:
     """Prints the experiments that can be reproduced."""
-    console = _Console(highlight=False)
+    console = PipeConsole(highlight=False)
     for recipe in recipes:
         cost = f"{recipe.full.cost} (GPU)" if recipe.full.gpu else recipe.full.cost
         console.print(f"[bold]{escape(recipe.name)}[/]: {escape(cost)}; quick form: {escape(recipe.quick.cost)}")
@@ -329,7 +318,7 @@ def show_recipes(recipes: "Sequence[Recipe]") -> None:
 
 def show_reproduction(reproduction: "Reproduction") -> None:
     """Prints the published and the measured result of each claim."""
-    console = _Console(highlight=False)
+    console = PipeConsole(highlight=False)
     table = Table(
         title=f"{reproduction.recipe.title} ({reproduction.recipe.source})", title_justify="left", show_lines=True
     )
@@ -354,7 +343,7 @@ def show_reproduction(reproduction: "Reproduction") -> None:
 def _comparisons(reproduction: "Reproduction") -> Table:
     smaller = " (smaller than the published runs)" if reproduction.quick else ""
     headings, title = ("", "published", "measured: median (range)"), f"published and measured{smaller}"
-    table = _table(*headings, "n", text=headings, collapse_padding=False, title=title, title_justify="left")
+    table = make_table(*headings, "n", text=headings, collapse_padding=False, title=title, title_justify="left")
     for comparison in reproduction.outcome.comparisons:
         table.add_row(*map(escape, (comparison.quantity, comparison.printed, comparison.measured)), str(comparison.n))
     return table

@@ -8,7 +8,6 @@ import tyro
 
 from grokinterp.cli.options import dashed, flat_fields, parse, say
 from grokinterp.config import RunConfig
-from grokinterp.statistics.formatting import setting
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,8 @@ def _describe(name: str) -> int:
 
 def _settings(config: RunConfig) -> tuple[list[str], dict[str, list[str]]]:
     """The settings, as flags where they differ from the defaults, and in words by section where they do not."""
+    from grokinterp.statistics.formatting import setting
+
     defaults = flat_fields(RunConfig())
     for item in fields(config):
         section = getattr(config, item.name)
@@ -76,6 +77,8 @@ def _settings(config: RunConfig) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def _flag(name: str, value: Any) -> str:
+    from grokinterp.statistics.formatting import setting
+
     if isinstance(value, bool):
         section, dot, field = dashed(name).rpartition(".")
         return f"--{section}{dot}{'' if value else 'no-'}{field}"

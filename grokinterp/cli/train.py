@@ -104,14 +104,36 @@ def _dry_run(config: RunConfig) -> int:
 
 
 def _print_status(run: "Run") -> int:
-    status = run.status
-    say(f"{run.path}: {status['status']} at step {status['step']} ({status.get('reason', '')})")
+    status, schedule = run.status, run.config.training().schedule
+    step = status["step"]
+    progress = f" of {schedule.steps:,}, {step / schedule.steps:.0%}" if status["status"] == RunStatus.STOPPED else ""
+    say(f"{run.path}: {status['status']} at step {step:,}{progress} ({status.get('reason', '')})")
     if status["status"] == RunStatus.STOPPED:
         say(f"continue with: grokinterp train {shell_path(run.path)} --resume")
         return 130
-    if status["status"] == RunStatus.FINISHED and isinstance(run.config.task, TaskConfig):  # no analysis
+    if status["status"] == RunStatus.DIVERGED:
+        say(f"next: try a smaller --optimizer.lr (this run had {run.config.training().optimizer.lr:g})")
+        return 1
+    if isinstance(run.config.task, TaskConfig):
+        _print_outcome(run, step)
         say(f"next: grokinterp analyze {shell_path(run.path)}")
-    return 1 if status["status"] == RunStatus.DIVERGED else 0
+    else:  # no analysis
+        say(f"next: grokinterp list {shell_path(run.path.parent)}; its losses and accuracies are in metrics.jsonl")
+    return 0
+
+
+def _print_outcome(run: "Run", step: int) -> None:
+    """Prints the outcome of a finished run, and whether it made many steps after it had grokked."""
+    from grokinterp.sweep.rows import transition_from_metrics
+
+    transition = transition_from_metrics(run, run.metrics, RunStatus.FINISHED)
+    say(f"{transition.outcome}: {transition.reason}")
+    grokked = transition.T_grok[0.99].step
+    if grokked and step > 2 * grokked:
+        say(
+            f"{step - grokked:,} of {step:,} steps came after 99 % test accuracy: --schedule.stop-when-grokked ends a "
+            "run at 1.5 times that step"
+        )
 
 
 def run_demo(arguments: Sequence[str]) -> int:
@@ -139,4 +161,7 @@ def run_demo(arguments: Sequence[str]) -> int:
     analysis = analyze(run, progress=progress_bar())
     show_analysis(analysis)
     say(f"report: {write_reports([analysis], None)}")
+    say(
+        "next: open the report in a browser; grokinterp train checkpoints/mine --preset demo --task.p 59 trains another"
+    )
     return 0

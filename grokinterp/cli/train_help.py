@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from grokinterp.cli.options import dashed, flat_fields
 from grokinterp.config import RunConfig
-from grokinterp.statistics.formatting import setting
 
 _WIDTH, _INDENT = 80, 33
 
@@ -55,7 +54,9 @@ def short_help(config: RunConfig) -> str:
     for name, text in _FIELDS.items():
         value = values.get(name)
         if value is not None:
-            default = "" if isinstance(value, bool) else f" (default: {setting(value)})"
+            default = (
+                "" if isinstance(value, bool) else f" (default: {f'{value:g}' if isinstance(value, float) else value})"
+            )
             options[f"--{dashed(name)}{_FORMS[type(value)]}"] = text + default
     lines = [line for flag, text in (options | _REST).items() for line in _entry(flag, text)]
     return "\n".join([_USAGE, *lines])

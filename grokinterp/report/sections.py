@@ -194,7 +194,7 @@ def _transition(analysis: Analysis) -> str:
     ]
     events += [[f"delay({theta})", number(delay), "", ""] for theta, delay in transition.delay.items()]
     phases = [
-        phase_row("memorization ends", transition.memorization_end),
+        phase_row("memorization phase ends", transition.memorization_end),
         phase_row("circuit formation ends", transition.circuit_formation_end),
         phase_row("cleanup ends", transition.cleanup_end),
     ]
@@ -206,7 +206,8 @@ def _transition(analysis: Analysis) -> str:
         "train and test accuracy of at least θ. Each event happened after the previous evaluated step.</p>"
         + table(["phase", "at step", "previous evaluated step", "interval", "remarks"], phases)
         + '<p class="caption">The phases are those of Nanda et al. 2023, with ends located by rule. The interval is '
-        "what the same rule gives at a looser and at a stricter level.</p>"
+        "what the same rule gives at a looser and at a stricter level. The memorization phase ends where excluded loss is "
+        "lowest, long after T_train, at which the run fits its training set.</p>"
         + f"<details><summary>Evidence</summary>{table(['quantity', 'value'], evidence)}</details>"
     )
 

@@ -27,8 +27,8 @@ _OPEN_ROWS = 40  # a longer table is collapsed
 _MAX_ROWS = 300  # a longer table is cut; the sweep's own table has all rows
 
 _HOW_TO_READ = """<p class="caption">T_train(θ) and T_grok(θ) are the first evaluated steps with train and test accuracy
-of at least θ. A run is DNF train if it never memorized its training set (train accuracy 0.99 within its budget), and
-DNF test if it memorized but did not generalize; the two are counted apart. n is the number of runs with an outcome, k
+of at least θ. A run is DNF train if train accuracy did not reach 0.99 within its budget, and DNF test if it did, but
+test accuracy did not reach 0.95; the two are counted apart. n is the number of runs with an outcome, k
 the number of runs that reached the event. Medians are Kaplan-Meier medians: runs that had not reached the event by
 their last step count as right-censored, and there is no median if fewer than half reached it. Mean, std (ddof 1), min
 and max are over the k runs only.</p>"""
