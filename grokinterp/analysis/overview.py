@@ -80,7 +80,7 @@ def headline(analysis: Analysis) -> str:
     step = status.get("step")
     if schedule is None or step is None or status.get("status") not in (RunStatus.STOPPED, RunStatus.RUNNING):
         return _headline(analysis)
-    share = f"{step / schedule.steps:.0%}"
+    share = f"{100 * step / schedule.steps:.0f} %"
     return f"{_headline(analysis)} ({status['status']} at step {step:,} of {schedule.steps:,}, {share})"
 
 

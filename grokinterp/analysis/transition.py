@@ -61,15 +61,15 @@ class Transition:
         outcome: `grokked`: train accuracy reaches 0.99 first, test accuracy 0.95 later.
             `generalized_without_delay`: it generalizes within twice T_train(0.99), or has half of the unseen pairs
             (with 2 classes, three quarters) right by then. `semi_grokked`: its accuracy on unseen pairs settles between
-            chance and 0.95. `DNF_test`: only train accuracy reaches its threshold. `DNF_train`: not even that, within the budget.
-            `diverged`: NaN, Inf, or a final train loss over twice chance. `undetermined`: unfinished, a single step, or
-            an unknown split.
+            chance and 0.95. `DNF_test`: only train accuracy reaches its threshold. `DNF_train`: not even that, within
+            its budget. `diverged`: NaN, Inf, or a final train loss over twice chance. `undetermined`: unfinished, a
+            single step, or an unknown split.
         reason: why it is that outcome, in a few words.
         T_train: by threshold 0.95 and 0.99, first evaluated step with that train accuracy.
         T_grok: the same for accuracy on all test inputs.
         T_grok_novel: the same for test pairs whose mirror is not a training pair either; all None without such pairs.
         delay: T_grok - T_train at each threshold; None if either is.
-        memorization_end: where the phase of pure memorization ends, by the excluded loss; T_train is much earlier.
+        memorization_end: where the phase of pure memorization ends, by the excluded loss; T_train is earlier.
         circuit_formation_end: where the test loss falls below that of a uniform guess.
         cleanup_end: where the weight norm has settled again.
         evidence: the numbers behind the verdicts, by name.

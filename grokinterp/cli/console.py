@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import time
 from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _LIVE_ROWS = 20  # of a sweep's live table
 _SWEEP_ROWS = 60  # of its final table
+_LOG_INTERVAL = 30.0  # seconds between two lines of its log
+_NAMED_RUNS = 4  # a line names the runs in training if there are at most so many
 
 
 def escape(text: str) -> str:
@@ -220,7 +223,7 @@ def make_table(*headings: str, text: Collection[str] | None = None, **options: A
 
 
 class SweepDisplay:
-    """Shows the progress of a sweep: a live table in a terminal, otherwise a line whenever a run ends.
+    """Shows the progress of a sweep: a live table in a terminal, otherwise a line at every change and every 30 s.
 
     Attributes:
         interrupted: whether the sweep was interrupted.
@@ -231,7 +234,8 @@ class SweepDisplay:
         self.interrupted = False
         self._console = PipeConsole(highlight=False, stderr=True)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True)
-        self._printed_counts = (0, 0)
+        self._printed: tuple[int, int, int] | None = None
+        self._printed_at, self._most_running = 0.0, 0
 
     def __enter__(self) -> "SweepDisplay":
         if self._console.is_terminal:
@@ -251,9 +255,15 @@ class SweepDisplay:
             line += f"; about {duration(progress.seconds_left)} left"
         if self._console.is_terminal:
             self._live.update(self._table(progress, line))
-        elif self._printed_counts != (progress.done, failed):
-            self._printed_counts = (progress.done, failed)
-            self._console.print(escape(line), soft_wrap=True)
+            return
+        self._most_running = max(self._most_running, running)
+        counts, now = (progress.done, failed, running), time.monotonic()
+        # A worker that is free starts the next run at once: the moment between is no change.
+        settled = running == self._most_running or not progress.waiting
+        if (settled and counts != self._printed) or (self._printed and now - self._printed_at > _LOG_INTERVAL):
+            self._printed, self._printed_at = counts, now
+            steps = ", ".join(f"{name} at {step:,} of {total:,}" for name, (step, total) in progress.running.items())
+            self._console.print(escape(f"{line}: {steps}" if 0 < running <= _NAMED_RUNS else line), soft_wrap=True)
 
     def _table(self, progress: "Progress", line: str) -> Table:
         table = Table(box=SIMPLE, pad_edge=False, title=f"{escape(str(self.folder))}: {line}", title_justify="left")

@@ -65,7 +65,7 @@ def _outcome_cell(row: dict[str, Any]) -> str:
     outcome, status = str(row["outcome"]).replace("_", " "), row["status"]
     if status in (RunStatus.FINISHED, RunStatus.DIVERGED):
         return outcome
-    share = f" at {row['step'] / row['steps']:.0%}" if row["step"] is not None and row["steps"] else ""
+    share = f" at {100 * row['step'] / row['steps']:.0f} %" if row["step"] is not None and row["steps"] else ""
     progress = f"{status}{share}"
     return progress if outcome == Outcome.UNDETERMINED else f"{outcome}, {progress}"
 

@@ -18,6 +18,7 @@ from grokinterp.runs.status import RunStatus
 
 if TYPE_CHECKING:
     from grokinterp.runs.run import Run
+    from grokinterp.training import Callback
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def run_train(arguments: Sequence[str]) -> int:
         start_from=options.start_from,
         device=options.device,
         compile=options.compile,
-        callbacks=[Tracker(options.track)] if options.track is not None else [],
+        callbacks=[*progress_lines(), *([Tracker(options.track)] if options.track is not None else [])],
     )
     if options.resume and file_state(options.run / "status.json") == before:
         say(f"{options.run} has no more steps to make: nothing was changed")
@@ -106,7 +107,9 @@ def _dry_run(config: RunConfig) -> int:
 def _print_status(run: "Run") -> int:
     status, schedule = run.status, run.config.training().schedule
     step = status["step"]
-    progress = f" of {schedule.steps:,}, {step / schedule.steps:.0%}" if status["status"] == RunStatus.STOPPED else ""
+    progress = (
+        f" of {schedule.steps:,}, {100 * step / schedule.steps:.0f} %" if status["status"] == RunStatus.STOPPED else ""
+    )
     say(f"{run.path}: {status['status']} at step {step:,}{progress} ({status.get('reason', '')})")
     if status["status"] == RunStatus.STOPPED:
         say(f"continue with: grokinterp train {shell_path(run.path)} --resume")
@@ -136,6 +139,13 @@ def _print_outcome(run: "Run", step: int) -> None:
         )
 
 
+def progress_lines() -> "list[Callback]":
+    """The callback that prints progress where there is no terminal for a bar: in a log of nohup, Slurm, and so on."""
+    from grokinterp.training.callbacks import ProgressLines
+
+    return [] if sys.stderr.isatty() else [ProgressLines(say)]
+
+
 def run_demo(arguments: Sequence[str]) -> int:
     options = parse(Demo, arguments)
     import torch
@@ -155,7 +165,7 @@ def run_demo(arguments: Sequence[str]) -> int:
         run = Run.open(options.run)
     else:
         say(f"training a 1-layer transformer on {config.task.title} into {options.run} ...")
-        run = train(config, options.run, resume=exists)
+        run = train(config, options.run, resume=exists, callbacks=progress_lines())
         if run.status["status"] != RunStatus.FINISHED:
             return _print_status(run)
     analysis = analyze(run, progress=progress_bar())

@@ -206,8 +206,8 @@ def _transition(analysis: Analysis) -> str:
         "train and test accuracy of at least θ. Each event happened after the previous evaluated step.</p>"
         + table(["phase", "at step", "previous evaluated step", "interval", "remarks"], phases)
         + '<p class="caption">The phases are those of Nanda et al. 2023, with ends located by rule. The interval is '
-        "what the same rule gives at a looser and at a stricter level. The memorization phase ends where excluded loss is "
-        "lowest, long after T_train, at which the run fits its training set.</p>"
+        "what the same rule gives at a looser and at a stricter level. The memorization phase ends where excluded loss "
+        "is lowest, which is later than T_train.</p>"
         + f"<details><summary>Evidence</summary>{table(['quantity', 'value'], evidence)}</details>"
     )
 
