@@ -146,7 +146,7 @@ METRICS = {"step": 399_900, "train_accuracy": 1.0, "test_accuracy": 0.032, "trai
 
 class TestProgress:
     @pytest.mark.parametrize(("columns", "shown"), [(80, "accuracy 1.000/0.032"), (100, "(train/test)]")])
-    def test_the_bar_shows_test_accuracy(self, columns, shown, monkeypatch):
+    def test_the_bar_shows_test_accuracy(self, columns, shown):
         output = io.StringIO()
         bar = tqdm(
             total=400_000, initial=399_900, unit="step", ncols=columns, bar_format=_BAR, file=output, mininterval=0

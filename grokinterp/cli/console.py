@@ -259,7 +259,7 @@ class SweepDisplay:
         self._most_running = max(self._most_running, running)
         counts, now = (progress.done, failed, running), time.monotonic()
         # A worker that is free starts the next run at once: the moment between is no change.
-        settled = running == self._most_running or not progress.waiting
+        settled = (running == self._most_running > 0) or not progress.waiting
         if (settled and counts != self._printed) or (self._printed and now - self._printed_at > _LOG_INTERVAL):
             self._printed, self._printed_at = counts, now
             steps = ", ".join(f"{name} at {step:,} of {total:,}" for name, (step, total) in progress.running.items())

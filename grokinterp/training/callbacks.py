@@ -78,7 +78,7 @@ class ProgressBar(Callback):
 
 
 class ProgressLines(Callback):
-    """Passes a line about the progress to a function every 30 seconds, where there is no terminal for a progress bar."""
+    """Reports the progress in a line every 30 seconds, where there is no terminal for a progress bar."""
 
     def __init__(self, write: Callable[[str], None], interval: float = 30.0):
         """Creates the callback.
