@@ -40,6 +40,7 @@ TINY = [
 ]
 
 
+DATA = str(Path(__file__).parent / "data" / "recipes" / "sweep")
 COMMAND = [sys.executable, "-m", "grokinterp.cli"]
 
 
@@ -514,12 +515,15 @@ class TestTheOutput:
         assert capsys.readouterr().err == ""
 
     @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-    @pytest.mark.parametrize("arguments", [["reproduce", "--list"], ["analyze", "--help"]], ids=["list", "help"])
+    @pytest.mark.parametrize(
+        "arguments", [["reproduce", "--list"], ["train", "--help"], ["analyze", "--help"], ["measures"], ["list", DATA]]
+    )
     def test_an_encoding_that_lacks_characters_is_no_error(self, arguments, encoding, monkeypatch):
         output = io.BytesIO()
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding))
         assert main(arguments) == 0
-        assert output.getvalue().count(b"\n") > 20
+        assert output.getvalue().count(b"\n") > 3
+        output.getvalue().decode(encoding)
 
     def test_an_error_of_the_system_is_one_line_with_the_path(self, monkeypatch, capsys):
         def fail(arguments):

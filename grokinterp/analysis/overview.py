@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from grokinterp.analysis.key_rules import reported_doubles
 from grokinterp.analysis.phases import known_values
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.transition import Event, first_reaching
@@ -96,6 +97,12 @@ def _headline(analysis: Analysis) -> str:
         fit = f"fits the training set at step {fits[0.99].step:,}"
         return f"{fit}, does not generalize by step {last:,} (both at 99 %)"
     return transition.reason
+
+
+def key_doubles(analysis: Analysis) -> dict[tuple[int, int], list[str]]:
+    """By (2k, k), the rules that report the double 2k of a key frequency k besides the key frequencies."""
+    group = analysis.run.classification.group
+    return {} if group is None else reported_doubles(analysis.reference, group.order)
 
 
 def key_shares(analysis: Analysis) -> pd.DataFrame:

@@ -139,7 +139,7 @@ def _print_milestones(console: Console, analysis: "Analysis") -> None:
 
 
 def _print_key_frequencies(console: Console, analysis: "Analysis") -> None:
-    from grokinterp.analysis.overview import key_shares
+    from grokinterp.analysis.overview import key_doubles, key_shares
 
     reference = analysis.reference
     keys, shares = reference.frequencies, key_shares(analysis)
@@ -150,6 +150,11 @@ def _print_key_frequencies(console: Console, analysis: "Analysis") -> None:
     if reference.lost:
         lost, union = (", ".join(map(str, values)) for values in (reference.lost, reference.union))
         console.print(f"lost since T_grok(0.95): {lost}; union of keys: {union}")
+    for (twice, k), rules in key_doubles(analysis).items():
+        console.print(
+            f"also reported by {' and '.join(rules)}: {twice}, the double of {k}; doubles of key frequencies often "
+            "show in the embedding."
+        )
     if keys.values and len(shares.columns):
         table = make_table("k", *shares.columns)
         for k, row in shares.iterrows():
