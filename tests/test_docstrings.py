@@ -1,4 +1,4 @@
-"""The examples in docstrings run and give the results that they show."""
+"""The examples in docstrings run and give the results that they show; `make docs` runs them."""
 
 import doctest
 import importlib
@@ -16,6 +16,7 @@ MODULES = sorted(
 )
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name, monkeypatch, tmp_path):
     run = tmp_path / "checkpoints" / "run42"

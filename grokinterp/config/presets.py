@@ -116,8 +116,7 @@ def preset(name: str) -> RunConfig:
             `power`: division with the 2-layer transformer of Power et al. 2022 (arXiv:2201.02177), with weight decay.
             `s5`: composition of permutations, another of their tasks, with an MLP that trains within minutes.
             `parity`: parity of 10 bits with an MLP that trains within seconds.
-            `teacher-student`: a tanh MLP that learns another's outputs, as in the code of Liu et al. 2022
-                (arXiv:2210.01117).
+            `teacher-student`: a tanh MLP that learns another's outputs (Liu et al. 2022, arXiv:2210.01117).
 
     Raises:
         ConfigError: no preset has this name.

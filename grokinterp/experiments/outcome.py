@@ -10,6 +10,7 @@ import pandas as pd
 from grokinterp.report.plots import Figure
 
 Verdict = Literal["supported", "not supported", "inconclusive"]
+"""What the runs of an experiment say about a claim."""
 VERDICTS: tuple[Verdict, ...] = ("supported", "not supported", "inconclusive")
 Progress = Callable[[int, int], None]
 Figures = Mapping[str, tuple[tuple[Figure, str], ...]]

@@ -16,6 +16,7 @@ from grokinterp.measures.snapshot import Snapshot
 NO_READOUT = "the path from the neurons to the logits is not linear in this model"
 
 NEEDS = ("logits", "grid", "weights", "gradients", "neurons", "attention", "split", "reference", "history")
+"""What a measure can declare in `needs`; see `measure`."""
 
 # Folders in which `package.module:function` is looked up if no such package is installed; the command line adds the
 # current directory.

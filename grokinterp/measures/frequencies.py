@@ -17,6 +17,7 @@ from grokinterp.measures.snapshot import Snapshot
 from grokinterp.measures.spectrum import embedding_table, neuron_logit_table
 
 RULES: tuple[str, ...] = tuple(rule for rule in get_args(Rule) if rule != "given")
+"""The rules by which `key_frequencies` can select frequencies."""
 
 _Selection = tuple[dict[int, float], float, str]  # strength of each key frequency, threshold, reason if there are none
 

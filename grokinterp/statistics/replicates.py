@@ -17,6 +17,7 @@ from grokinterp.statistics.powers import PowerLaw, fit_power_law
 from grokinterp.statistics.survival import Survival, kaplan_meier
 
 SEEDS = ("model_seed", "task.data_seed")
+"""The fields in which replicates of one setting differ."""
 
 _NOT_CONFIG = ("T_", "delay_", "weight_norm_", "weight_rms_", "final.")
 _RESULTS = ("run", "status", "failure", "step", "outcome")

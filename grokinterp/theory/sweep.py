@@ -44,6 +44,7 @@ FIGURE_2: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "lr": (0.01, 0.1, 1.0, 10.0),
     }
 )
+"""The settings of Figure 2 of Xu et al. (2026) by field, for `ridge_sweep`."""
 
 
 def ridge_sweep(
