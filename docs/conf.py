@@ -18,7 +18,7 @@ version = release = grokinterp.__version__
 
 extensions = [
     *("sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"),
-    *("myst_nb", "workshop", "mathml", "reference"),
+    *("myst_nb", "workshop", "mathml", "reference", "gallery"),
 ]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 exclude_patterns = ["_*", "data", "images"]
@@ -28,6 +28,7 @@ html_theme = "furo"
 html_title = f"grokinterp {version}"
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_math_renderer = "mathml"
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0072b2", "color-brand-content": "#0072b2"},

@@ -48,6 +48,10 @@ NAME = """{name}
 
 .. currentmodule:: {module}
 
+.. code-block:: python
+
+   from {module} import {name}
+
 .. auto{kind}:: {name}
 {options}"""
 CONSTANT = """

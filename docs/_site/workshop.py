@@ -5,6 +5,7 @@ The tutorials are copied from notebooks/ into docs/tutorials/, since Sphinx read
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -22,6 +23,9 @@ def prepare(app: Sphinx) -> None:
     """Set up the scratch folder, analyze run42 once for all examples, and tell kernels where to work."""
     run = SCRATCH / "checkpoints" / "run42"
     run.mkdir(parents=True, exist_ok=True)
+    for folder in run.parent.iterdir():  # what the examples of an earlier build trained
+        if folder != run:
+            shutil.rmtree(folder)
     for entry in (ROOT / "checkpoints" / "run42").iterdir():
         if entry.name != "analysis" and not (run / entry.name).is_symlink():
             (run / entry.name).symlink_to(entry, target_is_directory=entry.is_dir())
