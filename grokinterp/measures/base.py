@@ -200,7 +200,11 @@ def measure(
 
 
 def registered() -> dict[str, Measure]:
-    """All registered measures by name."""
+    """All registered measures by name.
+
+    >>> "excluded_loss" in registered()
+    True
+    """
     return dict(_REGISTER)
 
 

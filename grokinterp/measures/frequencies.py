@@ -25,6 +25,11 @@ _Selection = tuple[dict[int, float], float, str]  # strength of each key frequen
 def evaluation_pairs(snapshot: Snapshot) -> Bool[Tensor, " n"]:
     """The pairs that tell whether a model generalizes: the held-out pairs if there are at least 2p, else all pairs.
 
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> int(evaluation_pairs(snapshot).sum()) == int(snapshot.task.novel_mask.sum())
+    True
+
     For a commutative operation the held-out pairs are the novel ones, because a nearly symmetric model answers the
     mirror of a training pair from memory.
 

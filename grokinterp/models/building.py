@@ -59,6 +59,12 @@ def build_model(
 ) -> nn.Module:
     """Builds a freshly initialized model: a `HookedTransformer`, or an MLP that is a `HookedRootModule`.
 
+    >>> import grokinterp as gi
+    >>> task = gi.Task.modular_addition(p=7, equals_token=False)
+    >>> model = build_model(gi.MLPConfig(width=16), task, seed=0)
+    >>> model(task.tokens).shape
+    torch.Size([49, 7])
+
     Args:
         config: configuration of a run (whose `model_seed` is the default seed) or of a model.
         task: gives the number of operands, of their values, and of classes; or the sizes of inputs and outputs.

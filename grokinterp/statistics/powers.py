@@ -111,6 +111,11 @@ def bootstrap_exponent(
 ) -> Interval:
     """A percentile interval for the exponent, from resampling the seeds within each setting (each distinct x).
 
+    >>> x, y = np.repeat([1.0, 2.0, 4.0], 3), np.array([100.0, 110, 90, 50, 55, 45, 25, 28, 22])
+    >>> interval = bootstrap_exponent(x, y, resamples=99)
+    >>> bool(interval.low < -1 < interval.high)
+    True
+
     The interval does not assume that seeds scatter equally at every x. With few seeds per setting it is too narrow, and
     if a setting has fewer than 3 seeds it is undefined. Resamples without a fit (for instance because all their runs
     are censored) are left out, and `method` says how many; if they are more than one in twenty, the interval is

@@ -169,6 +169,10 @@ def bounds(solution: RidgeSolution, *, eps: float = 0.01, c: float = 0.01) -> Bo
 def step_sizes(solution: RidgeSolution) -> tuple[Condition, ...]:
     """Conditions on the step size η, from the least to the most restrictive.
 
+    >>> from grokinterp.theory import gaussian_problem, solve
+    >>> all(condition.holds for condition in step_sizes(solve(gaussian_problem(), weight_decay=1e-4, lr=0.1)))
+    True
+
     `convergence`: training does not diverge. `monotone`: no coordinate overshoots. `theorem 4.1` and `theorem 4.2`: the
     sufficient conditions of Xu et al. 2026. These are conservative: η = 1 in their Figure 2 violates the last one.
 

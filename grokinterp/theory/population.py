@@ -71,7 +71,11 @@ class ReLUTeacher:
 
 
 def relu_second_moments(hidden: Float[Tensor, "m d"], weights: Float[Tensor, "m k"]) -> Float[Tensor, "k k"]:
-    """`[k, k]`, exact E[g gᵀ] of the functions g_j(x) = Σ_i weights[i, j] relu(<hidden[i], x>) with x ~ N(0, I_d)."""
+    """`[k, k]`, exact E[g gᵀ] of the functions g_j(x) = Σ_i weights[i, j] relu(<hidden[i], x>) with x ~ N(0, I_d).
+
+    >>> round(relu_second_moments(torch.eye(2), torch.ones(2, 1)).item(), 3)
+    1.318
+    """
     moments = weights.new_zeros(weights.shape[1], weights.shape[1])
     for start in range(0, len(hidden), _ROWS):
         rows = slice(start, start + _ROWS)

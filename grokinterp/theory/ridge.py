@@ -106,6 +106,10 @@ def gaussian_problem(
 ) -> RidgeProblem:
     """Gaussian features φ ~ N(0, I_m / m) and linear targets <θ*, φ>.
 
+    >>> problem = gaussian_problem(n=20, m=50)
+    >>> solve(problem, weight_decay=1e-3).problem is problem
+    True
+
     Settings that differ only in `init_variance` or `teacher_norm` share their random draws.
 
     Args:
