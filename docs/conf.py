@@ -34,6 +34,7 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0072b2", "color-brand-content": "#0072b2"},
     "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#56b4e9"},
 }
+highlight_language = "bash"  # of blocks without a language
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 # Names of parameters, such as `kind`, that several classes have.

@@ -70,7 +70,7 @@ ENTRY = """
 
 **It does not show:** {hides}
 
-{source}{{py:obj}}`Reference <grokinterp.figures.{name}>`
+{source}[Reference](../reference/names/grokinterp.figures.{name}.rst)
 """
 
 

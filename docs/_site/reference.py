@@ -125,6 +125,9 @@ def write_reference(app: Sphinx) -> None:
     undocumented: list[str] = []
     for name in MODULES:
         write_pages(importlib.import_module(name), folder, undocumented)
+    for page in (folder / "names").iterdir():  # of names that are no longer public
+        if page.stem.rpartition(".")[2] not in public_names(importlib.import_module(page.stem.rpartition(".")[0])):
+            page.unlink()
     if undocumented:
         raise ExtensionError(f"undocumented public names: {', '.join(undocumented)}")
     rows = "\n".join(f"| [`{name}`]({name}.rst) | {text} |" for name, text in MODULES.items())
