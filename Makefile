@@ -43,4 +43,4 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.document
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist docs/reference docs/gallery docs/tutorials/*.ipynb

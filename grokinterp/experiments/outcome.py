@@ -25,6 +25,10 @@ def verdict(holds: bool, n: int) -> Verdict:
 class Claim:
     """A published statement and its verdict.
 
+    >>> claim = Claim("norm", "The norm falls.", "Figure 1", "falls in 3 of 3 runs", 3, "every run", verdict(True, 3))
+    >>> claim.verdict
+    'supported'
+
     Attributes:
         name: a short name, one word where possible.
         statement: the claim as a sentence.

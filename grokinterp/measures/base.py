@@ -30,6 +30,9 @@ Rule = Literal["cube_cosine", "neuron_clusters", "embedding_norm", "unembedding_
 class KeyFrequencies:
     """The key frequencies K of a model: those that carry the generalizing circuit, and the rule that selected them.
 
+    >>> KeyFrequencies((3, 7)).values
+    (3, 7)
+
     Measures that take frequencies accept this object or plain integers.
 
     Attributes:
@@ -81,6 +84,9 @@ def as_frequencies(frequencies: Frequencies, order: int) -> tuple[int, ...]:
 class Reference:
     """The information that measures need from a step other than their own.
 
+    >>> Reference(KeyFrequencies((3, 7)), generalizes=True).frequencies.values
+    (3, 7)
+
     Attributes:
         frequencies: the key frequencies that measures use: those of the reference step, by default the last checkpoint.
         generalizes: whether accuracy on the evaluation pairs was at least 0.9 at the reference step; None if unknown.
@@ -100,6 +106,9 @@ class Reference:
 class Column:
     """One column that a measure contributes to the timeline, or to the table by step and frequency.
 
+    >>> Column("train_loss", "mean cross entropy in nats", {"subset": "train"}).options
+    {'subset': 'train'}
+
     Attributes:
         name: name of the column.
         definition: one phrase that defines the number, shown in the terminal and in the report.
@@ -116,6 +125,10 @@ class Column:
 @dataclass(frozen=True)
 class Measure:
     """A registered measure.
+
+    >>> entry = find_measure("excluded_loss")
+    >>> entry.name, entry.uses_reference
+    ('excluded_loss', True)
 
     Attributes:
         name: unique name.

@@ -17,7 +17,13 @@ _COPIES_OF_INPUTS = 3  # in memory while the inputs are made
 
 
 class ModularModel(Protocol):
-    """What a model must provide: named parameters, hooks, and logits of `[n, t]` tokens, operands or vectors."""
+    """What a model must provide: named parameters, hooks, and logits of `[n, t]` tokens, operands or vectors.
+
+    >>> import grokinterp as gi
+    >>> model = gi.Run.open("checkpoints/run42").model(4200)
+    >>> model.W_E.shape
+    torch.Size([68, 64])
+    """
 
     def __call__(self, tokens: Real[Tensor, "n t"]) -> Float[Tensor, "n *position c"]: ...
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...

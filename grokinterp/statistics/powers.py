@@ -20,6 +20,10 @@ Method = Literal["least squares", "censored likelihood"]
 class PowerLaw:
     """A straight line fitted to log y against log x.
 
+    >>> fit = fit_power_law(np.array([1.0, 2.0, 4.0]), np.array([8.0, 4.0, 2.0]))
+    >>> round(fit.exponent, 3), fit.n
+    (-1.0, 3)
+
     Attributes:
         exponent: slope of the line.
         interval: confidence interval of the slope; NaN, with a reason, for two points.

@@ -26,6 +26,10 @@ _DIVERGED = 1e12
 class PolynomialProblem:
     """Targets (β·x)²/2 on inputs x ~ N(0, I/d), and the initial weights of a network, all in float64.
 
+    >>> problem = polynomial_problem(d=10, n_train=30, width=20)
+    >>> problem.targets(problem.train_inputs).shape
+    torch.Size([30])
+
     Attributes:
         teacher: β, `[d]`, with entries from N(0, 1).
         train_inputs: `[n, d]`.
@@ -46,6 +50,10 @@ class PolynomialProblem:
 @dataclass(frozen=True)
 class PolynomialRun:
     """The result of `train_polynomial`.
+
+    >>> run = train_polynomial(polynomial_problem(d=10, n_train=30, width=20), max_steps=100)
+    >>> run.steps[0], len(run.steps) == len(run.test_loss)
+    (0, True)
 
     Attributes:
         problem: the problem that was trained on.

@@ -14,7 +14,12 @@ _ROWS = 512
 
 @runtime_checkable
 class Population(Protocol):
-    """A distribution of inputs and targets, described by the second moments that a quadratic loss depends on."""
+    """A distribution of inputs and targets, described by the second moments that a quadratic loss depends on.
+
+    >>> population = LinearTeacher(torch.ones(3).double(), 1.0)
+    >>> population.moments(torch.eye(3).double()).shape
+    torch.Size([4, 4])
+    """
 
     def moments(self, weights: Float[Tensor, "m k"]) -> Float[Tensor, "k1 k1"]:
         """`[k + 1, k + 1]`, second moments of the k functions <weights[:, j], φ(x)> and, last, of the target."""
@@ -24,6 +29,9 @@ class Population(Protocol):
 @dataclass(frozen=True)
 class LinearTeacher:
     """Targets <θ*, φ(x)> with features of covariance E[φ φᵀ] = Σ.
+
+    >>> LinearTeacher(torch.ones(3).double(), 0.5).smallest_eigenvalue
+    0.5
 
     Attributes:
         teacher: θ*, `[m]`.
@@ -51,6 +59,10 @@ class LinearTeacher:
 @dataclass(frozen=True)
 class ReLUTeacher:
     """Features relu(<w_j, x>) and a target relu(<w*, x>), both of x ~ N(0, I_d).
+
+    >>> teacher = ReLUTeacher(torch.eye(2).double(), torch.ones(2).double())
+    >>> teacher.moments(torch.ones(2, 1).double()).shape
+    torch.Size([2, 2])
 
     Attributes:
         hidden: w_j, `[m, d]`.

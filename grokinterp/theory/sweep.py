@@ -17,6 +17,9 @@ from grokinterp.theory.times import grokking_times
 class RidgeSetting:
     """One setting of a ridge regression, with the defaults of Figure 2 of Xu et al. 2026.
 
+    >>> RidgeSetting(weight_decay=1e-3).n
+    100
+
     Attributes:
         weight_decay: λ.
         lr: η, the step size.

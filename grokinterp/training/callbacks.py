@@ -15,7 +15,17 @@ GROKKED_ACCURACY = 0.99
 
 
 class Callback:
-    """Base class of callbacks: override the methods you need."""
+    """Base class of callbacks: override the methods you need.
+
+    >>> class Steps(Callback):
+    ...     def on_step(self, step: int) -> None:
+    ...         self.last = step
+    ...
+    >>> callback = Steps()
+    >>> callback.on_step(7)
+    >>> callback.last
+    7
+    """
 
     def on_start(self, config: RunConfig, step: int, last_step: int) -> None:
         """Called once, before the first update.
