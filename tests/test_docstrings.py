@@ -1,4 +1,4 @@
-"""The examples in docstrings run and give the results that they show."""
+"""The examples in docstrings run and give the results that they show; `make docs` runs them."""
 
 import doctest
 import importlib
@@ -16,6 +16,7 @@ MODULES = sorted(
 )
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name, monkeypatch, tmp_path):
     run = tmp_path / "checkpoints" / "run42"
@@ -27,5 +28,5 @@ def test_examples(name, monkeypatch, tmp_path):
     monkeypatch.setattr(base, "_REGISTER", base.registered())  # forget measures that an example registers
     module = importlib.import_module(name)
     outcome = doctest.testmod(module, extraglobs={"torch": importlib.import_module("torch")})
-    assert outcome.attempted
+    assert outcome.attempted or "doctest: +SKIP" in Path(str(module.__file__)).read_text()
     assert not outcome.failed

@@ -59,6 +59,10 @@ def analyze(
 ) -> Analysis:
     """Computes measures at every checkpoint of a run, or reads them from the run's cache.
 
+    >>> analysis = analyze("checkpoints/run42", steps="0:4000:4000")
+    >>> analysis.timeline["test_accuracy"].round(1).tolist()
+    [0.0, 1.0]
+
     Args:
         run: the run, or its folder.
         measures: names, `package.module:function`, or functions (default: all registered measures). The measures from

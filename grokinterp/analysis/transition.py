@@ -126,6 +126,12 @@ def find_transition(
 ) -> Transition:
     """Locates the transition from memorization to generalization.
 
+    >>> table = pd.DataFrame({"train_accuracy": [0.1, 1.0, 1.0, 1.0], "test_accuracy": [0.1, 0.1, 0.2, 1.0]})
+    >>> table.index = pd.Index([0, 100, 1000, 2000], name="step")
+    >>> transition = find_transition(table, n_classes=10)
+    >>> transition.T_train[0.99].step, transition.T_grok[0.95].step
+    (100, 2000)
+
     Args:
         timeline: indexed by step; columns used if present: `train_loss`, `test_loss`, `train_accuracy`,
             `test_accuracy`, `novel_accuracy`, `weight_norm`, `excluded_loss_novel` (else `excluded_loss`),

@@ -95,7 +95,7 @@ class RunConfig(Fields, Displayed):
             for section in sections:
                 inner = inner.get(section) if isinstance(inner, dict) else None
             is_field = isinstance(inner, dict) and last in inner and not isinstance(inner[last], dict)
-            if not is_field or name == "model.kind":
+            if inner is None or not is_field or name == "model.kind":
                 hint = nearest_field(str(name), config_fields(self))
                 raise ConfigError(f"{source}: {name} is not a field of this configuration: {hint}")
             inner[last] = json_value(value)

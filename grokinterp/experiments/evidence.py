@@ -18,6 +18,9 @@ _ALL: Mapping[str, Any] = {}
 class Evidence:
     """The sweeps of a recipe after training.
 
+    >>> Evidence({}, quick=True).lost
+    ()
+
     Attributes:
         sweeps: the sweep of each arm, by name.
         tables: the table of each sweep with all its runs, read once.

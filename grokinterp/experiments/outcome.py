@@ -10,6 +10,7 @@ import pandas as pd
 from grokinterp.report.plots import Figure
 
 Verdict = Literal["supported", "not supported", "inconclusive"]
+"""What the runs of an experiment say about a claim."""
 VERDICTS: tuple[Verdict, ...] = ("supported", "not supported", "inconclusive")
 Progress = Callable[[int, int], None]
 Figures = Mapping[str, tuple[tuple[Figure, str], ...]]
@@ -23,6 +24,10 @@ def verdict(holds: bool, n: int) -> Verdict:
 @dataclass(frozen=True)
 class Claim:
     """A published statement and its verdict.
+
+    >>> claim = Claim("norm", "The norm falls.", "Figure 1", "falls in 3 of 3 runs", 3, "every run", verdict(True, 3))
+    >>> claim.verdict
+    'supported'
 
     Attributes:
         name: a short name, one word where possible.

@@ -18,6 +18,10 @@ STOP = {"stop_when_grokked": True, "stop_factor": 1.05}
 class Arm:
     """Runs of one kind: a base configuration and the fields that vary.
 
+    >>> arm = Arm("decay", preset("psi"), {"optimizer.weight_decay": (1, 2), "model_seed": range(3)})
+    >>> len(arm.expanded())
+    6
+
     Attributes:
         name: the folder of its sweep, and its key in the evidence.
         base: the configuration that its runs share.
@@ -43,6 +47,9 @@ class Arm:
 class Form:
     """The full or the quick version of a recipe.
 
+    >>> Form((Arm("one", preset("psi")),), cost="5 minutes").gpu
+    False
+
     Attributes:
         arms: its runs.
         cost: how long it takes on two CPU cores, or what else it needs.
@@ -59,6 +66,9 @@ class Form:
 @dataclass(frozen=True)
 class Published:
     """A published number and the runs that reproduce it.
+
+    >>> Published("T_grok(0.95)", "2,300", "decay", {"optimizer.weight_decay": 1}, "T_grok_0.95").printed
+    '2,300'
 
     Attributes:
         quantity: the name of the number, for instance "T_grok(0.95), λ = 2".
@@ -97,6 +107,10 @@ def printed(
 @dataclass(frozen=True)
 class Recipe:
     """A published experiment that can be run.
+
+    >>> from grokinterp.experiments import catalog
+    >>> catalog()["ridge"].title
+    'Provable grokking in ridge regression'
 
     Attributes:
         name: the name that `reproduce` takes; it begins with its source.

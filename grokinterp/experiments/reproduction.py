@@ -101,6 +101,9 @@ def reproduce(
 ) -> Reproduction:
     """Runs a recipe and writes results.json, its tables as parquet, and report.html into a folder.
 
+    >>> reproduction = reproduce("memo-parity", "results/memo-parity", quick=True)  # doctest: +SKIP
+    >>> [claim.verdict for claim in reproduction.outcome.claims]  # doctest: +SKIP
+
     Reuses runs that an earlier call finished in the folder and resumes interrupted ones. Replaces earlier results.
 
     Args:

@@ -19,6 +19,8 @@ from grokinterp.figures.ridge import finish
 from grokinterp.figures.style import QUANTITY_COLORS, run_colors
 from grokinterp.theory import PolynomialRun
 
+__all__ = ["fall_times", "polynomial_curves"]
+
 _AXES = {"scale": "output scale α", "curvature": "curvature ε", "n_train": "training inputs P"}
 
 

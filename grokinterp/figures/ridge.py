@@ -23,6 +23,8 @@ from grokinterp.figures.canvas import legend_key, log_ticks, tick_label
 from grokinterp.figures.style import FAINT, GRAY, QUANTITY_COLORS, TEMPLATE, run_colors
 from grokinterp.theory import RidgeSolution, Stages, TwoLayerRun
 
+__all__ = ["loss_curves", "stage_curves", "times", "two_layer_times"]
+
 _TRAIN, _TEST = QUANTITY_COLORS["train"], QUANTITY_COLORS["test"]
 _AXES = {
     "weight_decay": "weight decay λ",

@@ -15,6 +15,7 @@ from grokinterp.measures.fourier import n_frequencies
 from grokinterp.measures.snapshot import Snapshot
 
 NEEDS = ("logits", "grid", "weights", "gradients", "neurons", "attention", "split", "reference", "history")
+"""What a measure can declare in `needs`; see `measure`."""
 
 # Folders in which `package.module:function` is looked up if no such package is installed; the command line adds the
 # current directory.
@@ -27,6 +28,9 @@ Rule = Literal["cube_cosine", "neuron_clusters", "embedding_norm", "unembedding_
 @dataclass(frozen=True)
 class KeyFrequencies(Displayed):
     """The key frequencies K of a model: those that carry the generalizing circuit, and the rule that selected them.
+
+    >>> KeyFrequencies((3, 7)).values
+    (3, 7)
 
     Measures that take frequencies accept this object or plain integers.
 
@@ -89,6 +93,9 @@ def as_frequencies(frequencies: Frequencies, order: int) -> tuple[int, ...]:
 class Reference:
     """The information that measures need from a step other than their own.
 
+    >>> Reference(KeyFrequencies((3, 7)), generalizes=True).frequencies.values
+    (3, 7)
+
     Attributes:
         frequencies: the key frequencies that measures use: those of the reference step, by default the last checkpoint.
         generalizes: whether accuracy on the evaluation pairs was at least 0.9 at the reference step; None if unknown.
@@ -108,6 +115,9 @@ class Reference:
 class Column:
     """One column that a measure contributes to the timeline, or to the table by step and frequency.
 
+    >>> Column("train_loss", "mean cross entropy in nats", {"subset": "train"}).options
+    {'subset': 'train'}
+
     Attributes:
         name: name of the column.
         definition: one phrase that defines the number, shown in the terminal and in the report.
@@ -124,6 +134,10 @@ class Column:
 @dataclass(frozen=True)
 class Measure:
     """A registered measure.
+
+    >>> entry = find_measure("excluded_loss")
+    >>> entry.name, entry.uses_reference
+    ('excluded_loss', True)
 
     Attributes:
         name: unique name.
@@ -223,7 +237,11 @@ def _usage(name: str, signature: inspect.Signature) -> str:
 
 
 def registered() -> dict[str, Measure]:
-    """All registered measures by name."""
+    """All registered measures by name.
+
+    >>> "excluded_loss" in registered()
+    True
+    """
     return dict(_REGISTER)
 
 

@@ -122,6 +122,11 @@ def cosine_coefficients(snapshot: Snapshot) -> Float[Tensor, " k"]:
 def cosine_similarities(snapshot: Snapshot) -> Float[Tensor, " k"]:
     """Cosine similarity of the class-centered logits with cos w_k(a+b-c), for each frequency, over all pairs.
 
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> (1 + cosine_similarities(snapshot).topk(3).indices).sort().values.tolist()
+    [8, 14, 21]
+
     Args:
         snapshot: a checkpoint of a task with a cyclic group.
 
@@ -147,6 +152,11 @@ def cosine_similarities(snapshot: Snapshot) -> Float[Tensor, " k"]:
 )
 def logit_variance_explained(snapshot: Snapshot, frequencies: Frequencies) -> float:
     """Fraction of the variance of the logits over pairs that lies on the key frequencies of the sum class.
+
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> round(logit_variance_explained(snapshot, (8, 14, 21)), 2)
+    0.99
 
     |P_K(L - mean L)|^2 / |L - mean L|^2, where the mean is over pairs and P_K projects, over pairs and separately for
     each output, on cos w_k(a+b) and sin w_k(a+b) for k in K.

@@ -23,6 +23,11 @@ from grokinterp.measures.snapshot import Snapshot, Undefined
 class CircuitEfficiency(Displayed):
     """Margins of the generalizing and the memorizing circuit, the margin ratio, and margins per squared norm.
 
+    >>> import grokinterp as gi
+    >>> value = circuit_efficiency(gi.Run.open("checkpoints/run42").snapshot(4200))
+    >>> round(value.generalized_margin_share, 2)
+    0.99
+
     A field that is NaN is an `Undefined` with the reason.
 
     Attributes:

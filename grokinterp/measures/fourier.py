@@ -26,6 +26,9 @@ def n_frequencies(n: int) -> int:
 def angles(n: int, frequencies: Sequence[int] | Int[Tensor, " k"]) -> Float[Tensor, "k n"]:
     """The angles w_k x in radians, for each frequency k and each x = 0 .. n-1.
 
+    >>> angles(4, [1]).tolist() == [[0.0, torch.pi / 2, torch.pi, 3 * torch.pi / 2]]
+    True
+
     k x is reduced mod n first, so large products lose no digits.
     """
     k = torch.as_tensor(frequencies, dtype=torch.int64)
@@ -56,17 +59,30 @@ def component_frequencies(n: int) -> Int[Tensor, " n"]:
 
 
 def real_dft(x: Float[Tensor, "n *rest"]) -> Float[Tensor, "n *rest"]:
-    """The real DFT along the first axis, in float64. It is orthogonal, so it preserves norms."""
+    """The real DFT along the first axis, in float64. It is orthogonal, so it preserves norms.
+
+    >>> x = torch.randn(7, 2, dtype=torch.float64)
+    >>> bool(torch.isclose(real_dft(x).norm(), x.norm()))
+    True
+    """
     return torch.tensordot(fourier_basis(x.shape[0]).to(x.device), x.double(), dims=1)
 
 
 def real_dft_2d(x: Float[Tensor, "n n *rest"]) -> Float[Tensor, "n n *rest"]:
-    """The real DFT along the first two axes: out[f, g] is component f along the first and g along the second."""
+    """The real DFT along the first two axes: out[f, g] is component f along the first and g along the second.
+
+    >>> x = torch.randn(5, 5, 3, dtype=torch.float64)
+    >>> real_dft_2d(x).shape
+    torch.Size([5, 5, 3])
+    """
     return real_dft(real_dft(x).transpose(0, 1)).transpose(0, 1)
 
 
 def component_norms(x: Float[Tensor, "n *rest"]) -> Float[Tensor, " n"]:
     """The norm of each Fourier component along the first axis, taken over all other axes.
+
+    >>> component_norms(torch.ones(9, 1)).round().tolist()  # only the constant
+    [3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 
     For an embedding `[n, d]` these are the n norms of Nanda et al. 2023, section 4.1.
     """
@@ -90,7 +106,11 @@ def frequency_power(x: Float[Tensor, "n *rest"]) -> Float[Tensor, " k"]:
 
 
 def power_by_frequency(squares: Float[Tensor, "n *rest"]) -> Float[Tensor, "k *rest"]:
-    """Adds up the squares of the components of each frequency k = 1 .. floor(n/2); the constant is left out."""
+    """Adds up the squares of the components of each frequency k = 1 .. floor(n/2); the constant is left out.
+
+    >>> power_by_frequency(torch.tensor([9.0, 1.0, 2.0, 3.0, 4.0])).tolist()
+    [3.0, 7.0]
+    """
     n = len(squares)
     power = squares.new_zeros(n_frequencies(n) + 1, *squares.shape[1:])
     return power.index_add(0, component_frequencies(n).to(squares.device), squares)[1:]
@@ -100,6 +120,9 @@ def class_sums(
     values: Float[Tensor, "n x"], sums: Int[Tensor, " n"], order: int, rows_at_once: int = 512
 ) -> Float[Tensor, "g x"]:
     """Adds up the rows of each class, in float64; differentiable.
+
+    >>> class_sums(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([0, 1, 0]), order=2).tolist()
+    [[5.0], [2.0]]
 
     Args:
         values: `[n, x]`, one row for each input.
@@ -121,6 +144,10 @@ def class_sums(
 def sum_class_averages(grid: Float[Tensor, "g g c"]) -> Float[Tensor, "g c"]:
     """The mean of grid[a, b] over the pairs with a + b = s (mod g), for each s.
 
+    >>> grid = torch.arange(3.0)[:, None, None].expand(3, 3, 1)  # the value a
+    >>> sum_class_averages(grid).flatten().tolist()
+    [1.0, 1.0, 1.0]
+
     This projects the grid on functions of a + b, the only part that a generalizing circuit for modular addition uses.
     """
     g = grid.shape[0]
@@ -131,6 +158,11 @@ def sum_class_averages(grid: Float[Tensor, "g g c"]) -> Float[Tensor, "g c"]:
 
 def frequency_parts(table: Float[Tensor, "g c"], frequencies: Sequence[int]) -> Float[Tensor, "k g c"]:
     """The projection of each column on cos w_k s and sin w_k s, separately for each frequency.
+
+    >>> table = torch.cos(angles(7, [2])).T  # [7, 1]
+    >>> parts = frequency_parts(table, [1, 2])
+    >>> bool(torch.allclose(parts[1], table)), bool(parts[0].abs().max() < 1e-9)
+    (True, True)
 
     Row s of part k of `sum_class_averages(L)` is (P_k L)[a, b] for every a + b = s, so projecting all p^2 pairs on
     cos w_k(a+b) and sin w_k(a+b) needs no basis of size p^2.

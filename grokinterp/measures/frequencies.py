@@ -17,12 +17,18 @@ from grokinterp.measures.snapshot import Snapshot
 from grokinterp.measures.spectrum import embedding_table, neuron_logit_table
 
 RULES: tuple[str, ...] = tuple(rule for rule in get_args(Rule) if rule != "given")
+"""The rules by which `key_frequencies` can select frequencies."""
 
 _Selection = tuple[dict[int, float], float, str]  # strength of each key frequency, threshold, reason if there are none
 
 
 def evaluation_pairs(snapshot: Snapshot) -> Bool[Tensor, " n"]:
     """The pairs that tell whether a model generalizes: the held-out pairs if there are at least 2p, else all pairs.
+
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> int(evaluation_pairs(snapshot).sum()) == int(snapshot.task.novel_mask.sum())
+    True
 
     For a commutative operation the held-out pairs are the novel ones, because a nearly symmetric model answers the
     mirror of a training pair from memory.

@@ -25,6 +25,11 @@ def neuron_averages(snapshot: Snapshot) -> Float[Tensor, "g m"]:
 class NeuronFrequencies:
     """The frequency that each neuron of the last layer responds to.
 
+    >>> import grokinterp as gi
+    >>> result = neuron_frequencies(gi.Run.open("checkpoints/run42").snapshot(4200))
+    >>> result.frequency.shape
+    torch.Size([256])
+
     Attributes:
         frequency: `[m]`, the frequency that explains most of each neuron's variance; 0 for a neuron that is constant
             over the pairs.

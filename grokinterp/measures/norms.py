@@ -31,6 +31,11 @@ def weight_norm(snapshot: Snapshot) -> float:
 def weight_rms(snapshot: Snapshot) -> float:
     """Root mean square of all trained parameters.
 
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> round(weight_rms(snapshot), 1)
+    0.1
+
     Raises:
         MissingNeedError: the snapshot has no weights, or none of them is trained.
 
@@ -50,6 +55,11 @@ def weight_rms(snapshot: Snapshot) -> float:
 )
 def sum_of_squares(snapshot: Snapshot) -> float:
     """Sum of the squares of all trained parameters.
+
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> round(sum_of_squares(snapshot) ** 0.5 / weight_norm(snapshot), 6)
+    1.0
 
     Raises:
         MissingNeedError: the snapshot has no weights.
@@ -83,6 +93,11 @@ def parameter_group(name: str) -> str:
 def group_norms(snapshot: Snapshot) -> dict[str, float]:
     """L2 norm of the trained parameters of each part of the model (`embed`, `blocks.0.attn`, `layers.1`, ...).
 
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> sorted(group_norms(snapshot))
+    ['blocks.0.attn', 'blocks.0.mlp', 'embed', 'pos_embed', 'unembed']
+
     Raises:
         MissingNeedError: the snapshot has no weights.
     """
@@ -99,6 +114,11 @@ def group_norms(snapshot: Snapshot) -> dict[str, float]:
 )
 def group_rms(snapshot: Snapshot) -> dict[str, float]:
     """Root mean square of the trained parameters of each part of the model (`embed`, `blocks.0.attn`, ...).
+
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> len(group_rms(snapshot))
+    5
 
     Raises:
         MissingNeedError: the snapshot has no weights.

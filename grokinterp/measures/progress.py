@@ -102,6 +102,13 @@ def excluded_loss_from_logits(
 ) -> Float[Tensor, ""]:
     """Excluded loss, with all key frequencies removed together, as a differentiable scalar for a training loop.
 
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> task = snapshot.task
+    >>> value = excluded_loss_from_logits(snapshot.logits, task.labels, task.sum_class, (8, 14, 21), task.train_mask)
+    >>> value.item() > math.log(67)  # worse than a uniform guess
+    True
+
     Args:
         logits: `[n, c]`, the logits of all inputs of the task.
         labels: `[n]`, `task.labels`.
@@ -303,6 +310,11 @@ def excluded_loss_per_frequency(
 ) -> Float[Tensor, " k"]:
     """Loss when one frequency is removed from the logits, for each frequency: CE(L - P_k L).
 
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> (1 + excluded_loss_per_frequency(snapshot).topk(3).indices).sort().values.tolist()
+    [8, 14, 21]
+
     Args:
         snapshot: a checkpoint of a task with a cyclic group.
         subset: the pairs to average the loss over.
@@ -339,6 +351,11 @@ def restricted_loss_per_frequency(
     snapshot: Snapshot, *, subset: Subset = "all", level: Level = "logit"
 ) -> Float[Tensor, " k"]:
     """Loss when the logits keep only one frequency and their mean, for each frequency: CE(P_k L + mean L).
+
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> (1 + restricted_loss_per_frequency(snapshot).argsort()[:3]).sort().values.tolist()
+    [8, 14, 21]
 
     Args:
         snapshot: a checkpoint of a task with a cyclic group.

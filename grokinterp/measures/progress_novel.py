@@ -65,6 +65,11 @@ def cross_fit(snapshot: Snapshot, keys: tuple[int, ...]) -> CrossFit | str:
 def restricted_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float:
     """Cross-fitted restricted loss: the projection is fitted on held-out pairs and the loss is over training pairs.
 
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> restricted_loss_novel(snapshot, (8, 14, 21)) < 0.01
+    True
+
     Per output, least squares of the logits on {1, cos w_k(a+b), sin w_k(a+b)} for k in K over the held-out pairs (novel
     pairs if the operation commutes) replaces the projection P_K, so memorized logits cannot leak into it.
 
@@ -94,6 +99,11 @@ def restricted_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float
 )
 def excluded_loss_novel(snapshot: Snapshot, frequencies: Frequencies) -> float:
     """Cross-fitted excluded loss: the projection is fitted on held-out pairs and the loss is over training pairs.
+
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> excluded_loss_novel(snapshot, (8, 14, 21)) > 4.2  # ln 67 is a uniform guess
+    True
 
     Per output, least squares of the logits on {1, cos w_k(a+b), sin w_k(a+b)} for k in K over the held-out pairs (novel
     pairs if the operation commutes) replaces the projection P_K, so memorized logits cannot leak into it.

@@ -81,6 +81,11 @@ def neuron_logit_table(snapshot: Snapshot) -> Float[Tensor, "g m"]:
 def embedding_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
     """Power of the embedding at each frequency, from the DFT over tokens.
 
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> (1 + embedding_power(snapshot).topk(4).indices).sort().values.tolist()  # 28 is the double of 14
+    [8, 14, 21, 28]
+
     Args:
         snapshot: a checkpoint with weights, of a task with a cyclic group.
 
@@ -104,6 +109,11 @@ def embedding_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
 )
 def neuron_logit_power(snapshot: Snapshot) -> Float[Tensor, " k"]:
     """Power of the neuron-logit map W_L at each frequency, from the DFT over classes.
+
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> (1 + neuron_logit_power(snapshot).topk(3).indices).sort().values.tolist()
+    [8, 14, 21]
 
     Args:
         snapshot: a checkpoint with neurons, of a task with a cyclic group.
@@ -162,6 +172,11 @@ def _gini_of_components(table: Float[Tensor, "g d"], power: bool) -> float:
 def gini_embedding(snapshot: Snapshot, *, power: bool = False) -> float:
     """Gini coefficient of the norms of all Fourier components of the embedding, the constant included.
 
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> round(gini_embedding(snapshot), 1)
+    0.7
+
     It rises toward 1 as the spectrum concentrates on few frequencies.
 
     Args:
@@ -189,6 +204,11 @@ def gini_embedding(snapshot: Snapshot, *, power: bool = False) -> float:
 )
 def gini_neuron_logit(snapshot: Snapshot, *, power: bool = False) -> float:
     """Gini coefficient of the norms of all Fourier components of the neuron-logit map W_L, the constant included.
+
+    >>> import grokinterp as gi
+    >>> snapshot = gi.Run.open("checkpoints/run42").snapshot(4200)
+    >>> round(gini_neuron_logit(snapshot), 1)
+    0.8
 
     It rises toward 1 as the spectrum concentrates on few frequencies.
 

@@ -25,7 +25,13 @@ _COPIES_OF_INPUTS = 3  # in memory while the inputs are made
 
 
 class ModularModel(Protocol):
-    """What a model must provide: named parameters, hooks, and logits of `[n, t]` tokens, operands or vectors."""
+    """What a model must provide: named parameters, hooks, and logits of `[n, t]` tokens, operands or vectors.
+
+    >>> import grokinterp as gi
+    >>> model = gi.Run.open("checkpoints/run42").model(4200)
+    >>> model.W_E.shape
+    torch.Size([68, 64])
+    """
 
     def __call__(self, tokens: Real[Tensor, "n t"]) -> Float[Tensor, "n *position c"]: ...
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
@@ -66,6 +72,12 @@ def build_model(
     config: RunConfig | ModelConfig, task: AnyTask, seed: int | None = None, device: str = "cpu"
 ) -> nn.Module:
     """Builds a freshly initialized model: a `HookedTransformer`, or an MLP that is a `HookedRootModule`.
+
+    >>> import grokinterp as gi
+    >>> task = gi.Task.modular_addition(p=7, equals_token=False)
+    >>> model = build_model(gi.MLPConfig(width=16), task, seed=0)
+    >>> model(task.tokens).shape
+    torch.Size([49, 7])
 
     Args:
         config: configuration of a run (whose `model_seed` is the default seed) or of a model.

@@ -21,6 +21,7 @@ from grokinterp.config import MLPConfig, TransformerConfig
 from grokinterp.models.products import Matmul
 
 Weights = Mapping[str, Tensor]
+"""Parameters by name, as in a state dict."""
 Hook = Callable[[str, Tensor], Tensor]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -25,6 +25,11 @@ def initial_parameters(
 ) -> dict[str, nn.Parameter]:
     """The parameters of a freshly initialized model by name, in the order of the model's `named_parameters`.
 
+    >>> import grokinterp as gi
+    >>> task = gi.Task.modular_addition(p=7, equals_token=False)
+    >>> sorted(initial_parameters(gi.MLPConfig(width=16), task, seed=0))
+    ['layers.0.W', 'layers.0.b', 'layers.1.W', 'layers.1.b', 'unembed.W_U', 'unembed.b_U']
+
     Training needs no more than these, and saves the seconds that importing TransformerLens takes.
 
     Args:

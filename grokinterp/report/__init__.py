@@ -23,6 +23,10 @@ def write_report(analysis: Analysis | Sequence[Analysis], path: str | Path | Non
 
     The file is self-contained: it includes plotly.js and makes no network requests.
 
+    >>> import grokinterp as gi
+    >>> write_report(gi.analyze("checkpoints/run42", steps="0:4000:2000"), "report.html").name
+    'report.html'
+
     Args:
         analysis: one analysis or several.
         path: the file to write (default: `analysis/report.html` in the run's folder; for several runs

@@ -46,6 +46,9 @@ def write_sweep_report(
 ) -> Path:
     """Write a report on a sweep as one HTML file, which includes plotly.js and makes no network requests.
 
+    >>> sweep = grokinterp.Sweep.open("checkpoints/decay")  # doctest: +SKIP
+    >>> write_sweep_report(sweep.table, sweep.axes, sweep.name, "report.html")  # doctest: +SKIP
+
     Args:
         sweep: the sweep's table, one row per run.
         axes: the swept fields of the configuration, as dotted names, including seeds.

@@ -28,6 +28,9 @@ _STATISTICS: dict[str, Callable[..., Any]] = {
 class Interval:
     """A confidence interval, or the reason why it is undefined.
 
+    >>> Interval(low=0.9, high=1.1, level=0.95, method="bootstrap").high
+    1.1
+
     Attributes:
         low: lower end; NaN if the interval is undefined.
         high: upper end; infinite if the data set no upper limit.
@@ -48,7 +51,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic of n seeds, with its confidence interval."""
+    """A statistic of n seeds, with its confidence interval.
+
+    >>> Estimate(2.0, Interval(1.0, 3.0, 0.95, "bootstrap"), n=5, statistic="mean").value
+    2.0
+    """
 
     value: float
     interval: Interval
@@ -59,6 +66,10 @@ class Estimate:
 @dataclass(frozen=True)
 class ArmRatio:
     """The ratio of a quantity in arm A to the same quantity in arm B.
+
+    >>> arm = ratio_of_arms(np.array([40.0, 42.0, 39.0]), np.array([20.0, 21.0, 19.0]))
+    >>> arm.k_a, arm.n_a, round(arm.ratio, 1)
+    (3, 3, 2.0)
 
     Attributes:
         ratio: `statistic` of arm A divided by that of arm B; NaN if either is undefined (an unreached median).

@@ -20,6 +20,10 @@ Method = Literal["least squares", "censored likelihood"]
 class PowerLaw:
     """A straight line fitted to log y against log x.
 
+    >>> fit = fit_power_law(np.array([1.0, 2.0, 4.0]), np.array([8.0, 4.0, 2.0]))
+    >>> round(fit.exponent, 3), fit.n
+    (-1.0, 3)
+
     Attributes:
         exponent: slope of the line.
         interval: confidence interval of the slope; NaN, with a reason, for two points.
@@ -110,6 +114,11 @@ def bootstrap_exponent(
     seed: int | np.random.Generator = 0,
 ) -> Interval:
     """A percentile interval for the exponent, from resampling the seeds within each setting (each distinct x).
+
+    >>> x, y = np.repeat([1.0, 2.0, 4.0], 3), np.array([100.0, 110, 90, 50, 55, 45, 25, 28, 22])
+    >>> interval = bootstrap_exponent(x, y, resamples=99)
+    >>> bool(interval.low < -1 < interval.high)
+    True
 
     The interval does not assume that seeds scatter equally at every x. With few seeds per setting it is too narrow, and
     if a setting has fewer than 3 seeds it is undefined. Resamples without a fit (for instance because all their runs

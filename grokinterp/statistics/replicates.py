@@ -17,6 +17,7 @@ from grokinterp.statistics.powers import PowerLaw, fit_power_law
 from grokinterp.statistics.survival import Survival, kaplan_meier
 
 SEEDS = ("model_seed", "task.data_seed")
+"""The fields in which replicates of one setting differ."""
 
 _NOT_CONFIG = ("T_", "delay_", "weight_norm_", "weight_rms_", "final.")
 _RESULTS = ("run", "status", "failure", "step", "outcome")
@@ -48,6 +49,13 @@ class Observed:
 
 def observe(table: pd.DataFrame, quantity: str) -> Observed:
     """One quantity of each run of a sweep, and its meaning for runs that lack a number.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"optimizer.weight_decay": [1.0, 1.0, 2.0, 2.0], "model_seed": [0, 1, 0, 1]})
+    >>> table = table.assign(outcome=["grokked", "grokked", "grokked", "DNF_test"], status="finished", step=5000)
+    >>> table = table.assign(**{"T_train_0.99": 200.0, "T_grok_0.95": [4000.0, 3000.0, 2000.0, float("nan")]})
+    >>> observe(table, "T_grok_0.95").reached.tolist()
+    [True, True, True, False]
 
     A quantity that a run reaches in time (`T_...` or `delay_...`) is right-censored if the run did not reach it by its
     last step. The censoring value of T is that step; that of a delay is the number of steps since T_train. Runs that
@@ -104,6 +112,10 @@ def _start(table: pd.DataFrame, quantity: str) -> np.ndarray:
 def values_of(table: pd.DataFrame, axis: str) -> list[Any]:
     """The distinct values of an axis: numbers in order (False before True), then strings in order, then None.
 
+    >>> import pandas as pd
+    >>> values_of(pd.DataFrame({"model.activation": ["relu", "gelu", "relu"]}), "model.activation")
+    ['gelu', 'relu']
+
     Raises:
         ConfigError: the table lacks the column.
     """
@@ -120,6 +132,13 @@ def _plain(table: pd.DataFrame, column: str) -> list[Any]:
 
 def settings(table: pd.DataFrame, axes: Sequence[str]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """The runs of each setting, in the order of `values_of`. Runs of one setting agree in every axis but the seeds.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"optimizer.weight_decay": [1.0, 1.0, 2.0, 2.0], "model_seed": [0, 1, 0, 1]})
+    >>> table = table.assign(outcome=["grokked", "grokked", "grokked", "DNF_test"], status="finished", step=5000)
+    >>> table = table.assign(**{"T_train_0.99": 200.0, "T_grok_0.95": [4000.0, 3000.0, 2000.0, float("nan")]})
+    >>> [(setting, len(runs)) for setting, runs in settings(table, ["optimizer.weight_decay"])]
+    [({'optimizer.weight_decay': 1.0}, 2), ({'optimizer.weight_decay': 2.0}, 2)]
 
     Raises:
         ConfigError: the table lacks an axis.
@@ -146,7 +165,15 @@ def _equals(table: pd.DataFrame, axis: str, value: Any) -> Bool[np.ndarray, " n"
 
 
 def remaining_axes(table: pd.DataFrame, axes: Sequence[str]) -> list[str]:
-    """Configuration fields that still vary when `axes` are fixed, without seeds and fields that follow from others."""
+    """Configuration fields that still vary when `axes` are fixed, without seeds and fields that follow from others.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"optimizer.weight_decay": [1.0, 1.0, 2.0, 2.0], "model_seed": [0, 1, 0, 1]})
+    >>> table = table.assign(outcome=["grokked", "grokked", "grokked", "DNF_test"], status="finished", step=5000)
+    >>> table = table.assign(**{"T_train_0.99": 200.0, "T_grok_0.95": [4000.0, 3000.0, 2000.0, float("nan")]})
+    >>> remaining_axes(table, [])
+    ['optimizer.weight_decay']
+    """
     _require(table, axes)
     varying: list[str] = []
     cells = list(zip(*(_plain(table, axis) for axis in axes), strict=True)) or [()] * len(table)
@@ -164,6 +191,13 @@ def summarize(
     table: pd.DataFrame, axes: Sequence[str], quantity: str = "T_grok_0.95", *, level: float = 0.95
 ) -> pd.DataFrame:
     """Summary statistics of the replicates of each setting.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"optimizer.weight_decay": [1.0, 1.0, 2.0, 2.0], "model_seed": [0, 1, 0, 1]})
+    >>> table = table.assign(outcome=["grokked", "grokked", "grokked", "DNF_test"], status="finished", step=5000)
+    >>> table = table.assign(**{"T_train_0.99": 200.0, "T_grok_0.95": [4000.0, 3000.0, 2000.0, float("nan")]})
+    >>> summarize(table, ["optimizer.weight_decay"])[["optimizer.weight_decay", "k", "n"]].to_dict("list")
+    {'optimizer.weight_decay': [1.0, 2.0], 'k': [2, 1], 'n': [2, 2]}
 
     `median` is the Kaplan-Meier median, which counts the runs that had not reached the quantity by their last step. It
     is NaN if half of the runs never reached it. The mean, the standard deviation (ddof 1) and the extremes cover only
@@ -217,6 +251,14 @@ def _median(observed: Observed, level: float) -> dict[str, float]:
 def survival(table: pd.DataFrame, quantity: str = "T_grok_0.95", *, level: float = 0.95) -> Survival:
     """The Kaplan-Meier curve of a quantity over the runs of a table, without DNF_train runs and runs without outcome.
 
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"optimizer.weight_decay": [1.0, 1.0, 2.0, 2.0], "model_seed": [0, 1, 0, 1]})
+    >>> table = table.assign(outcome=["grokked", "grokked", "grokked", "DNF_test"], status="finished", step=5000)
+    >>> table = table.assign(**{"T_train_0.99": 200.0, "T_grok_0.95": [4000.0, 3000.0, 2000.0, float("nan")]})
+    >>> curve = survival(table)
+    >>> curve.k, curve.n
+    (3, 4)
+
     Raises:
         ConfigError: the table lacks a column, or has no such run.
     """
@@ -232,6 +274,13 @@ def compare(
     **options: Any,
 ) -> ArmRatio:
     """The ratio of a quantity between two arms of a sweep, with k of n for both.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"optimizer.weight_decay": [1.0] * 3 + [2.0] * 3, "model_seed": [0, 1, 2] * 2})
+    >>> table = table.assign(outcome="grokked", status="finished", step=5000)
+    >>> table["T_grok_0.95"] = [4000.0, 4200.0, 3900.0, 2000.0, 2100.0, 1900.0]
+    >>> round(compare(table, {"optimizer.weight_decay": 1.0}, {"optimizer.weight_decay": 2.0}).ratio, 1)
+    2.0
 
     Args:
         table: a sweep's table, one row per run.
@@ -259,6 +308,13 @@ def compare(
 
 def power_law(table: pd.DataFrame, axis: str, quantity: str = "T_grok_0.95", *, level: float = 0.95) -> PowerLaw:
     """The exponent of a quantity as a function of a numeric axis, over all reached and censored runs of the table.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"optimizer.weight_decay": [1.0, 1.0, 2.0, 2.0], "model_seed": [0, 1, 0, 1]})
+    >>> table = table.assign(outcome=["grokked", "grokked", "grokked", "DNF_test"], status="finished", step=5000)
+    >>> table = table.assign(**{"T_train_0.99": 200.0, "T_grok_0.95": [4000.0, 3000.0, 2000.0, float("nan")]})
+    >>> power_law(table, "optimizer.weight_decay").n
+    4
 
     Runs that differ in another axis belong in separate tables: split them with `settings`.
 

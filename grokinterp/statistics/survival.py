@@ -20,6 +20,10 @@ _TOLERANCE = 1e-9
 class Share:
     """The share of runs that reached the event by a step.
 
+    >>> curve = kaplan_meier(np.array([10.0, 20.0, 50.0]), np.array([True, True, False]))
+    >>> round(curve.share_by(30).share, 3)
+    0.667
+
     Attributes:
         step: the step.
         share: share of all runs; NaN beyond the last step at which any run was followed.
@@ -34,6 +38,10 @@ class Share:
 @dataclass(frozen=True)
 class Survival:
     """The Kaplan-Meier curve of the time to an event, usually T_grok.
+
+    >>> curve = kaplan_meier(np.array([10.0, 20.0, 50.0]), np.array([True, True, False]))
+    >>> curve.k, curve.n, curve.median
+    (2, 3, 20.0)
 
     Attributes:
         times: T of each run that reached the event, and the last step of each run that did not.

@@ -19,6 +19,9 @@ _ROUNDING = 1e-9
 class Condition:
     """An assumption of a theorem: `value` must be at most `limit`.
 
+    >>> Condition("step size", "η <= 1", value=0.5, limit=1.0).holds
+    True
+
     Attributes:
         name: short name.
         statement: the assumption as a formula.
@@ -40,6 +43,11 @@ class Condition:
 @dataclass(frozen=True)
 class Bound:
     """An upper bound on t1, or a lower bound on t2, in steps.
+
+    >>> from grokinterp.theory import gaussian_problem, solve
+    >>> solution = solve(gaussian_problem(n=20, m=50), weight_decay=1e-3)
+    >>> bounds(solution).t1.upper
+    True
 
     Attributes:
         name: name of its columns in a sweep.
@@ -70,6 +78,11 @@ class Bound:
 @dataclass(frozen=True)
 class Bounds:
     """The bounds of Xu et al. 2026 on t1 and t2.
+
+    >>> from grokinterp.theory import gaussian_problem, solve
+    >>> solution = solve(gaussian_problem(n=20, m=50), weight_decay=1e-3)
+    >>> bounds(solution).t2.upper
+    False
 
     Attributes:
         t1: upper bound, Equation 6 (Theorem 4.2).
@@ -169,6 +182,10 @@ def bounds(solution: RidgeSolution, *, eps: float = 0.01, c: float = 0.01) -> Bo
 def step_sizes(solution: RidgeSolution) -> tuple[Condition, ...]:
     """Conditions on the step size η, from the least to the most restrictive.
 
+    >>> from grokinterp.theory import gaussian_problem, solve
+    >>> all(condition.holds for condition in step_sizes(solve(gaussian_problem(), weight_decay=1e-4, lr=0.1)))
+    True
+
     `convergence`: training does not diverge. `monotone`: no coordinate overshoots. `theorem 4.1` and `theorem 4.2`: the
     sufficient conditions of Xu et al. 2026. These are conservative: η = 1 in their Figure 2 violates the last one.
 
@@ -193,6 +210,11 @@ def step_sizes(solution: RidgeSolution) -> tuple[Condition, ...]:
 @dataclass(frozen=True)
 class Stages:
     """The three inequalities of Theorem 4.1, for the zero teacher, along a trajectory.
+
+    >>> from grokinterp.theory import gaussian_problem, solve
+    >>> solution = solve(gaussian_problem(n=20, m=50, teacher_norm=0.0), weight_decay=1e-3)
+    >>> stages(solution, [0, 10, 100]).overfits
+    True
 
     Attributes:
         steps: the steps at which they are evaluated.

@@ -19,6 +19,10 @@ _ROUNDING = 1e-12
 class ExponentialSum:
     """f(t) = Σ_ij gram[i, j] (rates[i] rates[j])^t at whole steps t >= 0.
 
+    >>> f = ExponentialSum(torch.tensor([0.5, 1.0]).double(), torch.eye(2).double())  # 0.25^t + 1
+    >>> f.limit
+    1.0
+
     Attributes:
         rates: `[k]`, the factor of each mode per step, in (-1, 1]; only the last is 1, for the constant mode.
         gram: `[k, k]`, symmetric.

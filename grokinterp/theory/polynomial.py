@@ -26,6 +26,10 @@ _DIVERGED = 1e12
 class PolynomialProblem:
     """Targets (β·x)²/2 on inputs x ~ N(0, I/d), and the initial weights of a network, all in float64.
 
+    >>> problem = polynomial_problem(d=10, n_train=30, width=20)
+    >>> problem.targets(problem.train_inputs).shape
+    torch.Size([30])
+
     Attributes:
         teacher: β, `[d]`, with entries from N(0, 1).
         train_inputs: `[n, d]`.
@@ -46,6 +50,10 @@ class PolynomialProblem:
 @dataclass(frozen=True)
 class PolynomialRun:
     """The result of `train_polynomial`.
+
+    >>> run = train_polynomial(polynomial_problem(d=10, n_train=30, width=20), max_steps=100)
+    >>> run.steps[0], len(run.steps) == len(run.test_loss)
+    (0, True)
 
     Attributes:
         problem: the problem that was trained on.
@@ -92,6 +100,9 @@ def polynomial_problem(
 ) -> PolynomialProblem:
     """The polynomial regression problem of Kumar et al. 2023.
 
+    >>> polynomial_problem(d=10, n_train=30, width=20).train_inputs.shape
+    torch.Size([30, 10])
+
     Problems that differ only in `width` or `n_test` share the teacher and the training inputs.
 
     Args:
@@ -126,6 +137,10 @@ def train_polynomial(
     until: float = 0.0,
 ) -> PolynomialRun:
     """Full-batch gradient descent, without weight decay, on the mean of (f(x) - f_0(x) - y)².
+
+    >>> run = train_polynomial(polynomial_problem(d=10, n_train=30, width=20), curvature=0.5, max_steps=100)
+    >>> bool(run.train_loss[-1] < run.train_loss[0])
+    True
 
     f(x) = (α/m) Σ_i φ(w_i·x) with φ(h) = h + (ε/2) h², readouts fixed at 1, f_0 the initial f, and step size m/α².
     An update is the same affine map for every weight vector,

@@ -14,7 +14,12 @@ _ROWS = 512
 
 @runtime_checkable
 class Population(Protocol):
-    """A distribution of inputs and targets, described by the second moments that a quadratic loss depends on."""
+    """A distribution of inputs and targets, described by the second moments that a quadratic loss depends on.
+
+    >>> population = LinearTeacher(torch.ones(3).double(), 1.0)
+    >>> population.moments(torch.eye(3).double()).shape
+    torch.Size([4, 4])
+    """
 
     def moments(self, weights: Float[Tensor, "m k"]) -> Float[Tensor, "k1 k1"]:
         """`[k + 1, k + 1]`, second moments of the k functions <weights[:, j], φ(x)> and, last, of the target."""
@@ -24,6 +29,9 @@ class Population(Protocol):
 @dataclass(frozen=True)
 class LinearTeacher:
     """Targets <θ*, φ(x)> with features of covariance E[φ φᵀ] = Σ.
+
+    >>> LinearTeacher(torch.ones(3).double(), 0.5).smallest_eigenvalue
+    0.5
 
     Attributes:
         teacher: θ*, `[m]`.
@@ -52,6 +60,10 @@ class LinearTeacher:
 class ReLUTeacher:
     """Features relu(<w_j, x>) and a target relu(<w*, x>), both of x ~ N(0, I_d).
 
+    >>> teacher = ReLUTeacher(torch.eye(2).double(), torch.ones(2).double())
+    >>> teacher.moments(torch.ones(2, 1).double()).shape
+    torch.Size([2, 2])
+
     Attributes:
         hidden: w_j, `[m, d]`.
         teacher: w*, `[d]`.
@@ -71,7 +83,11 @@ class ReLUTeacher:
 
 
 def relu_second_moments(hidden: Float[Tensor, "m d"], weights: Float[Tensor, "m k"]) -> Float[Tensor, "k k"]:
-    """`[k, k]`, exact E[g gᵀ] of the functions g_j(x) = Σ_i weights[i, j] relu(<hidden[i], x>) with x ~ N(0, I_d)."""
+    """`[k, k]`, exact E[g gᵀ] of the functions g_j(x) = Σ_i weights[i, j] relu(<hidden[i], x>) with x ~ N(0, I_d).
+
+    >>> round(relu_second_moments(torch.eye(2), torch.ones(2, 1)).item(), 3)
+    1.318
+    """
     moments = weights.new_zeros(weights.shape[1], weights.shape[1])
     for start in range(0, len(hidden), _ROWS):
         rows = slice(start, start + _ROWS)

@@ -11,6 +11,9 @@ def random_feature_problem(
 ) -> RidgeProblem:
     """A student Σ_j a_j relu(<w_j, x>) with a trained and w fixed, and a teacher relu(<w*, x>) with ‖w*‖ = 1.
 
+    >>> random_feature_problem(n=20, m=50, d=10).features.shape
+    torch.Size([20, 50])
+
     a_j(0) ~ N(0, 1) and w_j ~ N(0, ν²/(d m) I_d). Inputs are x ~ N(0, I_d), which the paper does not state; with them
     the initial loss is close to 1, as in its figure. The teacher is not in the span of the features, so the population
     loss, which is computed exactly, does not fall to 0 however long training lasts.

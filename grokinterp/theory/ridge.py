@@ -24,6 +24,10 @@ from grokinterp.theory.population import LinearTeacher, Population
 class Spectrum:
     """The singular value decomposition of Φ, without zero singular values.
 
+    >>> spectrum = solve(gaussian_problem(n=20, m=50), weight_decay=1e-3).problem.spectrum
+    >>> spectrum.singular.shape
+    torch.Size([20])
+
     Attributes:
         left: `[n, r]`, left singular vectors.
         singular: `[r]`, singular values in descending order; μ = singular² are the positive eigenvalues of ΦᵀΦ.
@@ -48,6 +52,9 @@ class Spectrum:
 @dataclass(frozen=True)
 class RidgeProblem:
     """A training set, initial weights, and the distribution of fresh inputs and targets, all in float64.
+
+    >>> gaussian_problem(n=20, m=50).features.shape
+    torch.Size([20, 50])
 
     Attributes:
         features: Φ, `[n, m]`; row i is φ(x_i).
@@ -106,6 +113,10 @@ def gaussian_problem(
 ) -> RidgeProblem:
     """Gaussian features φ ~ N(0, I_m / m) and linear targets <θ*, φ>.
 
+    >>> problem = gaussian_problem(n=20, m=50)
+    >>> solve(problem, weight_decay=1e-3).problem is problem
+    True
+
     Settings that differ only in `init_variance` or `teacher_norm` share their random draws.
 
     Args:
@@ -136,6 +147,10 @@ def gaussian_problem(
 @dataclass(frozen=True)
 class RidgeSolution:
     """The exact trajectory of gradient descent on (1/2n) ‖Φθ - y‖² + (λ/2) ‖θ‖² (Equation 1 of Xu et al. 2026).
+
+    >>> solution = solve(gaussian_problem(n=20, m=50), weight_decay=1e-3)
+    >>> solution.weight_decay, solution.lr
+    (0.001, 1.0)
 
     With v_k the right singular vectors of Φ and μ_k the eigenvalues of ΦᵀΦ,
     <v_k, θ(t)> = limit_k + rate_k^t (start_k - limit_k) with rate_k = 1 - η (μ_k/n + λ). The part of θ orthogonal to

@@ -17,6 +17,9 @@ from grokinterp.theory.times import grokking_times
 class RidgeSetting:
     """One setting of a ridge regression, with the defaults of Figure 2 of Xu et al. 2026.
 
+    >>> RidgeSetting(weight_decay=1e-3).n
+    100
+
     Attributes:
         weight_decay: λ.
         lr: η, the step size.
@@ -44,6 +47,7 @@ FIGURE_2: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "lr": (0.01, 0.1, 1.0, 10.0),
     }
 )
+"""The settings of Figure 2 of Xu et al. (2026) by field, for `ridge_sweep`."""
 
 
 def ridge_sweep(

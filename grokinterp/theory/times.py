@@ -10,6 +10,9 @@ from grokinterp.theory.ridge import RidgeSolution, require
 class Crossing:
     """The step at which a loss crosses a threshold.
 
+    >>> Crossing(120.0, 0.01).step, Crossing(float("inf"), 0.01, "never").step
+    (120, None)
+
     Attributes:
         when: the step; inf if the loss never crosses, -inf if it is past the threshold from the start.
         threshold: threshold of the loss.
@@ -29,6 +32,11 @@ class Crossing:
 @dataclass(frozen=True)
 class GrokkingTimes:
     """The times t1 and t2 of Xu et al. 2026 (Section 2), and a relative time for losses that do not fall to c.
+
+    >>> from grokinterp.theory import gaussian_problem, solve
+    >>> times = grokking_times(solve(gaussian_problem(n=100, m=1000), weight_decay=1e-3, lr=1.0))
+    >>> times.t1 < times.t2
+    True
 
     Attributes:
         overfit: t1(ε), the last step with train loss >= ε.

@@ -16,7 +16,17 @@ _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining}, {rate_fmt}{p
 
 
 class Callback:
-    """Base class of callbacks: override the methods you need."""
+    """Base class of callbacks: override the methods you need.
+
+    >>> class Steps(Callback):
+    ...     def on_step(self, step: int) -> None:
+    ...         self.last = step
+    ...
+    >>> callback = Steps()
+    >>> callback.on_step(7)
+    >>> callback.last
+    7
+    """
 
     def on_open(self, folder: Path) -> None:
         """Called once, before `on_start`, with the run folder, which this process has locked."""

@@ -114,6 +114,10 @@ def train_many(
 def ensemble_pays(config: RunConfig, device: str = "auto") -> bool:
     """Whether `train_many` is faster than `train` for runs of this shape; False if `train_many` does not support them.
 
+    >>> import grokinterp as gi
+    >>> ensemble_pays(gi.preset("demo"), device="cpu")
+    False
+
     Args:
         config: of any of the runs.
         device: as in `train_many`.

@@ -11,7 +11,11 @@ from grokinterp.experiments.recipe import Recipe
 
 @cache
 def catalog() -> Mapping[str, Recipe]:
-    """All recipes, by name."""
+    """All recipes, by name.
+
+    >>> sorted(catalog())[:2]
+    ['kumar-modular', 'kumar-polynomial']
+    """
     modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
     recipes: list[Recipe] = [module.RECIPE for module in modules]
     return MappingProxyType({recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: recipe.name)})
