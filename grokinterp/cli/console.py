@@ -68,7 +68,9 @@ def show_analysis(analysis: "Analysis", *, every_measure: bool = False) -> None:
 def show_analyses(analyses: "Sequence[Analysis]") -> None:
     """Prints one table with a row for each of several runs, and their warnings."""
     console = PipeConsole(highlight=False)
-    headings = ("T_train(0.99)", "T_grok(0.95)", "T_grok(0.99)", "delay(0.99)", "test accuracy")
+    headings = ["T_train(0.99)", "T_grok(0.95)", "T_grok(0.99)", "delay(0.99)", "test accuracy"]
+    if console.width < 100:
+        headings = [heading.replace("(", "\n(") for heading in headings]
     table = make_table("run", "outcome", *headings, "key frequencies", text=("run", "outcome", "key frequencies"))
     for analysis in analyses:
         transition = analysis.transition

@@ -171,7 +171,6 @@ def run_demo(arguments: Sequence[str]) -> int:
     analysis = analyze(run, progress=progress_bar())
     show_analysis(analysis)
     say(f"report: {write_reports([analysis], None)}")
-    say(
-        "next: open the report in a browser; grokinterp train checkpoints/mine --preset demo --task.p 59 trains another"
-    )
+    say("next: open the report in a browser, or train another network:")
+    say("  grokinterp train checkpoints/mine --preset demo --task.p 59")
     return 0
