@@ -44,7 +44,7 @@ def run_report(arguments: Sequence[str]) -> int:
         sweep = Sweep.open(options.runs[0])
         output = options.output or sweep.path / "report.html"
         table = sweep.collect() if options.output is None else sweep.table  # the sweep may be read-only
-        say(write_sweep_report(table, sweep.axes, sweep.name, output))
+        say(write_sweep_report(table, sweep.axes, sweep.name, output, runs=sweep.runs))
         return 0
     from grokinterp.analysis.timeline import analyze
 

@@ -107,7 +107,8 @@ def run_sweep(arguments: Sequence[str]) -> int:
     if options.report:
         from grokinterp.report import write_sweep_report
 
-        say(f"report: {write_sweep_report(table, sweep.axes, sweep.name, sweep.path / 'report.html')}")
+        report = write_sweep_report(table, sweep.axes, sweep.name, sweep.path / "report.html", runs=sweep.runs)
+        say(f"report: {report}")
     if display.interrupted:
         say(f"continue with: grokinterp sweep {shell_path(sweep.path)}")
         return 130

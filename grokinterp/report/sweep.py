@@ -11,12 +11,13 @@ from typing import Any
 import pandas as pd
 
 from grokinterp.errors import ConfigError
-from grokinterp.figures import delay_against, norm_at_grok, outcome_counts, phase_diagram
+from grokinterp.figures import delay_against, learning_curves, norm_at_grok, outcome_counts, phase_diagram
 from grokinterp.figures.style import OUTCOME_LABELS
 from grokinterp.figures.sweeps import counts_text, quantity_name, value_label
 from grokinterp.report.page import page, write_output
 from grokinterp.report.plots import block, caption_of
 from grokinterp.report.sections import capital, table
+from grokinterp.runs.run import Run
 from grokinterp.statistics import SEEDS, observe, settings, summarize, values_of
 from grokinterp.statistics.formatting import MISSING, number
 from grokinterp.statistics.outcomes import Outcome
@@ -24,6 +25,7 @@ from grokinterp.statistics.outcomes import Outcome
 _TIMES = ("T_grok_0.95", "T_grok_0.99", "delay_0.95_0.99")
 _OTHER_OUTCOMES = [o for o in Outcome if o not in (Outcome.GROKKED, Outcome.DNF_TEST, Outcome.DNF_TRAIN)]
 _OPEN_ROWS = 40  # a longer table is collapsed
+_MAX_CURVES = 60  # runs; more curves hide one another
 _MAX_ROWS = 300  # a longer table is cut; the sweep's own table has all rows
 
 _HOW_TO_READ = """<p class="caption">T_train(θ) and T_grok(θ) are the first evaluated steps with train and test accuracy
@@ -35,7 +37,12 @@ and max are over the k runs only.</p>"""
 
 
 def write_sweep_report(
-    sweep: pd.DataFrame, axes: Sequence[str], title: str, output: str | Path, notes: Sequence[str] = ()
+    sweep: pd.DataFrame,
+    axes: Sequence[str],
+    title: str,
+    output: str | Path,
+    notes: Sequence[str] = (),
+    runs: Sequence[Run] = (),
 ) -> Path:
     """Write a report on a sweep as one HTML file, which includes plotly.js and makes no network requests.
 
@@ -45,6 +52,7 @@ def write_sweep_report(
         title: the page's heading.
         output: the file to write.
         notes: remarks to show at the top, one sentence each.
+        runs: the runs that have started (`Sweep.runs`), whose learning curves are drawn at the top.
 
     Returns:
         The path of the file.
@@ -58,6 +66,7 @@ def write_sweep_report(
     swept = [axis for axis in axes if axis not in SEEDS]
     outcomes = observe(sweep, "T_grok_0.95").outcomes
     sections = {
+        **({"Learning curves": _curves(runs)} if runs else {}),
         "Axes": _axes(sweep, axes) + _counts(sweep, outcomes) + _constant(sweep, axes),
         "Failures": _failures(sweep),
         "Settings": _settings(sweep, axes),
@@ -72,6 +81,14 @@ def write_sweep_report(
     lead = f'<p class="lead">{len(sweep):,} runs: {counts_text(Counter(outcomes)) or "none"}.</p>'
     write_output(target, page(heading, lead, [escape(note) for note in notes], sections))
     return target
+
+
+def _curves(runs: Sequence[Run]) -> str:
+    figure = learning_curves(list(runs[:_MAX_CURVES]))
+    caption = caption_of(learning_curves)
+    if len(runs) > _MAX_CURVES:
+        caption += f" The first {_MAX_CURVES} of {len(runs):,} runs are drawn."
+    return block(figure, "learning_curves", caption)
 
 
 def _nothing(reason: str) -> str:
