@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO_RUN ?= checkpoints/demo
 TEST_WORKERS ?= 2
 
-.PHONY: demo test check docs faults bench reproduce-quick clean
+.PHONY: demo test check docs faults bench reproduce-quick package test-floor clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,5 +42,20 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.document
 
+# By hand, before a release: the wheel and the sdist, and the README's quick start with only the wheel.
+package:
+	$(PYTHON) tests/packaging/check.py --constraints constraints.txt --keep dist
+
+# By hand, before a release: the tests with the lowest versions that pyproject.toml allows, and with each Python, as in
+# `make test-floor FLOOR_PYTHON=python3.13 FLOOR=` (an empty FLOOR installs the newest versions).
+FLOOR_PYTHON ?= python3.11
+FLOOR ?= floor
+FLOOR_TESTS ?= tests
+test-floor:
+	$(FLOOR_PYTHON) -m venv --clear .venv-floor
+	$(if $(FLOOR),$(FLOOR_PYTHON) tests/packaging/floor.py,true) > .venv-floor/constraints.txt
+	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-floor/constraints.txt -e ".[dev]"
+	.venv-floor/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(FLOOR_TESTS)
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist docs/reference docs/gallery docs/tutorials/*.ipynb
+	rm -rf $(VENV) .venv-floor .pytest_cache .ruff_cache build dist docs/reference docs/gallery docs/tutorials/*.ipynb

@@ -3,8 +3,8 @@
 `import grokinterp` is fast: each public name is imported when it is first used.
 
     >>> import grokinterp as gi
-    >>> run = gi.Run.open("checkpoints/run42")
-    >>> analysis = gi.analyze(run)
+    >>> run = gi.load("checkpoints/run42")
+    >>> analysis = run.analyze()
     >>> analysis.transition.outcome
     'grokked'
 """
@@ -28,6 +28,7 @@ _HOME = {
     "Run": "runs.run",
     "RunConfig": "config",
     "ScheduleConfig": "config",
+    "Snapshot": "measures",
     "Sweep": "sweep",
     "Task": "tasks",
     "TaskConfig": "config",
@@ -36,8 +37,11 @@ _HOME = {
     "analyze": "analysis.timeline",
     "build_model": "models",
     "list_runs": "sweep.listing",
+    "load": "sweep.listing",
     "find_transition": "analysis.transition",
     "preset": "config.presets",
+    "sample_run": "runs.sample",
+    "save_figure": "figures.saving",
     "train": "training",
     "train_sweep": "sweep",
     "verify": "runs.verification",
@@ -69,6 +73,7 @@ __all__ = [
     "RunConfig",
     "RunError",
     "ScheduleConfig",
+    "Snapshot",
     "Sweep",
     "Task",
     "TaskConfig",
@@ -82,9 +87,12 @@ __all__ = [
     "find_transition",
     "fourier",
     "list_runs",
+    "load",
     "measures",
     "models",
     "preset",
+    "sample_run",
+    "save_figure",
     "statistics",
     "theory",
     "train",
@@ -96,12 +104,33 @@ __all__ = [
 ]
 
 
+# What other packages call what is here.
+_INSTEAD = {
+    ("open", "open_run", "load_run", "read", "from_pretrained"): "gi.load(path)",
+    ("report", "save_report", "to_html"): "gi.write_report(analysis, output)",
+    ("compare", "compare_runs"): "gi.write_report([analysis, ...]), or a figure of gi.figures with a list",
+    ("sweep", "grid_search", "run_sweep"): "gi.train_sweep(path, config, grid=...)",
+    ("fit", "run", "train_model"): "gi.train(config, path)",
+    ("plot", "plots", "visualize", "plotting"): "gi.figures",
+    ("Config", "TrainConfig", "config"): "gi.RunConfig, or gi.preset(name).replace({...})",
+    ("restricted_loss", "excluded_loss", "key_frequencies"): "gi.measures, which has it",
+    ("runs", "ls"): "gi.list_runs(folder)",
+    ("modular_addition", "ModularAddition", "dataset", "Dataset"): "gi.Task.modular_addition(p=113)",
+}
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"grokinterp.{_MODULES[name]}")
     if name in _HOME:
         return getattr(import_module(f"grokinterp.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")
+    if name.startswith("_"):
+        raise AttributeError(f"module 'grokinterp' has no attribute {name!r}")
+    from grokinterp.display import instead_of
+    from grokinterp.errors import nearest
+
+    hint = instead_of(name, _INSTEAD) or nearest(name, __all__)
+    raise AttributeError(f"grokinterp has no {name!r}: {hint}")
 
 
 def __dir__() -> list[str]:
@@ -124,13 +153,15 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     )
     from grokinterp.config.presets import preset
     from grokinterp.errors import ConfigError, GrokinterpError, MissingNeedError, RunError
-    from grokinterp.measures import fourier
+    from grokinterp.figures.saving import save_figure
+    from grokinterp.measures import Snapshot, fourier
     from grokinterp.models import build_model
     from grokinterp.report import write_report, write_sweep_report
     from grokinterp.runs.run import Run
+    from grokinterp.runs.sample import sample_run
     from grokinterp.runs.verification import verify
     from grokinterp.sweep import Sweep, train_sweep
-    from grokinterp.sweep.listing import list_runs
+    from grokinterp.sweep.listing import list_runs, load
     from grokinterp.tasks import RegressionTask, Task
     from grokinterp.training import train
     from grokinterp.training.recorder import Recorder

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pandas as pd
@@ -12,8 +13,9 @@ from grokinterp.config import (
     RunConfig,
     ScheduleConfig,
 )
-from grokinterp.errors import ConfigError
+from grokinterp.errors import ConfigError, RunError
 from grokinterp.runs.run import Run
+from grokinterp.runs.verification import verify
 from grokinterp.training import Callback, Tracker, bookkeeping, train
 from grokinterp.training.callbacks import StopWhenGrokked
 
@@ -161,11 +163,41 @@ class TestTracker:
         assert service[0][1]["config"]["task"]["p"] == P
         assert {"train_loss", "test_accuracy"} <= set(service[1][2])
 
-    def test_rows_sent_before_are_not_sent_again(self, service, tmp_path):
+    @pytest.mark.parametrize("name", ["trackio", "wandb"])
+    def test_a_resumed_training_continues_the_same_run_of_the_service(self, name, service, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, name, sys.modules["trackio"])
+        train(briefly(), tmp_path / "run", callbacks=[Tracker(name, "mine")])
+        train(briefly(steps=20), tmp_path / "run", resume=True, callbacks=[Tracker(name, "other")])
+        train(briefly(), tmp_path / "two", callbacks=[Tracker(name, "mine")])
+        first, resumed, other = (call[1] for call in service if call[0] == "init")
+        key = "id" if name == "wandb" else "name"
+        assert first[key] == resumed[key] != other[key]
+        assert first["name"].startswith("run")
+        assert first["project"] == resumed["project"] == "mine"
+        assert resumed["resume"] == "allow"
+        assert [call[1] for call in service if call[0] == "log"] == [0, 5, 10, 15, 20, 0, 5, 10]
+        assert verify(tmp_path / "run").problems == ()
+
+    def test_a_training_that_was_not_tracked_before_sends_all_rows(self, service, tmp_path):
         train(briefly(), tmp_path / "run")
         train(briefly(steps=20), tmp_path / "run", resume=True, callbacks=[Tracker("trackio")])
-        assert [call[1] for call in service if call[0] == "log"][-2:] == [15, 20]
-        assert 0 not in [call[1] for call in service if call[0] == "log"]
+        assert [call[1] for call in service if call[0] == "log"] == [0, 5, 10, 15, 20]
+
+    def test_what_is_sent(self, service, tmp_path):
+        """As the docstring says: the configuration, the name of the folder, and the metrics."""
+        run = train(briefly(), tmp_path / "run", callbacks=[Tracker("trackio")])
+        options = service[0][1]
+        assert set(options) == {"project", "name", "resume", "config"}
+        assert options["config"] == asdict(run.config)
+        assert set(service[1][2]) == set(run.metrics.columns)
+        assert str(tmp_path) not in repr(service)
+
+    def test_a_damaged_identifier_is_reported(self, service, tmp_path):
+        run = train(briefly(), tmp_path / "run", callbacks=[Tracker("trackio")])
+        (run.path / "tracker.json").write_text((run.path / "tracker.json").read_text().replace("grokint", "grokuni"))
+        assert "tracker.json is damaged" in verify(run.path).problems[0]
+        with pytest.raises(RunError, match=r"tracker.json is damaged .*, or delete it to continue in a new run"):
+            train(briefly(steps=20), run.path, resume=True, callbacks=[Tracker("trackio")])
 
     def test_a_tracker_that_is_not_installed(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "trackio", None)

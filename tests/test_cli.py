@@ -377,7 +377,7 @@ MISTAKES = {
     "schedule": (["train", "new", "--schedule.checkpoints", "often"], "cannot read"),
     "device": (["train", "new", *TINY, "--device", "tpu"], "unknown device 'tpu': use auto, cpu, cuda or mps"),
     "tracker": (["train", "new", *TINY, "--track", "mlflow"], "unknown tracker 'mlflow'"),
-    "occupied folder": (["train", "run", *TINY], "run already holds a run: resume it (--resume), or choose another"),
+    "occupied folder": (["train", "run", *TINY], "run already holds a run: resume it (--resume;"),
     "folder with other things": (["train", "notes", *TINY], "notes exists and is not an empty folder: choose another"),
     "folder below a file": (["train", "file/new", *TINY], "cannot create the folder"),
     "start from nothing": (["train", "new", *TINY, "--from", "run"], "does not have the form RUN@STEP"),

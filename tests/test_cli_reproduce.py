@@ -142,18 +142,21 @@ def test_the_list_names_cost_and_gpu(capsys, three_recipes, monkeypatch):
 
 
 def test_images_are_written_or_the_reason_is_reported(capsys, tmp_path, monkeypatch):
-    def write(self, file, **_):
-        file.write_bytes(b"PNG")
+    kaleido = pytest.importorskip("kaleido")
 
-    monkeypatch.setattr("plotly.graph_objects.Figure.write_image", write)
+    def write(specifications, **_):
+        for specification in specifications:
+            specification["path"].write_bytes(b"PNG")
+
+    monkeypatch.setattr(kaleido, "write_fig_from_object_sync", write)
     assert run(capsys, "toy-good", "--images")[0] == 0
     assert (tmp_path / "reproductions" / "toy-good" / "figure-1.png").read_bytes() == b"PNG"
 
-    def fail(self, file, **_):
+    def fail(specifications, **_):
         raise RuntimeError("no Chrome\nat all")
 
-    monkeypatch.setattr("plotly.graph_objects.Figure.write_image", fail)
+    monkeypatch.setattr(kaleido, "write_fig_from_object_sync", fail)
     code, _, err = run(capsys, "toy-bad", "--images")
     assert code == 2
-    assert "cannot write images (RuntimeError: no Chrome): install grokinterp[images]" in err
+    assert "cannot draw PNG files (RuntimeError: no Chrome): install Chrome" in err
     assert json.loads((tmp_path / "reproductions" / "toy-good" / "results.json").read_text())

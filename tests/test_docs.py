@@ -9,8 +9,8 @@ import pytest
 
 from grokinterp.cli import USAGE
 from grokinterp.config import OptimizerConfig, RunConfig
+from grokinterp.config.run import flat_config
 from grokinterp.statistics import power_law
-from grokinterp.sweep.grid import flat_config
 
 ROOT = Path(__file__).parent.parent
 SWEEPS = (ROOT / "docs" / "sweeps.md").read_text()

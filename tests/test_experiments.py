@@ -206,7 +206,7 @@ def test_every_recipe_is_well_declared():
 
 
 def _has(config: RunConfig, where) -> bool:
-    from grokinterp.sweep.grid import flat_config
+    from grokinterp.config.run import flat_config
 
     flat = flat_config(config)
     return all(flat[name] == value for name, value in where.items())

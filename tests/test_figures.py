@@ -23,9 +23,7 @@ from grokinterp.training.recorder import Recorder
 # Tested in test_sweep_figures.py, test_learning_figure.py and test_claims_slingshot.py.
 OF_SWEEPS = {"delay_against", "norm_at_grok", "outcome_counts", "phase_diagram"}
 OF_SWEEPS |= {"learning_curves", "pair_curves", "slingshot_curves"}
-FUNCTIONS: dict[str, Callable[..., Figure]] = {
-    name: getattr(figures, name) for name in figures.__all__ if name not in OF_SWEEPS
-}
+FUNCTIONS: dict[str, Callable[..., Figure]] = {name: getattr(figures, name) for name in figures.OF_RUNS}
 OVER_TRAINING = sorted(set(FUNCTIONS) - {"embedding_spectrum", "neuron_logit_spectrum"})
 
 
@@ -112,7 +110,7 @@ def test_every_figure_takes_one_or_several_analyses(name, grokked, trained, bare
 
     sparse = FUNCTIONS[name](bare)
     json.loads(sparse.to_json())
-    if name in ("accuracy_curves", "loss_curves", "progress_measures", "logit_margins", "overview"):
+    if name in ("accuracy_curves", "loss_curves", "progress_measures", "logit_margins", "overview", "nanda_figure_7"):
         assert not sparse.layout.meta["empty"]
     else:
         assert sparse.layout.meta["empty"]
@@ -123,13 +121,17 @@ def test_every_figure_takes_one_or_several_analyses(name, grokked, trained, bare
     json.loads(FUNCTIONS[name]([without_keys(grokked), grokked]).to_json())
 
 
-@pytest.mark.parametrize("wrong", ["run42", None, ["run42"]])
+@pytest.mark.parametrize("wrong", [None, [3]])
 def test_an_argument_that_is_no_analysis_is_an_error(wrong, unchecked):
     for draw in (figures.loss_curves, figures.embedding_spectrum):
-        with pytest.raises(gi.ConfigError, match=r"^analysis must be an Analysis or a list of them, but contains"):
+        with pytest.raises(gi.ConfigError, match=r"takes an Analysis, a Run, or the path of a run, or a list of them"):
             draw(wrong)
     with pytest.raises(gi.ConfigError, match=r"^table must be a DataFrame"):
         figures.outcome_counts(wrong)
+
+
+def test_every_public_figure_is_of_runs_or_of_sweeps():
+    assert {*figures.OF_RUNS, *OF_SWEEPS} == set(figures.__all__)
 
 
 def test_an_empty_list_is_an_error():

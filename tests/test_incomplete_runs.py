@@ -155,7 +155,7 @@ class TestWhatIsMissing:
     def test_no_weights(self, dying_key):
         analysis = analyze(dying_key)
         assert analysis.timeline["weight_norm"].isna().all()
-        assert analysis.why_missing("weight_norm") == "the snapshot was made without weights"
+        assert analysis.why_missing("weight_norm").startswith("the snapshot was made without weights: ")
         assert analysis.why_missing("efficiency_gen", 300)
         assert analysis.timeline["generalized_margin_share"][300] == pytest.approx(1.0)
         assert analysis.transition.cleanup_end.flags in (("from losses",), ("from losses", "coarse grid"))

@@ -18,8 +18,8 @@ NUMERICS = {"torch", "numpy", "einops", "jaxtyping"}
 
 # From the ground up. `__init__` resolves the public names and stands above all.
 ORDER = (
-    *("errors", "statistics", "theory", "config", "tasks", "measures", "models", "runs", "training", "analysis"),
-    *("sweep", "figures", "report", "experiments", "cli"),
+    *("errors", "display", "statistics", "theory", "config", "tasks", "measures", "models", "runs", "training"),
+    *("analysis", "sweep", "figures", "report", "experiments", "cli"),
 )
 # Beyond the order: toolboxes import errors only; training and analysis meet in the run folder.
 STRANGERS = {
@@ -189,7 +189,7 @@ def test_modules_are_imported_by_name_in_few_places():
         "cli/__init__.py",
         "experiments/recipes/__init__.py",
         "measures/base.py",
-        "training/callbacks.py",
+        "training/tracker.py",
     }
 
 

@@ -156,6 +156,20 @@ def test_every_figure_has_data_and_a_caption(page, grokked):
         assert " ".join(str(FUNCTIONS[name].__doc__).split())[:60] in page.text
 
 
+def test_the_first_figure_comes_before_the_tables(page):
+    kinds = [(tag, a.get("id", "")) for tag, a in page.tags if tag in ("table", "div") and a.get("class") != "table"]
+    assert ("div", "overview") in kinds[:2]
+
+
+def test_figures_have_text_alternatives_and_buttons_for_the_keyboard(page):
+    plots = [a for tag, a in page.tags if tag == "div" and a.get("class") == "plot"]
+    assert all(a["role"] == "img" and len(a["aria-label"]) > 40 for a in plots)
+    groups = [a for tag, a in page.tags if tag == "div" and a.get("class") == "steps"]
+    assert len(groups) == len(plots)
+    assert all(a["role"] == "group" and a["aria-label"] for a in groups)
+    assert "@media print" in page.source
+
+
 def test_the_lead_states_the_outcome_at_one_threshold(page, grokked):
     transition = grokked.transition
     fits, generalizes = transition.T_train[0.99].step, transition.T_grok[0.99].step
@@ -282,11 +296,13 @@ addEventListener("load", () => later(() => {{
     drawn: plots.filter(p => p.querySelector(".scatterlayer path, .heatmaplayer image, .barlayer path")).length,
     widest: Math.max(0, ...plots.map(p => p.querySelector("svg.main-svg").getBoundingClientRect().width)),
     clipped: plots.filter(outside).map(p => p.id),
+    uploads: page.querySelectorAll("[data-title^='Share']").length,
+    top: plots[0]?.getBoundingClientRect().top ?? null,
     requests: view.performance.getEntriesByType("resource").map(e => e.name),
   }};
   const scales = () => plots.map(p => p._fullLayout.xaxis.type).sort().join(" ");
-  const click = (label) => [...page.querySelectorAll(".updatemenu-button")].filter(b => b.textContent.includes(label))
-    .map(b => b.dispatchEvent(new view.MouseEvent("click", {{bubbles: true}}))).length;
+  const click = (label) => [...page.querySelectorAll(".steps button")].filter(b => b.textContent.includes(label))
+    .map(b => b.click()).length;
   seen.buttons = click("log steps");
   later(() => {{
     seen.log = scales();
@@ -333,6 +349,8 @@ def test_a_browser_draws_the_report_without_errors(width, grokked, tmp_path):
     assert seen["widest"] <= width
     assert seen["clipped"] == []
     assert seen["buttons"] == seen["plots"] - 1  # the spectrum at the end has no steps
+    assert seen["uploads"] == 0
+    assert seen["top"] < 420  # pixels above the first figure
     assert Counter(seen["log"].split()) == {"log": seen["buttons"], "linear": 1}
     assert set(seen["linear"].split()) == {"linear"}
 

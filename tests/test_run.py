@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
+from grokinterp.runs.checkpoints import parse_step
 from grokinterp.runs.files import make_folder, write_atomically
-from grokinterp.runs.run import Run, parse_step
+from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
@@ -156,7 +158,9 @@ class TestReading:
         assert set(map(str, metrics.dtypes)) == {"float64"}
 
     def test_repr_shows_status_and_number_of_checkpoints(self, runs):
-        assert repr(runs["one-hot mlp"]).endswith(", finished, 3 checkpoints)")
+        shown = repr(runs["one-hot mlp"])
+        assert re.search("status +finished at step 10", shown)
+        assert re.search("checkpoints +3, steps 0 to 10", shown)
 
 
 class TestFiles:

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from rewriting import flip, rewrite
 from sweeps import BASE, InProcess
@@ -69,6 +70,17 @@ class TestStoredFiles:
     def test_a_table_of_an_earlier_version_is_named(self, sweep):
         sweep.table.to_parquet(sweep.path / "sweep.parquet", index=False)
         assert verify_sweep(sweep.path) == Verification((), 0, 0, ("sweep.parquet",))
+
+    @pytest.mark.parametrize("content", [{"outcome": [None]}, {"run": ["x"] * 9000, "step": 1}])
+    def test_a_table_that_is_no_result_of_the_sweep_is_damaged(self, sweep, content):
+        pd.DataFrame(content).to_parquet(sweep.path / "sweep.parquet", index=False)
+        (problem,) = verify_sweep(sweep.path).problems
+        assert problem.startswith(f"{sweep.path / 'sweep.parquet'} is damaged (")
+
+    def test_a_table_names_only_runs_of_the_sweep(self, sweep):
+        pd.DataFrame({"run": ["../\0" + "x" * 5000], "step": [1]}).to_parquet(sweep.path / "sweep.parquet", index=False)
+        (problem,) = verify_sweep(sweep.path).problems
+        assert "the run is missing, although sweep.parquet has its results" in problem
 
     @pytest.mark.parametrize("name", ["report.html", "sweep.parquet", "failures"])
     def test_a_new_sweep_replaces_no_files_of_others(self, name, tmp_path):

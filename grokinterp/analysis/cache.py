@@ -68,10 +68,15 @@ def _package_digest() -> str:
 
 
 def run_digest(run: Run) -> str:
-    """A digest that changes with the task, its split or the model of a run: values depend on them, too."""
+    """A digest that changes with the task, its split or the model of a run: values depend on them, too.
+
+    Of a user's module, the architecture and the source of `forward` count.
+    """
     mask = run.classification.train_mask
     split = b"" if mask is None else mask.numpy().tobytes()
-    return sha256(repr((run.config.task, run.config.model)).encode() + split)
+    own = run.own_model
+    model = run.config.model if own is None else (repr(own), _source(type(own.module).forward))
+    return sha256(repr((run.config.task, model)).encode() + split)
 
 
 def measure_key(measure: Measure, frequencies: tuple[int, ...], run: str) -> str:

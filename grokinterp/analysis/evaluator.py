@@ -52,6 +52,8 @@ class Evaluator:
         n_done = len(plan) - len(missing)
         self._report_progress(n_done, len(plan))
         count = worker_count(self.run, len(missing)) if self.workers is None else self.workers
+        if self.run.own_model is not None:  # workers open the run folder, which does not have the model
+            count = 0
         portable = {step: [call for call in calls if call.source is not None] for step, calls in missing.items()}
         if count and any(portable.values()):
             self._current = None

@@ -1,22 +1,25 @@
 """Analysis: the result of `analyze`, and the plain object that `--json` prints."""
 
-import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from grokinterp.analysis.phases import Boundary, known_values
 from grokinterp.analysis.transition import Event, Transition
+from grokinterp.display import Card, Carded
 from grokinterp.errors import ConfigError, nearest
-from grokinterp.measures import Reference, registered
+from grokinterp.measures import KeyFrequencies, Reference, registered
+from grokinterp.runs.checksums import sha256
 from grokinterp.runs.run import Run
+from grokinterp.statistics.formatting import number
 
 
-@dataclass(frozen=True, eq=False)
-class Analysis:
+@dataclass(frozen=True, eq=False, repr=False)
+class Analysis(Carded):
     """The measures of a run at its checkpoints, and the transition located from them.
 
     Attributes:
@@ -41,6 +44,25 @@ class Analysis:
     reasons: dict[str, dict[str, list[int]]]
     checksums: dict[int, str]
 
+    _INSTEAD: ClassVar[Mapping[tuple[str, ...], str]] = {
+        (
+            "to_pandas",
+            "to_dataframe",
+            "df",
+            "table",
+            "data",
+        ): "analysis.timeline, with one row per checkpoint",
+        ("to_dict", "to_json", "as_dict"): "analysis.summary()",
+        ("to_csv",): "analysis.timeline.to_csv(path)",
+        ("save", "report", "to_html"): "gi.write_report(analysis)",
+        (
+            "phases",
+            "T_grok",
+            "T_train",
+            "outcome",
+        ): "analysis.transition, which has them",
+    }
+
     @property
     def name(self) -> str:
         """The name of the run's folder, for legends."""
@@ -52,10 +74,52 @@ class Analysis:
         return self.run.metrics
 
     @property
+    def key_frequencies(self) -> KeyFrequencies:
+        """The key frequencies that the measures used: those of the reference step."""
+        return self.reference.frequencies
+
+    def __getitem__(self, column: str) -> pd.Series:
+        """A column of the timeline, by step.
+
+        >>> import grokinterp as gi
+        >>> gi.load("checkpoints/run42").analyze()["restricted_loss"].index[0]
+        0
+
+        Raises:
+            ConfigError: the timeline has no such column.
+        """
+        if column not in self.timeline:
+            raise ConfigError(f"the timeline has no column {column!r}: {nearest(column, map(str, self.timeline))}")
+        return pd.Series(self.timeline[column])
+
+    def plot(self) -> Any:
+        """The run at a glance: the Plotly figure that `grokinterp.figures.overview` draws."""
+        import grokinterp
+
+        return grokinterp.figures.overview(self)
+
+    def _card(self) -> Card:
+        from grokinterp.analysis.overview import headline
+
+        keys, last = self.reference.frequencies, self.timeline.iloc[-1]
+        steps = self.timeline.index
+        facts = {
+            "outcome": f"{self.transition.outcome}: {headline(self)}",
+            "key frequencies": ", ".join(map(str, keys.values)) or f"none: {keys.reason}",
+            "checkpoints": f"{len(steps):,}, steps {steps[0]:,} to {steps[-1]:,}",
+        }
+        for name in ("restricted_loss", "excluded_loss", "test_accuracy"):
+            if name in last:
+                facts[name.replace("_", " ")] = f"{number(float(last[name]))} at the last step"
+        facts["warnings"] = str(len(self.warnings))
+        calls = ['analysis["restricted_loss"]', "analysis.timeline", "analysis.plot()", "gi.write_report(analysis)"]
+        return Card(f"Analysis of {self.run.path}", facts, calls)
+
+    @property
     def weights_sha256(self) -> str:
         """One checksum of all weights: SHA-256 of the lines `STEP CHECKSUM`, ordered by step."""
         lines = "".join(f"{step} {checksum}\n" for step, checksum in sorted(self.checksums.items()))
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return sha256(lines.encode())
 
     def curves(self, column: str) -> pd.Series:
         """A column without NaN on the finest grid available: the training's if it was logged, else the timeline's.

@@ -132,10 +132,10 @@ def _analysis(
 
     names = [call.measure.name for call in calls]
     timeline, frequencies = values.tables(names, steps)
+    timeline.attrs["n_classes"] = run.classification.n_classes
     config = run.config
     transition = find_transition(
         timeline,
-        n_classes=run.classification.n_classes,
         metrics=metrics,
         cross_entropy=config.loss == "cross_entropy",
         memorization_budget=config.schedule.memorization_budget if config.schedule else None,

@@ -5,12 +5,16 @@ grid is never hidden. An event that does not occur is None with a reason.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from grokinterp.analysis.phases import Boundary, first_from, known_values, locate_phases
+from grokinterp.display import Card, Carded
+from grokinterp.errors import ConfigError
 from grokinterp.runs.status import RunStatus
 from grokinterp.statistics.outcomes import Outcome
 
@@ -53,8 +57,8 @@ class Thresholds:
     flatness: float = 0.02
 
 
-@dataclass(frozen=True)
-class Transition:
+@dataclass(frozen=True, repr=False)
+class Transition(Carded):
     """The transition of a run from memorization to generalization.
 
     Attributes:
@@ -86,11 +90,33 @@ class Transition:
     cleanup_end: Boundary
     evidence: dict[str, float | None] = field(default_factory=dict)
 
+    _INSTEAD: ClassVar[Mapping[tuple[str, ...], str]] = {
+        ("t_grok", "grok_step", "grokking_step", "grokked_at"): "T_grok[0.99].step",
+        ("t_train", "memorized_at"): "T_train[0.99].step",
+        ("phases",): "memorization_end, circuit_formation_end and cleanup_end",
+    }
+
+    def _card(self) -> Card:
+        def steps(events: dict[float, Event]) -> str:
+            shown = (
+                f"{'never' if e.step is None else f'{e.step:,}'} (at {100 * theta:.0f} %)"
+                for theta, e in events.items()
+            )
+            return ", ".join(shown)
+
+        facts = {"reason": self.reason, "T_train": steps(self.T_train), "T_grok": steps(self.T_grok)}
+        for name in ("memorization_end", "circuit_formation_end", "cleanup_end"):
+            end = getattr(self, name)
+            facts[name.removesuffix("_end").replace("_", " ")] = (
+                f"none: {end.reason}" if end.step is None else f"step {end.step:,}"
+            )
+        return Card(f"Transition: {self.outcome}", facts, ["transition.T_grok[0.99].step", "transition.evidence"])
+
 
 def find_transition(
     timeline: pd.DataFrame,
     *,
-    n_classes: float,
+    n_classes: float | None = None,
     metrics: pd.DataFrame | None = None,
     memorization_budget: int | None = None,
     status: str = RunStatus.FINISHED,
@@ -110,7 +136,7 @@ def find_transition(
             `test_accuracy`, `novel_accuracy`, `weight_norm`, `excluded_loss_novel` (else `excluded_loss`),
             `restricted_loss_novel`, `circuit_efficiency_ratio`.
         n_classes: number of classes; its logarithm is the loss of a uniform guess. Infinite for a regression, where no
-            guess is right by chance.
+            guess is right by chance. By default that of the run from which the table comes.
         metrics: losses, accuracies and norm on a finer grid than the timeline's, if available.
         memorization_budget: steps within which train accuracy must reach 0.99 (default: all).
         status: the run's status: `finished`, `stopped`, `running` or `diverged`.
@@ -120,7 +146,20 @@ def find_transition(
 
     Returns:
         The transition; curves that do not show one raise nothing.
+
+    Raises:
+        ConfigError: `n_classes` is not given, and the table comes from no run.
     """
+    if not isinstance(timeline, pd.DataFrame):
+        raise ConfigError(f"timeline must be a DataFrame, but is {type(timeline).__name__}")
+    if "step" in timeline.columns:  # after reset_index
+        timeline = timeline.set_index("step")
+    n_classes = n_classes if n_classes is not None else timeline.attrs.get("n_classes")
+    if n_classes is None:
+        raise ConfigError(
+            "n_classes is missing: give the number of possible answers (p for an operation mod p); an accuracy of "
+            "1 / n_classes is chance, and log(n_classes) is the loss of a uniform guess"
+        )
     curves = timeline if metrics is None or metrics.empty else metrics
     events = {
         name: {theta: first_reaching(curves, column, theta) for theta in THRESHOLDS}

@@ -20,6 +20,7 @@ Train networks on modular arithmetic, save their checkpoints, and measure how th
   train RUN            train a model in a new run folder or resume a run
   analyze RUN          compute every measure at every checkpoint, print the result, and write the report
   report RUN [RUN ...] write an HTML report for one run, several runs side by side, or a sweep
+  figures RUN [NAME]   save figures of a run as SVG, PDF, PNG, or HTML files
   sweep DIR            train many runs that differ in some options and tabulate their outcomes
   reproduce NAME       run a published experiment and test its claims (--list shows the names)
   verify RUN           check every file and checksum of a run or sweep
@@ -34,6 +35,7 @@ _COMMANDS = {
     "train": ("train", "run_train"),
     "analyze": ("analyze", "run_analyze"),
     "report": ("report", "run_report"),
+    "figures": ("figures", "run_figures"),
     "verify": ("verify", "run_verify"),
     "list": ("list", "run_list"),
     "sweep": ("sweep", "run_sweep"),

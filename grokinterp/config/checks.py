@@ -24,6 +24,21 @@ MAX_STEPS = 3_000_000  # each step is a number in memory and a line or a file on
 MAX_TERMS = 1000  # in a schedule
 
 
+class Fields:
+    """Base class of configurations: an unknown field is a ConfigError that names the right one."""
+
+    def __new__(cls, *args: Any, **values: Any) -> Any:
+        names = [item.name for item in fields(cls)]  # pyright: ignore[reportArgumentType]
+        for name in values:
+            if name not in names:
+                raise ConfigError(f"{cls.__name__} has no field {name!r}: {cls._nearest(name, names)}")
+        return super().__new__(cls)
+
+    @classmethod
+    def _nearest(cls, name: str, names: list[str]) -> str:
+        return nearest(name, names)
+
+
 def require(condition: bool, message: str) -> None:
     """Raises a ConfigError with this message unless the condition holds."""
     if not condition:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator
 
-from grokinterp.config.checks import STRICT, check_fields, require, require_finite, require_sizes, require_unit
+from grokinterp.config.checks import STRICT, Fields, check_fields, require, require_finite, require_sizes, require_unit
 from grokinterp.config.regression import RegressionConfig
 from grokinterp.config.task import TaskConfig
 
@@ -17,7 +17,7 @@ def _check_numbers(config: "TransformerConfig | MLPConfig") -> None:
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Fields):
     """A TransformerLens HookedTransformer, read at its last position or from the mean over positions."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -102,7 +102,7 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True)
-class MLPConfig:
+class MLPConfig(Fields):
     """A multi-layer perceptron that takes the operands as input, implemented as a HookedRootModule."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -158,7 +158,7 @@ class MLPConfig:
 
 
 @dataclass(frozen=True)
-class RecordedConfig:
+class RecordedConfig(Fields):
     """A model of unknown architecture, trained outside grokinterp; its logits were recorded."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -167,6 +167,8 @@ class RecordedConfig:
     """kind of model"""
     description: str = ""
     """description of the model for human readers"""
+    equals_token: bool = False
+    """whether the token `=` follows the operands in what the model was called with"""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -3,14 +3,23 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from grokinterp.config.checks import MAX_WINDOW, STRICT, check_fields, require, require_finite, require_in, require_unit
+from grokinterp.config.checks import (
+    MAX_WINDOW,
+    STRICT,
+    Fields,
+    check_fields,
+    require,
+    require_finite,
+    require_in,
+    require_unit,
+)
 
 # The tensors that each optimizer stores for every parameter, as torch.optim names them.
 STATE_SLOTS = {"adamw": ("exp_avg", "exp_avg_sq"), "adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Fields):
     """How the optimizer computes an update."""
 
     __pydantic_config__: ClassVar[Any] = STRICT

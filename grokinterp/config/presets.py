@@ -1,14 +1,16 @@
 """Named configurations: those of published work and a small one for newcomers."""
 
 from functools import partial
+from typing import Any
 
 from grokinterp.config.checks import require_one_of
 from grokinterp.config.model import MLPConfig, TransformerConfig
 from grokinterp.config.optimizer import OptimizerConfig
 from grokinterp.config.regression import RegressionConfig
-from grokinterp.config.run import RunConfig
+from grokinterp.config.run import RunConfig, config_fields, dotted
 from grokinterp.config.schedule import ScheduleConfig
 from grokinterp.config.task import TaskConfig
+from grokinterp.errors import ConfigError
 
 _float32 = partial(RunConfig, loss_dtype="float32")
 _PRESETS: dict[str, RunConfig] = {
@@ -99,7 +101,7 @@ _PRESETS: dict[str, RunConfig] = {
 PRESETS = tuple(_PRESETS)
 
 
-def preset(name: str) -> RunConfig:
+def preset(name: str, **fields: Any) -> RunConfig:
     """Returns the configuration with this name.
 
     >>> preset("nanda").task.p
@@ -119,7 +121,12 @@ def preset(name: str) -> RunConfig:
             `teacher-student`: a tanh MLP that learns another's outputs (Liu et al. 2022, arXiv:2210.01117).
 
     Raises:
-        ConfigError: no preset has this name.
+        ConfigError: no preset has this name, or something else is given.
     """
     require_one_of(name, PRESETS, "preset")
+    if fields:
+        named = ", ".join(
+            f'"{dotted(field, config_fields(_PRESETS[name])) or field}": {value!r}' for field, value in fields.items()
+        )
+        raise ConfigError(f'preset takes only a name: write preset("{name}").replace({{{named}}})')
     return _PRESETS[name]

@@ -5,12 +5,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Tag
 
-from grokinterp.config.checks import STRICT, check_fields, require_finite, require_seed, require_sizes
+from grokinterp.config.checks import STRICT, Fields, check_fields, require_finite, require_seed, require_sizes
 from grokinterp.config.task import TaskConfig
 
 
 @dataclass(frozen=True)
-class RegressionConfig:
+class RegressionConfig(Fields):
     """A student learns the outputs of a teacher, a tanh MLP with fixed random weights (Liu et al. 2022, section 3.1).
 
     Inputs are drawn from N(0, I): first the training inputs, then the test inputs.

@@ -1,18 +1,20 @@
 """RunConfig: everything that determines a run, and its conversion to and from JSON."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from grokinterp.config.checks import STRICT, check_fields, require, require_seed
+from grokinterp.config.checks import STRICT, Fields, check_fields, require, require_seed
 from grokinterp.config.model import MLPConfig, ModelConfig, RecordedConfig, TransformerConfig, require_fit
 from grokinterp.config.optimizer import OptimizerConfig
 from grokinterp.config.regression import AnyTaskConfig, RegressionConfig
 from grokinterp.config.schedule import ScheduleConfig
 from grokinterp.config.task import TaskConfig
+from grokinterp.display import Card, Displayed
 from grokinterp.errors import ConfigError, nearest
 
 FORMAT_VERSION = 1
@@ -28,7 +30,7 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Fields, Displayed):
     """Everything that determines a run.
 
     `optimizer` and `schedule` are None if the run was recorded or imported; otherwise `training()` returns both.
@@ -52,6 +54,11 @@ class RunConfig:
     losses; `float32_plain` uses PyTorch's cross entropy, whose gradient suffers from rounding when the loss is small
     (a cause of slingshots and softmax collapse)"""
 
+    @classmethod
+    def _nearest(cls, name: str, names: list[str]) -> str:
+        whole = dotted(name, config_fields(RunConfig()))
+        return f'write RunConfig().replace({{"{whole}": ...}})' if whole else nearest(name, names)
+
     def __post_init__(self) -> None:
         check_fields(self)
         require_seed(self.model_seed, "model_seed")
@@ -64,6 +71,45 @@ class RunConfig:
             self.loss == "cross_entropy" or self.loss_dtype != PLAIN,
             f"loss_dtype float32_plain applies only to loss cross_entropy: with loss {self.loss} choose float32",
         )
+
+    def replace(self, values: Mapping[str, Any], source: str = "replace") -> "RunConfig":
+        """A configuration with other values of some fields.
+
+        >>> config = RunConfig().replace({"task.p": 59, "optimizer.weight_decay": 0.5})
+        >>> config.task.p, config.optimizer.weight_decay
+        (59, 0.5)
+
+        Args:
+            values: by dotted field, as in `grokinterp train --task.p 59` and in sweeps.
+            source: beginning of an error message.
+
+        Raises:
+            ConfigError: a field is unknown, or a value makes no sense.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(f'{source}: values must be a dict by dotted field, such as {{"task.p": 59}}')
+        raw = json.loads(_as_json(self))
+        for name, value in values.items():
+            *sections, last = str(name).split(".")
+            inner = raw
+            for section in sections:
+                inner = inner.get(section) if isinstance(inner, dict) else None
+            if (
+                not isinstance(inner, dict)
+                or last not in inner
+                or isinstance(inner[last], dict)
+                or name == "model.kind"
+            ):
+                raise ConfigError(f"{source}: {name} is not a field of this configuration: {nearest_field(name, self)}")
+            inner[last] = json_value(value)
+        return RunConfig.from_json(json.dumps(raw), source)
+
+    def _card(self) -> Card:
+        sections = {name: getattr(self, name) for name in ("task", "model", "optimizer", "schedule")}
+        facts = {name: _changed(section) for name, section in sections.items() if section is not None}
+        facts |= {"seed and loss": f"model_seed={self.model_seed}, loss={self.loss} in {self.loss_dtype}"}
+        calls = ['config.replace({"task.p": 59})', "gi.train(config, path)", "config.to_json()"]
+        return Card(f"Configuration of {self.task.title}", facts, calls)
 
     def training(self) -> TrainingSettings:
         """Returns the optimizer and the schedule of this run, neither of them None.
@@ -111,6 +157,65 @@ class RunConfig:
             raise ConfigError(f"{source}: {_first_problem(error)}") from None
         _refuse_booleans(raw, config, source)
         return config
+
+
+def _changed(section: Any) -> str:
+    """The fields of a section that differ from their defaults, and its class."""
+    changed = [(item.name, getattr(section, item.name)) for item in fields(section)]
+    shown = [f"{name}={value}" for name, value in changed if value != getattr(type(section), name, None)]
+    return f"{type(section).__name__}({', '.join(shown)})"
+
+
+@lru_cache(maxsize=8)
+def _as_json(config: RunConfig) -> str:
+    """The configuration as JSON, cached because every point of a sweep starts from the same one."""
+    return config.to_json()
+
+
+def flat_config(config: RunConfig) -> dict[str, Any]:
+    """The values of a configuration by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in json.loads(_as_json(config)).items():
+        flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def config_fields(config: RunConfig) -> list[str]:
+    """Dotted names of the fields of a configuration that `replace` and sweeps may set."""
+    return [name for name in flat_config(config) if name not in ("format_version", "model.kind")]
+
+
+def dotted(name: str, fields: Iterable[str]) -> str | None:
+    """The dotted name of a field whose section is missing; None if there is no such field.
+
+    >>> dotted("p", config_fields(RunConfig()))
+    'task.p'
+    """
+    return next((field for field in fields if field.rpartition(".")[2] == name and field != name), None)
+
+
+def nearest_field(name: Any, config: RunConfig) -> str:
+    """The end of a message about an unknown field: its dotted name, or else the most similar field."""
+    names = config_fields(config)
+    whole = dotted(str(name), names)
+    return f"write {whole}" if whole else nearest(name, names)
+
+
+def json_value(value: Any) -> Any:
+    """A value of a field as JSON represents it: NumPy and PyTorch numbers become Python numbers.
+
+    Raises:
+        ConfigError: JSON has no such value.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise ConfigError(f"{value!r} cannot be the value of a field: give a number, a string or a list") from None
+    return value
 
 
 def _refuse_booleans(raw: dict[str, Any], config: Any, place: str) -> None:

@@ -7,6 +7,7 @@ from grokinterp.config.checks import (
     MAX_STEPS,
     MAX_TERMS,
     STRICT,
+    Fields,
     check_fields,
     is_natural_number,
     require,
@@ -101,7 +102,7 @@ def scheduled_steps(spec: int | str, last: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(Fields):
     """How long a run trains, when it is evaluated, and what it saves."""
 
     __pydantic_config__: ClassVar[Any] = STRICT

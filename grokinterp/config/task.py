@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from grokinterp.config.checks import MAX_BITS, MAX_MODULUS, STRICT, check_fields, is_prime, require, require_seed
+from grokinterp.config.checks import (
+    MAX_BITS,
+    MAX_MODULUS,
+    STRICT,
+    Fields,
+    check_fields,
+    is_prime,
+    require,
+    require_seed,
+)
 
 _Arithmetic = Literal["add", "subtract", "multiply", "multiply_nonzero", "divide"]
 _Polynomial = Literal["x^2+y^2", "x^2+xy+y^2", "x^2+xy+y^2+x", "x^3+xy", "x^3+xy^2+y"]
@@ -14,7 +23,7 @@ S5_OPERATIONS: tuple[str, ...] = get_args(_Permutation)
 
 
 @dataclass(frozen=True)
-class TaskConfig:
+class TaskConfig(Fields):
     """The operation to learn and the split of its inputs into training and test sets; all inputs are evaluated."""
 
     __pydantic_config__: ClassVar[Any] = STRICT

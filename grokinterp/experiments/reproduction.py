@@ -5,6 +5,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 from grokinterp.experiments.recipes import catalog
 from grokinterp.experiments.results import RESULTS, RESULTS_VERSION, results_in
 from grokinterp.figures import learning_curves
-from grokinterp.report.plots import Figure, write_images
+from grokinterp.figures.saving import rendered
 from grokinterp.runs.checksums import is_own
 from grokinterp.runs.environment import cores, processor
 from grokinterp.runs.files import exists, make_folder, remove, write_atomically
@@ -36,6 +37,7 @@ from grokinterp.sweep.running import Progress as SweepProgress
 from grokinterp.training.preparation import choose_device
 
 _PARTS = 100  # progress steps per run
+_SCREEN = {"width": 1000 / 96, "font_size": 9.75, "dpi": 96}  # 1,000 pixels, with text of the usual size
 
 
 @dataclass(frozen=True)
@@ -135,13 +137,15 @@ def reproduce(
         content.to_parquet(buffer)
         write_atomically(folder / f"{table_name}.parquet", buffer.getvalue())
     figures = [figure for section in result.outcome.figures.values() for figure, _ in section]
-    stills = [Figure(figure) for figure in figures] if images else []  # copies: the report removes the titles
+    stills = deepcopy(figures) if images else []  # copies, because the report removes the titles
     write_atomically(folder / RESULTS, json.dumps(_results(result), indent=2, ensure_ascii=False) + "\n")
     write_atomically(result.report, html_report(recipe, quick, result.outcome, result.contradictions))
+    pngs = rendered(stills, "png", **_SCREEN) if images else []
     for stale in folder.glob("figure-*.png"):
         if stale.stem.removeprefix("figure-").isdecimal():
             remove(stale)
-    write_images({folder / f"figure-{i}.png": figure for i, figure in enumerate(stills, start=1)})
+    for i, image in enumerate(pngs, start=1):
+        write_atomically(folder / f"figure-{i}.png", image)
     return result
 
 

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -13,46 +13,14 @@ from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
 from grokinterp.analysis.result import Analysis
-from grokinterp.errors import ConfigError
+from grokinterp.figures.inputs import labels
 from grokinterp.figures.phases import STRIP, phase_shapes
 from grokinterp.figures.style import GRAY, TEMPLATE
 from grokinterp.figures.thinning import MOST_POINTS, moments_of, thinned_curve
 
 # Curves of at most this many points also get markers: a line alone could be overlooked, and one point has no line.
 _FEW_POINTS = 25
-
-
-def as_list(analysis: Analysis | Sequence[Analysis]) -> list[Analysis]:
-    """Return one or several analyses as a list.
-
-    Raises:
-        ConfigError: the list is empty, or something else is passed.
-    """
-    given: Any = analysis
-    is_list = isinstance(given, Iterable) and not isinstance(given, str)
-    analyses: list[Any] = [*given] if is_list else [given]
-    if not analyses:
-        raise ConfigError("no analysis to draw: pass an Analysis or a list of them")
-    for item in analyses:
-        if not isinstance(item, Analysis):
-            raise ConfigError(
-                f"analysis must be an Analysis or a list of them, but contains {type(item).__name__}: make one with "
-                "analyze(run)"
-            )
-    return analyses
-
-
-def labels(analyses: Sequence[Analysis]) -> list[str]:
-    """Return a legend name for each run: its folder's name, made unique, with p if the runs differ in p."""
-    names = [analysis.name for analysis in analyses]
-    if len(set(names)) < len(names):
-        names = [f"{analysis.run.path.parent.name}/{analysis.name}" for analysis in analyses]
-    if len(set(names)) < len(names):
-        names = [f"{name} [{i}]" for i, name in enumerate(names, start=1)]
-    moduli = [analysis.run.classification.p for analysis in analyses]
-    if len(set(moduli)) > 1:
-        names = [f"{name} (p = {p})" for name, p in zip(names, moduli, strict=True)]
-    return [escape(name) for name in names]
+_MARKERS = 10  # of longer curves
 
 
 @dataclass
@@ -94,14 +62,19 @@ class Canvas:
         log_y: Sequence[bool] = (),
         x_title: str | None = None,
         row_titles: Sequence[str] | None = None,
+        columns: int = 1,
     ):
-        """Start a figure with one panel per title in `y_titles`. Set `x_title` only if x is not the step."""
+        """Start a figure with one panel per title in `y_titles`, numbered row by row; methods call the number `row`.
+
+        Set `x_title` only if x is not the step.
+        """
         self.title, self.analyses, self.x_title = title, analyses, x_title
         self.names = labels(analyses)
-        self.rows = len(y_titles)
-        panels = make_subplots(
-            rows=self.rows, cols=1, shared_xaxes=True, vertical_spacing=0.09, subplot_titles=row_titles or None
-        )
+        self.panels, self.columns = len(y_titles), columns
+        self.rows = math.ceil(self.panels / columns)
+        spacing: dict[str, Any] = {"vertical_spacing": 0.09 if columns == 1 else 0.12, "horizontal_spacing": 0.14}
+        shared: dict[str, Any] = {"shared_xaxes": True, "subplot_titles": row_titles or None}
+        panels = make_subplots(rows=self.rows, cols=columns, **shared, **spacing)
         self.figure = go.Figure(panels)
         self.notes: list[str] = []
         self.meta: dict[str, Any] = {}
@@ -111,7 +84,10 @@ class Canvas:
         self.log_rows = {row for row, is_log in enumerate(log_y, start=1) if is_log}
         for row, y_title in enumerate(y_titles, start=1):
             kind = "log" if row in self.log_rows else "linear"
-            self.figure.update_yaxes(title_text=y_title, type=kind, row=row, col=1)
+            self.figure.update_yaxes(title_text=y_title, type=kind, **self._cell(row))
+
+    def _cell(self, panel: int) -> dict[str, Any]:
+        return {"row": (panel - 1) // self.columns + 1, "col": (panel - 1) % self.columns + 1}
 
     @property
     def single(self) -> bool:
@@ -133,12 +109,16 @@ class Canvas:
         color: str,
         hover: str = "",
         dash: str = "solid",
+        symbol: str = "",
         width: float = 2.0,
         row: int = 1,
         limit: int = MOST_POINTS,
         **scatter: Any,
     ) -> None:
-        """Draw a series, indexed by step, as a line; one of more than `limit` points is thinned."""
+        """Draw a series, indexed by step, as a line; one of more than `limit` points is thinned.
+
+        With a `symbol`, some of its points get markers, so that the line can be recognized without its color.
+        """
         curve = thinned_curve(series, moments_of(self.analyses), limit)
         if len(curve) < len(series):
             self.note(f"of {len(series):,} points of a curve, the smallest and largest of each stretch are drawn")
@@ -147,8 +127,10 @@ class Canvas:
             self.note(f"{name}: a logarithmic axis cannot show {zeros} values of 0 or less")
         text = f"<b>{hover or name}</b><br>step %{{customdata:,}}<br>%{{y:.4g}}<extra></extra>"
         trace = go.Scatter(x=steps, y=values, customdata=steps, name=name, hovertemplate=text, **scatter)
-        trace.update(mode="lines+markers" if len(values) <= _FEW_POINTS else "lines")
-        trace.update(line={"color": color, "dash": dash, "width": width}, marker={"size": 5, "color": color})
+        trace.update(mode="lines+markers" if symbol or len(values) <= _FEW_POINTS else "lines")
+        marker = {"size": 7 if symbol else 5, "color": color, "symbol": symbol or "circle"}
+        marker |= {"maxdisplayed": _MARKERS} if len(values) > _FEW_POINTS else {}
+        trace.update(line={"color": color, "dash": dash, "width": width}, marker=marker)
         self.add(trace, steps, row)
 
     def key(self, name: str, *, dash: str, row: int = 1) -> None:
@@ -179,13 +161,22 @@ class Canvas:
         """Record why a quantity is not drawn for any run."""
         self.missing.append(_Missing(escape(quantity), "", escape(reason), row))
 
-    def runs(self, colors: Sequence[str]) -> None:
+    def runs(self, colors: Sequence[str], symbols: Sequence[str]) -> None:
         """Add a legend entry for each run with a trace; clicking it hides or shows all traces of the run."""
         groups = {str(plotted.trace.legendgroup) for plotted in self.traces}
-        for name, color in zip(self.names, colors, strict=True):
+        for name, color, symbol in zip(self.names, colors, symbols, strict=True):
             if name in groups:
                 style = {"color": color, "width": 3}
-                self.add(legend_key(name, line=style, legendgroup=name))
+                marker = {"color": color, "size": 7, "symbol": symbol}
+                self.add(legend_key(name, mode="lines+markers", line=style, marker=marker, legendgroup=name))
+
+    def merge_legend(self) -> None:
+        """Give a curve that several panels show one legend entry, which hides and shows it in all of them."""
+        seen: set[str] = set()
+        for trace in (plotted.trace for plotted in self.traces):
+            if trace.showlegend is not False:
+                trace.update(showlegend=trace.name not in seen, legendgroup=trace.legendgroup or trace.name)
+                seen.add(trace.name)
 
     def finish(self, *, log_step: bool = False, bands: bool = True) -> go.Figure:
         """Return the figure, with both step scales, reasons for missing data, and a single run's phases."""
@@ -195,15 +186,15 @@ class Canvas:
         if self.rows > 1:
             figure.update_layout(height=200 + 210 * self.rows)
         if self.x_title is not None:
-            figure.update_xaxes(title_text=self.x_title, row=self.rows, col=1)
+            figure.update_xaxes(title_text=self.x_title, row=self.rows)
             figure.update_layout({"shapes": self.lines})
             figure.update_layout(margin_t=64)  # room for buttons is not needed
         elif has_data:
             self._step_axis(log_step, bands)
         for plotted in self.traces:
-            figure.add_trace(plotted.trace, row=plotted.row, col=1)
+            figure.add_trace(plotted.trace, **self._cell(plotted.row))
         for row in self.log_rows:
-            figure.update_yaxes(**self._log_ticks(row), row=row, col=1)
+            figure.update_yaxes(**self._log_ticks(row), **self._cell(row))
         self.meta = {"notes": self.notes, "panels": self.rows, "empty": not has_data}
         figure.update_layout(meta=self.meta)
         if self.notes and has_data:
@@ -216,7 +207,7 @@ class Canvas:
         """Write the reasons for missing data into the notes and into each empty panel; return True if any has data."""
         filled = {plotted.row for plotted in self.traces if _has_data(plotted.trace)}
         self.notes[:0] = self._reasons(self.missing)
-        for row in range(1, self.rows + 1):
+        for row in range(1, self.panels + 1):
             if row in filled:
                 continue
             # plotly draws no axes for a panel without a trace.
@@ -224,12 +215,13 @@ class Canvas:
             reasons = self._reasons([m for m in self.missing if m.row == row]) or ["no data"]
             axis: Any = self.figure.layout["yaxis" if row == 1 else f"yaxis{row}"]
             low, high = axis.domain or (0, 1)
-            text = "<br>".join(line for reason in reasons for line in textwrap.wrap(reason, 44))
-            place = {"xref": "paper", "yref": "paper", "x": 0.5, "y": (low + high) / 2, "showarrow": False}
-            self.figure.add_annotation(text=text, font={"color": GRAY, "size": 13}, **place)
-            self.figure.update_yaxes(showticklabels=False, ticks="", showgrid=False, row=row, col=1)
+            left, right = self.figure.layout["xaxis" if row == 1 else f"xaxis{row}"].domain or (0, 1)  # pyright: ignore
+            text = "<br>".join(line for reason in reasons for line in textwrap.wrap(reason, 44 // self.columns))
+            place = {"xref": "paper", "yref": "paper", "x": (left + right) / 2, "y": (low + high) / 2}
+            self.figure.add_annotation(text=text, font={"color": GRAY, "size": 13}, showarrow=False, **place)
+            self.figure.update_yaxes(showticklabels=False, ticks="", showgrid=False, **self._cell(row))
             if not filled:
-                self.figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, row=row, col=1)
+                self.figure.update_xaxes(showticklabels=False, ticks="", showgrid=False, **self._cell(row))
         return bool(filled)
 
     def _reasons(self, missing: Sequence[_Missing]) -> list[str]:
@@ -256,7 +248,7 @@ class Canvas:
         return spacing | {"exponentformat": "power"}
 
     def _phases(self, edge: float | None, last: float, bands: bool) -> list[dict[str, Any]]:
-        return phase_shapes(self.analyses[0], self.rows, edge, last, bands) if self.single else []
+        return phase_shapes(self.analyses[0], self.panels, self.columns, edge, last, bands) if self.single else []
 
     def _step_axis(self, log_step: bool, bands: bool) -> None:
         xs = [plotted.steps for plotted in self.traces]
@@ -265,8 +257,8 @@ class Canvas:
         all_steps = np.concatenate([*nonempty, *(analysis.timeline.index for analysis in self.analyses)])
         positive = all_steps[all_steps > 0]
         last = float(all_steps.max())
-        axes = ["xaxis" if row == 1 else f"xaxis{row}" for row in range(1, self.rows + 1)]
-        bottom = axes[-1]
+        axes = ["xaxis" if row == 1 else f"xaxis{row}" for row in range(1, self.panels + 1)]
+        bottom = axes[-self.columns :]
         linear: dict[str, Any] = {"shapes": self.lines + self._phases(None, last, bands)}
         single_step = bool((all_steps == last).all())
         span = [last - 0.6, last + 0.6] if single_step else [-0.01 * last, 1.01 * last]
@@ -278,7 +270,7 @@ class Canvas:
                 linear |= {f"{axis}.tickmode": "array", f"{axis}.tickvals": [last]}
             elif last < 10:
                 linear |= {f"{axis}.tickmode": "linear", f"{axis}.dtick": 1}
-        linear[f"{bottom}.title.text"] = "step"
+        linear |= {f"{axis}.title.text": "step" for axis in bottom}
         if not len(positive) or positive.min() == last:  # a logarithmic axis would show nothing more
             self.figure.update_layout(_nested(linear))
             return
@@ -295,7 +287,7 @@ class Canvas:
             logarithmic |= {f"{axis}.range": [low - 0.02 * decades, math.log10(last) + 0.02 * decades]}
             logarithmic |= {f"{axis}.tickvals": [edge, *ticks] if has_zero else ticks}
             logarithmic |= {f"{axis}.ticktext": [*(["0"] if has_zero else []), *map(tick_label, ticks)]}
-        logarithmic[f"{bottom}.title.text"] = "step (log scale)"
+        logarithmic |= {f"{axis}.title.text": "step (log scale)" for axis in bottom}
 
         moved = [None if steps is None else np.where(steps == 0, edge, steps) for steps in xs]
         x_linear = [[None] if steps is None else steps.tolist() for steps in xs]

@@ -10,8 +10,16 @@ import pandas as pd
 from plotly.graph_objects import Figure
 
 from grokinterp.analysis.result import Analysis
-from grokinterp.figures.canvas import Canvas, as_list
-from grokinterp.figures.style import DASHES, QUANTITY_COLORS, part_color, run_colors
+from grokinterp.figures.canvas import Canvas
+from grokinterp.figures.inputs import Analyses, as_list
+from grokinterp.figures.style import (
+    DASHES,
+    QUANTITY_COLORS,
+    QUANTITY_SYMBOLS,
+    part_styles,
+    run_colors,
+    run_symbols,
+)
 from grokinterp.statistics.formatting import number
 
 
@@ -24,6 +32,7 @@ class Quantity:
         label: name in the legend.
         color: color of the line in a figure of one run.
         dash: dash style of the line in a figure of one run.
+        symbol: marker of the line in a figure of one run.
         hidden: True to draw it only after a click on its legend entry.
         overlay: False to omit it from figures of several runs.
     """
@@ -32,13 +41,15 @@ class Quantity:
     label: str
     color: str
     dash: str = "solid"
+    symbol: str = "circle"
     hidden: bool = False
     overlay: bool = True
 
 
-def _quantity(column: str, label: str, color: str, dash: str = "solid", *, extra: bool = False) -> Quantity:
-    """Return a Quantity in the color of `color`; an extra one is hidden at first and only drawn for a single run."""
-    return Quantity(column, label, QUANTITY_COLORS[color], dash, hidden=extra, overlay=not extra)
+def _quantity(column: str, label: str, style: str, dash: str = "solid", *, extra: bool = False) -> Quantity:
+    """Return a Quantity in the style of `style`; an extra one is hidden at first and only drawn for a single run."""
+    symbol = QUANTITY_SYMBOLS.get(style, "circle")
+    return Quantity(column, label, QUANTITY_COLORS[style], dash, symbol, hidden=extra, overlay=not extra)
 
 
 def values(analysis: Analysis, column: str, *, fine: bool = False) -> pd.Series:
@@ -56,7 +67,7 @@ def _by_keys(analysis: Analysis, q: Quantity) -> list[Quantity]:
     if not analysis.reference.lost or union not in analysis.timeline:
         return [q]
     reference = f"{q.label}, keys of step {number(analysis.reference.frequencies.step)}"
-    dash = "dot" if q.dash == "solid" else "dashdot"
+    dash = {"solid": "dot", "longdash": "longdashdot"}.get(q.dash, "dashdot")
     return [
         replace(q, column=union, label=f"{q.label}, all keys since T<sub>grok</sub>"),
         replace(q, label=reference, dash=dash),
@@ -84,6 +95,7 @@ def draw(
                 q.label,
                 color=q.color,
                 dash=q.dash,
+                symbol=q.symbol,
                 row=row,
                 visible="legendonly" if q.hidden else True,
                 showlegend=True,
@@ -92,8 +104,8 @@ def draw(
     overlaid = [q for q in quantities if q.overlay]
     dashes = {q.label: dash for q, dash in zip([*overlaid, *fallback], DASHES * 2, strict=False)}
     labels: list[str] = []
-    colors = run_colors(len(canvas.analyses))
-    for analysis, name, color in zip(canvas.analyses, canvas.names, colors, strict=True):
+    colors, symbols = run_colors(len(canvas.analyses)), run_symbols(len(canvas.analyses))
+    for analysis, name, color, symbol in zip(canvas.analyses, canvas.names, colors, symbols, strict=True):
         for label, q in _drawable(canvas, analysis, overlaid, fallback, fine, row):
             labels += [label] if label not in labels else []
             canvas.line(
@@ -102,12 +114,13 @@ def draw(
                 hover=f"{name}</b><br>{q.label}<b>",
                 color=color,
                 dash=dashes[label],
+                symbol=symbol,
                 row=row,
                 legendgroup=name,
                 showlegend=False,
             )
     if row == 1:
-        canvas.runs(colors)
+        canvas.runs(colors, symbols)
     for label in labels if len(labels) > 1 else []:
         canvas.key(label, dash=dashes[label], row=row)
 
@@ -148,11 +161,15 @@ _ALL_ACCURACY = _quantity("accuracy", "all inputs", "all")
 _ACCURACIES = (_quantity("test_accuracy", "test", "test"), _quantity("train_accuracy", "train", "train"))
 _PROGRESS = (
     _quantity("restricted_loss", "restricted", "restricted"),
-    _quantity("excluded_loss", "excluded (train)", "excluded"),
+    _quantity("excluded_loss", "excluded (train)", "excluded", "dash"),
+)
+_GINI = (
+    _quantity("gini_embedding", "embedding", "embed"),
+    _quantity("gini_neuron_logit", "neuron-logit map", "unembed", "dash"),
 )
 
 
-def accuracy_curves(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def accuracy_curves(analysis: Analyses) -> Figure:
     """Accuracy on training and test inputs over training, the curves that define grokking.
 
     Mirrored test pairs, whose mirror (b, a) is a training pair, are drawn apart from novel ones, whose mirror is not: a
@@ -170,13 +187,13 @@ def _on_pairs(canvas: Canvas, measure: str) -> list[Quantity]:
     """Return a measure on test and training pairs and, if a run has mirrored pairs, on novel and mirrored ones."""
     quantities = [_quantity(f"test_{measure}", "test", "test"), _quantity(f"train_{measure}", "train", "train")]
     if any(analysis.run.classification.mirror_mask is not None for analysis in canvas.analyses):
-        novel = Quantity(f"novel_{measure}", "test, novel pairs", QUANTITY_COLORS["novel"], "dash", overlay=False)
-        mirrored = _quantity(f"mirror_{measure}", "test, mirrored pairs", "mirror", "dash", extra=True)
+        novel = replace(_quantity(f"novel_{measure}", "test, novel pairs", "novel", "dash"), overlay=False)
+        mirrored = _quantity(f"mirror_{measure}", "test, mirrored pairs", "mirror", "dashdot", extra=True)
         quantities += [novel, mirrored]
     return quantities
 
 
-def loss_curves(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def loss_curves(analysis: Analyses) -> Figure:
     """Training and test loss as logged during training, on a logarithmic scale.
 
     The dotted horizontal line is the loss of a uniform guess over the classes.
@@ -198,7 +215,7 @@ def loss_curves(analysis: Analysis | Sequence[Analysis]) -> Figure:
     return canvas.finish(log_step=True)
 
 
-def progress_measures(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def progress_measures(analysis: Analyses) -> Figure:
     """Restricted and excluded loss at each checkpoint, beside train and test loss.
 
     Restricted loss keeps only the key frequencies of the logits. It falls as the generalizing circuit forms, before
@@ -214,15 +231,15 @@ def progress_measures(analysis: Analysis | Sequence[Analysis]) -> Figure:
         *_PROGRESS,
         _quantity("test_loss", "test", "test"),
         _quantity("train_loss", "train", "train"),
-        _quantity("restricted_loss_novel", "restricted, cross-fit", "restricted", "dash", extra=True),
-        _quantity("excluded_loss_novel", "excluded, cross-fit", "excluded", "dash", extra=True),
+        _quantity("restricted_loss_novel", "restricted, cross-fit", "restricted", "longdash", extra=True),
+        _quantity("excluded_loss_novel", "excluded, cross-fit", "excluded", "longdash", extra=True),
     ]
     draw(canvas, quantities, fallback=[_ALL_LOSS])
     chance(canvas)
     return canvas.finish()
 
 
-def weight_norms(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def weight_norms(analysis: Analyses) -> Figure:
     """L2 norm of the trained parameters and, for a single run, of each part of the model.
 
     Weight decay reduces the norm as the circuit forms and most of all during cleanup. Frozen parameters do not count.
@@ -234,13 +251,12 @@ def weight_norms(analysis: Analysis | Sequence[Analysis]) -> Figure:
     if canvas.single:
         table = canvas.analyses[0].timeline
         parts = [str(column).split(".", 1)[1] for column in table if str(column).startswith("group_norm.")]
-        colors = [part_color(part, i) for i, part in enumerate(parts)]
-        draw(canvas, [Quantity(f"group_norm.{p}", escape(p), color) for p, color in zip(parts, colors, strict=True)])
+        draw(canvas, [Quantity(f"group_norm.{p}", escape(p), *style) for p, style in part_styles(parts).items()])
     canvas.figure.update_yaxes(rangemode="tozero")
     return canvas.finish()
 
 
-def circuit_efficiency(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def circuit_efficiency(analysis: Analyses) -> Figure:
     """Margin ratio of the generalizing to the memorizing circuit, and the generalized share of the margin.
 
     The margin ratio is o_gen / o_mem: the margin on held-out pairs over the extra margin that only training pairs have.
@@ -271,7 +287,7 @@ def _note_gaps(canvas: Canvas, analysis: Analysis, column: str, label: str) -> N
         canvas.note(f"{label}{whose} undefined at {place}: {escape(reason)}")
 
 
-def logit_margins(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def logit_margins(analysis: Analyses) -> Figure:
     """Mean margin on training and test pairs: the correct logit minus the mean of the other logits.
 
     A network that memorizes has a margin on training pairs only. The two curves meet as the generalizing circuit takes
@@ -284,7 +300,31 @@ def logit_margins(analysis: Analysis | Sequence[Analysis]) -> Figure:
     return canvas.finish()
 
 
-def gini(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def nanda_figure_7(analysis: Analyses) -> Figure:
+    """Figure 7 of Nanda et al. 2023: excluded loss, restricted loss, Gini coefficients, and sum of squared weights.
+
+    Excluded loss rises while the circuit forms, when train and test loss hardly change. Restricted loss falls before
+    test loss does. In the paper, the Gini coefficients of the Fourier spectra of the embedding (W_E) and of the
+    neuron-logit map (W_L) rise sharply during cleanup, when the sum of the squared weights falls most. Bands show the
+    phases, with ends located by rule, instead of the paper's vertical lines.
+
+    Source: Nanda et al. 2023, Figure 7.
+    """
+    panels = ["excluded loss (nats)", "restricted loss (nats)", "Gini coefficient", "sum of squared weights"]
+    title = "Progress measures (Nanda et al. 2023, Figure 7)"
+    canvas = Canvas(title, as_list(analysis), y_titles=panels, log_y=[True, True, False, False], columns=2)
+    both = [_quantity("test_loss", "test", "test"), _quantity("train_loss", "train", "train")]
+    restricted, excluded = _PROGRESS
+    draw(canvas, [excluded, *both], fallback=[_ALL_LOSS])
+    draw(canvas, [restricted, *both], fallback=[_ALL_LOSS], row=2)
+    draw(canvas, _GINI, row=3)
+    draw(canvas, [_quantity("sum_of_squares", "sum of squares", "total")], row=4)
+    canvas.figure.update_yaxes(rangemode="tozero", row=2, col=2)
+    canvas.merge_legend()
+    return canvas.finish()
+
+
+def gini(analysis: Analyses) -> Figure:
     """Gini coefficient of the Fourier spectra of the embedding and of the neuron-logit map.
 
     It is 0 for a flat spectrum and 1 for a single component, and rises as the circuit forms.
@@ -292,19 +332,16 @@ def gini(analysis: Analysis | Sequence[Analysis]) -> Figure:
     Source: Nanda et al. 2023, Figure 7; Hurley and Rickard 2009.
     """
     canvas = Canvas("Sparsity of the Fourier spectra", as_list(analysis), y_titles=["Gini coefficient"])
-    quantities = [
-        _quantity("gini_embedding", "embedding", "embed"),
-        _quantity("gini_neuron_logit", "neuron-logit map", "unembed"),
-    ]
-    draw(canvas, quantities)
+    draw(canvas, _GINI)
     canvas.figure.update_yaxes(range=[0, 1])
     return canvas.finish()
 
 
-def overview(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def overview(analysis: Analyses) -> Figure:
     """A run at a glance: accuracy, restricted and excluded loss, and weight norm, with the phases.
 
-    The losses and phases are explained at `progress_measures` and `grokinterp.analysis.transition`.
+    Restricted loss falls as the generalizing circuit forms, and excluded loss rises as the network comes to rely on it;
+    see `progress_measures`.
     """
     panels = ["accuracy", "loss (nats)", "L2 norm"]
     canvas = Canvas("Overview", as_list(analysis), y_titles=panels, log_y=[False, True, False])

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import pandas as pd
 from plotly.graph_objects import Figure
@@ -10,6 +9,7 @@ from plotly.graph_objects import Figure
 from grokinterp.analysis.phases import known_values
 from grokinterp.errors import ConfigError
 from grokinterp.figures.canvas import Canvas
+from grokinterp.figures.inputs import Analyses, Table, as_metrics, table_and_metrics
 from grokinterp.figures.style import GRAY, QUANTITY_COLORS, run_colors
 from grokinterp.figures.sweeps import setting_name
 from grokinterp.statistics import remaining_axes, settings
@@ -21,29 +21,38 @@ _PANELS = {
 _MOST_POINTS = 400  # per curve; at a figure's width, more look no sharper
 
 
-def learning_curves(table: pd.DataFrame, metrics: Sequence[pd.DataFrame], title: str = "Learning curves") -> Figure:
+def learning_curves(
+    table: Table | Analyses, metrics: Sequence[pd.DataFrame] | None = None, title: str = "Learning curves"
+) -> Figure:
     """Test accuracy (solid), train accuracy (dotted), and the L2 norm of all trained weights.
 
     Runs that differ only in their seeds share a color.
 
     Args:
-        table: rows of a sweep's table.
-        metrics: the evaluated metrics of the same runs, in the same order, each indexed by step.
+        table: a Sweep, its path, or a list of runs; or rows of a sweep's table, with the metrics of these runs.
+        metrics: the evaluated metrics of the rows of `table`, in the same order, each indexed by step.
         title: the figure's title.
 
     Raises:
         ConfigError: `table` and `metrics` differ in length, or `metrics` are not tables.
     """
-    _require_metrics(metrics)
-    if len(table) != len(metrics):
-        raise ConfigError(f"table has {len(table)} rows but metrics has {len(metrics)} entries: pass one per run")
+    if metrics is not None and not isinstance(table, pd.DataFrame):
+        raise ConfigError("metrics belong to a table: leave them out for a Sweep or runs, which have their own")
+    rows, curves = (table, metrics) if isinstance(table, pd.DataFrame) else table_and_metrics(table)
+    if not isinstance(curves, Sequence) or not all(isinstance(metric, pd.DataFrame) for metric in curves):
+        raise ConfigError(
+            "metrics must be a list of DataFrames, one per row of the table, such as [run.metrics]; a Sweep or a list "
+            "of runs in place of the table needs none"
+        )
+    if len(rows) != len(curves):
+        raise ConfigError(f"table has {len(rows)} rows but metrics has {len(curves)} entries: pass one per run")
     canvas = Canvas(escape(title), [], y_titles=list(_PANELS))
-    axes = remaining_axes(table, [])
-    names = [setting_name(axes, row) for _, row in table.iterrows()]
-    groups = [setting_name(axes, setting) for setting, runs in settings(table, axes) if len(runs)]
+    axes = remaining_axes(rows, [])
+    names = [setting_name(axes, row) for _, row in rows.iterrows()]
+    groups = [setting_name(axes, setting) for setting, runs in settings(rows, axes) if len(runs)]
     colors = dict(zip(groups, run_colors(len(groups)), strict=True))
     in_legend = {""}
-    for name, metric in zip(names, metrics, strict=True):
+    for name, metric in zip(names, curves, strict=True):
         for row, lines in enumerate(_PANELS.values(), start=1):
             for column, label, dash in lines:
                 if column not in metric:
@@ -61,21 +70,25 @@ def learning_curves(table: pd.DataFrame, metrics: Sequence[pd.DataFrame], title:
 
 
 def pair_curves(
-    metrics: Sequence[pd.DataFrame], title: str = "Mirrored and novel test pairs", *, log_step: bool = True
+    metrics: pd.DataFrame | Sequence[pd.DataFrame] | Analyses,
+    title: str = "Mirrored and novel test pairs",
+    *,
+    log_step: bool = True,
 ) -> Figure:
     """Accuracy on training pairs, on test pairs, and on mirrored and novel test pairs, with the RMS of the weights.
 
     A test pair (a, b) is mirrored if (b, a) is a training pair, and novel if it is not.
 
     Args:
-        metrics: the metrics of each run, indexed by step. Each run adds one line of each color.
+        metrics: runs, or their metrics indexed by step. Each run adds one line of each color.
         title: the figure's title.
         log_step: start with a logarithmic step axis.
 
     Raises:
-        ConfigError: `metrics` are not tables.
+        ConfigError: `metrics` are neither runs nor tables.
+        RunError: a path is not the folder of a run.
     """
-    _require_metrics(metrics)
+    metrics = as_metrics(metrics)
     canvas = Canvas(escape(title), [], y_titles=["accuracy", "RMS of the weights"])
     for i, metric in enumerate(metrics):
         for name, label in (("train", "train"), ("mirror", "mirrored"), ("test", "test"), ("novel", "novel")):
@@ -94,8 +107,3 @@ def pair_curves(
     figure = canvas.finish(log_step=log_step)
     figure.update_yaxes(rangemode="tozero")
     return figure
-
-
-def _require_metrics(metrics: Any) -> None:
-    if not isinstance(metrics, Sequence) or not all(isinstance(metric, pd.DataFrame) for metric in metrics):
-        raise ConfigError("metrics must be a list of DataFrames, one per run, such as [run.metrics]")

@@ -5,7 +5,7 @@ from typing import Any
 
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.transition import Event
-from grokinterp.figures.style import PHASE_COLORS, QUANTITY_COLORS
+from grokinterp.figures.style import PHASE_BORDERS, PHASE_COLORS, QUANTITY_COLORS
 
 # In pixels: the height of the strip with the phases' names, and the narrowest plot in which the names must fit.
 STRIP, _NARROW = 18, 310
@@ -26,12 +26,15 @@ def phase_spans(analysis: Analysis) -> list[tuple[str, int, int]]:
     return spans
 
 
-def phase_shapes(analysis: Analysis, panels: int, edge: float | None, last: float, bands: bool) -> list[dict[str, Any]]:
+def phase_shapes(
+    analysis: Analysis, panels: int, columns: int, edge: float | None, last: float, bands: bool
+) -> list[dict[str, Any]]:
     """Return bands for the phases and lines for T_train and T_grok in every panel, with their legend entries.
 
     Args:
         analysis: the run.
-        panels: number of panels, stacked vertically.
+        panels: number of panels, numbered row by row.
+        columns: number of panels in a row.
         edge: the step at which a logarithmic step axis begins; None for a linear axis.
         last: the last step drawn.
         bands: False to omit the phases, whose bands would change the colors of a heatmap.
@@ -49,12 +52,12 @@ def phase_shapes(analysis: Analysis, panels: int, edge: float | None, last: floa
     spans = phase_spans(analysis) if bands else []
     for name, start, end in spans:
         # The names stand in a strip above the panels, where no curve crosses them.
-        strip: dict[str, Any] = {"type": "rect", "xref": "x", "x0": place(start), "x1": place(end)}
+        strip: dict[str, Any] = {"type": "rect", "x0": place(start), "x1": place(end)}
         strip |= {"yref": "paper", "ysizemode": "pixel", "yanchor": 1, "y0": 1, "y1": STRIP, "line": {"width": 0}}
         strip |= {"fillcolor": PHASE_COLORS[name], "legendgroup": name, "showlegend": False}
-        if share(start, end) * _NARROW > 6 * len(name):
+        if share(start, end) * _NARROW / columns > 6 * len(name):
             strip["label"] = {"text": name, "font": {"size": 11, "color": "#444444"}, "padding": 0}
-        shapes.append(strip)
+        shapes += [strip | {"xref": "x" if column == 1 else f"x{column}"} for column in range(1, columns + 1)]
     early = "train" if bands else "mirror"  # dark blue is invisible on a heatmap
     events = (
         ("T<sub>train</sub>", analysis.transition.T_train, QUANTITY_COLORS[early]),
@@ -64,7 +67,8 @@ def phase_shapes(analysis: Analysis, panels: int, edge: float | None, last: floa
         axis = "" if panel == 1 else str(panel)
         panel_axes = {"xref": f"x{axis}", "yref": f"y{axis} domain", "y0": 0, "y1": 1}
         for name, start, end in spans:
-            band = {"type": "rect", "x0": place(start), "x1": place(end), "layer": "below", "line": {"width": 0}}
+            band = {"type": "rect", "x0": place(start), "x1": place(end), "layer": "below"}
+            band |= {"line": {"width": 1, "color": PHASE_BORDERS[name]}}  # without it, the legend's swatch looks blank
             band |= {"fillcolor": PHASE_COLORS[name], "name": name, "showlegend": panel == 1, "legendgroup": name}
             shapes.append(panel_axes | band)
         for name, by_threshold, color in events:

@@ -14,6 +14,7 @@ from plotly.graph_objects import Figure
 
 from grokinterp.errors import ConfigError, nearest
 from grokinterp.figures.canvas import Canvas, log_ticks
+from grokinterp.figures.inputs import Table, as_table
 from grokinterp.figures.style import GRAY, OUTCOME_LABELS, run_colors
 from grokinterp.figures.sweeps import counts_text, quantity_name, value_label
 from grokinterp.statistics import Observed, PowerLaw, observe, power_law, remaining_axes, settings, summarize, values_of
@@ -77,7 +78,7 @@ class _Group:
     width: float
 
 
-def delay_against(table: pd.DataFrame, axis: str, quantity: str = "delay_0.95_0.99") -> Figure:
+def delay_against(table: Table, axis: str, quantity: str = "delay_0.95_0.99") -> Figure:
     """A time of every run against an axis of the sweep, with medians and a power law.
 
     Open symbols are runs that had not reached the event by their last step, at which they are drawn. Upward triangles
@@ -86,7 +87,7 @@ def delay_against(table: pd.DataFrame, axis: str, quantity: str = "delay_0.95_0.
     likelihood with right-censored runs. Each combination of the other axes has a color.
 
     Args:
-        table: a sweep's table, one row per run.
+        table: a Sweep, its path, or its table with one row per run.
         axis: the horizontal axis.
         quantity: a `T_` or `delay_` column (default: T_grok(0.95) - T_train(0.99)).
 
@@ -96,6 +97,7 @@ def delay_against(table: pd.DataFrame, axis: str, quantity: str = "delay_0.95_0.
     Raises:
         ConfigError: the table lacks a column.
     """
+    table = as_table(table)
     places, name = _Places.from_table(table, axis), quantity_name(quantity)
     canvas = Canvas(f"{name} against {escape(axis)}", [], y_titles=["steps"], x_title=places.title)
     observed = observe(table, quantity)
@@ -131,9 +133,7 @@ def delay_against(table: pd.DataFrame, axis: str, quantity: str = "delay_0.95_0.
     return figure
 
 
-def norm_at_grok(
-    table: pd.DataFrame, axis: str, unit: Literal["both", "L2", "RMS"] = "both", theta: float = 0.95
-) -> Figure:
+def norm_at_grok(table: Table, axis: str, unit: Literal["both", "L2", "RMS"] = "both", theta: float = 0.95) -> Figure:
     """Weight norm of every run at T_grok: L2 over all parameters, and RMS (L2 over the root of their number).
 
     If networks of every size grokked at the same norm, the points would be flat in one of the two units only, because
@@ -141,7 +141,7 @@ def norm_at_grok(
     no such norm.
 
     Args:
-        table: a sweep's table, one row per run.
+        table: a Sweep, its path, or its table with one row per run.
         axis: the horizontal axis.
         unit: `L2`, `RMS`, or `both` in two panels.
         theta: threshold of T_grok, 0.95 or 0.99.
@@ -149,6 +149,7 @@ def norm_at_grok(
     Raises:
         ConfigError: the table lacks a column, or the unit is unknown.
     """
+    table = as_table(table)
     columns = {"L2": f"weight_norm_at_T_grok_{theta:g}", "RMS": f"weight_rms_at_T_grok_{theta:g}"}
     if unit != "both" and unit not in columns:
         raise ConfigError(f"unknown unit {unit!r}: {nearest(unit, ['both', *columns])}")

@@ -9,9 +9,10 @@ from plotly import graph_objects as go
 from plotly.graph_objects import Figure
 
 from grokinterp.analysis.result import Analysis
-from grokinterp.figures.canvas import Canvas, as_list, labels
+from grokinterp.figures.canvas import Canvas
 from grokinterp.figures.curves import values
-from grokinterp.figures.style import BLUE, GRAY, VERMILLION, key_colors, run_colors
+from grokinterp.figures.inputs import Analyses, as_list, labels
+from grokinterp.figures.style import BLUE, GRAY, VERMILLION, key_styles, run_colors, run_symbols
 
 # Columns of a heatmap. A browser draws this many quickly, and a screen does not resolve more.
 MAX_STEPS = 300
@@ -54,7 +55,7 @@ def _shares(table: pd.DataFrame) -> pd.DataFrame:
     return table.div(total.where(total > 0), axis=0)
 
 
-def embedding_spectrum_over_training(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def embedding_spectrum_over_training(analysis: Analyses) -> Figure:
     """Power of the embedding at each frequency, as a share of the total power at that step (without the constant).
 
     At initialization all frequencies have similar power. The few frequencies of the circuit take over as it forms.
@@ -122,7 +123,7 @@ def _heatmap(canvas: Canvas, analysis: Analysis, shares: pd.DataFrame, row: int)
     canvas.figure.update_yaxes(range=[0.5, frequencies[-1] + 0.5], row=row, col=1, showgrid=False)
 
 
-def embedding_spectrum(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def embedding_spectrum(analysis: Analyses) -> Figure:
     """Power of the embedding at each frequency at the last checkpoint, with the key frequencies highlighted.
 
     The doubles of key frequencies (2k mod p) often stand out in the embedding although the logits do not use them.
@@ -132,7 +133,7 @@ def embedding_spectrum(analysis: Analysis | Sequence[Analysis]) -> Figure:
     return _final_spectrum("Embedding spectrum at the end", as_list(analysis), "embedding_power", "embedding power")
 
 
-def neuron_logit_spectrum(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def neuron_logit_spectrum(analysis: Analyses) -> Figure:
     """Power of the map from the last layer's neurons to the logits at each frequency, at the last checkpoint.
 
     It contains only the frequencies that the logits use.
@@ -176,7 +177,7 @@ def _final_spectrum(title: str, analyses: list[Analysis], column: str, power_nam
 
 def _bars(canvas: Canvas, analysis: Analysis, share: pd.Series, power: pd.Series) -> None:
     keys, lost = keys_of(analysis), set(analysis.reference.lost)
-    colors = key_colors(keys)
+    styles = key_styles(keys)
     for kind, frequencies in (
         ("key frequencies", [k for k in keys if k not in lost]),
         ("keys that died", [k for k in keys if k in lost]),
@@ -187,16 +188,19 @@ def _bars(canvas: Canvas, analysis: Analysis, share: pd.Series, power: pd.Series
         y, customdata = (pd.Series(column[frequencies]).to_numpy(dtype=float) for column in (share, power))
         bars = go.Bar(x=frequencies, y=y, customdata=customdata, name=kind, width=0.85, cliponaxis=False)
         pattern = {"shape": "/" if kind == "keys that died" else "", "fgcolor": "white"}
-        bars.update(marker={"color": [colors.get(k, _NOT_KEY) for k in frequencies], "pattern": pattern})
+        bars.update(
+            marker={"color": [styles[k].color if k in styles else _NOT_KEY for k in frequencies], "pattern": pattern}
+        )
         if kind != "other frequencies":
-            bars.update(text=[str(k) for k in frequencies], textposition="outside")
+            # In a narrow window, plotly would otherwise shrink or turn the labels to fit the bars.
+            bars.update(text=[str(k) for k in frequencies], textposition="outside", textangle=0, constraintext="none")
         powers = "<br>%{y:.1%} of the power<br>power %{customdata:.4g}<extra></extra>"
         canvas.add(bars.update(hovertemplate=f"{kind}<br>frequency %{{x}}{powers}"))
     canvas.figure.update_layout(barmode="overlay")
     canvas.figure.update_xaxes(range=[0.3, len(share) + 0.7])
 
 
-def excluded_loss_per_frequency(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def excluded_loss_per_frequency(analysis: Analyses) -> Figure:
     """Training loss with one frequency at a time removed from the logits, over training.
 
     The line of a key frequency rises when the network comes to rely on it. The gray line is the largest value among all
@@ -215,7 +219,7 @@ def excluded_loss_per_frequency(analysis: Analysis | Sequence[Analysis]) -> Figu
     return canvas.finish()
 
 
-def cosine_coefficients(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def cosine_coefficients(analysis: Analyses) -> Figure:
     """Amplitude of cos w_k(a + b - c), the function that the circuit computes, in the logits at each frequency.
 
     The gray line is the largest amplitude among the frequencies that are not key frequencies.
@@ -229,8 +233,8 @@ def cosine_coefficients(analysis: Analysis | Sequence[Analysis]) -> Figure:
 
 def _per_frequency(canvas: Canvas, column: str, quantity: str) -> None:
     """Draw a line for each key frequency and one for the largest value of all other frequencies."""
-    colors = run_colors(len(canvas.analyses))
-    for run_analysis, name, color in zip(canvas.analyses, canvas.names, colors, strict=True):
+    colors, symbols = run_colors(len(canvas.analyses)), run_symbols(len(canvas.analyses))
+    for run_analysis, name, color, symbol in zip(canvas.analyses, canvas.names, colors, symbols, strict=True):
         table = by_frequency(run_analysis, column)
         if table.empty:
             canvas.lacks(quantity, run_analysis, column)
@@ -238,27 +242,27 @@ def _per_frequency(canvas: Canvas, column: str, quantity: str) -> None:
         keys = [k for k in keys_of(run_analysis) if k in table]
         largest = pd.Series(table.drop(columns=keys).max(axis=1)).dropna()
         if canvas.single:
-            for k, key_color in key_colors(tuple(keys)).items():
+            for k, style in key_styles(tuple(keys)).items():
                 suffix = " (died)" if k in run_analysis.reference.lost else ""
-                canvas.line(_column(table, k), f"k = {k}{suffix}", color=key_color, showlegend=True)
+                canvas.line(_column(table, k), f"k = {k}{suffix}", **style._asdict(), showlegend=True)
             if not largest.empty:
                 canvas.line(largest, "largest of the others", color=GRAY, width=1.5, showlegend=True)
             if not keys:
                 reason = run_analysis.reference.frequencies.reason or "the rule finds none"
                 canvas.note(f"no key frequencies: {escape(reason)}")
             continue
-        style = {"color": color, "legendgroup": name, "showlegend": False}
+        style = {"color": color, "symbol": symbol, "legendgroup": name, "showlegend": False}
         for k in keys:
             canvas.line(_column(table, k), name, hover=f"{name}</b><br>frequency {k}<b>", **style)
         hover = f"{name}</b><br>largest of the other frequencies<b>"
         canvas.line(largest, name, hover=hover, dash="dot", width=1, **style)
     if not canvas.single and canvas.traces:
-        canvas.runs(colors)
+        canvas.runs(colors, symbols)
         canvas.key("a key frequency", dash="solid")
         canvas.key("largest of the others", dash="dot")
 
 
-def key_frequencies_over_training(analysis: Analysis | Sequence[Analysis]) -> Figure:
+def key_frequencies_over_training(analysis: Analyses) -> Figure:
     """Frequencies that the rule counts as key frequencies at each checkpoint.
 
     Key frequencies appear one after another as the circuit forms, and some die after grokking. Those of the reference
@@ -268,10 +272,11 @@ def key_frequencies_over_training(analysis: Analysis | Sequence[Analysis]) -> Fi
     reason = "no frequency is a key at any checkpoint"
     canvas, tables = _panels("Key frequencies over training", as_list(analysis), "is_key", without=reason)
     for row, (run_analysis, table) in enumerate(tables, start=1):
-        colors = key_colors(keys_of(run_analysis))
+        styles = key_styles(keys_of(run_analysis))
         rows, columns = np.nonzero(table.to_numpy(dtype=float) > 0)
         steps, frequencies = np.asarray(table.index)[rows], np.asarray(table.columns)[columns]
-        marker = {"symbol": "square", "size": 5, "color": [colors.get(int(k), _NOT_KEY) for k in frequencies]}
+        colors = [styles[k].color if k in styles else _NOT_KEY for k in map(int, frequencies)]
+        marker = {"symbol": "square", "size": 5, "color": colors}
         trace = go.Scatter(x=steps, y=frequencies, customdata=steps, mode="markers", marker=marker, showlegend=False)
         trace.update(hovertemplate="frequency %{y}<br>key at step %{customdata:,}<extra></extra>")
         canvas.add(trace, steps, row)

@@ -13,6 +13,7 @@ from plotly.graph_objects import Figure
 
 from grokinterp.errors import ConfigError
 from grokinterp.figures.canvas import Canvas, log_ticks
+from grokinterp.figures.inputs import Table, as_table
 from grokinterp.figures.style import GRAY, OUTCOME_COLORS, OUTCOME_LABELS
 from grokinterp.statistics import SEEDS, observe, remaining_axes, settings, summarize, values_of
 from grokinterp.statistics.formatting import setting as format_setting
@@ -48,7 +49,7 @@ def quantity_name(quantity: str) -> str:
     return escape(quantity.removeprefix("final.").replace("_", " "))
 
 
-def phase_diagram(table: pd.DataFrame, x: str, y: str, value: str = "outcome") -> Figure:
+def phase_diagram(table: Table, x: str, y: str, value: str = "outcome") -> Figure:
     """The outcome of each setting on two axes, or the median of a quantity over its seeds.
 
     A cell has the color of its most frequent outcome. If its runs disagree, it shows how many had that outcome. The
@@ -56,16 +57,19 @@ def phase_diagram(table: pd.DataFrame, x: str, y: str, value: str = "outcome") -
     runs that did. A cell without a median shows the most frequent outcome among the runs that did not generalize.
 
     Args:
-        table: a sweep's table, one row per run.
+        table: a Sweep, its path, or its table with one row per run.
         x: the horizontal axis.
         y: the vertical axis.
         value: `outcome`, or a numeric column such as `T_grok_0.95`.
 
     Raises:
-        ConfigError: the table lacks a column, or x and y are the same.
+        ConfigError: the table lacks a column, x and y are the same, or one of them is a seed.
     """
     if x == y:
         raise ConfigError(f"a phase diagram needs two different axes, but x and y are both {x}")
+    if seeds := {x, y} & set(SEEDS):
+        raise ConfigError(f"a cell of a phase diagram combines all seeds: choose another axis than {min(seeds)}")
+    table = as_table(table)
     name = "Outcome" if value == "outcome" else quantity_name(value)
     canvas = Canvas(f"{name} by setting", [], y_titles=[escape(y)], x_title=escape(x))
     xs, ys = values_of(table, x), values_of(table, y)
@@ -164,19 +168,20 @@ def _hover(setting: dict[str, Any], runs: pd.DataFrame, outcomes: Counter[str]) 
     return "<br>".join(lines)
 
 
-def outcome_counts(table: pd.DataFrame, axes: Sequence[str] | None = None) -> Figure:
+def outcome_counts(table: Table, axes: Sequence[str] | None = None) -> Figure:
     """Number of runs with each outcome per setting, and k/n: how many of n runs generalized.
 
     Runs that never memorized (DNF train) are counted apart from runs that memorized but did not generalize (DNF test).
     n excludes runs that failed or have not begun.
 
     Args:
-        table: a sweep's table, one row per run.
+        table: a Sweep, its path, or its table with one row per run.
         axes: the fields that define a setting (default: every field that varies, except the seeds).
 
     Raises:
         ConfigError: the table lacks an axis.
     """
+    table = as_table(table)
     axes = [axis for axis in (remaining_axes(table, []) if axes is None else axes) if axis not in SEEDS]
     summary = summarize(table, axes) if len(table) else pd.DataFrame({"n": []})
     canvas = Canvas("Outcomes", [], y_titles=[" · ".join(map(escape, axes))], x_title="runs")

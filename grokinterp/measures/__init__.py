@@ -31,6 +31,7 @@ from grokinterp.measures.frequencies import RULES, evaluation_pairs, key_frequen
 from grokinterp.measures.losses import accuracy, cross_entropy_from_logits, loss, margin, margin_from_logits
 from grokinterp.measures.neurons import NeuronFrequencies, neuron_frequencies
 from grokinterp.measures.norms import group_norms, group_rms, sum_of_squares, weight_norm, weight_rms
+from grokinterp.measures.own_model import Activity
 from grokinterp.measures.progress import (
     excluded_loss,
     excluded_loss_from_logits,
@@ -40,7 +41,7 @@ from grokinterp.measures.progress import (
     restricted_loss_per_frequency,
 )
 from grokinterp.measures.progress_novel import excluded_loss_novel, restricted_loss_novel
-from grokinterp.measures.snapshot import Activity, Snapshot, Undefined
+from grokinterp.measures.snapshot import Snapshot, Undefined
 from grokinterp.measures.spectrum import embedding_power, gini, gini_embedding, gini_neuron_logit, neuron_logit_power
 
 __all__ = [

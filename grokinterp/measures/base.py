@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, Literal, SupportsIndex, TypeVar
 
+from grokinterp.display import Card, Displayed
 from grokinterp.errors import ConfigError, as_integer, nearest
 from grokinterp.measures.fourier import n_frequencies
 from grokinterp.measures.snapshot import Snapshot
-
-NO_READOUT = "the path from the neurons to the logits is not linear in this model"
 
 NEEDS = ("logits", "grid", "weights", "gradients", "neurons", "attention", "split", "reference", "history")
 """What a measure can declare in `needs`; see `measure`."""
@@ -27,7 +26,7 @@ Rule = Literal["cube_cosine", "neuron_clusters", "embedding_norm", "unembedding_
 
 
 @dataclass(frozen=True)
-class KeyFrequencies:
+class KeyFrequencies(Displayed):
     """The key frequencies K of a model: those that carry the generalizing circuit, and the rule that selected them.
 
     >>> KeyFrequencies((3, 7)).values
@@ -50,6 +49,16 @@ class KeyFrequencies:
     step: int | None = None
     harmonics: tuple[tuple[int, int], ...] = ()
     reason: str = ""
+
+    def _card(self) -> Card:
+        values = ", ".join(map(str, self.values)) or f"none: {self.reason}"
+        facts = {"frequencies": values, "rule": self.rule}
+        if self.threshold is not None:
+            facts["threshold"] = f"{self.threshold:g}"
+        if self.harmonics:
+            facts["doubles"] = ", ".join(f"{double} = 2 × {k}" for double, k in self.harmonics)
+        at = "" if self.step is None else f" at step {self.step:,}"
+        return Card(f"Key frequencies{at}", facts, ["keys.values", "restricted_loss(snapshot, keys)"])
 
 
 Frequencies = KeyFrequencies | Sequence[SupportsIndex] | SupportsIndex
@@ -195,11 +204,19 @@ def measure(
         raise ConfigError(f"measure {name!r}: unknown needs {sorted(unknown)}; known: {', '.join(NEEDS)}")
 
     def register(function: _Function) -> _Function:
+        signature = inspect.signature(function)
+
         @functools.wraps(function)
-        def checked(snapshot: Snapshot, *args: Any, **options: Any) -> Any:
+        def checked(*args: Any, **options: Any) -> Any:
+            try:
+                snapshot = signature.bind(*args, **options).args[0]
+            except (TypeError, IndexError) as error:
+                if args:  # the wrong first argument is the likelier mistake
+                    require_snapshot(args[0], name)
+                raise ConfigError(f"{name}: {error}; call {_usage(name, signature)}") from None
             require_snapshot(snapshot, name)
             snapshot.require(name, *needs)
-            return function(snapshot, *args, **options)
+            return function(*args, **options)
 
         previous = _REGISTER.get(name)
         if (previous is not None and previous.is_built_in) or name == "key_frequencies" or name.endswith("_union"):
@@ -210,6 +227,13 @@ def measure(
         return checked  # pyright: ignore[reportReturnType]
 
     return register
+
+
+def _usage(name: str, signature: inspect.Signature) -> str:
+    """How a measure is called, with the key frequencies computed from the snapshot and the names of the options."""
+    known = {"snapshot": "snapshot", "frequencies": "key_frequencies(snapshot)"}
+    shown = [known.get(parameter, f"{parameter}=...") for parameter in signature.parameters]
+    return f"{name}({', '.join(shown)})"
 
 
 def registered() -> dict[str, Measure]:

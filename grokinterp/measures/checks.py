@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,27 +15,41 @@ _CLEARLY_RIGHT = 0.9  # an accuracy that no wrong order of rows or classes gives
 _CLEARLY_BETTER = 0.1  # and by how much it must exceed that of the logits as they are
 
 
+@runtime_checkable
+class Array(Protocol):
+    """A tensor, a NumPy array, or what NumPy takes for one."""
+
+    def __array__(self) -> Any: ...
+
+
 def require_task(task: Any) -> None:
     """Raises a ConfigError unless the value is a task."""
     if not isinstance(task, Task):
         raise ConfigError(f"task must be a Task, for instance Task.modular_addition(p=113), but is {task!r}")
 
 
-def require_tensor(logits: Any, name: str) -> None:
-    """Raises a ConfigError unless the value is a tensor."""
-    if not isinstance(logits, Tensor):
-        hint = ": use torch.from_numpy" if type(logits).__module__ == "numpy" else ""
-        raise ConfigError(f"{name} must be a tensor of logits, but is {type(logits).__name__}{hint}")
+def as_tensor(logits: Any, name: str) -> Tensor:
+    """A tensor or NumPy array as a tensor.
+
+    Raises:
+        ConfigError: the value is neither.
+    """
+    try:
+        if isinstance(logits, Array):
+            return torch.as_tensor(logits)
+    except (TypeError, ValueError, RuntimeError):  # an array of objects, for instance
+        pass
+    raise ConfigError(f"{name} must be a tensor or an array of logits, but is {type(logits).__name__}")
 
 
-def checked_logits(task: Task, logits: Tensor, name: str) -> Float[Tensor, "n c"]:
+def checked_logits(task: Task, logits: Any, name: str) -> Float[Tensor, "n c"]:
     """`[n, c]`, the logits of all inputs without the column of `=`.
 
     Raises:
         ConfigError: they have another shape or are not floating point.
     """
     require_task(task)
-    require_tensor(logits, name)
+    logits = as_tensor(logits, name)
     n, c = len(task.inputs), task.n_classes
     shape = tuple(logits.shape)
     flat = logits.flatten(0, 1) if logits.ndim == 3 and shape[:2] == (task.p, task.p) else logits

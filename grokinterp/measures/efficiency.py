@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from grokinterp.display import Card, Displayed
 from grokinterp.errors import MissingNeedError
 from grokinterp.measures.base import Column, Frequencies, as_frequencies, measure
 from grokinterp.measures.circuit import cosine_fit
@@ -19,7 +20,7 @@ from grokinterp.measures.snapshot import Snapshot, Undefined
 
 
 @dataclass(frozen=True)
-class CircuitEfficiency:
+class CircuitEfficiency(Displayed):
     """Margins of the generalizing and the memorizing circuit, the margin ratio, and margins per squared norm.
 
     >>> import grokinterp as gi
@@ -54,6 +55,16 @@ class CircuitEfficiency:
     sum_of_squares: float
     ratio_from_keys: float
     reason: str = ""
+
+    def _card(self) -> Card:
+        facts = {
+            "margin ratio": f"{self.circuit_efficiency_ratio:.4g}" if not self.reason else f"none: {self.reason}",
+            "margin, training": f"{self.margin_train:.4g} logits",
+            "margin, held out": f"{self.margin_gen:.4g} logits",
+            "share": f"{self.generalized_margin_share:.4g} of the training margin",
+            "sum of squares": f"{self.sum_of_squares:.4g}",
+        }
+        return Card("Margins of the two circuits", facts, ["efficiency.circuit_efficiency_ratio", "efficiency.reason"])
 
 
 _DEFINITIONS = {

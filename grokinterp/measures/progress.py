@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError
-from grokinterp.measures.base import NO_READOUT, Column, Frequencies, as_frequencies, measure
+from grokinterp.measures.base import Column, Frequencies, as_frequencies, measure
 from grokinterp.measures.checks import require_labeled
 from grokinterp.measures.fourier import class_sums, frequency_parts, n_frequencies
 from grokinterp.measures.losses import cross_entropy_from_logits
@@ -145,7 +145,7 @@ def _key_part(snapshot: Snapshot, keys: tuple[int, ...], level: Level) -> Float[
     if level != "neuron":
         raise ConfigError(f"level {level!r} is not known: logit or neuron")
     if snapshot.neuron_logit_map is None:
-        raise MissingNeedError("the neuron level", "neurons", snapshot.lacks("neurons") or NO_READOUT)
+        raise MissingNeedError("the neuron level", "neurons", snapshot.why_no_map)
     return frequency_parts(neuron_averages(snapshot), keys) @ snapshot.neuron_logit_map.double()
 
 

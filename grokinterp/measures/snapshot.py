@@ -2,23 +2,30 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from grokinterp.display import Card, Carded
 from grokinterp.errors import ConfigError, MissingNeedError, as_integer, nearest
-from grokinterp.measures.checks import checked_logits, require_task, require_tensor, require_weights, warn_if_not_logits
+from grokinterp.measures.checks import Array, checked_logits, require_task, require_weights, warn_if_not_logits
 from grokinterp.measures.fourier import class_sums
+from grokinterp.measures.own_model import Activations, Activity, Names, Parts, read_model
+from grokinterp.measures.pairs import PairGrid
 from grokinterp.measures.scores import cross_entropy_by_input, hit_by_input, margin_by_input
-from grokinterp.tasks import CyclicGroup, Task
+from grokinterp.tasks import Task
 
 Subset = Literal["all", "train", "test", "mirror", "novel"]
 PairSet = Literal["all", "train", "held_out"]
 _Value = TypeVar("_Value")
+_REMEDIES = {
+    "weights": ": Snapshot.from_model and Recorder.record take weights=",
+    "neurons": ": Snapshot.from_model and Recorder take unembedding= and neurons=",
+}
 
 
 class Undefined(float):
@@ -37,61 +44,8 @@ class Undefined(float):
         return value
 
 
-@dataclass(frozen=True)
-class Activity:
-    """The activations behind a model's logits, for all n inputs.
-
-    Attributes:
-        neurons: `[n, m]`, activations of the last layer's m neurons.
-        neuron_logit_map: `[m, c]`, how much one unit of each neuron adds to each logit; None if the path from the
-            neurons to the logits is not linear.
-        attention: `[n, h, t]`, attention patterns of the last layer's h heads from the last position; None if the
-            model has no attention.
-    """
-
-    neurons: Float[Tensor, "n m"]
-    neuron_logit_map: Float[Tensor, "m c"] | None = None
-    attention: Float[Tensor, "n h t"] | None = None
-
-
-class _Activations(Protocol):
-    @property
-    def logits(self) -> Tensor: ...
-    @property
-    def neurons(self) -> Tensor: ...
-    @property
-    def neuron_logit_map(self) -> Tensor | None: ...
-    @property
-    def attention(self) -> Tensor | None: ...
-
-
-@dataclass(frozen=True)
-class PairGrid:
-    """The inputs of a task that form the g x g grid of its cyclic group.
-
-    Attributes:
-        group: the group, with the orders of operands and classes in which the operation is addition mod g.
-        indices: `[g, g]`, position in `task.inputs` of the pair (left[i], right[j]).
-        sums: `[n]`, sum class (i + j) mod g of each input; -1 for inputs outside the grid (products with zero).
-    """
-
-    group: CyclicGroup
-    indices: Int[Tensor, "g g"]
-    sums: Int[Tensor, " n"]
-
-    @property
-    def order(self) -> int:
-        """The order g of the group."""
-        return self.group.order
-
-    @property
-    def classes(self) -> Int[Tensor, " g"]:
-        """The g classes that pairs in the grid have, in the group's order."""
-        return self.group.classes[: self.group.order]
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
+@dataclass(frozen=True, eq=False, repr=False)
+class Snapshot(Carded):
     """One checkpoint of a model, evaluated on every input of its task; every measure takes one.
 
     Make one with `from_logits` or `from_model` for your own model, or with `run.snapshot(step)` for a saved run.
@@ -109,6 +63,7 @@ class Snapshot:
         forward: differentiable function from weights to logits `[n, >=c]`; None if not available.
         activity: function that returns the `Activity` of the model, called once on first use; None if not available.
         checksum: SHA-256 of the files that the snapshot was read from; empty if it was not read from a run.
+        embedding: the table with a row for each number, or one for each operand, where it was named; None otherwise.
     """
 
     task: Task
@@ -119,17 +74,18 @@ class Snapshot:
     forward: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     activity: Callable[[], Activity] | None = None
     checksum: str = ""
+    embedding: tuple[Tensor, ...] | None = None
     _memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @staticmethod
     def from_logits(
         task: Task,
-        logits: Shaped[Tensor, "*shape"],
+        logits: Shaped[Tensor, "*shape"] | Array,
         *,
         weights: Mapping[str, Tensor] | None = None,
         step: int | None = None,
     ) -> "Snapshot":
-        """Makes a snapshot of any model from its logits.
+        """Makes a snapshot of any model from its logits, a tensor or a NumPy array.
 
         >>> task = Task.modular_addition(p=5)
         >>> Snapshot.from_logits(task, torch.zeros(5, 5, 5)).logits.shape
@@ -162,41 +118,54 @@ class Snapshot:
         weights: Mapping[str, Tensor] | None = None,
         forward: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
         step: int | None = None,
+        embedding: Names | None = None,
+        neurons: str | None = None,
+        unembedding: Names | None = None,
     ) -> "Snapshot":
         """Makes a snapshot of any model by calling it on all inputs, without gradients.
 
-        >>> task = Task.modular_addition(p=5)
-        >>> model = lambda tokens: torch.nn.functional.one_hot(tokens[:, 0], 5).double()  # answers a
-        >>> Snapshot.from_model(task, model).hits.mean().item()
-        0.2
+        >>> task = Task.modular_addition(p=5, equals_token=False)  # the model reads a and b, but no `=`
+        >>> model = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Flatten(), torch.nn.Linear(6, 5))
+        >>> snapshot = Snapshot.from_model(task, model, embedding="0", unembedding="2")
+        >>> sorted(snapshot.weights), snapshot.neurons.shape
+        (['0.weight', '2.bias', '2.weight'], torch.Size([25, 6]))
 
         Args:
-            task: the task.
+            task: the task. Its tokens end in `=` (token p) unless it was made with `equals_token=False`.
             model: takes `task.tokens` `[n, t]` and returns logits `[n, >=c]` or `[n, position, >=c]`, of which only
-                the last position and the first c columns count.
-            weights: parameters by name, for the measures that need weights.
+                the last position and the first c columns count. A module is put into evaluation mode for the call.
+            weights: parameters by name, for the measures that need weights; by default those of a module.
             forward: differentiable function from weights to logits, for the measures that need gradients.
             step: number of optimizer updates made.
+            embedding: name of the parameter or module with a row for each number (or two names, for a and b).
+            neurons: name of the module that returns the activations of the last hidden layer, after the activation
+                function; by default what the module named by `unembedding` is called with.
+            unembedding: name of the parameter or module that maps the neurons to the logits; several if it takes
+                several matrices, in this order.
 
         Returns:
             The snapshot, on the CPU and in float64.
 
         Raises:
-            ConfigError: the logits have another shape or are not floating point, or the weights are no dict of tensors.
+            ConfigError: the model fails on the tokens, the logits have another shape or are not floating point, the
+                model has no part of a given name, or the weights are no dict of tensors.
         """
         require_task(task)
-        with torch.no_grad():
-            logits = model(task.tokens)
-        require_tensor(logits, "the value that the model returns")
-        if logits.ndim == 3:
-            logits = logits[:, -1]
-        snapshot = Snapshot.from_logits(task, logits, weights=weights, step=step)
-        return Snapshot(task, snapshot.logits, step=step, weights=snapshot.weights, forward=forward)
+        reading = read_model(task, model, weights, Parts(embedding, neurons, unembedding))
+        snapshot = Snapshot.from_logits(task, reading.logits, weights=reading.weights, step=step)
+        activity = reading.activity
+        return replace(
+            snapshot,
+            trained=reading.trained,
+            forward=forward,
+            activity=None if activity is None else lambda: activity,
+            embedding=reading.embedding,
+        )
 
     @staticmethod
     def from_activations(
         task: Task,
-        activations: Callable[[Mapping[str, Tensor], Tensor], _Activations],
+        activations: Callable[[Mapping[str, Tensor], Tensor], Activations],
         weights: Mapping[str, Tensor],
         *,
         step: int | None = None,
@@ -238,7 +207,7 @@ class Snapshot:
             MissingNeedError: the snapshot was made without them.
         """
         if self.activity is None:
-            raise MissingNeedError("the activations", "neurons", "the snapshot was made without neurons")
+            raise MissingNeedError("the activations", "neurons", self.lacks("neurons") or "")
         return self.activity()
 
     @property
@@ -251,6 +220,11 @@ class Snapshot:
         """`[m, c]`, how much one unit of each neuron adds to each logit; None if unknown or not linear."""
         readout = None if self.activity is None else self.activations.neuron_logit_map
         return None if readout is None else readout[:, : self.task.n_classes]
+
+    @property
+    def why_no_map(self) -> str:
+        """The reason if there is no `neuron_logit_map`."""
+        return self.lacks("neurons") or self.activations.why_no_map
 
     @property
     def attention(self) -> Float[Tensor, "n h t"] | None:
@@ -366,6 +340,19 @@ class Snapshot:
             raise MissingNeedError(f"the subset {subset!r}", "split", self.task.why_no_mirror)
         return mask
 
+    def _card(self) -> Card:
+        n, c = self.logits.shape
+        facts = {"logits": f"{n:,} inputs, {c:,} classes", "accuracy": f"{self.hits.mean().item():.4f} on all inputs"}
+        if self.task.train_mask is not None:
+            train, test = (self.hits[self.mask(subset)].mean().item() for subset in ("train", "test"))
+            facts["accuracy"] = f"{train:.4f} on training inputs, {test:.4f} on test inputs"
+        facts["loss"] = f"{self.losses.mean().item():.4g} nats on all inputs"
+        available = {"weights": self.weights, "neurons": self.activity, "gradients": self.forward}
+        facts["has"] = ", ".join(["logits", *(name for name, part in available.items() if part is not None)])
+        at = "" if self.step is None else f" at step {self.step:,}"
+        calls = ["key_frequencies(snapshot)", "restricted_loss(snapshot, key_frequencies(snapshot))"]
+        return Card(f"Snapshot of {self.task.config.title}{at}", facts, calls)
+
     def lacks(self, need: str) -> str | None:
         """The reason why this snapshot cannot serve a need (one of `NEEDS`); None if it can."""
         if need == "split" and self.task.train_mask is None:
@@ -375,7 +362,7 @@ class Snapshot:
         if need == "gradients" and self.forward is None:
             return "the snapshot was made without a differentiable forward"
         if need in ("weights", "neurons", "attention") and getattr(self, need) is None:
-            return f"the snapshot was made without {need}"
+            return f"the snapshot was made without {need}{_REMEDIES.get(need, '')}"
         return "a snapshot holds one step and has no history" if need == "history" else None
 
     def require(self, measure: str, *needs: str) -> None:

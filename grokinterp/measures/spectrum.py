@@ -1,11 +1,13 @@
 """Fourier spectra of the weights (embedding over tokens, neuron-logit map over classes) and their Gini coefficients."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.errors import ConfigError, MissingNeedError
-from grokinterp.measures.base import NO_READOUT, Column, measure
+from grokinterp.measures.base import Column, measure
 from grokinterp.measures.fourier import component_norms, frequency_power
 from grokinterp.measures.snapshot import Snapshot, Undefined
 
@@ -13,8 +15,9 @@ from grokinterp.measures.snapshot import Snapshot, Undefined
 def embedding_table(snapshot: Snapshot) -> Float[Tensor, "g d"]:
     """The embedding of each operand value, in the order of the task's group.
 
-    It is read from the first p rows of `embed.W_E` (leaving out the `=` token), from `embed_a.W_E` and `embed_b.W_E`,
-    or, for one-hot inputs, from the two halves of `layers.0.W`. The embeddings of two operands stand side by side.
+    It is read from `snapshot.embedding`, or else from the first p rows of `embed.W_E` (leaving out the `=` token), from
+    `embed_a.W_E` and `embed_b.W_E`, or, for one-hot inputs, from the two halves of `layers.0.W`. The embeddings of two
+    operands stand side by side.
 
     Returns:
         `[g, d]`, or `[g, 2d]` for two tables, in float64.
@@ -23,25 +26,33 @@ def embedding_table(snapshot: Snapshot) -> Float[Tensor, "g d"]:
         MissingNeedError: the weights include none of these parameters, or in another shape, or the task has no cyclic
             group.
     """
-    weights, p, group = snapshot.weights or {}, snapshot.task.p, snapshot.pair_grid.group
+    group = snapshot.pair_grid.group
+    tables = [table.double() for table in snapshot.embedding or _standard_tables(snapshot)]
+    if len(tables) == 1:
+        return tables[0][group.left]
+    return torch.cat([tables[0][group.left], tables[1][group.right]], dim=1)
+
+
+def _standard_tables(snapshot: Snapshot) -> Sequence[Tensor]:
+    """The embedding under its TransformerLens name: one table, or one for each operand."""
+    weights, p = snapshot.weights or {}, snapshot.task.p
     for name in ("embed.W_E", "embed_a.W_E", "embed_b.W_E"):
         if name in weights and (weights[name].ndim != 2 or len(weights[name]) < p):
             shape = list(weights[name].shape)
             reason = f"{name} must have shape [at least {p}, d], one row per number, but has shape {shape}"
             raise MissingNeedError("the embedding spectrum", "weights", reason)
     if "embed.W_E" in weights:
-        return weights["embed.W_E"][:p].double()[group.left]
+        return (weights["embed.W_E"],)
     if "embed_a.W_E" in weights and "embed_b.W_E" in weights:
-        tables = weights["embed_a.W_E"], weights["embed_b.W_E"]
-    elif "layers.0.W" in weights and len(weights["layers.0.W"]) == 2 * p:
-        tables = weights["layers.0.W"].split(p)
-    else:
-        raise MissingNeedError(
-            "the embedding spectrum",
-            "weights",
-            "no parameter named embed.W_E, embed_a.W_E and embed_b.W_E, or layers.0.W with 2p rows",
-        )
-    return torch.cat([tables[0].double()[group.left], tables[1].double()[group.right]], dim=1)
+        return weights["embed_a.W_E"], weights["embed_b.W_E"]
+    if "layers.0.W" in weights and len(weights["layers.0.W"]) == 2 * p:
+        return weights["layers.0.W"].split(p)
+    raise MissingNeedError(
+        "the embedding spectrum",
+        "weights",
+        "no parameter named embed.W_E, embed_a.W_E and embed_b.W_E, or layers.0.W with 2p rows; "
+        "Snapshot.from_model and Recorder take its name as embedding=",
+    )
 
 
 def neuron_logit_table(snapshot: Snapshot) -> Float[Tensor, "g m"]:
@@ -56,8 +67,7 @@ def neuron_logit_table(snapshot: Snapshot) -> Float[Tensor, "g m"]:
     """
     readout = snapshot.neuron_logit_map
     if readout is None:
-        reason = snapshot.lacks("neurons") or NO_READOUT
-        raise MissingNeedError("the neuron-logit spectrum", "neurons", reason)
+        raise MissingNeedError("the neuron-logit spectrum", "neurons", snapshot.why_no_map)
     return readout.double().T[snapshot.pair_grid.classes]
 
 

@@ -7,7 +7,15 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
-from grokinterp.config import AnyTaskConfig, MLPConfig, ModelConfig, RegressionConfig, RunConfig, TransformerConfig
+from grokinterp.config import (
+    AnyTaskConfig,
+    MLPConfig,
+    ModelConfig,
+    RecordedConfig,
+    RegressionConfig,
+    RunConfig,
+    TransformerConfig,
+)
 from grokinterp.models.initialization import initial_parameters
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes, sizes
@@ -47,7 +55,7 @@ def task_of(config: RunConfig, train_indices: Tensor | None = None) -> AnyTask:
     require_memory(8 * _COPIES_OF_INPUTS * _count_numbers(config.task), inputs)
     if isinstance(config.task, RegressionConfig):
         return RegressionTask.from_config(config.task)
-    equals = isinstance(config.model, TransformerConfig) and config.model.equals_token
+    equals = isinstance(config.model, TransformerConfig | RecordedConfig) and config.model.equals_token
     return Task.from_config(config.task, equals_token=equals, train_indices=train_indices)
 
 

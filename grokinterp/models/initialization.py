@@ -48,7 +48,8 @@ def initial_parameters(
     require_fit(config, task.config)
     if isinstance(config, RecordedConfig):
         raise ConfigError(
-            "a recorded model cannot be built: only its logits and weights are known, not its architecture"
+            "a recorded model cannot be built: only its logits and weights are known, not its architecture; "
+            "run.with_model(model) says which model it is"
         )
     count = parameter_count(config, task.config)
     require_memory(4 * _COPIES_OF_WEIGHTS * count, f"a model of {count:,} parameters")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grokinterp.analysis.result import Analysis
-from grokinterp.figures.canvas import as_list, labels
+from grokinterp.figures.inputs import as_list, labels
 from grokinterp.report.page import page, write_output
 from grokinterp.report.plots import FIGURES, plot
 from grokinterp.report.sections import facts, final, lead, rules, transitions, warnings
@@ -52,14 +52,14 @@ def write_report(analysis: Analysis | Sequence[Analysis], path: str | Path | Non
 def _page(analyses: list[Analysis]) -> str:
     names = labels(analyses)
     heading = names[0] if len(analyses) == 1 else f"{len(analyses)} runs"
+    drawn = {title: "".join(plot(function, analyses) for function in group) for title, group in FIGURES.items()}
+    first = next(iter(FIGURES))
     sections: dict[str, str] = {
+        first: drawn[first] + _HOW_TO_READ,
         "Runs" if len(analyses) > 1 else "Run": facts(analyses, names),
         "Transition": transitions(analyses, names),
+        **{title: content for title, content in drawn.items() if title != first},
     }
-    for title, functions in FIGURES.items():
-        sections[title] = "".join(plot(function, analyses) for function in functions)
-    first = next(iter(FIGURES))
-    sections[first] = _HOW_TO_READ + sections[first]
     sections["Key frequencies by rule"] = rules(analyses, names)
     sections["Final numbers"] = final(analyses, names)
     return page(heading, lead(analyses, names), warnings(analyses, names), sections)

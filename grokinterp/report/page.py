@@ -47,6 +47,11 @@ figure { margin: 20px 0 32px; }
 figcaption, .caption, .note, .missing p { font-size: 0.9rem; color: #444; margin: 4px 0; max-width: 78ch; }
 .note { color: #666; }
 .plot { width: 100%; height: var(--wide); }
+.steps { display: flex; gap: 4px; min-height: 4px; }
+.steps button { font: inherit; font-size: 0.8rem; padding: 3px 10px; border: 1px solid #bbb; border-radius: 4px;
+  background: #fff; color: inherit; cursor: pointer; }
+.steps button[aria-pressed="true"] { background: #e3edf5; border-color: #0072b2; }
+.steps button:focus-visible { outline: 2px solid #0072b2; outline-offset: 1px; }
 summary { cursor: pointer; margin: 8px 0; }
 footer { margin-top: 48px; font-size: 0.85rem; color: #666; }
 @media (max-width: 640px) {
@@ -55,21 +60,54 @@ footer { margin-top: 48px; font-size: 0.85rem; color: #666; }
   th, td { padding-right: 10px; }
   tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 6.5em; }
 }
+@page { margin: 12mm; }
+@media print {
+  body { max-width: none; padding: 0; }
+  nav, .steps, .modebar-container { display: none; }
+  figure, tr { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+  .table { overflow: visible; }
+  .plot { height: auto; }
+}
 """
 
-# On touch screens a drag scrolls the page instead of zooming into a figure. The buttons are listed because plotly's
-# default has one that sends a chart to a server.
+# On touch screens a drag scrolls the page instead of zooming into a figure. The modebar's buttons are listed because
+# plotly's default has one that sends a chart to a server. On paper, figures are smaller: 700 pixels fit in a line, and
+# two figures on a page.
 SCRIPT = """
 const touch = matchMedia("(pointer: coarse)").matches;
+const plots = [];
 for (const block of document.querySelectorAll("script[data-for]")) {
   const figure = JSON.parse(block.textContent);
+  const plot = document.getElementById(block.dataset.for);
+  const switches = figure.layout.updatemenus?.[0];
+  delete figure.layout.updatemenus;
   if (touch) figure.layout.dragmode = false;
-  Plotly.newPlot(block.dataset.for, figure.data, figure.layout, {
+  Plotly.newPlot(plot, figure.data, figure.layout, {
     responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
     toImageButtonOptions: { filename: block.dataset.for, scale: 2 },
   });
+  plots.push(plot);
+  const group = plot.previousElementSibling;
+  for (const [i, { label, args }] of (switches?.buttons ?? []).entries()) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = label;
+    button.setAttribute("aria-pressed", i === switches.active);
+    button.addEventListener("click", () => {
+      Plotly.update(plot, ...args);
+      for (const other of group.children) other.setAttribute("aria-pressed", other === button);
+    });
+    group.append(button);
+  }
 }
+addEventListener("beforeprint", () => plots.forEach((plot) => {
+  Plotly.relayout(plot, { width: 700, height: 0.72 * plot.clientHeight });
+}));
+addEventListener("afterprint", () => plots.forEach((plot) => {
+  Plotly.relayout(plot, { width: null, height: null, autosize: true });
+}));
 """
 
 # The policy forbids every request: the page contains everything it shows.

@@ -1,21 +1,21 @@
 """The figures of a report, in order. The docstring of each figure function is its caption."""
 
 import inspect
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from plotly.graph_objects import Figure
 
 from grokinterp import figures
 from grokinterp.analysis.result import Analysis
-from grokinterp.errors import ConfigError
+from grokinterp.figures.saving import natural_height
+from grokinterp.figures.wording import describe
 from grokinterp.report.sections import capital
 
 FIGURES: dict[str, tuple[Callable[[list[Analysis]], Figure], ...]] = {
+    "At a glance": (figures.overview,),
     "Accuracy and loss": (figures.accuracy_curves, figures.loss_curves),
     "Progress measures": (figures.progress_measures, figures.weight_norms, figures.gini),
     "Frequencies": (
@@ -49,44 +49,17 @@ def block(figure: Figure, name: str, caption: str = "") -> str:
     head = f"<h3>{title}</h3>"
     if meta["empty"]:
         return f'<figure class="missing">{head}{notes}</figure>'
-    # The page sets the title, so that it can wrap, and the height, which depends on the window's width.
+    text = escape(describe(figure), quote=True)
+    # The page sets the title, so that it can wrap, and the height, which depends on the window's width. Its script
+    # replaces plotly's buttons, which the keyboard cannot reach.
     figure.update_layout(title=None, margin_t=40, height=None)
     content = str(figure.to_json()).replace("<", "\\u003c")  # so that no text can end the script element
     caption_html = re.sub("`(.*?)`", r"<code>\1</code>", escape(caption))
-    wide, narrow = (_height(figure, meta, width) for width in (1000, 370))
+    wide, narrow = (natural_height(figure, width) for width in (1000, 370))
     return (
-        f'<figure>{head}<div class="plot" id="{name}" style="--wide: {wide}px; --narrow: {narrow}px"></div>'
+        f'<figure>{head}<div class="steps" role="group" aria-label="step axis"></div>'
+        f'<div class="plot" id="{name}" role="img" aria-label="{text}" style="--wide: {wide}px; --narrow: {narrow}px">'
+        "</div>"
         f'<script type="application/json" data-for="{name}">{content}</script>'
         f"<figcaption>{caption_html}{notes}</figcaption></figure>"
     )
-
-
-def write_images(figures: Mapping[Path, Figure], width: int = 1000) -> None:
-    """Write figures as PNG files of this width in pixels, without the buttons.
-
-    Raises:
-        ConfigError: grokinterp[images] or Chrome is not installed, or an image cannot be made.
-    """
-    heights = {file: _height(figure, figure.layout.meta, width) for file, figure in figures.items()}  # pyright: ignore
-    try:
-        for file, figure in figures.items():
-            image = Figure(figure)
-            image.layout.updatemenus = ()  # pyright: ignore[reportAttributeAccessIssue]
-            image.write_image(file, format="png", width=width, height=heights[file])
-    except Exception as error:  # kaleido, Chrome and the file system raise many types
-        first = str(error).strip().partition("\n")[0]
-        raise ConfigError(
-            f"cannot write images ({type(error).__name__}: {first}): install grokinterp[images] and Chrome, and set "
-            "BROWSER_PATH if Chrome is not on the PATH"
-        ) from None
-
-
-def _height(figure: Figure, meta: dict[str, Any], width: int) -> int:
-    """Return the height for the panels and, below them, the legend as it wraps in a window of that width."""
-    entries = [str(trace.name or "") for trace in figure.data if trace.showlegend is not False]  # pyright: ignore
-    entries += [str(shape.name or "") for shape in figure.layout.shapes if shape.showlegend]  # pyright: ignore
-    longest = max((len(line) for name in entries for line in name.split("<br>")), default=0)
-    lines = max((1 + name.count("<br>") for name in entries), default=1)
-    rows = lines * math.ceil(len(entries) / max(1, width // (45 + 7 * longest)))
-    panels = meta["panels"]
-    return 100 + meta.get("height", 300 if panels == 1 else 200 * panels) + 19 * rows

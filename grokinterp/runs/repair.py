@@ -4,6 +4,7 @@ from pathlib import Path
 
 from grokinterp.errors import RunError
 from grokinterp.runs.files import accessing, free_name
+from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.metrics import DAMAGED, METRICS, repair_metrics
 from grokinterp.runs.run import Run
@@ -26,7 +27,7 @@ def repair(path: str | Path) -> list[str]:
         RunError: the folder is not a run, is in use, or is not writable.
         ConfigError: config.json is damaged; it can only be restored from a copy.
     """
-    folder = Path(path)
+    folder = as_path(path)
     run = Run.open(folder)
     repaired: list[str] = []
     with hold(folder):

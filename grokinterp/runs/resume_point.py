@@ -140,12 +140,14 @@ def _require_same_run(folder: Path, entry: Mapping[str, Any]) -> None:
         raise RunError(
             f"{folder / RESUME} was written with other lines in {METRICS}, so one of them is damaged or from another "
             f"run: restore the original, or set damaged lines aside with `grokinterp verify --repair {folder}`, whose "
-            f"{METRICS}.{DAMAGED} must then stay in the folder, or train again with --restart"
+            f"{METRICS}.{DAMAGED} must then stay in the folder, or train again with --restart (in Python, restart=True)"
         )
 
 
 def _unusable(problem: str) -> RunError:
-    return RunError(f"{problem}. Restore the original files, or train again (--restart keeps the present folder).")
+    return RunError(
+        f"{problem}. Restore the original files, or train again (--restart, in Python restart=True, keeps it)."
+    )
 
 
 def _max_size(config: RunConfig) -> int:

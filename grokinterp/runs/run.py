@@ -1,55 +1,53 @@
 """Run: a training as a folder on disk, read lazily. `grokinterp.runs.writer.RunWriter` writes it."""
 
-import os
-import re
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from grokinterp.config import RecordedConfig, RunConfig
-from grokinterp.config.checks import is_natural_number
-from grokinterp.errors import ConfigError, RunError
+from grokinterp.config import RecordedConfig, RunConfig, TaskConfig
+from grokinterp.display import Card, Carded
+from grokinterp.errors import ConfigError, GrokinterpError, RunError
+from grokinterp.measures.own_model import Names, Parts
 from grokinterp.models import Forward, build_model, forward_for, task_of
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
-from grokinterp.runs.checksums import read_checked_json, sha256
-from grokinterp.runs.files import (
-    MAX_CONFIG_BYTES,
-    MAX_STEP,
-    accessing,
-    exists,
-    file_state,
-    parse_json,
-    read_bytes,
-    read_text,
+from grokinterp.runs.checkpoints import (
+    CHECKPOINT_NAME,
+    FOLDERS,
+    Folder,
+    Step,
+    checkpoint_steps,
+    checksum_of,
+    combined_checksum,
+    describe_bad_frozen,
+    file_name,
+    resolve_step,
 )
+from grokinterp.runs.checksums import read_checked_json
+from grokinterp.runs.files import MAX_CONFIG_BYTES, MAX_STEP, exists, file_state, parse_json, read_bytes, read_text
+from grokinterp.runs.folders import as_path
 from grokinterp.runs.metrics import read_metrics, require_metrics_size
+from grokinterp.runs.recorded import OwnModel, describe_bad_outputs, from_outputs, no_logits
 from grokinterp.runs.tensors import LARGEST_RECORDED, Shapes, TensorFile, describe_misfit, deserialize, max_bytes
 from grokinterp.tasks import AnyTask, RegressionTask, Task
 
 if TYPE_CHECKING:
+    import grokinterp
     from grokinterp.measures import Snapshot
 
-Folder = Literal["weights", "logits"]
-FOLDERS: tuple[Folder, ...] = ("weights", "logits")
-
-CHECKPOINT_NAME = re.compile(r"step_([0-9]{6,13})\.safetensors")
 _BYTES_PER_CHECKPOINT = 250  # of status.json, which has a checksum for the weights and one for the logits
 _FEW_CHECKPOINTS = 30_000  # always allowed, because checkpoints may have been deleted
-_ATTEMPTS, _PAUSE = 3, 0.01  # of `read_stable`; the pause is in seconds
-_T = TypeVar("_T")
 
 
-class Run:
+class Run(Carded):
     """A training, finished or not: its configuration, its metrics, and checkpoints at some of its steps.
 
     >>> run = Run.open("checkpoints/run42")
@@ -61,9 +59,22 @@ class Run:
         config: everything that determines the run.
     """
 
-    def __init__(self, path: Path, config: RunConfig):
-        self.path = path
+    _INSTEAD: ClassVar[Mapping[tuple[str, ...], str]] = {
+        ("models", "checkpoints", "snapshots"): "run.model(step) or run.snapshot(step) for step in run.steps",
+        ("history", "logs", "log", "losses"): "run.metrics, a DataFrame with one row per evaluated step",
+        ("plot", "timeline"): "run.analyze(), which has .plot() and .timeline",
+        ("report", "to_html"): "gi.write_report(run.analyze())",
+        ("train", "resume", "fit"): "gi.train(run.config, run.path, resume=True)",
+        ("to_pandas", "to_dataframe", "df"): "run.metrics, or run.analyze().timeline",
+        ("seed",): "run.config.model_seed",
+    }
+
+    def __init__(self, path: str | Path, config: RunConfig | None = None):
+        if config is None:
+            raise ConfigError(f"Run({str(path)!r}) lacks a configuration: to open a run, call gi.load({str(path)!r})")
+        self.path = Path(path)
         self.config = config
+        self.own_model: OwnModel | None = None  # see `with_model`
         self._metrics: tuple[Any, pd.DataFrame] | None = None  # cache of the last read
 
     @staticmethod
@@ -77,7 +88,7 @@ class Run:
             RunError: the folder does not exist or is not a run.
             ConfigError: its config.json is damaged or has another format version.
         """
-        folder = Path(path)
+        folder = as_path(path)
         config_path = folder / "config.json"
         if not exists(folder):
             raise RunError(f"{folder} does not exist: `grokinterp list` shows the existing runs")
@@ -86,8 +97,29 @@ class Run:
         text = read_text(config_path, limit=MAX_CONFIG_BYTES)
         return Run(folder, RunConfig.from_json(text, str(config_path)))
 
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {self.status.get('status', 'unknown')}, {len(self.steps)} checkpoints)"
+    def _card(self) -> Card:
+        facts = {"task": self.config.task.title, "model": self.config.model.kind}
+        try:
+            status, steps, metrics = self.status, self.steps, self.metrics
+            facts["status"] = f"{status.get('status', 'unknown')} at step {status.get('step', 0):,}"
+            facts["checkpoints"] = f"{len(steps):,}" + (f", steps {steps[0]:,} to {steps[-1]:,}" if steps else "")
+            for name in ("train_accuracy", "test_accuracy"):
+                if name in metrics and len(metrics):
+                    facts[name.replace("_", " ")] = f"{metrics[name].iloc[-1]:.4f} at step {metrics.index[-1]:,}"
+        except GrokinterpError as error:
+            facts["problem"] = str(error)
+        return Card(f"Run {self.path}", facts, ["run.analyze()", "run.metrics", "run.steps", "run.model(step)"])
+
+    def analyze(self, **options: Any) -> "grokinterp.Analysis":
+        """Computes measures at every checkpoint, as `grokinterp.analyze` does; it takes the same options."""
+        import grokinterp
+
+        return grokinterp.analyze(self, **options)
+
+    @property
+    def transition(self) -> "grokinterp.Transition":
+        """The transition from memorization to generalization, located by `analyze`, whose results are stored."""
+        return self.analyze().transition
 
     @cached_property
     def task(self) -> AnyTask:
@@ -142,6 +174,9 @@ class Run:
         if self._metrics is None or self._metrics[0] != state:
             require_metrics_size(file, self.config, len(self.steps))
             self._metrics = state, read_metrics(file)
+            # For find_transition; no guess of a number is right by chance.
+            classes = self.config.task.p if isinstance(self.config.task, TaskConfig) else math.inf
+            self._metrics[1].attrs["n_classes"] = classes
         return self._metrics[1].copy()
 
     @property
@@ -149,13 +184,13 @@ class Run:
         """The steps that have a checkpoint of the weights (or, in a recorded run, the logits), ascending."""
         return sorted({step for folder in FOLDERS for step in checkpoint_steps(self.path / folder)})
 
-    def weights(self, step: int) -> dict[str, Tensor]:
+    def weights(self, step: Step) -> dict[str, Tensor]:
         """The parameters of a checkpoint, on the CPU, under TransformerLens names.
 
         Raises:
             RunError: there is no checkpoint at this step, the file is damaged, or it does not fit config.json.
         """
-        return self._checkpoint("weights", step).tensors
+        return self._checkpoint("weights", resolve_step(self, step)).tensors
 
     @cached_property
     def shapes(self) -> Shapes:
@@ -172,7 +207,7 @@ class Run:
         Raises:
             RunError: there is no checkpoint at this step.
         """
-        return _checksum(self._contents(step))
+        return checksum_of(self._contents(step))
 
     def recorded_checksums(self) -> dict[int, str]:
         """By step, the checksums (as in `checksum`) that status.json recorded when the files were written."""
@@ -181,25 +216,62 @@ class Run:
             match = CHECKPOINT_NAME.fullmatch(name.rpartition("/")[2])
             if match:
                 by_step.setdefault(int(match[1]), []).append(str(checksum))
-        return {step: _combined(checksums) for step, checksums in by_step.items()}
+        return {step: combined_checksum(checksums) for step, checksums in by_step.items()}
 
-    def model(self, step: int) -> nn.Module:
-        """The model with the weights of a checkpoint: a HookedTransformer, or an MLP with hooks."""
+    def model(self, step: Step) -> nn.Module:
+        """The model with the weights of a checkpoint: a HookedTransformer, or an MLP with hooks.
+
+        >>> model = Run.open("checkpoints/run42").model("last")
+
+        Args:
+            step: the step of the checkpoint, or `last`.
+
+        Raises:
+            ConfigError: the model was recorded, and `with_model` did not say which one it is.
+            RunError: there is no checkpoint at this step.
+        """
+        weights = self.weights(step)
+        if self.own_model is not None:
+            return self.own_model.with_weights(weights)
         model = build_model(self.config, self.task)
         # A HookedTransformer has buffers (mask, IGNORE), which checkpoints do not store.
-        model.load_state_dict(self.weights(step), strict=False)
+        model.load_state_dict(weights, strict=False)
         return model
 
-    def snapshot(self, step: int) -> "Snapshot":
+    def with_model(
+        self,
+        model: nn.Module,
+        *,
+        embedding: Names | None = None,
+        neurons: str | None = None,
+        unembedding: Names | None = None,
+    ) -> "Run":
+        """This run with the model that was recorded, which then computes logits and neurons from the recorded weights.
+
+        The other arguments are those of `Snapshot.from_model`. The model itself is not changed.
+
+        Raises:
+            ConfigError: the run was trained here, not recorded.
+        """
+        if not isinstance(self.config.model, RecordedConfig):
+            raise ConfigError(f"{self.path} was trained, not recorded: run.model(step) gives its model")
+        run = Run(self.path, self.config)
+        run.own_model = OwnModel(model, Parts(embedding, neurons, unembedding))
+        return run
+
+    def snapshot(self, step: Step) -> "Snapshot":
         """A checkpoint evaluated on every input.
+
+        Args:
+            step: the step of the checkpoint, or `last`.
 
         Raises:
             ConfigError: the task is a regression.
-            RunError: there is no checkpoint at this step.
+            RunError: there is no checkpoint at this step, or its logits were not recorded (see `with_model`).
         """
         from grokinterp.measures import Activity, Snapshot
 
-        config = self.config.model
+        config, step = self.config.model, resolve_step(self, step)
         if isinstance(config, RecordedConfig):
             return self._recorded_snapshot(step)
         trains = getattr(config, "trains", lambda name: True)
@@ -217,21 +289,24 @@ class Run:
             trained=tuple(name for name in weights if trains(name)),
             forward=lambda changed: forward.logits(changed, task.tokens),
             activity=lambda: Activity(*forward.activity(weights, task.tokens)),
-            checksum=_checksum(contents),
+            checksum=checksum_of(contents),
         )
 
     def _recorded_snapshot(self, step: int) -> "Snapshot":
-        from grokinterp.measures import Snapshot
-
         contents = self._contents(step)
         weights, trained = None, None
         if "weights" in contents:
             file = self._checkpoint("weights", step, contents)
             frozen, weights = parse_json(file.metadata.get("frozen", "[]")), file.tensors
             trained = tuple(name for name in weights if name not in frozen)
-        logits = self._checkpoint("logits", step, contents).tensors["logits"]
-        snapshot = Snapshot.from_logits(self.classification, logits, weights=weights, step=step)
-        return replace(snapshot, trained=trained, checksum=_checksum(contents))
+        if self.own_model is not None and weights is not None:
+            snapshot = self.own_model.snapshot(self.classification, weights, step)
+        elif "logits" in contents:
+            tensors = self._checkpoint("logits", step, contents).tensors
+            snapshot = from_outputs(self.classification, tensors, weights=weights, step=step)
+        else:
+            raise no_logits(self.path, step)
+        return replace(snapshot, trained=trained, checksum=checksum_of(contents))
 
     @cached_property
     def forward(self) -> Forward:
@@ -250,10 +325,9 @@ class Run:
         return read_bytes(self.path / folder / file_name(step), limit=limit)
 
     def _expected_shapes(self, folder: Folder) -> Shapes | None:
-        """The shapes in a checkpoint file; None for the weights of a recorded model."""
-        if folder == "logits":
-            return {"logits": (len(self.classification.inputs), self.classification.n_classes)}
-        return None if isinstance(self.config.model, RecordedConfig) else self.shapes
+        """The shapes in a checkpoint file; None for a recorded model."""
+        recorded = folder == "logits" or isinstance(self.config.model, RecordedConfig)
+        return None if recorded else self.shapes
 
     def _contents(self, step: int, folders: tuple[Folder, ...] = FOLDERS) -> dict[Folder, bytes]:
         """The content of the checkpoint files of a step, by folder."""
@@ -267,6 +341,7 @@ class Run:
     def _no_checkpoint(self, folder: Folder, step: int) -> RunError:
         nearest = min(self.steps, key=lambda candidate: abs(candidate - step), default=None)
         hint = f"the nearest checkpoint is at step {nearest}" if nearest is not None else "it has no checkpoints"
+        hint = 'for the last checkpoint, write run.model("last")' if step < 0 else hint
         return RunError(f"{self.path} has no {folder} of step {step}: {hint}")
 
     def _checkpoint(
@@ -289,9 +364,13 @@ class Run:
         file = deserialize(data, self.path / folder / file_name(step))
         shapes = self._expected_shapes(folder)
         sizes = {name: tuple(tensor.shape) for name, tensor in file.tensors.items()}
-        problem = describe_misfit(file.tensors, sizes if shapes is None else shapes)
+        if folder == "logits":
+            task = self.classification
+            problem = describe_bad_outputs(file.tensors, len(task.inputs), task.n_classes, task.p)
+        else:
+            problem = describe_misfit(file.tensors, sizes if shapes is None else shapes)
         if shapes is None:
-            problem = problem or _describe_bad_frozen(file.metadata.get("frozen", "[]"))
+            problem = problem or describe_bad_frozen(file.metadata.get("frozen", "[]"))
         if not problem and file.metadata.get("step", str(step)) != str(step):
             problem = f"the file is from step {file.metadata['step']}"
         if problem:
@@ -316,71 +395,3 @@ class Run:
             f"{self.path / name} is damaged ({reason}): restore the original file, or set this one aside with "
             f"`grokinterp verify --repair {self.path}`"
         )
-
-
-def read_stable(folder: Path, read: Callable[[], _T]) -> _T:
-    """Calls `read` so that its result belongs to a single run, even if a process replaces the folder meanwhile."""
-    for _ in range(_ATTEMPTS - 1):
-        before = _identity(folder)
-        with suppress(RunError):  # the replacement may be the cause
-            result = read()
-            if _identity(folder) == before:
-                return result
-        time.sleep(_PAUSE)
-    return read()
-
-
-def _identity(folder: Path) -> int | None:
-    state = file_state(folder)
-    return None if state is None else state[0]  # the inode
-
-
-def parse_step(reference: str) -> tuple[str, int]:
-    """Splits RUN@STEP into the run and the step.
-
-    >>> parse_step("checkpoints/run42@1000")
-    ('checkpoints/run42', 1000)
-
-    Raises:
-        ConfigError: the reference does not have this form.
-    """
-    run, separator, step = reference.rpartition("@")
-    if not (separator and run and is_natural_number(step)):
-        raise ConfigError(f"{reference!r} does not have the form RUN@STEP, for instance checkpoints/run42@1000")
-    return run, int(step)
-
-
-def file_name(step: int) -> str:
-    return f"step_{step:06d}.safetensors"
-
-
-def checkpoint_steps(folder: Path) -> list[int]:
-    """The steps of the checkpoint files in a folder, ascending.
-
-    Raises:
-        RunError: the folder cannot be read.
-    """
-    with accessing("read", folder):
-        names = os.listdir(folder) if folder.is_dir() else []
-    matches = map(CHECKPOINT_NAME.fullmatch, names)
-    steps = (int(match[1]) for match in matches if match and file_name(int(match[1])) == match[0])
-    return sorted(step for step in steps if step <= MAX_STEP)
-
-
-def _checksum(contents: Mapping[Folder, bytes]) -> str:
-    return _combined([sha256(contents[folder]) for folder in FOLDERS if folder in contents])
-
-
-def _combined(checksums: list[str]) -> str:
-    """One checksum for the files of a step: the checksum of a single file, or a hash over those of several."""
-    return checksums[0] if len(checksums) == 1 else sha256(" ".join(checksums).encode())
-
-
-def _describe_bad_frozen(text: str) -> str:
-    """Describes what is wrong with the list of frozen weights; empty if it is valid."""
-    try:
-        names = parse_json(text)
-    except ValueError:
-        names = None
-    valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return "" if valid else "its list of frozen weights is invalid"

@@ -13,11 +13,13 @@ from torch import Tensor
 from grokinterp.config import RecordedConfig, ScheduleConfig
 from grokinterp.config.schedule import schedule_terms, scheduled_steps
 from grokinterp.errors import GrokinterpError, RunError
+from grokinterp.runs.checkpoints import FOLDERS, Folder, checkpoint_steps, file_name
 from grokinterp.runs.checksums import read_checked_json, require_intact, sha256
 from grokinterp.runs.files import exists, file_checksum
+from grokinterp.runs.folders import as_path
 from grokinterp.runs.metrics import METRICS, MetricLine, metric_lines, require_metrics_size
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
-from grokinterp.runs.run import FOLDERS, Folder, Run, checkpoint_steps, file_name
+from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import SPLIT, START
 
@@ -63,7 +65,7 @@ def verify(path: str | Path, progress: Callable[[int, int], None] | None = None)
     Raises:
         RunError: the folder is not a run.
     """
-    folder = Path(path)
+    folder = as_path(path)
     try:
         run = Run.open(folder)
     except GrokinterpError as error:
@@ -140,7 +142,7 @@ class _Check:
         self.environment = self.run.environment
         if not self.environment:
             self.add_problem("environment.json", "the file is missing")
-        for name in ("status.json", "environment.json"):
+        for name in ("status.json", "environment.json", "tracker.json"):
             if exists(self.run.path / name) and not require_intact(self.run.path / name):
                 self.unchecked.append(name)
 
@@ -194,8 +196,8 @@ class _Check:
             self.add_problem(name, f"the columns differ from those of the first line at {_list_steps(odd)}")
         if self.ended and steps and max(steps) > self.step:
             self.add_problem(name, f"it continues to step {max(steps)}, but the run {self.state} at step {self.step}")
-        if self.run.config.schedule is None:  # a recorder saves the logits before it writes the line
-            expected = self.saved["logits"][: None if self.ended else -1]
+        if self.run.config.schedule is None:  # a recorder saves logits and weights before it writes the line
+            expected = sorted({*self.saved["logits"], *self.saved["weights"]})[: None if self.ended else -1]
         else:
             expected = self.expected_steps(self.run.config.schedule, self.run.config.schedule.evaluate_every, steps)
         missing = sorted(set(expected) - set(steps))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import RunError, shorten
+from grokinterp.runs.checkpoints import CHECKPOINT_NAME, FOLDERS, Folder, checkpoint_steps, file_name
 from grokinterp.runs.checksums import is_own, sha256, with_checksum
 from grokinterp.runs.files import (
     accessing,
@@ -36,7 +37,7 @@ from grokinterp.runs.findings import Finding, findings_in
 from grokinterp.runs.locks import LOCK_NAME, require_held
 from grokinterp.runs.metrics import METRICS, lines_up_to, metric_line
 from grokinterp.runs.resume_point import admit_config, write_resume_point
-from grokinterp.runs.run import CHECKPOINT_NAME, FOLDERS, Folder, Run, checkpoint_steps, file_name
+from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tensors import serialize
 from grokinterp.tasks import AnyTask
@@ -44,7 +45,7 @@ from grokinterp.tasks import AnyTask
 START = "start.safetensors"  # a copy of the weights from another run that a run started from
 
 # Regular expression of the names that are written directly in a run folder.
-_RUN_FILES = r"(?:config|environment|status)\.json|metrics\.jsonl|(?:split|start|resume)\.safetensors"
+_RUN_FILES = r"(?:config|environment|status|tracker)\.json|metrics\.jsonl|(?:split|start|resume)\.safetensors"
 SPLIT = "split.safetensors"
 _OPTIONAL = (SPLIT, START)
 _CONSTANT = ("config.json", *_OPTIONAL)  # files that a run does not change
@@ -128,8 +129,9 @@ class RunWriter:
         frozen: Sequence[str] = (),
         *,
         wait: bool = True,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Saves the weights (or logits) of a step as float32.
+        """Saves the weights (or logits) of a step.
 
         Args:
             step: number of updates made.
@@ -138,11 +140,12 @@ class RunWriter:
             frozen: names of the weights that are not trained, for a recorded run, whose configuration does not say so.
             wait: if False, return while the file is being written; a failure is then raised by the next call of a
                 method that writes anything except metrics.
+            dtype: in which the tensors are stored.
         """
         require_held(self.path)
         self._finish_writing()
         make_subfolder(self.path, folder)
-        copies = {name: t.detach().to("cpu", torch.float32, copy=True).contiguous() for name, t in tensors.items()}
+        copies = {name: t.detach().to("cpu", dtype, copy=True).contiguous() for name, t in tensors.items()}
         metadata = {"step": str(step)} | ({"frozen": json.dumps(list(frozen))} if frozen else {})
         name = f"{folder}/{file_name(step)}"
         self._pending_write = self._writer.submit(self._write_checkpoint, name, copies, metadata)
@@ -228,6 +231,7 @@ class RunWriter:
             for saved_step in checkpoint_steps(self.path / folder):
                 if saved_step > step:
                     remove(self.path / folder / file_name(saved_step))
+                    self._checksums.pop(f"{folder}/{file_name(saved_step)}", None)
 
     def write_status(self, status: RunStatus, step: int, **more: Any) -> None:
         """Replaces status.json, even if a pending checkpoint could not be written; that error is raised afterwards.
@@ -270,7 +274,10 @@ def require_vacant(folder: Path) -> None:
         RunError: the folder is not empty.
     """
     if exists(folder / "config.json"):
-        raise RunError(f"{folder} already holds a run: resume it (--resume), or choose another folder")
+        raise RunError(
+            f"{folder} already holds a run: resume it (--resume; in Python, resume=True), start again and keep it "
+            "under another name (--restart; restart=True), or choose another folder"
+        )
     with accessing("read", folder):
         vacant = not folder.exists() or _is_vacant(folder)
     if not vacant:

@@ -5,15 +5,17 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from grokinterp.config import RunConfig
+from grokinterp.config.run import config_fields
+from grokinterp.display import Card, Carded
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.runs.checksums import read_checked_json, with_checksum
 from grokinterp.runs.files import (
@@ -26,10 +28,12 @@ from grokinterp.runs.files import (
     require_inside,
     write_atomically,
 )
-from grokinterp.runs.run import Run, read_stable
+from grokinterp.runs.folders import as_path, read_stable
+from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tables import table_bytes
-from grokinterp.sweep.grid import Point, config_fields
+from grokinterp.statistics.formatting import setting
+from grokinterp.sweep.grid import Point
 from grokinterp.sweep.jobs import Failure
 from grokinterp.sweep.rows import COLUMNS, Row, config_columns, is_number, summarize
 from grokinterp.training.preparation import has_ended, may_follow
@@ -38,8 +42,8 @@ _VERSION = 1
 _FILE, FAILURES, TABLE = "sweep.json", "failures", "sweep.parquet"
 
 
-@dataclass(frozen=True)
-class Sweep:
+@dataclass(frozen=True, repr=False)
+class Sweep(Carded):
     """A folder of runs. They share a base configuration, and each is an ordinary run folder at a point of its own.
 
     Attributes:
@@ -52,6 +56,19 @@ class Sweep:
     base: RunConfig
     points: tuple[Point, ...]
 
+    _INSTEAD: ClassVar[Mapping[tuple[str, ...], str]] = {
+        ("to_pandas", "to_dataframe", "df", "results", "data"): "sweep.table, a DataFrame with one row per run",
+        ("report", "to_html", "plot"): "gi.write_sweep_report(sweep.table, sweep.axes, sweep.name, path)",
+        ("train", "fit", "resume", "run"): "gi.train_sweep(sweep.path), which goes on with it",
+    }
+
+    def _card(self) -> Card:
+        by_axis = {axis: [setting(point.values.get(axis)) for point in self.points] for axis in self.axes}
+        values = {axis: ", ".join(dict.fromkeys(shown)) for axis, shown in by_axis.items()}
+        counts = ", ".join(f"{count:,} {status}" for status, count in sorted(self.statuses().items()))
+        facts = {"runs": f"{len(self.points):,}: {counts}", "task": self.base.task.title, **values}
+        return Card(f"Sweep {self.path}", facts, ["sweep.table", "sweep.runs", "gi.train_sweep(sweep.path)"])
+
     @staticmethod
     def open(path: str | Path) -> "Sweep":
         """Open the sweep in a folder.
@@ -60,7 +77,7 @@ class Sweep:
             RunError: the folder holds no sweep, or its sweep.json is damaged.
             ConfigError: the base configuration is damaged or has another format version.
         """
-        folder = Path(path)
+        folder = as_path(path)
         file = folder / _FILE
         if not exists(file):
             raise RunError(f"{folder} is not a sweep: it has no {_FILE}")

@@ -7,12 +7,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from grokinterp.config import RunConfig
 from grokinterp.config.checks import is_natural_number
-from grokinterp.errors import ConfigError, nearest
+from grokinterp.config.run import config_fields, json_value, nearest_field
+from grokinterp.errors import ConfigError
 from grokinterp.statistics.formatting import setting
 
 _RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(\d+))?")
@@ -39,14 +39,7 @@ class Point:
         Raises:
             ConfigError: a value is invalid; the message begins with the run's name.
         """
-        raw = json.loads(_as_json(base))
-        for field, value in self.values.items():
-            *sections, last = field.split(".")
-            inner = raw
-            for section in sections:
-                inner = inner[section]
-            inner[last] = value
-        return RunConfig.from_json(json.dumps(raw), self.name)
+        return base.replace(self.values, self.name)
 
     def valid_config(self, base: RunConfig) -> RunConfig | None:
         """The configuration of this run; None if a value is invalid."""
@@ -89,7 +82,7 @@ def expand(
         raise ConfigError("model.kind determines which other fields exist: make one sweep per kind")
     for field in fields:
         if field not in valid_fields:
-            raise ConfigError(f"{field} is not a field of this configuration: {nearest(field, valid_fields)}")
+            raise ConfigError(f"{field} is not a field of this configuration: {nearest_field(field, base)}")
         if fields.count(field) > 1:
             raise ConfigError(f"{field} is given twice: name each field once in points, zip and grid")
     for field, values in {**grid, **zipped}.items():
@@ -124,25 +117,6 @@ def _refuse_equal_runs(points: Iterable[Point], base: RunConfig) -> None:
         name = point.name if config is None else names.setdefault(config, point.name)
         if name != point.name:
             raise ConfigError(f"{name} and {point.name} are the same run: give each value once")
-
-
-def config_fields(config: RunConfig) -> list[str]:
-    """Dotted names of the fields of a configuration that a sweep may set."""
-    return [name for name in flat_config(config) if name not in ("format_version", "model.kind")]
-
-
-@lru_cache(maxsize=8)
-def _as_json(base: RunConfig) -> str:
-    """The base configuration as JSON, cached because every point of a sweep starts from it."""
-    return base.to_json()
-
-
-def flat_config(config: RunConfig) -> dict[str, Any]:
-    """The values of a configuration by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in json.loads(config.to_json()).items():
-        flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def parse_values(assignment: str) -> tuple[str, list[Any]]:
@@ -186,24 +160,11 @@ def _parse_value(text: str) -> Any:
         return text
 
 
-def _as_json_value(value: Any) -> Any:
-    """A value as JSON represents it: NumPy and PyTorch numbers become Python numbers."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_as_json_value(item) for item in value]
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError):
-        raise ConfigError(f"{value!r} cannot be the value of a field: give a number, a string or a list") from None
-    return value
-
-
 def _name_points(combinations: Sequence[Mapping[str, Any]], short_names: Mapping[str, str]) -> tuple[Point, ...]:
     points: list[Point] = []
     values_by_name: dict[str, Mapping[str, Any]] = {}
     for combination in combinations:
-        values = {field: _as_json_value(value) for field, value in combination.items()}
+        values = {field: json_value(value) for field, value in combination.items()}
         parts = [f"{short_names[field]}={_format_value(value)}" for field, value in values.items()]
         name = _UNSAFE.sub("_", ",".join(parts)) or "run"
         if values_by_name.get(name.lower()) == values:

@@ -1,4 +1,4 @@
-"""list_runs: the runs and sweeps in a folder as a table."""
+"""load and list_runs: the runs and sweeps in a folder, opened or as a table."""
 
 import math
 import os
@@ -10,14 +10,32 @@ import pandas as pd
 
 from grokinterp.errors import GrokinterpError, RunError
 from grokinterp.runs.files import accessing, exists
+from grokinterp.runs.folders import as_path, read_stable
 from grokinterp.runs.metrics import last_line
-from grokinterp.runs.run import Run, read_stable
+from grokinterp.runs.run import Run
 from grokinterp.sweep.folder import Sweep
 
 _RUN_COLUMNS = (
     *("run", "task", "train_fraction", "model", "status", "step", "checkpoints"),
     *("train_accuracy", "test_accuracy"),
 )
+
+
+def load(path: str | Path) -> Run | Sweep:
+    """Opens a run, however it was made (trained, recorded or imported), or a sweep.
+
+    >>> load("checkpoints/run42").steps[0]
+    0
+
+    Args:
+        path: the folder.
+
+    Raises:
+        RunError: the folder does not exist, or is neither a run nor a sweep.
+        ConfigError: a file in it is damaged or has another format version.
+    """
+    folder = as_path(path)
+    return Sweep.open(folder) if exists(folder / "sweep.json") else Run.open(folder)
 
 
 def list_runs(folder: str | Path = "checkpoints") -> pd.DataFrame:
@@ -39,7 +57,7 @@ def list_runs(folder: str | Path = "checkpoints") -> pd.DataFrame:
     Raises:
         RunError: the folder does not exist or cannot be read.
     """
-    rows = describe_runs(Path(folder))
+    rows = describe_runs(as_path(folder, "folder"))
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*_RUN_COLUMNS, *(name for row in rows for name in row)])))
 
 

@@ -11,6 +11,7 @@ from grokinterp.analysis.measure_calls import evaluate, measure_call
 from grokinterp.analysis.phases import known_values
 from grokinterp.analysis.transition import THRESHOLDS, Event, find_transition
 from grokinterp.config import RunConfig
+from grokinterp.config.run import flat_config
 from grokinterp.errors import RunError
 from grokinterp.measures import key_frequencies, registered
 from grokinterp.runs.checksums import read_checked_json, sha256, with_checksum
@@ -19,7 +20,6 @@ from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tables import MAX_COLUMNS
 from grokinterp.statistics.outcomes import Outcome
-from grokinterp.sweep.grid import flat_config
 from grokinterp.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,6 @@ def _row(run: Run) -> Row:
     schedule = run.config.schedule
     transition = find_transition(
         metrics,
-        n_classes=run.task.n_classes if isinstance(run.task, Task) else math.inf,
         metrics=metrics,
         cross_entropy=run.config.loss == "cross_entropy",
         memorization_budget=schedule.memorization_budget if schedule else None,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.runs.environment import cores
+from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.metrics import last_line
 from grokinterp.runs.resume_point import read_resume_point
@@ -137,7 +138,7 @@ def plan(
         if grid or zipped or points:
             raise ConfigError("a sweep needs a base configuration together with grid, zipped or points: pass base")
         return Sweep.open(path)
-    return Sweep(Path(path), base, expand(base, grid=grid, zipped=zipped, points=points))
+    return Sweep(as_path(path), base, expand(base, grid=grid, zipped=zipped, points=points))
 
 
 def train_point(sweep: Sweep, name: str, device: str = "auto") -> Ended:

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from grokinterp.errors import GrokinterpError
 from grokinterp.runs.checksums import require_intact
-from grokinterp.runs.files import exists
-from grokinterp.runs.tables import require_intact_table
+from grokinterp.runs.files import exists, read_bytes
+from grokinterp.runs.tables import MAX_TABLE_BYTES, read_table, require_intact_table
 from grokinterp.runs.verification import Verification
 from grokinterp.sweep.folder import FAILURES, TABLE, Sweep
 
@@ -46,8 +44,13 @@ def verify_sweep(path: str | Path) -> Verification:
         if exists(run) and not exists(run / "config.json") and any((run / name).exists() for name in _FILES):
             problems.append(f"{run}: config.json is missing")
     if not problems and exists(folder / TABLE):
-        table = pd.read_parquet(folder / TABLE, columns=["run", "step"])
-        for name in table.loc[table["step"].notna(), "run"]:
-            if not exists(folder / str(name) / "config.json"):
-                problems.append(f"{folder / str(name)}: the run is missing, although {TABLE} has its results")
+        try:
+            table = read_table(read_bytes(folder / TABLE, limit=MAX_TABLE_BYTES), rows=len(sweep.points)).to_pandas()
+            names = [str(name) for name in table.loc[table["step"].notna(), "run"]]
+        except (ValueError, KeyError) as error:  # KeyError: there is no such column
+            return Verification((f"{folder / TABLE} is damaged ({error})",), 0, 0, tuple(unchecked))
+        points = {point.name for point in sweep.points}
+        for name in names:
+            if name not in points or not exists(folder / name / "config.json"):
+                problems.append(f"{folder / name}: the run is missing, although {TABLE} has its results")
     return Verification(tuple(problems), 0, 0, tuple(unchecked))

@@ -1,14 +1,16 @@
 """Task: the inputs of an operation, their labels, and the split into training and test inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from grokinterp.config import S5_OPERATIONS, Operation, TaskConfig
+from grokinterp.display import Card, Carded
 from grokinterp.errors import ConfigError
 from grokinterp.tasks.groups import CyclicGroup, cyclic_group, why_no_group
 from grokinterp.tasks.operations import COMMUTATIVE, all_inputs, answers
@@ -20,20 +22,26 @@ from grokinterp.tasks.sums import SumClasses, sort_by_sum
 _LABEL_STREAM = 0x9E3779B9
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
+@dataclass(frozen=True, eq=False, repr=False)
+class Task(Carded):
     """All inputs of an operation in row-major order, with their labels and the training set.
 
     >>> task = Task.modular_addition(p=5, train_fraction=0.4)
     >>> task.inputs.shape, int(task.train_mask.sum())
     (torch.Size([25, 2]), 10)
 
+    A model reads `tokens`: the operands, each a token in 0 .. p - 1, and then `=`, the token p, at whose position a
+    transformer gives its answer. A model of your own that reads only the operands needs a task without `=`:
+
+    >>> task.tokens[7].tolist(), Task.modular_addition(p=5, equals_token=False).tokens[7].tolist()
+    ([1, 2, 5], [1, 2])
+
     Attributes:
         config: the configuration of the task.
         inputs: `[n, k]`, the operands in row-major order; k = 2, except for parity.
         labels: `[n]`, what a model is trained and scored on, including label noise.
         train_mask: `[n]`, True for the training inputs; None if the split is unknown.
-        equals_token: whether `tokens` end in `=`.
+        equals_token: whether `tokens` end in `=`, so that there are p + 1 tokens.
     """
 
     config: TaskConfig
@@ -41,6 +49,14 @@ class Task:
     labels: Int[Tensor, " n"]
     train_mask: Bool[Tensor, " n"] | None
     equals_token: bool = True
+
+    _INSTEAD: ClassVar[Mapping[tuple[str, ...], str]] = {
+        ("train_indices", "train_idx"): "task.train_mask.nonzero().flatten()",
+        ("test_indices", "test_idx"): "task.test_mask.nonzero().flatten(), or task.test_tokens",
+        ("train_data", "X_train", "train_inputs", "train"): "task.train_tokens and task.train_labels",
+        ("test_data", "X_test", "test_inputs", "test"): "task.test_tokens and task.test_labels",
+        ("vocab_size", "d_vocab"): "task.p, plus 1 if task.equals_token",
+    }
 
     @staticmethod
     def from_config(
@@ -144,6 +160,46 @@ class Task:
         return torch.cat([self.inputs, torch.full((len(self.inputs), 1), self.p)], dim=1)
 
     @property
+    def train_tokens(self) -> Int[Tensor, "m t"]:
+        """`[m, t]`, the tokens of the training inputs, for a training loop of your own.
+
+        >>> task = Task.modular_addition(p=5, train_fraction=0.4)
+        >>> task.train_tokens.shape, task.train_labels.shape
+        (torch.Size([10, 3]), torch.Size([10]))
+
+        Raises:
+            ConfigError: the split is unknown.
+        """
+        return self.tokens[self.require_split()]
+
+    @property
+    def train_labels(self) -> Int[Tensor, " m"]:
+        """`[m]`, the labels of the training inputs.
+
+        Raises:
+            ConfigError: the split is unknown.
+        """
+        return self.labels[self.require_split()]
+
+    @property
+    def test_tokens(self) -> Int[Tensor, "m t"]:
+        """`[m, t]`, the tokens of the test inputs.
+
+        Raises:
+            ConfigError: the split is unknown.
+        """
+        return self.tokens[~self.require_split()]
+
+    @property
+    def test_labels(self) -> Int[Tensor, " m"]:
+        """`[m]`, the labels of the test inputs.
+
+        Raises:
+            ConfigError: the split is unknown.
+        """
+        return self.labels[~self.require_split()]
+
+    @property
     def commutes(self) -> bool:
         """Whether (a, b) and (b, a) always have the same label, so that a symmetric model answers both alike."""
         return self.config.operation in COMMUTATIVE and not self.config.random_labels
@@ -228,6 +284,21 @@ class Task:
     def elements(self) -> Int[Tensor, "p 5"] | None:
         """`[p, 5]`, the permutations that the operands and classes of an S5 task stand for; None for other tasks."""
         return s5_elements() if self.config.operation in S5_OPERATIONS else None
+
+    def _card(self) -> Card:
+        n, width = self.tokens.shape
+        facts = {"inputs": f"{n:,}, each of {self.operands} operands", "classes": f"{self.n_classes:,}"}
+        if self.train_mask is None:
+            facts["split"] = "unknown"
+        else:
+            n_train = int(self.train_mask.sum())
+            facts["split"] = f"{n_train:,} training and {n - n_train:,} test inputs"
+            if self.commutes and self.novel_mask is not None:
+                facts["split"] += f"; {int(self.novel_mask.sum()):,} test inputs are novel (their mirrors are too)"
+        end = f"the operands and = (token {self.p})" if self.equals_token else "the operands"
+        facts["tokens"] = f"[{n}, {width}]: {end}"
+        calls = ["task.tokens", "task.labels", "task.train_tokens", "task.train_labels"]
+        return Card(f"Task {self.config.title}", facts, calls)
 
     @cached_property
     def grid_indices(self) -> Int[Tensor, "g g"] | None:

@@ -87,6 +87,7 @@ class Bookkeeper:
     def begin(self, step: int) -> bool:
         """Notifies the callbacks of the start and of past evaluations; returns whether step 0 must be evaluated."""
         for callback in self.callbacks:
+            callback.on_open(self.writer.path)
             callback.on_start(self.config, step, self.schedule.steps)
         self.ended = self.notify_callbacks(self.past_rows)
         self.note_status(step)

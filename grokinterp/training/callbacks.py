@@ -1,15 +1,12 @@
-"""Callbacks: a progress bar, a stopping rule, and trackers. No callback changes an update."""
+"""Callbacks: a progress bar and a stopping rule; tracker.py has another. No callback changes an update."""
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
-from importlib import import_module
+from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from grokinterp.config import RunConfig, ScheduleConfig
-from grokinterp.errors import ConfigError, nearest
 
 GROKKED_ACCURACY = 0.99
 
@@ -26,6 +23,9 @@ class Callback:
     >>> callback.last
     7
     """
+
+    def on_open(self, folder: Path) -> None:
+        """Called once, before `on_start`, with the run folder, which this process has locked."""
 
     def on_start(self, config: RunConfig, step: int, last_step: int) -> None:
         """Called once, before the first update.
@@ -101,59 +101,6 @@ class StopWhenGrokked(Callback):
         if self.grokked_at is None and (metrics.get("test_accuracy") or 0.0) >= GROKKED_ACCURACY:
             self.grokked_at = step
         return self.grokked_at is not None and step >= self.factor * self.grokked_at
-
-
-class Tracker(Callback):
-    """Sends each row of metrics to Weights & Biases or trackio, which nothing else imports."""
-
-    def __init__(self, service: str, project: str = "grokinterp"):
-        """Imports the package of the service.
-
-        Args:
-            service: `wandb` or `trackio`.
-            project: name of the project there.
-
-        Raises:
-            ConfigError: the service is unknown, or its package is not installed. Later, also if the service fails.
-        """
-        if service not in ("wandb", "trackio"):
-            raise ConfigError(f"unknown tracker {service!r}: {nearest(service, ('wandb', 'trackio'))}")
-        try:
-            self.module: Any = import_module(service)
-        except ImportError:
-            raise ConfigError(f"tracker {service!r} is not installed: pip install {service}") from None
-        self.service, self.project = service, project
-        self.run: Any = None
-        self.last_step = -1
-
-    def on_start(self, config: RunConfig, step: int, last_step: int) -> None:
-        with self._reporting("start"):
-            self.run = self.module.init(project=self.project, config=asdict(config))
-        self.last_step = step - 1
-
-    def on_evaluation(self, metrics: Mapping[str, float]) -> bool:
-        step = int(metrics["step"])
-        if self.run is not None and step > self.last_step:
-            with self._reporting("send metrics"):
-                self.module.log({name: value for name, value in metrics.items() if name != "step"}, step=step)
-            self.last_step = step
-        return False
-
-    def on_end(self, status: str) -> None:
-        if self.run is not None:
-            with self._reporting("finish"):
-                self.module.finish()
-
-    @contextmanager
-    def _reporting(self, action: str) -> Iterator[None]:
-        """Turns any error of the service into one that says how to continue; the service may raise anything."""
-        try:
-            yield
-        except Exception as error:
-            raise ConfigError(
-                f"{self.service} cannot {action} ({type(error).__name__}: {error}): log in to {self.service}, "
-                "and resume the run (--resume), or resume it without --track"
-            ) from error
 
 
 def _in_notebook() -> bool:

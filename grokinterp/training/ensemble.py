@@ -15,6 +15,7 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import describe_environment
+from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.resume_point import RESUME, read_resume_point, restoring
 from grokinterp.runs.run import Run
@@ -92,7 +93,7 @@ def train_many(
     device = choose_device(device)
     if device.startswith("mps"):
         raise ConfigError("train_many does not support mps: use device cpu, or train the runs separately")
-    folders = [Path(path) for path in paths]
+    folders = [as_path(path) for path in paths]
     _require_separate(len(configs), folders)
     runs = [Run.open(folder) if resume else None for folder in folders]
     tasks = [task_to_train(config, run, device) for config, run in zip(configs, runs, strict=True)]

@@ -97,7 +97,7 @@ class _Source:
         if self.key not in state:
             raise RunError(
                 f"resume.safetensors lacks {self.key}, the state of the run's random numbers: restore the "
-                "original file, or train again with --restart"
+                "original file, or train again with --restart (in Python, restart=True)"
             )
         stored = state[self.key]
         if stored.shape != self.generator.get_state().shape:

@@ -13,6 +13,7 @@ from grokinterp.config import RunConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, RunError, one_line
 from grokinterp.models import task_of
 from grokinterp.models.memory import require_memory, training_memory
+from grokinterp.runs.checkpoints import file_name, parse_step
 from grokinterp.runs.checksums import sha256
 from grokinterp.runs.environment import rounding_changes
 from grokinterp.runs.files import MAX_FILE_BYTES, accessing, free_name, read_bytes
@@ -20,7 +21,7 @@ from grokinterp.runs.findings import Finding
 from grokinterp.runs.locks import LOCK_NAME, hold
 from grokinterp.runs.metrics import METRICS, metric_lines, require_metrics_size
 from grokinterp.runs.resume_point import RESUME, read_resume_point, require_state
-from grokinterp.runs.run import Run, file_name, parse_step
+from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tensors import deserialize
 from grokinterp.runs.writer import START, RunWriter
@@ -63,6 +64,12 @@ def task_to_train(config: RunConfig, begun: Run | None, device: str) -> AnyTask:
     Raises:
         ConfigError: the configuration cannot be trained, or differs from that of the run to resume.
     """
+    if not isinstance(config, RunConfig):
+        hint = f"gi.preset({config!r})" if isinstance(config, str) else "gi.preset(name)"
+        raise ConfigError(
+            f"config must be a RunConfig, but is {type(config).__name__}: give {hint}, with other values by "
+            '.replace({"task.p": 59})'
+        )
     training = config.training()
     if device.startswith("mps") and config.loss_dtype == "float64":
         raise ConfigError("mps has no float64: use --loss-dtype float32, which is exact for small losses")
@@ -170,7 +177,7 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     elif _has_progress(run):
         raise RunError(
             f"{run.path} has no resume point ({RESUME}), so it cannot be resumed: train in another folder, or start "
-            "again with --restart, which keeps this folder under another name"
+            "again with --restart (in Python, restart=True), which keeps this folder under another name"
         )
     else:
         _start_weights(run)  # raises now, before anything is written, if they are missing

@@ -16,6 +16,7 @@ from grokinterp.models import Forward, forward_for, initial_parameters
 from grokinterp.models.forward import no_hook
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import describe_environment
+from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.resume_point import RESUME, restoring
 from grokinterp.runs.run import Run
@@ -25,6 +26,7 @@ from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
 from grokinterp.training.callbacks import Callback, ProgressBar
+from grokinterp.training.device_check import check_device
 from grokinterp.training.gradients import gradients_function, use_private_cache
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import draws_in_updates, dropout_of
@@ -73,7 +75,8 @@ def train(
         resume: continue the run in `path`.
         restart: train the run in `path` again from its start. The present folder is renamed to `PATH.replaced`.
         start_from: `RUN@STEP`, a checkpoint of another run to start from instead of an initialization.
-        device: `auto` (CUDA if available, otherwise the CPU), `cpu`, `cuda`, or `mps`.
+        device: `auto` (CUDA if available, otherwise the CPU), `cpu`, `cuda`, or `mps`, whose first
+            updates are compared with the CPU, because some versions of PyTorch compute wrong results there.
         callbacks: see `grokinterp.training.callbacks`.
         progress: whether to show the progress bar; by default, only in a terminal or a notebook.
         plain_forward: compute logits with the module itself even if a faster exact form exists. A resumed run keeps
@@ -87,15 +90,17 @@ def train(
         RunError: the folder is not empty or not writable, or another process trains in it.
         ConfigError: the configuration cannot be trained, or differs from that of the run to resume.
     """
-    device = choose_device(device)
+    folder, device = as_path(path), choose_device(device)
     if resume and start_from is not None:
         raise ConfigError("start_from (--from) is only for a new run: a resumed run continues from its own weights")
     if resume and restart:
         raise ConfigError("resume and restart exclude each other: give one")
-    begun = Run.open(path) if resume else None
+    begun = Run.open(folder) if resume else None
     task = task_to_train(config, begun, device)
     if begun is not None and has_ended(begun, config):
         return begun
+    if device.startswith("mps"):
+        check_device(config, device)
     if begun is not None:  # all steps must be computed in the same way
         plain_forward = plain_forward or begun.environment.get("forward_path") == "module"
     if compile and dropout_of(config, device) is not None:
@@ -110,11 +115,11 @@ def train(
         start = load_from(start_from, parameters)
         environment["start_from"] = start_from
     if restart:
-        set_aside(Path(path))
+        set_aside(folder)
     if begun is None:
-        require_vacant(Path(path))
-    with hold(Path(path)):
-        writer = open_folder(path, config, task, environment, device, begun, start)
+        require_vacant(folder)
+    with hold(folder):
+        writer = open_folder(folder, config, task, environment, device, begun, start)
         loop = _Loop(config, writer, task, parameters, forward, device, [*callbacks, ProgressBar(progress)], compile)
         if resume:
             loop.restore()

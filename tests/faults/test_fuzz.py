@@ -22,9 +22,10 @@ from grokinterp.config import RunConfig
 from grokinterp.config.schedule import most_scheduled, schedule_terms, scheduled_steps
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.experiments.results import results_in
+from grokinterp.runs.checkpoints import parse_step
 from grokinterp.runs.files import parse_json
 from grokinterp.runs.metrics import read_metrics
-from grokinterp.runs.run import Run, parse_step
+from grokinterp.runs.run import Run
 from grokinterp.runs.tensors import deserialize, serialize
 from grokinterp.runs.verification import verify
 from grokinterp.sweep import Sweep, parse_values

@@ -50,7 +50,7 @@ def test_one_training_wins_and_its_kill_unlocks_the_folder(command, tmp_path):
     assert [loser.returncode for loser in losers] == [2, 2]
     assert [len(lines) for lines in errors] == [1, 1]
     assert f"{folder} is in use by process {winner.pid} on " in errors[0][0]
-    assert f"{folder} already holds a run: resume it (--resume), or choose another folder" in errors[1][0]
+    assert f"{folder} already holds a run: resume it (--resume; in Python, resume=True)" in errors[1][0]
     assert winner.poll() is None
     assert verify(folder).problems == ()
     winner.send_signal(signal.SIGKILL)
