@@ -70,7 +70,9 @@ def test_learning_curves_of_a_sweep_and_of_runs(sweep):
 
 def test_the_report_of_a_sweep_begins_with_learning_curves(sweep, tmp_path):
     table = sweep.collect()
-    text = gi.write_sweep_report(table, sweep.axes, "two", tmp_path / "report.html", runs=sweep.runs).read_text()
+    text = gi.write_sweep_report(
+        table, sweep.axes, "two", tmp_path / "report.html", metrics={run.path.name: run.metrics for run in sweep.runs}
+    ).read_text()
     assert 0 < text.index('<section id="learning-curves">') < text.index('id="learning_curves"')
     assert text.index('id="learning_curves"') < text.index('<section id="axes">')
 

@@ -16,8 +16,8 @@ ENTRIES = Path(__file__).with_name("gallery.toml")
 SETUP = {
     "Sweeps": """
 grid = {"optimizer.weight_decay": [0.0, 1.0], "model_seed": [0, 1]}
-schedule = gi.ScheduleConfig(steps=1500, evaluate_every=10, checkpoints="every:500")
-gi.train_sweep("checkpoints/gallery", replace(gi.preset("parity"), schedule=schedule), grid=grid, workers=1)
+base = gi.preset("parity").replace({"schedule.steps": 1500, "schedule.evaluate_every": 10})
+gi.train_sweep("checkpoints/gallery", base, grid=grid, workers=1)
 slingshot = gi.RunConfig(
     task=gi.TaskConfig(operation="divide", p=31, train_fraction=0.5),
     model=gi.MLPConfig(input="one_hot", depth=2, width=128),
@@ -29,11 +29,11 @@ gi.train(slingshot, "checkpoints/gallery-slingshot")
 """,
 }
 IMPORTS = {
-    "Sweeps": "from dataclasses import replace\n\nimport pandas as pd\n\nimport grokinterp as gi\n",
+    "Sweeps": "import pandas as pd\n\nimport grokinterp as gi\n",
     "Theory": "import pandas as pd\n\nimport grokinterp as gi\nfrom grokinterp import theory\n",
 }
 INTRODUCTIONS = {
-    "Curves over training": "Each takes one analysis, or a list of them to compare runs. The bands are the phases.",
+    "Curves over training": "Each takes a run, its folder, an analysis, or a list of these to compare runs. The bands are the phases.",
     "Frequencies": "These figures show which frequencies the weights and the logits use, and since when.",
     "Sweeps": "These figures take the table of a sweep, a DataFrame with one row per run.",
     "Theory": "These figures take results of `grokinterp.theory`.",
