@@ -47,14 +47,14 @@ package:
 	$(PYTHON) tests/packaging/check.py --constraints constraints.txt --keep dist
 
 # By hand, before a release: the tests with the lowest versions that pyproject.toml allows, and with each Python, as in
-# `make test-floor FLOOR_PYTHON=python3.13 FLOOR=` (an empty FLOOR installs the newest versions).
+# `make test-floor FLOOR_PYTHON=python3.13 FLOOR=highest`.
 FLOOR_PYTHON ?= python3.11
-FLOOR ?= floor
+FLOOR ?= lowest-direct
 FLOOR_TESTS ?= tests
 test-floor:
 	$(FLOOR_PYTHON) -m venv --clear .venv-floor
-	$(if $(FLOOR),$(FLOOR_PYTHON) tests/packaging/floor.py,true) > .venv-floor/constraints.txt
-	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-floor/constraints.txt -e ".[dev]"
+	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-floor/bin/uv pip install --quiet --python .venv-floor/bin/python --resolution $(FLOOR) -e ".[dev]"
 	.venv-floor/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(FLOOR_TESTS)
 
 clean:

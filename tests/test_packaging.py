@@ -45,14 +45,6 @@ def test_the_quick_start_is_read_from_the_readme():
     assert any("gi.sample_run()" in text for kind, text in parts if kind == "python")
 
 
-def test_the_lowest_versions():
-    from floor import floors
-
-    wanted = floors(PROJECT["project"]["dependencies"])
-    assert len(wanted) == len(PROJECT["project"]["dependencies"])
-    assert {"torch==2.6.*", "transformer-lens==3.9.*", "psutil==6.*"} <= set(wanted)
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem[:2])
 def test_notebooks_install_what_is_missing(path):
     """Without constraints, which would replace the PyTorch of Google Colab."""
