@@ -33,7 +33,7 @@ IMPORTS = {
     "Theory": "import pandas as pd\n\nimport grokinterp as gi\nfrom grokinterp import theory\n",
 }
 INTRODUCTIONS = {
-    "Curves over training": "Each takes a run, its folder, an analysis, or a list of these to compare runs. The bands are the phases.",
+    "Curves over training": "Each takes a run, its folder, an analysis, or a list of these. The bands are the phases.",
     "Frequencies": "These figures show which frequencies the weights and the logits use, and since when.",
     "Sweeps": "These figures take the table of a sweep, a DataFrame with one row per run.",
     "Theory": "These figures take results of `grokinterp.theory`.",
