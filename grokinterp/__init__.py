@@ -40,6 +40,7 @@ _HOME = {
     "load": "sweep.listing",
     "find_transition": "analysis.transition",
     "preset": "config.presets",
+    "presets": "training.preset_table",
     "sample_run": "runs.sample",
     "save_figure": "figures.saving",
     "train": "training",
@@ -91,6 +92,7 @@ __all__ = [
     "measures",
     "models",
     "preset",
+    "presets",
     "sample_run",
     "save_figure",
     "statistics",
@@ -164,4 +166,5 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.sweep.listing import list_runs, load
     from grokinterp.tasks import RegressionTask, Task
     from grokinterp.training import train
+    from grokinterp.training.preset_table import presets
     from grokinterp.training.recorder import Recorder

@@ -79,6 +79,48 @@ def nearest(name: Any, names: Iterable[str]) -> str:
     return f"did you mean {similar[0]!r}?" if similar else f"choose from {', '.join(names)}"
 
 
+_SYNONYMS = {
+    "batch": ("batch_size",),
+    "epochs": ("steps",),  # the same with full batches
+    "frac_train": ("train_fraction",),
+    "learning_rate": ("lr",),
+    "modulus": ("p",),
+    "n_steps": ("steps",),
+    "num_epochs": ("steps",),
+    "num_layers": ("n_layers", "depth"),
+    "seed": ("model_seed", "data_seed"),
+    "wd": ("weight_decay",),
+}
+
+
+def similar_fields(name: str, fields: Iterable[str]) -> list[str]:
+    """The dotted fields that an unknown name may mean: those that end in it, or else those most similar.
+
+    >>> similar_fields("lr", ["task.p", "optimizer.lr"]), similar_fields("weight-deca", ["optimizer.weight_decay"])
+    (['optimizer.lr'], ['optimizer.weight_decay'])
+    """
+    fields = list(fields)
+    word = name.replace("-", "_").rpartition(".")[2].lower()
+    endings = {field: field.rpartition(".")[2] for field in fields}
+    words = {word, *_SYNONYMS.get(word, ())}
+    same = [field for field in fields if endings[field] in words]
+    if same:
+        return same
+    full = get_close_matches(name, fields, n=1, cutoff=0.7)
+    return full or [f for w in get_close_matches(word, endings.values(), n=1) for f in fields if endings[f] == w]
+
+
+def nearest_field(name: str, fields: Iterable[str]) -> str:
+    """As `nearest`, for dotted names: a bare field gets its dotted name.
+
+    >>> nearest_field("p", ["task.p", "optimizer.clip"])
+    "did you mean 'task.p'?"
+    """
+    fields = list(fields)
+    similar = similar_fields(name, fields)
+    return f"did you mean {' or '.join(map(repr, similar))}?" if similar else nearest(name, fields)
+
+
 def as_integer(value: Any, name: str) -> int:
     """Returns an integer as int; integers of NumPy and PyTorch count, booleans and floats do not.
 

@@ -1,5 +1,6 @@
 """Callbacks: what they receive and when, the stopping rule, and trackers."""
 
+import io
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -7,17 +8,16 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from tqdm import tqdm
 from trainings import MINIBATCH_MLP, P, briefly, result, shortened
 
-from grokinterp.config import (
-    RunConfig,
-    ScheduleConfig,
-)
+from grokinterp.cli.train import progress_lines
+from grokinterp.config import RunConfig, ScheduleConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
 from grokinterp.training import Callback, Tracker, bookkeeping, train
-from grokinterp.training.callbacks import StopWhenGrokked
+from grokinterp.training.callbacks import _BAR, ProgressLines, StopWhenGrokked, describe_metrics
 
 
 class TestStopWhenGrokked:
@@ -143,6 +143,47 @@ class TestCallbacks:
         assert result(tmp_path / "run") == result(undisturbed["minibatch_mlp"].path)
 
 
+METRICS = {"step": 399_900, "train_accuracy": 1.0, "test_accuracy": 0.032, "train_loss": 1.23e-7, "test_loss": 11.3}
+
+
+class TestProgress:
+    @pytest.mark.parametrize(("columns", "shown"), [(80, "accuracy 1.000/0.032"), (100, "(train/test)]")])
+    def test_the_bar_shows_test_accuracy(self, columns, shown):
+        output = io.StringIO()
+        bar = tqdm(
+            total=400_000, initial=399_900, unit="step", ncols=columns, bar_format=_BAR, file=output, mininterval=0
+        )
+        bar.set_postfix_str(describe_metrics(METRICS), refresh=False)
+        bar.start_t -= 3600 * 5
+        bar.update(99)
+        bar.refresh()
+        line = output.getvalue().split("\r")[-1]
+        assert shown in line
+        assert len(line) <= columns
+
+    def test_a_line_every_thirty_seconds_without_a_terminal(self, monkeypatch):
+        now, lines = [1000.0], []
+        monkeypatch.setattr("grokinterp.training.callbacks.time.monotonic", lambda: now[0])
+        progress = ProgressLines(lines.append)
+        progress.on_start(briefly(), 0, 1000)
+        for step in range(1, 101):
+            now[0] += 1
+            progress.on_evaluation(METRICS)
+            progress.on_step(step)
+        assert lines[1] == (
+            "step 60 of 1,000, 6 %; 1 steps/s, about 16 min left; accuracy 1.000/0.032, loss 1.2e-07/11 (train/test)"
+        )
+        assert len(lines) == 3
+
+    def test_the_command_prints_them_only_where_there_is_no_terminal(self, monkeypatch):
+        monkeypatch.setattr("sys.stderr", io.StringIO())
+        assert [type(callback) for callback in progress_lines()] == [ProgressLines]
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True
+        monkeypatch.setattr("sys.stderr", terminal)
+        assert progress_lines() == []
+
+
 class TestTracker:
     @pytest.fixture
     def service(self, monkeypatch):
@@ -215,6 +256,18 @@ class TestTracker:
                 train(briefly(), tmp_path / "run", callbacks=[Tracker("trackio")])
         run = train(briefly(), tmp_path / "run", resume=True, callbacks=[Tracker("trackio")])
         assert run.status["status"] == "finished"
+
+    def test_a_run_whose_tracker_did_not_start_does_not_block_the_same_call(self, service, tmp_path, monkeypatch):
+        def fail(**options):
+            raise RuntimeError("no API key configured")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(sys.modules["trackio"], "init", fail)
+            with pytest.raises(ConfigError, match=r"^trackio cannot start"):
+                train(briefly(), tmp_path / "run", callbacks=[Tracker("trackio")])
+        assert train(briefly(), tmp_path / "run", callbacks=[Tracker("trackio")]).status["status"] == "finished"
+        with pytest.raises(RunError, match="already holds a run"):
+            train(briefly(), tmp_path / "run")
 
     def test_an_unknown_tracker(self):
         with pytest.raises(ConfigError, match=r"unknown tracker 'wandbb': did you mean 'wandb'\?"):

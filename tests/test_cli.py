@@ -19,6 +19,7 @@ from shells import ENVIRONMENT, Outcome
 
 import grokinterp
 from grokinterp.cli import main
+from grokinterp.cli.train import _print_outcome
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError
@@ -39,6 +40,7 @@ TINY = [
 ]
 
 
+DATA = str(Path(__file__).parent / "data" / "recipes" / "sweep")
 COMMAND = [sys.executable, "-m", "grokinterp.cli"]
 
 
@@ -71,7 +73,8 @@ class TestHelp:
         script = """
 import sys
 from grokinterp.cli import main
-for command in ([], ["train"], ["train", "--preset", "psi"], ["analyze"], ["report"], ["list"], ["demo"]):
+train = (["train"], ["train", "--help-all"], ["train", "--preset", "psi"])
+for command in ([], *train, ["analyze"], ["report"], ["list"], ["demo"], ["presets"], ["measures"]):
     try:
         code = main([*command, "--help"])
     except SystemExit as end:
@@ -114,6 +117,7 @@ class TestFromTheShell:
         assert (trained.code, trained.err) == (0, "")
         assert trained.out.splitlines() == [
             "runs/first: finished at step 20 (all steps made)",
+            "DNF_train: train accuracy did not reach 0.99 within 20 steps",
             "next: grokinterp analyze runs/first",
         ]
         run = Run.open(tmp_path / "runs" / "first")
@@ -147,7 +151,7 @@ class TestFromTheShell:
         assert (started.returncode, err) == (130, "")
         step = Run.open(tmp_path / "run").status["step"]
         assert out.splitlines() == [
-            f"run: stopped at step {step} (interrupted)",
+            f"run: stopped at step {step:,} of 10,000,000, {step / 1e5:.0f} % (interrupted)",
             "continue with: grokinterp train run --resume",
         ]
 
@@ -202,12 +206,13 @@ class TestTrain:
         shown = shell("train", "new", "--config", "mine.json", *wild)
         assert "new: diverged at step" in shown.out
         assert "the training loss was not finite at step" in shown.out
+        assert "next: try a smaller --optimizer.lr (this run had 1e+12)" in shown.out
 
     def test_a_run_whose_name_starts_with_a_hyphen(self, here, shell):
         (here / "run").rename(here / "-x")
         shown = shell("train", "--resume", "--schedule.steps", "30", "--", "-x")
         assert (shown.code, shown.err) == (0, "")
-        assert shown.out.splitlines()[1] == "next: grokinterp analyze ./-x"
+        assert shown.out.splitlines()[-1] == "next: grokinterp analyze ./-x"
 
 
 class TestAnalyze:
@@ -270,6 +275,48 @@ class TestAnalyze:
             grokinterp.analyze(run, measures=[two_numbers], steps=[0])
 
 
+class TestAnalyzeSeveral:
+    def test_one_table_with_a_row_for_each(self, here, shell):
+        shutil.copytree("run", "other")
+        shown = shell("analyze", "run", "other", "--measures", "margin")
+        assert (shown.code, shown.err) == (0, "")
+        rows = [line.split()[:3] for line in shown.out.splitlines() if line.split()[:1] in (["run"], ["other"])]
+        assert rows == [["run", "outcome", "T_train(0.99)"], ["run", "DNF", "train"], ["other", "DNF", "train"]]
+        assert f"report: {Path('run', 'analysis', 'comparison.html')}" in shown.out
+
+    def test_json_is_a_list(self, here, shell):
+        shutil.copytree("run", "other")
+        summaries = json.loads(shell("analyze", "run", "other", "--json", "--no-report", "--measures", "margin").out)
+        assert [summary["run"] for summary in summaries] == ["run", "other"]
+
+    def test_a_missing_one_is_found_before_the_others_are_analyzed(self, here, shell):
+        shown = shell("analyze", "run", "nothing")
+        assert (shown.code, shown.out) == (2, "")
+        assert not (here / "run" / "analysis").exists()
+
+    def test_none_is_a_mistake(self, here, shell):
+        assert shell("analyze").err == "grokinterp: analyze: give at least one run folder\n"
+
+
+class TestUnfinished:
+    def test_list_and_analyze_say_how_far_it_is(self, here, shell):
+        content = json.loads((here / "run" / "status.json").read_text())
+        del content["checksum"]
+        (here / "run" / "status.json").write_text(json.dumps(content | {"status": "stopped", "step": 5}))
+        assert "stopped at 25 %" in shell("list", ".").out
+        shown = shell("analyze", "run", "--no-report", "--measures", "margin").out
+        assert "(stopped at step 5 of 20, 25 %)" in " ".join(shown.split())
+
+    def test_a_run_that_trains_long_after_it_grokked_says_so(self, here, capsys):
+        run = Run.open("run")
+        lines = (here / "run" / "metrics.jsonl").read_text().splitlines()
+        rows = [{name: value for name, value in json.loads(line).items() if name != "checksum"} for line in lines]
+        grokked = [row | {"train_accuracy": 1.0, "test_accuracy": float(row["step"] >= 5)} for row in rows]
+        (here / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in grokked))
+        _print_outcome(run, 20)
+        assert "15 of 20 steps came after 99 % test accuracy: --schedule.stop-when-grokked" in capsys.readouterr().out
+
+
 class TestReport:
     def test_of_one_run(self, here, shell):
         shown = shell("report", "run")
@@ -286,7 +333,7 @@ class TestList:
     def test_a_table(self, here, shell):
         shown = shell("list", ".")
         assert (shown.code, shown.err) == (0, "")
-        for text in ("run", "add mod 7", "mlp", "finished", "20"):
+        for text in ("run", "add mod 7", "mlp", "DNF train", "20", "T_train", "T_grok", "age", "▁"):
             assert text in shown.out
 
     def test_a_damaged_run_is_shown_with_its_damage(self, here, shell):
@@ -468,12 +515,15 @@ class TestTheOutput:
         assert capsys.readouterr().err == ""
 
     @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-    @pytest.mark.parametrize("arguments", [["reproduce", "--list"], ["analyze", "--help"]], ids=["list", "help"])
+    @pytest.mark.parametrize(
+        "arguments", [["reproduce", "--list"], ["train", "--help"], ["analyze", "--help"], ["measures"], ["list", DATA]]
+    )
     def test_an_encoding_that_lacks_characters_is_no_error(self, arguments, encoding, monkeypatch):
         output = io.BytesIO()
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding))
         assert main(arguments) == 0
-        assert output.getvalue().count(b"\n") > 20
+        assert output.getvalue().count(b"\n") > 3
+        output.getvalue().decode(encoding)
 
     def test_an_error_of_the_system_is_one_line_with_the_path(self, monkeypatch, capsys):
         def fail(arguments):

@@ -68,6 +68,15 @@ def test_learning_curves_of_a_sweep_and_of_runs(sweep):
         figures.learning_curves(sweep, metrics)
 
 
+def test_the_report_of_a_sweep_begins_with_learning_curves(sweep, tmp_path):
+    table = sweep.collect()
+    text = gi.write_sweep_report(
+        table, sweep.axes, "two", tmp_path / "report.html", metrics={run.path.name: run.metrics for run in sweep.runs}
+    ).read_text()
+    assert 0 < text.index('<section id="learning-curves">') < text.index('id="learning_curves"')
+    assert text.index('id="learning_curves"') < text.index('<section id="axes">')
+
+
 def test_pair_curves_of_runs(run):
     expected = figures.pair_curves([run.metrics]).to_json()
     for given in (run, str(run.path), [run], run.metrics):

@@ -78,7 +78,7 @@ ANSWERED = {
     'gi.Run("checkpoints/run42")': "call gi.load('checkpoints/run42')",
     'analysis["restricted_los"]': "did you mean 'restricted_loss'?",
     'gi.preset("demo", p=59)': 'write preset("demo").replace({"task.p": 59})',
-    'gi.preset("demo").replace({"p": 59})': "replace: p is not a field of this configuration: write task.p",
+    'gi.preset("demo").replace({"p": 59})': "replace: p is not a field of this configuration: did you mean 'task.p'?",
     'gi.preset("demo").replace({"task.p.q": 59})': "task.p.q is not a field",
     'gi.preset("demo").replace({"task.p": "many"})': "replace: task.p",
     'gi.preset("demo").replace(59)': 'a dict by dotted field, such as {"task.p": 59}',

@@ -34,6 +34,8 @@ def test_a_run_has_its_status_and_last_accuracies(folder):
     assert row["checkpoints"] == len(run.steps)
     last = run.metrics.iloc[-1]
     assert (row["train_accuracy"], row["test_accuracy"]) == (last["train_accuracy"], last["test_accuracy"])
+    assert row["outcome"] == gi.find_transition(run.metrics, n_classes=run.config.task.p).outcome
+    assert len(row["sparkline"]) == 10
     assert "problem" not in table
 
 
@@ -104,8 +106,9 @@ def test_an_empty_folder_gives_an_empty_table_with_the_columns_of_runs(tmp_path)
     table = gi.list_runs(tmp_path)
     assert len(table) == 0
     assert table.columns.tolist() == [
-        *("run", "task", "train_fraction", "model", "status", "step", "checkpoints"),
-        *("train_accuracy", "test_accuracy"),
+        *("run", "task", "train_fraction", "model", "status", "step", "steps", "checkpoints"),
+        *("train_accuracy", "test_accuracy", "novel_accuracy", "outcome", "T_train_0.99", "T_grok_0.99"),
+        *("sparkline", "modified"),
     ]
     assert describe_runs(tmp_path) == []
 
@@ -119,4 +122,4 @@ def test_the_table_has_the_values_of_the_rows_of_the_command(folder):
     table = gi.list_runs(folder)
     for number, row in enumerate(describe_runs(folder)):
         for name, value in row.items():
-            assert table.loc[number, name] == value
+            assert table.loc[number, name] == value or (value is None and pd.isna(table.loc[number, name]))

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from grokinterp.analysis.key_rules import reported_doubles
 from grokinterp.analysis.notices import notices
 from grokinterp.analysis.phases import Boundary
 from grokinterp.analysis.timeline import analyze
@@ -145,8 +146,30 @@ class TestKeys:
         lost = replace(KEYS, lost=(2,), by_rule={"cube_cosine": (3,), "embedding_norm": (3, 4)})
         assert all("step 900" in text for text in said(run, FINE, lost))
         assert len(said(run, FINE, lost)) == 2
+
+    def test_no_keys_are_no_warning_because_the_headline_says_so(self, run):
         nothing = replace(KEYS, frequencies=KeyFrequencies((), "cube_cosine", step=900, reason="constant logits"))
-        assert said(run, FINE, nothing)[0].endswith("at step 900: constant logits")
+        assert said(run, FINE, replace(nothing, by_rule={"embedding_norm": (3, 4)})) == []
+
+    @pytest.mark.parametrize(
+        ("values", "warned"), [((14,), False), ((14, 28), False), ((14, 27), True), ((), True), ((28,), True)]
+    )
+    def test_rules_that_differ_by_doubles_agree(self, values, warned, run):
+        """Z_67: 28 is the double of 14."""
+        keys = Reference(KeyFrequencies((14,), "cube_cosine", step=900), True, (14,), (), {"embedding_norm": values})
+        found = said(run, FINE, keys)
+        assert found == (
+            [
+                "the rules for key frequencies disagree at step 900, by more than doubles: cube_cosine [14]; "
+                f"embedding_norm {list(values)}"
+            ]
+            * warned
+        )
+        assert reported_doubles(keys, 67) == ({(28, 14): ["embedding_norm"]} if 28 in values else {})
+
+    def test_of_a_model_that_does_not_generalize_rules_need_not_agree(self, run):
+        keys = replace(KEYS, generalizes=False, by_rule={"embedding_norm": (5,)})
+        assert len(said(run, FINE, keys)) == 1
 
 
 class TestGradualRise:

@@ -18,6 +18,7 @@ from grokinterp.analysis.transition import Event
 from grokinterp.cli import main
 from grokinterp.cli.console import show_analysis
 from grokinterp.config import TaskConfig
+from grokinterp.report.sections import rules, transitions
 from grokinterp.runs.run import Run
 from grokinterp.statistics.formatting import number
 from grokinterp.statistics.outcomes import Outcome
@@ -79,6 +80,22 @@ class TestHeadline:
         transition = replace(grokked.transition, T_grok=events)
         expected = "fits the training set at step 120, generalizes at step 2,290 (both at 95 %)"
         assert headline(replace(grokked, transition=transition)) == expected
+
+    def test_doubles_are_explained_where_the_keys_are(self, grokked, shown):
+        by_rule = grokked.reference.by_rule | {"embedding_norm": (8, 14, 21, 28)}
+        analysis = replace(grokked, reference=replace(grokked.reference, by_rule=by_rule))
+        text = " ".join(shown(analysis).split())
+        assert "also reported by embedding_norm: 28, the double of 14; doubles of key frequencies" in text
+        assert "also reported by" not in shown(grokked)
+        page = rules([analysis], ["run42"])
+        assert "also 28 (= 2 × 14)" in page
+        assert "Doubles 2k of a key frequency k often show in the embedding" in page
+
+    def test_one_quantity_has_one_name(self, grokked, shown):
+        """T_train is when a run fits its training set; the memorization phase ends later, by another rule."""
+        text = shown(grokked, every_measure=True) + "".join(transitions([grokked], ["run42"]))
+        assert "memorization phase ends" in text
+        assert not re.search(r"memorized at|memorization ends", text)
 
     def test_a_run_that_never_generalizes(self, memorized):
         step = memorized.transition.T_train[0.99].step
@@ -193,9 +210,9 @@ class TestTerminal:
     def test_phases_and_reasons(self, grokked, shown):
         text = shown(grokked)
         for line in (
-            "memorization ends at 200 (100 to 400)",
-            "circuit formation ends at 1,710 (1,500 to 1,850)",
-            "cleanup ends at 3,330 (2,870 to 3,700)",
+            "memorization phase ends at 200 (100 to 400)",
+            "circuit formation phase ends at 1,710 (1,500 to 1,850)",
+            "cleanup phase ends at 3,330 (2,870 to 3,700)",
             "– margin ratio at end: memorized margin exhausted",
         ):
             assert line in text.splitlines()
@@ -229,11 +246,27 @@ class TestTerminal:
         assert "reference step" in lost.definitions["restricted_loss"]
         assert "every key since T_grok(0.95)" in lost.definitions["restricted_loss_union"]
 
+    def test_doubles_are_explained_where_the_keys_are(self, grokked, shown):
+        by_rule = grokked.reference.by_rule | {"embedding_norm": (8, 14, 21, 28)}
+        analysis = replace(grokked, reference=replace(grokked.reference, by_rule=by_rule))
+        text = " ".join(shown(analysis).split())
+        assert "also reported by embedding_norm: 28, the double of 14; doubles of key frequencies" in text
+        assert "also reported by" not in shown(grokked)
+        page = rules([analysis], ["run42"])
+        assert "also 28 (= 2 × 14)" in page
+        assert "Doubles 2k of a key frequency k often show in the embedding" in page
+
+    def test_one_quantity_has_one_name(self, grokked, shown):
+        """T_train is when a run fits its training set; the memorization phase ends later, by another rule."""
+        text = shown(grokked, every_measure=True) + "".join(transitions([grokked], ["run42"]))
+        assert "memorization phase ends" in text
+        assert not re.search(r"memorized at|memorization ends", text)
+
     def test_a_run_that_never_generalizes(self, memorized, shown):
         text = " ".join(shown(memorized, 80).split())
         assert ": DNF_test: fits the training set at step" in text
         assert "– generalizes (95 %): test accuracy never reached 0.95" in text
-        assert "circuit formation: test loss never falls below chance" in text
+        assert "circuit formation phase: test loss never falls below chance" in text
 
     def test_an_unknown_split(self, tmp_path, shown):
         task = Task.modular_addition(13)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from grokinterp.analysis.key_rules import disagreeing_rules
 from grokinterp.analysis.phases import known_values
 from grokinterp.analysis.transition import THRESHOLDS, Transition
 from grokinterp.config import PLAIN, RecordedConfig
@@ -22,6 +23,8 @@ _GRADUAL = 2 / 3
 _DENSE = 0.75  # the share of all frequencies above which a spectrum is not sparse,
 _MIN_DENSE = 8  # if there are at least so many frequencies
 _PHASES = ("memorization_end", "circuit_formation_end", "cleanup_end")
+# Stability is judged over the whole run; another environment changes bits, and the report shows it with the run.
+_ELSEWHERE = (*STABILITY_KINDS, "environment_changed")
 _ABSORBED = 2.0**-24  # half of the distance from 1 to the next float32
 
 
@@ -32,7 +35,10 @@ def notices(
     timeline: pd.DataFrame,
     reasons: Mapping[str, Mapping[str, Sequence[int]]],
 ) -> list[str]:
-    """Warnings about anything in a run or its analysis that makes a number mean less than it seems to.
+    """Warnings about anything in a run or its analysis that may change a conclusion.
+
+    What is expected, or only explains a number, is said where that number stands: doubles of key frequencies, a run
+    without key frequencies, and a run that was resumed in another environment.
 
     Args:
         run: the run.
@@ -42,7 +48,7 @@ def notices(
         reasons: column -> reason -> steps, for what could not be computed.
     """
     return [
-        *(finding.message for finding in findings_in(run.status) if finding.kind not in STABILITY_KINDS),
+        *(finding.message for finding in findings_in(run.status) if finding.kind not in _ELSEWHERE),
         *_stability_notices(run.metrics),
         *_checkpoint_notices(timeline, reasons),
         *_collapse_notices(run),
@@ -164,16 +170,18 @@ def _key_notices(run: Run, reference: Reference) -> Iterator[str]:
             f"the model does not generalize at the reference step {keys.step}: its key frequencies may belong to a "
             "circuit that is still forming, or to none; measures that use them do not tell which"
         )
-    if not keys.values:
-        yield f"no key frequencies by the rule {keys.rule} at step {keys.step}: {keys.reason}"
     if reference.lost:
         yield (
             f"keys at T_grok(0.95) that are no longer keys at step {keys.step}: {list(reference.lost)}; the columns "
             "that end in _union, and the figures, use every key since T_grok"
         )
-    if keys.rule != "given" and len(set(reference.by_rule.values())) > 1:
-        rules = "; ".join(f"{rule} {list(values)}" for rule, values in reference.by_rule.items())
-        yield f"the rules for key frequencies disagree at step {keys.step}: {rules}"
+    others = {} if group is None else disagreeing_rules(reference, group.order)
+    if keys.rule != "given" and keys.values and reference.generalizes is not False and others:
+        rules = "; ".join(f"{rule} {list(values)}" for rule, values in others.items())
+        yield (
+            f"the rules for key frequencies disagree at step {keys.step}, by more than doubles: {keys.rule} "
+            f"{list(keys.values)}; {rules}"
+        )
 
 
 def _ratio_notices(timeline: pd.DataFrame) -> Iterator[str]:

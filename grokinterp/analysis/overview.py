@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from grokinterp.analysis.key_rules import reported_doubles
 from grokinterp.analysis.phases import known_values
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.transition import Event, first_reaching
+from grokinterp.runs.status import RunStatus
 from grokinterp.statistics.outcomes import Outcome
 
 # docs/numerics.md derives the bound, and tests/test_oracles.py enforces it.
@@ -71,7 +73,19 @@ def value_at(analysis: Analysis, column: str, milestone: Milestone) -> float:
 
 
 def headline(analysis: Analysis) -> str:
-    """When the run fits its training set and when it generalizes, both at the same threshold; else why it does not."""
+    """When the run fits its training set and when it generalizes, both at the same threshold; else why it does not.
+
+    For an unfinished run, also how far it is.
+    """
+    status, schedule = analysis.run.status, analysis.run.config.schedule
+    step = status.get("step")
+    if schedule is None or step is None or status.get("status") not in (RunStatus.STOPPED, RunStatus.RUNNING):
+        return _headline(analysis)
+    share = f"{100 * step / schedule.steps:.0f} %"
+    return f"{_headline(analysis)} ({status['status']} at step {step:,} of {schedule.steps:,}, {share})"
+
+
+def _headline(analysis: Analysis) -> str:
     transition = analysis.transition
     fits, generalizes = transition.T_train, transition.T_grok
     if transition.outcome in (Outcome.GROKKED, Outcome.GENERALIZED_WITHOUT_DELAY):
@@ -83,6 +97,12 @@ def headline(analysis: Analysis) -> str:
         fit = f"fits the training set at step {fits[0.99].step:,}"
         return f"{fit}, does not generalize by step {last:,} (both at 99 %)"
     return transition.reason
+
+
+def key_doubles(analysis: Analysis) -> dict[tuple[int, int], list[str]]:
+    """By (2k, k), the rules that report the double 2k of a key frequency k besides the key frequencies."""
+    group = analysis.run.classification.group
+    return {} if group is None else reported_doubles(analysis.reference, group.order)
 
 
 def key_shares(analysis: Analysis) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""find_transition: when a run memorizes, when it generalizes, and where the phases between end.
+"""find_transition: when a run fits its training set (T_train), when it generalizes (T_grok), and its phases.
 
 Events and phase ends are evaluated steps. Each carries the evaluated step before it, so that the resolution of the
 grid is never hidden. An event that does not occur is None with a reason.
@@ -62,18 +62,18 @@ class Transition(Carded):
     """The transition of a run from memorization to generalization.
 
     Attributes:
-        outcome: `grokked`: the run memorizes first and generalizes (0.95 on test inputs) later.
+        outcome: `grokked`: train accuracy reaches 0.99 first, test accuracy 0.95 later.
             `generalized_without_delay`: it generalizes within twice T_train(0.99), or has half of the unseen pairs
             (with 2 classes, three quarters) right by then. `semi_grokked`: its accuracy on unseen pairs settles between
-            chance and 0.95. `DNF_test`: it only memorizes. `DNF_train`: it does not memorize within its budget.
-            `diverged`: NaN, Inf, or a final train loss over twice chance. `undetermined`: unfinished, a single step, or
-            an unknown split.
+            chance and 0.95. `DNF_test`: only train accuracy reaches its threshold. `DNF_train`: not even that, within
+            its budget. `diverged`: NaN, Inf, or a final train loss over twice chance. `undetermined`: unfinished, a
+            single step, or an unknown split.
         reason: why it is that outcome, in a few words.
         T_train: by threshold 0.95 and 0.99, first evaluated step with that train accuracy.
         T_grok: the same for accuracy on all test inputs.
         T_grok_novel: the same for test pairs whose mirror is not a training pair either; all None without such pairs.
         delay: T_grok - T_train at each threshold; None if either is.
-        memorization_end: where pure memorization ends and the circuit begins to form.
+        memorization_end: where the phase of pure memorization ends, by the excluded loss; T_train is earlier.
         circuit_formation_end: where the test loss falls below that of a uniform guess.
         cleanup_end: where the weight norm has settled again.
         evidence: the numbers behind the verdicts, by name.
@@ -122,6 +122,7 @@ def find_transition(
     status: str = RunStatus.FINISHED,
     cross_entropy: bool = True,
     thresholds: Thresholds = Thresholds(),
+    phases: bool = True,
 ) -> Transition:
     """Locates the transition from memorization to generalization.
 
@@ -143,6 +144,7 @@ def find_transition(
         cross_entropy: False if the losses in `metrics` are of another kind (squared errors, StableMax): they are then
             ignored, and no phases are located.
         thresholds: the boundaries between the outcomes.
+        phases: False leaves the phases unlocated, which saves time.
 
     Returns:
         The transition; curves that do not show one raise nothing.
@@ -168,14 +170,14 @@ def find_transition(
     delay = {theta: _difference(events["test"][theta].step, events["train"][theta].step) for theta in THRESHOLDS}
     usable = curves if cross_entropy else curves.drop(columns=["train_loss", "test_loss"], errors="ignore")
     outcome, reason = _outcome(usable, events, n_classes, memorization_budget, status, thresholds)
-    if outcome in (Outcome.DIVERGED, Outcome.DNF_TRAIN) or not cross_entropy:
+    if outcome in (Outcome.DIVERGED, Outcome.DNF_TRAIN) or not cross_entropy or not phases:
         why = reason if cross_entropy else "trained on another loss: the phases are defined by cross entropy"
-        unlocated = Boundary(None, reason=why)
-        phases = unlocated, unlocated, unlocated
+        unlocated = Boundary(None, reason=why if phases else "not located")
+        boundaries = unlocated, unlocated, unlocated
     else:
-        phases = locate_phases(timeline, curves, math.log(n_classes))
+        boundaries = locate_phases(timeline, curves, math.log(n_classes))
     evidence = _evidence(usable if curves is timeline else timeline, curves, events, math.log(n_classes))
-    return Transition(outcome, reason, events["train"], events["test"], events["novel"], delay, *phases, evidence)
+    return Transition(outcome, reason, events["train"], events["test"], events["novel"], delay, *boundaries, evidence)
 
 
 def first_reaching(curves: pd.DataFrame, name: str, theta: float) -> Event:
@@ -216,13 +218,14 @@ def _outcome(
     unfinished = status in (RunStatus.RUNNING, RunStatus.STOPPED)
     if memorized is None or memorized > budget:
         if unfinished and (memorization_budget is None or int(curves.index[-1]) < budget):
-            return Outcome.UNDETERMINED, "the run is unfinished, and has not memorized yet"
+            return Outcome.UNDETERMINED, "the run is unfinished: train accuracy has not reached 0.99 yet"
         aside = "" if generalized is None else f", though test accuracy reached 0.95 at step {generalized}"
         return Outcome.DNF_TRAIN, f"train accuracy did not reach 0.99 within {budget} steps{aside}"
     if generalized is not None:
         return _grokked_or_not(curves, memorized, generalized, n_classes, thresholds)
     if unfinished:
-        return Outcome.UNDETERMINED, "the run is unfinished: memorized, and not generalized yet"
+        reason = f"the run is unfinished: T_train(0.99) = {memorized}, test accuracy has not reached 0.95 yet"
+        return Outcome.UNDETERMINED, reason
     series = known_values(curves, "novel_accuracy", "test_accuracy")
     quarter = pd.Series(series[series.index >= series.index[-1] * 0.75])
     change = _fitted_change(quarter)
@@ -231,7 +234,7 @@ def _outcome(
     above_chance = lower_bound < series.iloc[-1] < thresholds.semi_grokked_to
     if above_chance and len(quarter) >= 3 and abs(change) <= thresholds.flatness:
         return Outcome.SEMI_GROKKED, f"{str(series.name).replace('_', ' ')} rests at {series.iloc[-1]:.3f}"
-    return Outcome.DNF_TEST, f"memorized at step {memorized}; test accuracy never reached 0.95"
+    return Outcome.DNF_TEST, f"T_train(0.99) = {memorized}, test accuracy never reached 0.95"
 
 
 def _grokked_or_not(
@@ -244,9 +247,9 @@ def _grokked_or_not(
     until_memorized = accuracy.to_numpy()[accuracy.index.to_numpy() <= memorized]
     when_memorized = float(until_memorized[-1]) if len(until_memorized) else 0.0
     if when_memorized >= max(thresholds.without_delay_accuracy, 1.5 / n_classes):
-        reason = f"accuracy on unseen pairs was {when_memorized:.2f} when training was memorized"
+        reason = f"accuracy on unseen pairs was {when_memorized:.2f} at T_train(0.99) = {memorized}"
         return Outcome.GENERALIZED_WITHOUT_DELAY, reason
-    return Outcome.GROKKED, f"memorized at step {memorized}, generalized at step {generalized}"
+    return Outcome.GROKKED, f"T_train(0.99) = {memorized}, T_grok(0.95) = {generalized}"
 
 
 def _fitted_change(series: pd.Series) -> float:

@@ -18,13 +18,15 @@ Train networks on modular arithmetic, save their checkpoints, and measure how th
 
   demo                 train a small transformer until it groks, analyze it, and write its report
   train RUN            train a model in a new run folder or resume a run
-  analyze RUN          compute every measure at every checkpoint, print the result, and write the report
+  analyze RUN [RUN ..] compute every measure at every checkpoint, print the result, and write the report
   report RUN [RUN ...] write an HTML report for one run, several runs side by side, or a sweep
   figures RUN [NAME]   save figures of a run as SVG, PDF, PNG, or HTML files
   sweep DIR            train many runs that differ in some options and tabulate their outcomes
   reproduce NAME       run a published experiment and test its claims (--list shows the names)
   verify RUN           check every file and checksum of a run or sweep
   list [DIR]           list the runs and sweeps in a folder (default: checkpoints)
+  presets [NAME]       list the presets with their cost on this machine, or describe one
+  measures [NAME]      list the measures with their definitions, or describe one
 
 `grokinterp COMMAND --help` shows the options of a command."""
 
@@ -38,6 +40,8 @@ _COMMANDS = {
     "figures": ("figures", "run_figures"),
     "verify": ("verify", "run_verify"),
     "list": ("list", "run_list"),
+    "presets": ("presets", "run_presets"),
+    "measures": ("measures", "run_measures"),
     "sweep": ("sweep", "run_sweep"),
     "reproduce": ("reproduce", "run_reproduce"),
 }

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Analyze:
-    """Compute every measure at every checkpoint of a run, print the result, and write the report."""
+    """Compute every measure at every checkpoint of a run, print the result, and write the report.
 
-    run: tyro.conf.Positional[Path]
-    """the run folder"""
+    For several runs, print one table with a row for each, and write a report that shows them side by side.
+    """
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(help_behavior_hint="(required)")]
+    """the run folders"""
     measures: Annotated[str | None, default("all")] = None
     """measure names or package.module:function references, separated by commas"""
     steps: Annotated[str | None, default("every checkpoint")] = None
@@ -36,9 +39,9 @@ class Analyze:
     workers: Annotated[int | None, default("one per core if there is enough work")] = None
     """number of worker processes; 0 evaluates in this process"""
     all: bool = False
-    """also print every event and, with its definition, every measure at the last step"""
+    """print, for each run, also every event and, with its definition, every measure at the last step"""
     json: bool = False
-    """print one JSON object instead of the tables"""
+    """print one JSON object instead of the tables, or a list of them for several runs"""
     csv: bool = False
     """also write the tables as timeline.csv and frequencies.csv"""
     report: bool = True
@@ -51,27 +54,39 @@ def run_analyze(arguments: Sequence[str]) -> int:
         raise ConfigError("--rule and --frequencies exclude each other: give one")
     from grokinterp.analysis.timeline import analyze
     from grokinterp.measures.base import MEASURE_FOLDERS
+    from grokinterp.runs.run import Run
 
     MEASURE_FOLDERS.append(str(Path.cwd()))
-    analysis = analyze(
-        options.run,
-        measures=None if options.measures is None else [name for name in options.measures.split(",") if name],
-        steps=options.steps,
-        rule=options.rule,
-        frequencies=_numbers(options.frequencies),
-        reference_step=options.reference_step,
-        workers=options.workers,
-        progress=progress_bar(),
-    )
+    if not options.runs:
+        raise ConfigError("analyze: give at least one run folder")
+    runs = [Run.open(path) for path in options.runs]  # a mistyped name is reported before the analyses, which take long
+    analyses = [
+        analyze(
+            run,
+            measures=None if options.measures is None else [name for name in options.measures.split(",") if name],
+            steps=options.steps,
+            rule=options.rule,
+            frequencies=_numbers(options.frequencies),
+            reference_step=options.reference_step,
+            workers=options.workers,
+            progress=progress_bar(),
+        )
+        for run in runs
+    ]
+    single = len(analyses) == 1
     if options.json:
-        print(json.dumps(analysis.summary(), indent=2))
+        summaries = [analysis.summary() for analysis in analyses]
+        print(json.dumps(summaries[0] if single else summaries, indent=2))
     else:
-        from grokinterp.cli.console import show_analysis
+        from grokinterp.cli.console import show_analyses, show_analysis
 
-        show_analysis(analysis, every_measure=options.all)
+        if not single:
+            show_analyses(analyses)
+        for analysis in analyses if single or options.all else ():
+            show_analysis(analysis, every_measure=options.all)
     # Written last: if the run is read-only, the result has been printed.
-    files = [("report", write_reports([analysis], None))] if options.report else []
-    files += [("table", file) for file in _write_tables(analysis)] if options.csv else []
+    files = [("report", write_reports(analyses, None))] if options.report else []
+    files += [("table", file) for analysis in analyses for file in _write_tables(analysis)] if options.csv else []
     for kind, file in files if not options.json else []:
         say(f"{kind}: {file}")
     return 0

@@ -1,6 +1,8 @@
 """Terminal output: an analysis, the runs in a folder, a sweep, a reproduction."""
 
+import inspect
 import math
+import time
 from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +22,13 @@ from grokinterp.statistics.formatting import MISSING, duration, number
 if TYPE_CHECKING:
     from grokinterp.analysis.result import Analysis
     from grokinterp.experiments import Recipe, Reproduction
+    from grokinterp.measures.base import Measure
     from grokinterp.sweep import Progress, Sweep
 
 _LIVE_ROWS = 20  # of a sweep's live table
 _SWEEP_ROWS = 60  # of its final table
+_LOG_INTERVAL = 30.0  # seconds between two lines of its log
+_NAMED_RUNS = 4  # a line names the runs in training if there are at most so many
 
 
 def escape(text: str) -> str:
@@ -31,7 +36,9 @@ def escape(text: str) -> str:
     return without_markup(one_line(text))
 
 
-class _Console(Console):
+class PipeConsole(Console):
+    """A console that raises when the reader of its output has closed the pipe."""
+
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # rich would exit with 1
 
@@ -45,7 +52,7 @@ def show_analysis(analysis: "Analysis", *, every_measure: bool = False) -> None:
     """
     from grokinterp.analysis.overview import headline
 
-    console = _Console(highlight=False)
+    console = PipeConsole(highlight=False)
     name, outcome = escape(str(analysis.run.path)), analysis.transition.outcome
     console.print(f"[bold]{name}: {outcome}[/]: {escape(headline(analysis))}\n")
     _print_milestones(console, analysis)
@@ -53,9 +60,29 @@ def show_analysis(analysis: "Analysis", *, every_measure: bool = False) -> None:
     for line in _phase_lines(analysis):
         console.print(escape(line))
     if every_measure:
-        console.print(_events_table(analysis), _final_table(analysis))
+        console.print(_eventsmake_table(analysis), _finalmake_table(analysis))
     for warning in analysis.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
+
+
+def show_analyses(analyses: "Sequence[Analysis]") -> None:
+    """Prints one table with a row for each of several runs, and their warnings."""
+    console = PipeConsole(highlight=False)
+    headings = ["T_train(0.99)", "T_grok(0.95)", "T_grok(0.99)", "delay(0.99)", "test accuracy"]
+    if console.width < 100:
+        headings = [heading.replace("(", "\n(") for heading in headings]
+    table = make_table("run", "outcome", *headings, "key frequencies", text=("run", "outcome", "key frequencies"))
+    for analysis in analyses:
+        transition = analysis.transition
+        steps = [transition.T_train[0.99].step, transition.T_grok[0.95].step, transition.T_grok[0.99].step]
+        values = [*steps, transition.delay[0.99], transition.evidence.get("final_test_accuracy")]
+        keys = ", ".join(map(str, analysis.reference.frequencies.values)) or MISSING
+        outcome = transition.outcome.replace("_", " ")
+        table.add_row(escape(str(analysis.run.path)), outcome, *map(number, values), keys)
+    console.print(table)
+    for analysis in analyses:
+        for warning in analysis.warnings:
+            console.print(f"[yellow]warning:[/] {escape(analysis.name)}: {escape(warning)}")
 
 
 def _rows(analysis: "Analysis") -> dict[str, str]:
@@ -80,7 +107,7 @@ def _print_milestones(console: Console, analysis: "Analysis") -> None:
     headings = [column.name for column in columns]
     if analysis.reference.lost and console.width < 100:  # the labels of the rows are long
         headings = [heading.replace(" (", "\n(").replace(" =", "\n=") for heading in headings]
-    table = _table("", *headings)
+    table = make_table("", *headings)
     table.add_row("step", *(number(column.step) for column in columns))
     moved = any(column.checkpoint != column.step for column in columns)
     if moved:
@@ -114,7 +141,7 @@ def _print_milestones(console: Console, analysis: "Analysis") -> None:
 
 
 def _print_key_frequencies(console: Console, analysis: "Analysis") -> None:
-    from grokinterp.analysis.overview import key_shares
+    from grokinterp.analysis.overview import key_doubles, key_shares
 
     reference = analysis.reference
     keys, shares = reference.frequencies, key_shares(analysis)
@@ -125,8 +152,13 @@ def _print_key_frequencies(console: Console, analysis: "Analysis") -> None:
     if reference.lost:
         lost, union = (", ".join(map(str, values)) for values in (reference.lost, reference.union))
         console.print(f"lost since T_grok(0.95): {lost}; union of keys: {union}")
+    for (twice, k), rules in key_doubles(analysis).items():
+        console.print(
+            f"also reported by {' and '.join(rules)}: {twice}, the double of {k}; doubles of key frequencies often "
+            "show in the embedding."
+        )
     if keys.values and len(shares.columns):
-        table = _table("k", *shares.columns)
+        table = make_table("k", *shares.columns)
         for k, row in shares.iterrows():
             table.add_row(str(k), *map(_percent, row))
         if len(shares) > 1:
@@ -145,9 +177,9 @@ def _phase_lines(analysis: "Analysis") -> list[str]:
     """When each phase ends, or why it does not."""
     transition = analysis.transition
     phases = {
-        "memorization": transition.memorization_end,
-        "circuit formation": transition.circuit_formation_end,
-        "cleanup": transition.cleanup_end,
+        "memorization phase": transition.memorization_end,
+        "circuit formation phase": transition.circuit_formation_end,
+        "cleanup phase": transition.cleanup_end,
     }
     if len({phase.reason for phase in phases.values()} - {""}) == 1 and all(p.step is None for p in phases.values()):
         return [f"no phases: {transition.memorization_end.reason}"]
@@ -160,9 +192,9 @@ def _phase_lines(analysis: "Analysis") -> list[str]:
     return lines
 
 
-def _events_table(analysis: "Analysis") -> Table:
+def _eventsmake_table(analysis: "Analysis") -> Table:
     transition = analysis.transition
-    table = _table("event", "95 %", "99 %")
+    table = make_table("event", "95 %", "99 %")
     for label, events in (
         ("T_train: first step with that train accuracy", transition.T_train),
         ("T_grok: first step with that test accuracy", transition.T_grok),
@@ -173,9 +205,9 @@ def _events_table(analysis: "Analysis") -> Table:
     return table
 
 
-def _final_table(analysis: "Analysis") -> Table:
+def _finalmake_table(analysis: "Analysis") -> Table:
     step = int(analysis.timeline.index[-1])
-    table = _table("measure", f"at step {step:,}", "meaning", text=("measure", "meaning"))
+    table = make_table("measure", f"at step {step:,}", "meaning", text=("measure", "meaning"))
     for column, value in analysis.timeline.iloc[-1].items():
         name = str(column)
         meaning = analysis.definitions.get(name) or analysis.definitions.get(name.split(".")[0], "")
@@ -188,7 +220,7 @@ def _percent(share: float) -> str:
     return MISSING if math.isnan(share) else f"{100 * share:.1f} %"
 
 
-def _table(*headings: str, text: Collection[str] | None = None, **options: Any) -> Table:
+def make_table(*headings: str, text: Collection[str] | None = None, **options: Any) -> Table:
     """A table whose columns `text` (default: the first) are text and whose other columns are numbers."""
     table = Table(**{"box": SIMPLE, "pad_edge": False, "collapse_padding": True, **options})
     for heading in headings:
@@ -197,39 +229,8 @@ def _table(*headings: str, text: Collection[str] | None = None, **options: Any) 
     return table
 
 
-def show_runs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints the rows of `grokinterp.sweep.listing.describe_runs`."""
-    console = _Console(highlight=False)
-    if not rows:
-        console.print(f"no runs in {escape(str(folder))}: `grokinterp demo` creates one")
-    runs, sweeps = ([row for row in rows if kind in row] for kind in ("run", "sweep"))
-    if runs:
-        console.print(_runs_table(runs))
-    if sweeps:
-        title = {"title": "sweeps (list one by its folder)", "title_justify": "left"}
-        table = _table("sweep", "runs", "finished", collapse_padding=False, **title)
-        for row in sweeps:
-            counts = [row["problem"]] if "problem" in row else [f"{row['runs']:,}", f"{row['finished']:,}"]
-            table.add_row(*map(escape, (row["sweep"], *counts)))
-        console.print(table)
-
-
-def _runs_table(rows: Sequence[dict[str, Any]]) -> Table:
-    headings = ("run", "task", "fraction", "model", "status", "step", "kept", "train", "test")
-    table = _table(*headings, text=headings, title="train and test: accuracy at the last evaluated step")
-    for row in rows:
-        if "problem" in row:
-            table.add_row(escape(row["run"]), escape(row["problem"]))
-            continue
-        cells = [row["run"], row["task"], row["train_fraction"], row["model"], row["status"], row["step"]]
-        accuracies = [row["train_accuracy"], row["test_accuracy"]]
-        cells += [row["checkpoints"], *("-" if a is None else f"{a:.3f}" for a in accuracies)]
-        table.add_row(*(escape(cell) if isinstance(cell, str) else number(cell) for cell in cells))
-    return table
-
-
 class SweepDisplay:
-    """Shows the progress of a sweep: a live table in a terminal, otherwise a line whenever a run ends.
+    """Shows the progress of a sweep: a live table in a terminal, otherwise a line at every change and every 30 s.
 
     Attributes:
         interrupted: whether the sweep was interrupted.
@@ -238,9 +239,10 @@ class SweepDisplay:
     def __init__(self, folder: Path):
         self.folder = folder
         self.interrupted = False
-        self._console = _Console(highlight=False, stderr=True)
+        self._console = PipeConsole(highlight=False, stderr=True)
         self._live = Live(console=self._console, refresh_per_second=2, transient=True)
-        self._printed_counts = (0, 0)
+        self._printed: tuple[int, int, int] | None = None
+        self._printed_at, self._most_running = 0.0, 0
 
     def __enter__(self) -> "SweepDisplay":
         if self._console.is_terminal:
@@ -260,9 +262,15 @@ class SweepDisplay:
             line += f"; about {duration(progress.seconds_left)} left"
         if self._console.is_terminal:
             self._live.update(self._table(progress, line))
-        elif self._printed_counts != (progress.done, failed):
-            self._printed_counts = (progress.done, failed)
-            self._console.print(escape(line), soft_wrap=True)
+            return
+        self._most_running = max(self._most_running, running)
+        counts, now = (progress.done, failed, running), time.monotonic()
+        # A worker that is free starts the next run at once: the moment between is no change.
+        settled = (running == self._most_running > 0) or not progress.waiting
+        if (settled and counts != self._printed) or (self._printed and now - self._printed_at > _LOG_INTERVAL):
+            self._printed, self._printed_at = counts, now
+            steps = ", ".join(f"{name} at {step:,} of {total:,}" for name, (step, total) in progress.running.items())
+            self._console.print(escape(f"{line}: {steps}" if 0 < running <= _NAMED_RUNS else line), soft_wrap=True)
 
     def _table(self, progress: "Progress", line: str) -> Table:
         table = Table(box=SIMPLE, pad_edge=False, title=f"{escape(str(self.folder))}: {line}", title_justify="left")
@@ -282,12 +290,12 @@ def show_sweep(sweep: "Sweep", runs: pd.DataFrame) -> None:
         sweep: the sweep.
         runs: its table, one row per run.
     """
-    console = _Console(highlight=False)
+    console = PipeConsole(highlight=False)
     axes = [axis for axis in sweep.axes if axis not in SEEDS]
     times = ("T_train_0.99", "T_grok_0.95", "T_grok_0.99")
     headings = (*(axis.rsplit(".", 1)[-1] for axis in axes), "runs", *times)
     title = f"{escape(sweep.name)}: {len(sweep.points)} runs"
-    table = _table(*headings, text=headings, collapse_padding=False, title=title)
+    table = make_table(*headings, text=headings, collapse_padding=False, title=title)
     by_time = [summarize(runs, sweep.axes, time).to_dict("records") for time in times]
     for rows in list(zip(*by_time, strict=True))[:_SWEEP_ROWS]:
         counts = ", ".join(f"{rows[0][fate]} {fate}" for fate in Outcome if rows[0][fate])
@@ -305,9 +313,20 @@ def _reached(row: dict[Hashable, Any]) -> str:
     return f"{row['median']:,.0f}{share}" if math.isfinite(row["median"]) else f"-{share}"
 
 
+def show_measures(measures: "Sequence[Measure]") -> None:
+    """Prints one line for each measure: its name and definition, cut to the width of a terminal."""
+    console = PipeConsole(highlight=False)
+    width = max(len(entry.name) for entry in measures) + 2
+    for entry in measures:
+        text = (inspect.getdoc(entry.function) or entry.columns[0].definition).split("\n\n")[0].replace("\n", " ")
+        space = max(console.width - width, 20) if console.is_terminal else len(text)
+        line = text if len(text) <= space else f"{text[: space - 3]}..."
+        console.print(f"[bold]{escape(entry.name)}[/]{' ' * (width - len(entry.name))}{escape(line)}", soft_wrap=True)
+
+
 def show_recipes(recipes: "Sequence[Recipe]") -> None:
     """Prints the experiments that can be reproduced."""
-    console = _Console(highlight=False)
+    console = PipeConsole(highlight=False)
     for recipe in recipes:
         cost = f"{recipe.full.cost} (GPU)" if recipe.full.gpu else recipe.full.cost
         console.print(f"[bold]{escape(recipe.name)}[/]: {escape(cost)}; quick form: {escape(recipe.quick.cost)}")
@@ -316,7 +335,7 @@ def show_recipes(recipes: "Sequence[Recipe]") -> None:
 
 def show_reproduction(reproduction: "Reproduction") -> None:
     """Prints the published and the measured result of each claim."""
-    console = _Console(highlight=False)
+    console = PipeConsole(highlight=False)
     table = Table(
         title=f"{reproduction.recipe.title} ({reproduction.recipe.source})", title_justify="left", show_lines=True
     )
@@ -341,7 +360,7 @@ def show_reproduction(reproduction: "Reproduction") -> None:
 def _comparisons(reproduction: "Reproduction") -> Table:
     smaller = " (smaller than the published runs)" if reproduction.quick else ""
     headings, title = ("", "published", "measured: median (range)"), f"published and measured{smaller}"
-    table = _table(*headings, "n", text=headings, collapse_padding=False, title=title, title_justify="left")
+    table = make_table(*headings, "n", text=headings, collapse_padding=False, title=title, title_justify="left")
     for comparison in reproduction.outcome.comparisons:
         table.add_row(*map(escape, (comparison.quantity, comparison.printed, comparison.measured)), str(comparison.n))
     return table

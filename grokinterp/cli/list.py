@@ -22,7 +22,7 @@ class List:
 
 def run_list(arguments: Sequence[str]) -> int:
     options = parse(List, arguments)
-    from grokinterp.cli.console import show_runs
+    from grokinterp.cli.runs_table import show_runs
     from grokinterp.sweep.listing import describe_runs
 
     rows = describe_runs(options.folder)

@@ -6,13 +6,14 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from grokinterp.config import RunConfig
-from grokinterp.errors import ConfigError, RunError, printable
+from grokinterp.config import MLPConfig, RunConfig, TransformerConfig
+from grokinterp.errors import ConfigError, RunError, printable, similar_fields
 from grokinterp.runs.files import MAX_CONFIG_BYTES, exists, read_text
 
 
@@ -45,11 +46,48 @@ def parse(kind: Any, arguments: Sequence[str], default: Any = None) -> Any:
     lines = [line.strip(" │╭╮╰╯") for line in text.splitlines()][1:]
     sections = [" ".join(part.split()) for part in "\n".join(lines).split("\n─")]  # a box with rules between sections
     message = sections[0].strip("─ ").replace("Error parsing config.", "") or "bad options"
-    hint = next(
-        (part.split("Perhaps you meant:")[1].split()[0].rstrip(",") for part in sections if "Perhaps you" in part), ""
-    )
-    hint = f"; did you mean {hint}?" if hint else ""
-    raise ConfigError(f"{command}: {message}{hint} (grokinterp {command} --help shows the options)")
+    similar = [part.split("Perhaps you meant:")[1].split()[0].rstrip(",") for part in sections if "Perhaps you" in part]
+    hint = f": did you mean {similar[0]}?" if similar else ""
+    unknown, config = re.match(r"Unrecognized options: .*?--([^\s,=]+)", message), getattr(default, "config", None)
+    if unknown is not None:
+        message = f"there is no option --{unknown[1]}"
+        hint = (_hint(unknown[1], config) if isinstance(config, RunConfig) else "") or hint
+    raise ConfigError(f"{command}: {message}{hint} ({_help_command(command)} shows the options)")
+
+
+def _help_command(command: str) -> str:
+    return f"grokinterp {command} --help{'-all' if command == 'train' else ''}"
+
+
+def _hint(word: str, config: RunConfig) -> str:
+    """The end of a message about an unknown option that may mean a field of the configuration; else empty."""
+    names = flat_fields(config)
+    field = dashed(word.rpartition(".")[2])
+    for other in {TransformerConfig, MLPConfig} - {type(config.model)}:
+        if field in {dashed(f.name) for f in fields(other)} - {dashed(name.rpartition(".")[2]) for name in names}:
+            return f": --model.{field} applies only to model.kind {other.kind}, which --preset or --config selects"
+    similar = similar_fields(word, [name for name in names if name != "model.kind"])
+    return f": did you mean {' or '.join(f'--{dashed(name)}' for name in similar)}?" if similar else ""
+
+
+def flat_fields(config: RunConfig) -> dict[str, Any]:
+    """The values of a configuration by dotted name."""
+    flat: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        inner = {f"{item.name}.{f.name}": getattr(value, f.name) for f in fields(value)} if is_dataclass(value) else {}
+        flat |= inner or {item.name: value}
+    return flat
+
+
+def dashed(name: str) -> str:
+    """A field of the configuration as tyro writes it in a flag."""
+    return name.replace("_", "-")
+
+
+def asks_for(arguments: Sequence[str], *flags: str) -> bool:
+    """Whether one of some flags is among the arguments; what follows `--` is no flag."""
+    return not set(flags).isdisjoint(arguments[: [*arguments, "--"].index("--")])
 
 
 def say(text: object) -> None:
@@ -83,7 +121,7 @@ def base_config(preset_name: str | None, config_file: str | None, arguments: Seq
         except RunError as error:
             raise ConfigError(f"--config: {error}") from None
         return RunConfig.from_json(text, config_file)
-    if {"--resume", "--restart"}.intersection(arguments):
+    if asks_for(arguments, "--resume", "--restart"):
         from grokinterp.runs.run import Run
 
         end = [*arguments, "--"].index("--")  # what follows is no option, even if it starts with a hyphen

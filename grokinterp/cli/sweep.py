@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from grokinterp.cli.options import base_config, default, parse, say, shell_path, take
+from grokinterp.cli.report import write_report_of_sweep
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
 
@@ -105,9 +106,7 @@ def run_sweep(arguments: Sequence[str]) -> int:
     show_sweep(sweep, table)
     say(f"table: {sweep.path / 'sweep.parquet'}")
     if options.report:
-        from grokinterp.report import write_sweep_report
-
-        say(f"report: {write_sweep_report(table, sweep.axes, sweep.name, sweep.path / 'report.html')}")
+        say(f"report: {write_report_of_sweep(sweep, table, sweep.path / 'report.html')}")
     if display.interrupted:
         say(f"continue with: grokinterp sweep {shell_path(sweep.path)}")
         return 130

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokinterp.cli.options import base_config, parse, progress_bar, say, shell_path, take
+from grokinterp.cli.options import asks_for, base_config, parse, progress_bar, say, shell_path, take
 from grokinterp.cli.report import write_reports
+from grokinterp.cli.train_help import short_help
 from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.errors import RunError
 from grokinterp.runs.files import file_state
@@ -17,15 +18,15 @@ from grokinterp.runs.status import RunStatus
 
 if TYPE_CHECKING:
     from grokinterp.runs.run import Run
+    from grokinterp.training import Callback
 
 
 @dataclass(frozen=True)
 class Train:
     """Train a model in a new run folder or resume a run.
 
-    --preset NAME (demo, nanda, transformer-lens, psi, manir, manir-transformer, power, s5, parity, teacher-student) or
-    --config FILE (a config.json) supplies the defaults shown below and determines the kind of model and whether the
-    task is a regression.
+    --preset NAME (see `grokinterp presets`) or --config FILE (a config.json) supplies the defaults shown below and
+    determines the kind of model and whether the task is a regression.
     """
 
     run: tyro.conf.Positional[Path]
@@ -61,7 +62,12 @@ class Demo:
 
 
 def run_train(arguments: Sequence[str]) -> int:
-    base = base_config(take(arguments, "--preset"), take(arguments, "--config"), arguments)
+    helps = asks_for(arguments, "-h", "--help", "--help-all")
+    base = base_config(take(arguments, "--preset"), take(arguments, "--config"), () if helps else arguments)
+    if helps and not asks_for(arguments, "--help-all"):
+        print(short_help(base))
+        return 0
+    arguments = ["--help"] if helps else arguments
     options = parse(Train, arguments, Train(run=tyro.MISSING, config=base))
     if options.dry_run:
         return _dry_run(options.config)
@@ -76,7 +82,7 @@ def run_train(arguments: Sequence[str]) -> int:
         start_from=options.start_from,
         device=options.device,
         compile=options.compile,
-        callbacks=[Tracker(options.track)] if options.track is not None else [],
+        callbacks=[*progress_lines(), *([Tracker(options.track)] if options.track is not None else [])],
     )
     if options.resume and file_state(options.run / "status.json") == before:
         say(f"{options.run} has no more steps to make: nothing was changed")
@@ -99,14 +105,45 @@ def _dry_run(config: RunConfig) -> int:
 
 
 def _print_status(run: "Run") -> int:
-    status = run.status
-    say(f"{run.path}: {status['status']} at step {status['step']} ({status.get('reason', '')})")
+    status, schedule = run.status, run.config.training().schedule
+    step = status["step"]
+    progress = (
+        f" of {schedule.steps:,}, {100 * step / schedule.steps:.0f} %" if status["status"] == RunStatus.STOPPED else ""
+    )
+    say(f"{run.path}: {status['status']} at step {step:,}{progress} ({status.get('reason', '')})")
     if status["status"] == RunStatus.STOPPED:
         say(f"continue with: grokinterp train {shell_path(run.path)} --resume")
         return 130
-    if status["status"] == RunStatus.FINISHED and isinstance(run.config.task, TaskConfig):  # no analysis
+    if status["status"] == RunStatus.DIVERGED:
+        say(f"next: try a smaller --optimizer.lr (this run had {run.config.training().optimizer.lr:g})")
+        return 1
+    if isinstance(run.config.task, TaskConfig):
+        _print_outcome(run, step)
         say(f"next: grokinterp analyze {shell_path(run.path)}")
-    return 1 if status["status"] == RunStatus.DIVERGED else 0
+    else:  # no analysis
+        say(f"next: grokinterp list {shell_path(run.path.parent)}; its losses and accuracies are in metrics.jsonl")
+    return 0
+
+
+def _print_outcome(run: "Run", step: int) -> None:
+    """Prints the outcome of a finished run, and whether it made many steps after it had grokked."""
+    from grokinterp.sweep.rows import transition_from_metrics
+
+    transition = transition_from_metrics(run, run.metrics, RunStatus.FINISHED)
+    say(f"{transition.outcome}: {transition.reason}")
+    grokked = transition.T_grok[0.99].step
+    if grokked and step > 2 * grokked:
+        say(
+            f"{step - grokked:,} of {step:,} steps came after 99 % test accuracy: --schedule.stop-when-grokked ends a "
+            "run at 1.5 times that step"
+        )
+
+
+def progress_lines() -> "list[Callback]":
+    """The callback that prints progress where there is no terminal for a bar: in a log of nohup, Slurm, and so on."""
+    from grokinterp.training.callbacks import ProgressLines
+
+    return [] if sys.stderr.isatty() else [ProgressLines(say)]
 
 
 def run_demo(arguments: Sequence[str]) -> int:
@@ -128,10 +165,12 @@ def run_demo(arguments: Sequence[str]) -> int:
         run = Run.open(options.run)
     else:
         say(f"training a 1-layer transformer on {config.task.title} into {options.run} ...")
-        run = train(config, options.run, resume=exists)
+        run = train(config, options.run, resume=exists, callbacks=progress_lines())
         if run.status["status"] != RunStatus.FINISHED:
             return _print_status(run)
     analysis = analyze(run, progress=progress_bar())
     show_analysis(analysis)
     say(f"report: {write_reports([analysis], None)}")
+    say("next: open the report in a browser, or train another network:")
+    say("  grokinterp train checkpoints/mine --preset demo --task.p 59")
     return 0

@@ -1,16 +1,17 @@
 """Named configurations: those of published work and a small one for newcomers."""
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 from grokinterp.config.checks import require_one_of
 from grokinterp.config.model import MLPConfig, TransformerConfig
 from grokinterp.config.optimizer import OptimizerConfig
 from grokinterp.config.regression import RegressionConfig
-from grokinterp.config.run import RunConfig, config_fields, dotted
+from grokinterp.config.run import RunConfig, config_fields
 from grokinterp.config.schedule import ScheduleConfig
 from grokinterp.config.task import TaskConfig
-from grokinterp.errors import ConfigError
+from grokinterp.errors import ConfigError, similar_fields
 
 _float32 = partial(RunConfig, loss_dtype="float32")
 _PRESETS: dict[str, RunConfig] = {
@@ -27,7 +28,7 @@ _PRESETS: dict[str, RunConfig] = {
         task=TaskConfig(p=113, train_fraction=0.3, split="python", data_seed=0),
         model=TransformerConfig(biases="mlp", equals_logit=True, init="nanda"),
         optimizer=OptimizerConfig(lr=1e-3, weight_decay=1.0, warmup_steps=10),
-        schedule=ScheduleConfig(steps=40_000),
+        schedule=ScheduleConfig(steps=40_000, evaluate_every="dense:0:1000:10+every:100"),
         model_seed=0,
     ),
     "transformer-lens": RunConfig(
@@ -101,32 +102,104 @@ _PRESETS: dict[str, RunConfig] = {
 PRESETS = tuple(_PRESETS)
 
 
-def preset(name: str, **fields: Any) -> RunConfig:
-    """Returns the configuration with this name.
+@dataclass(frozen=True)
+class Description:
+    """What a preset is for.
+
+    Attributes:
+        what: the task and the model, in at most 32 characters.
+        source: the work whose settings it has, in at most 20 characters.
+        details: where the settings come from, and when the run ends, in sentences.
+    """
+
+    what: str
+    source: str
+    details: str
+
+
+DESCRIPTIONS = {
+    "demo": Description(
+        "a+b mod 67, small transformer",
+        "grokinterp",
+        "For newcomers: it groks within minutes. It ends at 1.7 times the step of 99 % test accuracy.",
+    ),
+    "nanda": Description(
+        "a+b mod 113, 1-layer transformer",
+        "Nanda et al. 2023",
+        "The main run of Nanda et al. 2023 (arXiv:2301.05217). It makes all 40,000 steps, as published, and so goes on "
+        "long after it has grokked; with --schedule.stop-when-grokked it ends at 1.5 times the step of 99 % test "
+        "accuracy. The first 1,000 steps are evaluated every 10 steps, which resolves T_train.",
+    ),
+    "transformer-lens": Description(
+        "a+b mod 113, 1-layer transformer",
+        "TransformerLens demo",
+        "The grokking demo of TransformerLens (Grokking_Demo.ipynb): frozen biases and its split. It makes all steps.",
+    ),
+    "psi": Description(
+        "a+b mod 97, MLP",
+        "AgentTorch/psi",
+        "The MLP on one-hot inputs of the repository AgentTorch/psi. It makes all steps.",
+    ),
+    "manir": Description(
+        "a+b mod 97, MLP",
+        "Manir and Rupa 2026",
+        "The canonical run of Manir and Rupa 2026 (arXiv:2603.25009): SGD with momentum and coupled weight decay. It "
+        "makes all 400,000 steps.",
+    ),
+    "manir-transformer": Description(
+        "a+b mod 97, wide transformer",
+        "Manir and Rupa 2026",
+        "The transformer encoder of Manir and Rupa 2026 (arXiv:2603.25009), with bidirectional attention. It needs a "
+        "GPU in practice.",
+    ),
+    "power": Description(
+        "a/b mod 97, 2-layer transformer",
+        "Power et al. 2022",
+        "Division as in Power et al. 2022 (arXiv:2201.02177), in minibatches of 512, with weight decay. It makes all "
+        "steps.",
+    ),
+    "s5": Description(
+        "permutations in S5, MLP",
+        "Power et al. 2022",
+        "Composition of permutations, another task of Power et al. 2022 (arXiv:2201.02177), with an MLP that trains "
+        "within minutes. It ends at 1.2 times the step of 99 % test accuracy.",
+    ),
+    "parity": Description(
+        "parity of 10 bits, MLP", "grokinterp", "A small task that trains within seconds. It makes all steps."
+    ),
+    "teacher-student": Description(
+        "regression, random teacher, MLP",
+        "Liu et al. 2022",
+        "A tanh MLP that learns another's outputs, as in the code of Liu et al. 2022 (arXiv:2210.01117). It makes all "
+        "steps. Regressions have curves and figures of them, but no measures of circuits.",
+    ),
+}
+
+
+@overload
+def preset(name: str, **fields: Any) -> RunConfig: ...
+@overload
+def preset(name: None = None) -> Any: ...
+def preset(name: str | None = None, **fields: Any) -> Any:
+    """Returns the configuration with this name; without a name, the table of presets (`grokinterp.presets`).
 
     >>> preset("nanda").task.p
     113
 
     Args:
-        name: one of `PRESETS`.
-            `demo`: a small transformer that groks in seconds.
-            `nanda`: the transformer of Nanda et al. 2023 (arXiv:2301.05217).
-            `transformer-lens`: the TransformerLens grokking demo.
-            `psi`: the AgentTorch/psi MLP.
-            `manir`: the canonical MLP run of Manir and Rupa 2026 (arXiv:2603.25009).
-            `manir-transformer`: the encoder from the same paper.
-            `power`: division with the 2-layer transformer of Power et al. 2022 (arXiv:2201.02177), with weight decay.
-            `s5`: composition of permutations, another of their tasks, with an MLP that trains within minutes.
-            `parity`: parity of 10 bits with an MLP that trains within seconds.
-            `teacher-student`: a tanh MLP that learns another's outputs (Liu et al. 2022, arXiv:2210.01117).
+        name: one of `PRESETS`; the table says what each is.
 
     Raises:
         ConfigError: no preset has this name, or something else is given.
     """
+    if name is None:
+        import grokinterp
+
+        return grokinterp.presets
     require_one_of(name, PRESETS, "preset")
     if fields:
-        named = ", ".join(
-            f'"{dotted(field, config_fields(_PRESETS[name])) or field}": {value!r}' for field, value in fields.items()
-        )
+        names = config_fields(_PRESETS[name])
+        dotted = {(similar_fields(field, names) or [field])[0]: value for field, value in fields.items()}
+        named = ", ".join(f'"{field}": {value!r}' for field, value in dotted.items())
         raise ConfigError(f'preset takes only a name: write preset("{name}").replace({{{named}}})')
     return _PRESETS[name]

@@ -1,7 +1,7 @@
 """RunConfig: everything that determines a run, and its conversion to and from JSON."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
 from typing import Any, ClassVar, Literal
@@ -15,7 +15,7 @@ from grokinterp.config.regression import AnyTaskConfig, RegressionConfig
 from grokinterp.config.schedule import ScheduleConfig
 from grokinterp.config.task import TaskConfig
 from grokinterp.display import Card, Displayed
-from grokinterp.errors import ConfigError, nearest
+from grokinterp.errors import ConfigError, nearest, nearest_field, similar_fields
 
 FORMAT_VERSION = 1
 PLAIN = "float32_plain"  # the loss_dtype that uses the cross entropy of PyTorch
@@ -56,8 +56,8 @@ class RunConfig(Fields, Displayed):
 
     @classmethod
     def _nearest(cls, name: str, names: list[str]) -> str:
-        whole = dotted(name, config_fields(RunConfig()))
-        return f'write RunConfig().replace({{"{whole}": ...}})' if whole else nearest(name, names)
+        similar = similar_fields(name, config_fields(RunConfig()))
+        return f'write RunConfig().replace({{"{similar[0]}": ...}})' if similar else nearest(name, names)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -94,13 +94,10 @@ class RunConfig(Fields, Displayed):
             inner = raw
             for section in sections:
                 inner = inner.get(section) if isinstance(inner, dict) else None
-            if (
-                not isinstance(inner, dict)
-                or last not in inner
-                or isinstance(inner[last], dict)
-                or name == "model.kind"
-            ):
-                raise ConfigError(f"{source}: {name} is not a field of this configuration: {nearest_field(name, self)}")
+            is_field = isinstance(inner, dict) and last in inner and not isinstance(inner[last], dict)
+            if inner is None or not is_field or name == "model.kind":
+                hint = nearest_field(str(name), config_fields(self))
+                raise ConfigError(f"{source}: {name} is not a field of this configuration: {hint}")
             inner[last] = json_value(value)
         return RunConfig.from_json(json.dumps(raw), source)
 
@@ -183,22 +180,6 @@ def flat_config(config: RunConfig) -> dict[str, Any]:
 def config_fields(config: RunConfig) -> list[str]:
     """Dotted names of the fields of a configuration that `replace` and sweeps may set."""
     return [name for name in flat_config(config) if name not in ("format_version", "model.kind")]
-
-
-def dotted(name: str, fields: Iterable[str]) -> str | None:
-    """The dotted name of a field whose section is missing; None if there is no such field.
-
-    >>> dotted("p", config_fields(RunConfig()))
-    'task.p'
-    """
-    return next((field for field in fields if field.rpartition(".")[2] == name and field != name), None)
-
-
-def nearest_field(name: Any, config: RunConfig) -> str:
-    """The end of a message about an unknown field: its dotted name, or else the most similar field."""
-    names = config_fields(config)
-    whole = dotted(str(name), names)
-    return f"write {whole}" if whole else nearest(name, names)
 
 
 def json_value(value: Any) -> Any:

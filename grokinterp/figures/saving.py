@@ -26,7 +26,7 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 </head>
-<body style="margin: 0"><div role="img" aria-label="{text}" style="max-width: {width}px">{figure}</div></body>
+<body style="max-width: {width}px; margin: 0 auto"><div role="img" aria-label="{text}">{figure}</div></body>
 </html>
 """
 

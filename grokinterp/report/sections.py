@@ -2,14 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from typing import Any
 
-from grokinterp.analysis.overview import PRECISION, headline
+from grokinterp.analysis.overview import PRECISION, headline, key_doubles
 from grokinterp.analysis.phases import Boundary
 from grokinterp.analysis.result import Analysis
+from grokinterp.runs.findings import findings_in
 from grokinterp.statistics.formatting import MISSING, number, setting
 from grokinterp.statistics.outcomes import Outcome
 
@@ -111,7 +112,8 @@ def _facts(analysis: Analysis) -> dict[str, str]:
         "checkpoints": f"{len(steps):,} analyzed, steps {steps[0]:,} to {steps[-1]:,}; "
         f"{len(analysis.metrics):,} steps evaluated during training",
         "status": f"{status.get('status', _UNKNOWN)} at step {_number(status.get('step'))}"
-        + (f" ({status['reason']})" if status.get("reason") else ""),
+        + (f" ({status['reason']})" if status.get("reason") else "")
+        + "".join(f"; {f.message}" for f in findings_in(status) if f.kind == "environment_changed"),
         "time": f"{_number(timing.get('seconds'))} s, {_number(timing.get('steps_per_second'))} steps per second"
         if timing
         else _UNKNOWN,
@@ -194,7 +196,7 @@ def _transition(analysis: Analysis) -> str:
     ]
     events += [[f"delay({theta})", number(delay), "", ""] for theta, delay in transition.delay.items()]
     phases = [
-        phase_row("memorization ends", transition.memorization_end),
+        phase_row("memorization phase ends", transition.memorization_end),
         phase_row("circuit formation ends", transition.circuit_formation_end),
         phase_row("cleanup ends", transition.cleanup_end),
     ]
@@ -206,7 +208,8 @@ def _transition(analysis: Analysis) -> str:
         "train and test accuracy of at least θ. Each event happened after the previous evaluated step.</p>"
         + table(["phase", "at step", "previous evaluated step", "interval", "remarks"], phases)
         + '<p class="caption">The phases are those of Nanda et al. 2023, with ends located by rule. The interval is '
-        "what the same rule gives at a looser and at a stricter level.</p>"
+        "what the same rule gives at a looser and at a stricter level. The memorization phase ends where excluded loss "
+        "is lowest, which is later than T_train.</p>"
         + f"<details><summary>Evidence</summary>{table(['quantity', 'value'], evidence)}</details>"
     )
 
@@ -216,18 +219,24 @@ def rules(analyses: list[Analysis], names: list[str]) -> str:
     parts = []
     for analysis, name in zip(analyses, names, strict=True):
         keys, by_rule = analysis.reference.frequencies, analysis.reference.by_rule
+        doubles = dict(key_doubles(analysis).keys())
         head = f"<h3>{name}</h3>" if len(analyses) > 1 else ""
         parts.append(f"{head}<p>{escape(_keys(analysis))}</p>")
         rows = [
             [
                 f"<b>{escape(rule)}</b> (used)" if rule == keys.rule else escape(rule),
                 ", ".join(map(str, values)) or "none",
-                _difference(set(values), set(keys.values)),
+                _difference(set(values), set(keys.values), doubles),
             ]
             for rule, values in by_rule.items()
         ]
         if rows:
             parts.append(table(["rule", "key frequencies", "compared with those used"], rows))
+        if doubles:
+            parts.append(
+                '<p class="caption">Doubles 2k of a key frequency k often show in the embedding and in single neurons. '
+                "They are expected, and say nothing against the key frequencies.</p>"
+            )
     return "".join(parts)
 
 
@@ -249,8 +258,9 @@ def _keys(analysis: Analysis) -> str:
     return " ".join(sentences)
 
 
-def _difference(values: set[int], used: set[int]) -> str:
-    extra, absent = (", ".join(map(str, sorted(difference))) for difference in (values - used, used - values))
+def _difference(values: set[int], used: set[int], doubles: Mapping[int, int]) -> str:
+    extra = ", ".join(f"{k} (= 2 × {doubles[k]})" if k in doubles else str(k) for k in sorted(values - used))
+    absent = ", ".join(map(str, sorted(used - values)))
     parts = [f"also {extra}" if extra else "", f"without {absent}" if absent else ""]
     return "; ".join(filter(None, parts)) or "the same"
 

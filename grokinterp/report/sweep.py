@@ -2,16 +2,17 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from grokinterp.errors import ConfigError
-from grokinterp.figures import delay_against, norm_at_grok, outcome_counts, phase_diagram
+from grokinterp.figures import delay_against, learning_curves, norm_at_grok, outcome_counts, phase_diagram
 from grokinterp.figures.style import OUTCOME_LABELS
 from grokinterp.figures.sweeps import counts_text, quantity_name, value_label
 from grokinterp.report.page import page, write_output
@@ -23,19 +24,25 @@ from grokinterp.statistics.outcomes import Outcome
 
 _TIMES = ("T_grok_0.95", "T_grok_0.99", "delay_0.95_0.99")
 _OTHER_OUTCOMES = [o for o in Outcome if o not in (Outcome.GROKKED, Outcome.DNF_TEST, Outcome.DNF_TRAIN)]
+MAX_CURVES = 24  # runs whose learning curves are drawn
 _OPEN_ROWS = 40  # a longer table is collapsed
 _MAX_ROWS = 300  # a longer table is cut; the sweep's own table has all rows
 
 _HOW_TO_READ = """<p class="caption">T_train(θ) and T_grok(θ) are the first evaluated steps with train and test accuracy
-of at least θ. A run is DNF train if it never memorized its training set (train accuracy 0.99 within its budget), and
-DNF test if it memorized but did not generalize; the two are counted apart. n is the number of runs with an outcome, k
+of at least θ. A run is DNF train if train accuracy did not reach 0.99 within its budget, and DNF test if it did, but
+test accuracy did not reach 0.95; the two are counted apart. n is the number of runs with an outcome, k
 the number of runs that reached the event. Medians are Kaplan-Meier medians: runs that had not reached the event by
 their last step count as right-censored, and there is no median if fewer than half reached it. Mean, std (ddof 1), min
 and max are over the k runs only.</p>"""
 
 
 def write_sweep_report(
-    sweep: pd.DataFrame, axes: Sequence[str], title: str, output: str | Path, notes: Sequence[str] = ()
+    sweep: pd.DataFrame,
+    axes: Sequence[str],
+    title: str,
+    output: str | Path,
+    notes: Sequence[str] = (),
+    metrics: Mapping[str, pd.DataFrame] = MappingProxyType({}),
 ) -> Path:
     """Write a report on a sweep as one HTML file, which includes plotly.js and makes no network requests.
 
@@ -48,6 +55,7 @@ def write_sweep_report(
         title: the page's heading.
         output: the file to write.
         notes: remarks to show at the top, one sentence each.
+        metrics: the metrics of runs by name, as `Run.metrics`; of at most 24 runs, the learning curves are drawn.
 
     Returns:
         The path of the file.
@@ -61,10 +69,11 @@ def write_sweep_report(
     swept = [axis for axis in axes if axis not in SEEDS]
     outcomes = observe(sweep, "T_grok_0.95").outcomes
     sections = {
+        **_curves(sweep, metrics),
         "Axes": _axes(sweep, axes) + _counts(sweep, outcomes) + _constant(sweep, axes),
         "Failures": _failures(sweep),
         "Settings": _settings(sweep, axes),
-        "Outcomes": _outcomes(sweep, swept),
+        "Outcomes": _outcomes(sweep, swept, drawn=len(metrics) >= len(sweep)),
         "Delay and T_grok": _times(sweep, swept),
         "Weight norm at T_grok": _norms(sweep, swept),
         "Final measures": _finals(sweep),
@@ -75,6 +84,15 @@ def write_sweep_report(
     lead = f'<p class="lead">{len(sweep):,} runs: {counts_text(Counter(outcomes)) or "none"}.</p>'
     write_output(target, page(heading, lead, [escape(note) for note in notes], sections))
     return target
+
+
+def _curves(sweep: pd.DataFrame, metrics: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Return the section of learning curves; none for many runs, whose curves would hide each other."""
+    rows = pd.DataFrame(sweep[sweep["run"].isin(list(metrics))])
+    if not 0 < len(rows) <= MAX_CURVES:
+        return {}
+    figure = learning_curves(rows, [metrics[str(name)] for name in rows["run"]])
+    return {"Learning curves": block(figure, "learning_curves", caption_of(learning_curves))}
 
 
 def _nothing(reason: str) -> str:
@@ -167,10 +185,14 @@ def _steps(x: float) -> str:
 
 
 def _interval(low: float, high: float, form: Callable[[float], str] = _steps) -> str:
+    if math.isinf(high) and math.isfinite(low):
+        return f"{form(low)} or more"
     return MISSING if math.isnan(low) else f"{form(low)} to {form(high)}"
 
 
-def _outcomes(sweep: pd.DataFrame, swept: Sequence[str]) -> str:
+def _outcomes(sweep: pd.DataFrame, swept: Sequence[str], *, drawn: bool) -> str:
+    if drawn and not swept and len(sweep) <= MAX_CURVES:  # bars of a single setting would show the counts above again
+        return _nothing("all runs have the same setting: the learning curves show each of them")
     pairs = list(combinations([axis for axis in swept if len(values_of(sweep, axis)) > 1], 2))
     parts = []
     for i, (x, y) in enumerate(pairs):
@@ -249,7 +271,8 @@ def _finals(sweep: pd.DataFrame) -> str:
     if not rows:
         return _nothing("no run has measures at its last checkpoint")
     heading = "<p>At the last checkpoint of each run with an outcome other than diverged or DNF train.</p>"
-    return heading + table(["measure", "runs", "median", "min", "max"], rows)
+    content = table(["measure", "runs", "median", "min", "max"], rows)
+    return f"<details><summary>{len(rows)} measures</summary>{heading}{content}</details>"
 
 
 def _runs(sweep: pd.DataFrame, outcomes: Sequence[str]) -> str:

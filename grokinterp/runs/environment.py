@@ -3,7 +3,9 @@
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ def describe_environment(device: str, forward_path: str, *, compiled: bool = Fal
         "processor": processor(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
-        "command": _command(),
+        "command": current_command(),
         "commit": _commit(),
         "forward_path": forward_path,
         "matrix_products": library(),
@@ -66,8 +68,23 @@ def rounding_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     ]
 
 
-def _command() -> str:
+_RECORDED_COMMAND: ContextVar[str] = ContextVar("_RECORDED_COMMAND", default="")
+
+
+@contextmanager
+def recording_command(command: str) -> Iterator[None]:
+    """Context manager under which runs record this command, that of a sweep, instead of that of their worker."""
+    token = _RECORDED_COMMAND.set(command)
+    try:
+        yield
+    finally:
+        _RECORDED_COMMAND.reset(token)
+
+
+def current_command() -> str:
     """The command with its arguments; of a program other than grokinterp's, whose arguments may be secret, the name."""
+    if _RECORDED_COMMAND.get():
+        return _RECORDED_COMMAND.get()
     program = Path(sys.argv[0])
     if program.stem == "grokinterp" or program.parts[-3:] == ("grokinterp", "cli", "__main__.py"):
         return " ".join(["grokinterp", *sys.argv[1:]])

@@ -145,9 +145,7 @@ def _require_same_run(folder: Path, entry: Mapping[str, Any]) -> None:
 
 
 def _unusable(problem: str) -> RunError:
-    return RunError(
-        f"{problem}. Restore the original files, or train again (--restart, in Python restart=True, keeps it)."
-    )
+    return RunError(f"{problem}. Restore the original files, or train again (--restart; in Python, restart=True).")
 
 
 def _max_size(config: RunConfig) -> int:

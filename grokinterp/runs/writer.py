@@ -273,24 +273,24 @@ def require_vacant(folder: Path) -> None:
     Raises:
         RunError: the folder is not empty.
     """
-    if exists(folder / "config.json"):
+    with accessing("read", folder):
+        vacant = not folder.exists() or _is_vacant(folder)
+    if not vacant and exists(folder / "config.json"):
         raise RunError(
             f"{folder} already holds a run: resume it (--resume; in Python, resume=True), start again and keep it "
             "under another name (--restart; restart=True), or choose another folder"
         )
-    with accessing("read", folder):
-        vacant = not folder.exists() or _is_vacant(folder)
     if not vacant:
         raise RunError(f"{folder} exists and is not an empty folder: choose another folder")
 
 
 def _is_vacant(folder: Path) -> bool:
-    """Whether a folder is empty, except for what a run leaves that was killed before it wrote config.json."""
+    """Whether a folder is empty, except for what a run leaves that ends before its first evaluation."""
     if not folder.is_dir():
         return False
     entries = [entry for entry in folder.rglob("*") if entry.is_symlink() or not entry.is_dir()]
     names = {str(entry.relative_to(folder)) for entry in entries if entry.is_file() and not entry.is_symlink()}
-    written = names & {"environment.json", *_OPTIONAL}
+    written = names & {"environment.json", "config.json", *_OPTIONAL}
     others = names - written - {LOCK_NAME}
     if len(names) < len(entries) or not all(map(temporary_names(_RUN_FILES).fullmatch, others)):
         return False

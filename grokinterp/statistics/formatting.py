@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 MISSING = "–"
+BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def number(x: float | None) -> str:
@@ -69,3 +70,24 @@ def short(x: float) -> str:
     if abs(x) >= 1e6:
         return f"{x / 1e6:.3g}M"
     return f"{x / 1e3:.3g}k" if abs(x) >= 1e4 else step_or_ratio(x)
+
+
+def sparkline(shares: Iterable[float]) -> str:
+    """Draw shares between 0 and 1, such as accuracies over training, in one character each.
+
+    >>> sparkline([0.0, 0.01, 0.5, 1.0])
+    '▁▁▄█'
+    """
+    return "".join(BLOCKS[int(min(max(share, 0.0), 1.0) * (len(BLOCKS) - 1))] for share in shares)
+
+
+def age(seconds: float) -> str:
+    """Format the time since something happened, in one unit.
+
+    >>> age(50), age(600), age(9000), age(5e5)
+    ('50 s', '10 min', '2 h', '5 d')
+    """
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

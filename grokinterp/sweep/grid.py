@@ -11,8 +11,8 @@ from typing import Any
 
 from grokinterp.config import RunConfig
 from grokinterp.config.checks import is_natural_number
-from grokinterp.config.run import config_fields, json_value, nearest_field
-from grokinterp.errors import ConfigError
+from grokinterp.config.run import config_fields, json_value
+from grokinterp.errors import ConfigError, nearest_field
 from grokinterp.statistics.formatting import setting
 
 _RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(\d+))?")
@@ -82,7 +82,7 @@ def expand(
         raise ConfigError("model.kind determines which other fields exist: make one sweep per kind")
     for field in fields:
         if field not in valid_fields:
-            raise ConfigError(f"{field} is not a field of this configuration: {nearest_field(field, base)}")
+            raise ConfigError(f"{field} is not a field of this configuration: {nearest_field(field, valid_fields)}")
         if fields.count(field) > 1:
             raise ConfigError(f"{field} is given twice: name each field once in points, zip and grid")
     for field, values in {**grid, **zipped}.items():

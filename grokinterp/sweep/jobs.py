@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError, one_line
+from grokinterp.runs.environment import recording_command
 from grokinterp.runs.files import require_inside
 from grokinterp.runs.locks import FolderInUseError
 from grokinterp.runs.run import Run
@@ -68,11 +69,13 @@ class Job:
         folder: the sweep's folder.
         runs: the configuration of each run as JSON, by name of the run.
         device: as in `train`.
+        command: the command that started the sweep, which its runs record; empty to record that of this process.
     """
 
     folder: str
     runs: dict[str, str]
     device: str = "auto"
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,11 @@ class Ended:
 
 def run_job(job: Job) -> list[Ended]:
     """Train or resume each run of a job, and summarize it. Runs that ended earlier are left unchanged."""
+    with recording_command(job.command):
+        return _run_all(job)
+
+
+def _run_all(job: Job) -> list[Ended]:
     root = Path(job.folder)
     configs = {name: RunConfig.from_json(text, name) for name, text in job.runs.items()}
     together = False

@@ -2,22 +2,30 @@
 
 import math
 import os
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from grokinterp.analysis.phases import known_values
 from grokinterp.errors import GrokinterpError, RunError
 from grokinterp.runs.files import accessing, exists
 from grokinterp.runs.folders import as_path, read_stable
-from grokinterp.runs.metrics import last_line
+from grokinterp.runs.metrics import METRICS, last_line
 from grokinterp.runs.run import Run
+from grokinterp.runs.status import RunStatus
+from grokinterp.statistics.formatting import sparkline
 from grokinterp.sweep.folder import Sweep
+from grokinterp.sweep.rows import transition_from_metrics
 
+_SPARKS = 10  # characters of a sparkline
 _RUN_COLUMNS = (
-    *("run", "task", "train_fraction", "model", "status", "step", "checkpoints"),
-    *("train_accuracy", "test_accuracy"),
+    *("run", "task", "train_fraction", "model", "status", "step", "steps", "checkpoints"),
+    *("train_accuracy", "test_accuracy", "novel_accuracy", "outcome", "T_train_0.99", "T_grok_0.99"),
+    *("sparkline", "modified"),
 )
 
 
@@ -49,10 +57,12 @@ def list_runs(folder: str | Path = "checkpoints") -> pd.DataFrame:
         folder: the folder that holds the runs and sweeps.
 
     Returns:
-        The columns of a run are `run` (its name), `task`, `train_fraction`, `model`, `status`, `step`, `checkpoints`
-        (their number), and `train_accuracy` and `test_accuracy` at the last evaluated step. If the folder holds sweeps,
-        their columns are `sweep` (the name), `runs` and `finished` (numbers of runs). If a run or sweep cannot be read,
-        `problem` says why.
+        The columns of a run are `run` (its name), `task`, `train_fraction`, `model`, `status`, `step`, `steps` (those
+        that its schedule has), `checkpoints` (their number); `train_accuracy`, `test_accuracy` and `novel_accuracy` at
+        the last evaluated step; `outcome`, `T_train_0.99` and `T_grok_0.99`, as `analyze` finds them; `sparkline`,
+        which draws the accuracy on novel pairs (if there are none: on test inputs) over training; and `modified`, the
+        time in UTC at which the run was last written to. If the folder holds sweeps, their columns are `sweep` (the
+        name), `runs` and `finished` (numbers of runs). If a run or sweep cannot be read, `problem` says why.
 
     Raises:
         RunError: the folder does not exist or cannot be read.
@@ -83,8 +93,11 @@ def describe_runs(folder: Path) -> list[dict[str, Any]]:
 
 def _describe_run(path: Path) -> dict[str, Any]:
     run = Run.open(path)
-    status, last = run.status, last_line(path / "metrics.jsonl")
-    metrics = {} if last is None else last.values
+    status, last = run.status, last_line(path / METRICS)
+    values = {} if last is None else last.values
+    metrics, schedule = run.metrics, run.config.schedule
+    transition = transition_from_metrics(run, metrics, str(status.get("status", RunStatus.RUNNING)))
+    curve = known_values(metrics, "novel_accuracy", "test_accuracy")
     return {
         "run": path.name,
         "task": run.config.task.title,
@@ -92,10 +105,30 @@ def _describe_run(path: Path) -> dict[str, Any]:
         "model": run.config.model.kind,
         "status": status.get("status", "unknown"),
         "step": status.get("step"),
+        "steps": schedule.steps if schedule else None,
         "checkpoints": len(run.steps),
-        "train_accuracy": _finite(metrics.get("train_accuracy")),
-        "test_accuracy": _finite(metrics.get("test_accuracy")),
+        **{name: _finite(values.get(name)) for name in ("train_accuracy", "test_accuracy", "novel_accuracy")},
+        "outcome": str(transition.outcome),
+        "T_train_0.99": transition.T_train[0.99].step,
+        "T_grok_0.99": transition.T_grok[0.99].step,
+        "sparkline": sparkline(_resampled(curve)),
+        "modified": _modified(path),
     }
+
+
+def _resampled(curve: pd.Series) -> list[float]:
+    """The values of a curve at evenly spaced steps: at each, that of the last evaluated step."""
+    if curve.empty:
+        return []
+    steps = np.linspace(0, curve.index[-1], _SPARKS)
+    return curve.to_numpy()[np.maximum(np.searchsorted(curve.index, steps, side="right") - 1, 0)].tolist()
+
+
+def _modified(path: Path) -> str:
+    """The time at which a run was last written to, in UTC."""
+    files = [path / name for name in ("config.json", "status.json", METRICS)]
+    latest = max(file.stat().st_mtime for file in files if file.exists())
+    return datetime.fromtimestamp(latest, UTC).isoformat(timespec="seconds")
 
 
 def _describe_sweep(path: Path) -> dict[str, Any]:

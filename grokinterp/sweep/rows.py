@@ -9,7 +9,7 @@ import pandas as pd
 
 from grokinterp.analysis.measure_calls import evaluate, measure_call
 from grokinterp.analysis.phases import known_values
-from grokinterp.analysis.transition import THRESHOLDS, Event, find_transition
+from grokinterp.analysis.transition import THRESHOLDS, Event, Transition, find_transition
 from grokinterp.config import RunConfig
 from grokinterp.config.run import flat_config
 from grokinterp.errors import RunError
@@ -113,14 +113,7 @@ def _fingerprint(run: Run) -> str:
 def _row(run: Run) -> Row:
     """The columns that follow from status.json and the metrics."""
     metrics, status = run.metrics, run.status
-    schedule = run.config.schedule
-    transition = find_transition(
-        metrics,
-        metrics=metrics,
-        cross_entropy=run.config.loss == "cross_entropy",
-        memorization_budget=schedule.memorization_budget if schedule else None,
-        status=str(status.get("status", RunStatus.RUNNING)),
-    )
+    transition = transition_from_metrics(run, metrics, str(status.get("status", RunStatus.RUNNING)))
     row: Row = {
         "status": status.get("status", RunStatus.RUNNING.value),
         "outcome": str(transition.outcome),
@@ -141,6 +134,19 @@ def _row(run: Run) -> Row:
     row["weight_norm_max"] = _number(metrics["weight_norm"].max()) if "weight_norm" in metrics else None
     last = metrics.iloc[-1].to_dict() if len(metrics) else {}
     return row | {f"final.{name}": _number(value) for name, value in last.items()}
+
+
+def transition_from_metrics(run: Run, metrics: pd.DataFrame, status: str) -> Transition:
+    """The outcome and the events of a run, from its metrics alone; the phases, which need measures, are unlocated."""
+    config = run.config
+    return find_transition(
+        metrics,
+        metrics=metrics,
+        cross_entropy=config.loss == "cross_entropy",
+        memorization_budget=config.schedule.memorization_budget if config.schedule else None,
+        status=status,
+        phases=False,
+    )
 
 
 def _difference(later: Event, earlier: Event) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
-from grokinterp.runs.environment import cores
+from grokinterp.runs.environment import cores, current_command
 from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.metrics import last_line
@@ -213,7 +213,8 @@ def _prepare(sweep: Sweep, device: str, together: bool) -> tuple[list[Job], Prog
         else:
             progress.failed[point.name] = failure
     groups = _group_by_shape(sweep, configs) if together else [[name] for name in configs]
-    jobs = [Job(str(sweep.path), {name: configs[name].to_json() for name in names}, device) for names in groups]
+    command, folder = current_command(), str(sweep.path)
+    jobs = [Job(folder, {name: configs[name].to_json() for name in names}, device, command) for names in groups]
     return jobs, progress
 
 

@@ -1,14 +1,18 @@
 """Callbacks: a progress bar and a stopping rule; tracker.py has another. No callback changes an update."""
 
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from grokinterp.config import RunConfig, ScheduleConfig
+from grokinterp.statistics.formatting import duration
 
 GROKKED_ACCURACY = 0.99
+# The bar takes what the text leaves, so that 80 columns show the accuracies and 100 the losses too.
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining}, {rate_fmt}{postfix}]"
 
 
 class Callback:
@@ -67,7 +71,7 @@ class ProgressBar(Callback):
         else:  # tqdm.auto would warn
             from tqdm import tqdm
 
-        self.bar = tqdm(total=last_step, initial=step, unit="step", dynamic_ncols=True)
+        self.bar = tqdm(total=last_step, initial=step, unit="step", dynamic_ncols=True, bar_format=_BAR)
 
     def on_step(self, step: int) -> None:
         if self.bar is not None:
@@ -75,18 +79,59 @@ class ProgressBar(Callback):
 
     def on_evaluation(self, metrics: Mapping[str, float]) -> bool:
         if self.bar is not None:
-            values = {
-                f"{split} {label}": f"{metrics[f'{split}_{metric}']:{spec}}"
-                for split in ("train", "test")
-                for label, metric, spec in (("loss", "loss", ".2g"), ("acc", "accuracy", ".3f"))
-                if f"{split}_{metric}" in metrics
-            }
-            self.bar.set_postfix(values, refresh=False)
+            self.bar.set_postfix_str(describe_metrics(metrics), refresh=False)
         return False
 
     def on_end(self, status: str) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+class ProgressLines(Callback):
+    """Reports the progress in a line every 30 seconds, where there is no terminal for a progress bar."""
+
+    def __init__(self, write: Callable[[str], None], interval: float = 30.0):
+        """Creates the callback.
+
+        Args:
+            write: takes a line, such as `print`.
+            interval: seconds between two lines.
+        """
+        self.write, self.interval = write, interval
+        self.start_time = self.time = 0.0
+        self.start_step = self.last_step = 0
+        self.metrics = ""
+
+    def on_start(self, config: RunConfig, step: int, last_step: int) -> None:
+        self.start_time = self.time = time.monotonic()
+        self.start_step, self.last_step = step, last_step
+
+    def on_step(self, step: int) -> None:
+        now = time.monotonic()
+        if now - self.time < self.interval:
+            return
+        self.time = now
+        rate = (step - self.start_step) / (now - self.start_time)
+        left = duration((self.last_step - step) / rate)
+        progress = f"step {step:,} of {self.last_step:,}, {100 * step / self.last_step:.0f} %"
+        self.write(f"{progress}; {rate:.3g} steps/s, about {left} left; {self.metrics}")
+
+    def on_evaluation(self, metrics: Mapping[str, float]) -> bool:
+        self.metrics = describe_metrics(metrics)
+        return False
+
+
+def describe_metrics(metrics: Mapping[str, float]) -> str:
+    """The accuracies and losses of an evaluated step, on training and test inputs, in a few words.
+
+    >>> describe_metrics({"train_accuracy": 1.0, "test_accuracy": 0.031, "train_loss": 1.2e-7, "test_loss": 11.3})
+    'accuracy 1.000/0.031, loss 1.2e-07/11 (train/test)'
+    """
+    parts = []
+    for name, spec in (("accuracy", ".3f"), ("loss", ".2g")):
+        values = [metrics[f"{split}_{name}"] for split in ("train", "test") if f"{split}_{name}" in metrics]
+        parts += [f"{name} {'/'.join(f'{value:{spec}}' for value in values)}"] if values else []
+    return f"{', '.join(parts)} (train/test)"
 
 
 class StopWhenGrokked(Callback):

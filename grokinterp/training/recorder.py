@@ -172,8 +172,11 @@ class Recorder(Displayed):
         self._writer.discard_after(step)
 
     def __repr__(self) -> str:
-        size = "no logits" if self._dtype is None else f"{self.bytes_per_step / 1e6:.3g} MB of logits a step"
-        return f"Recorder({str(self._writer.path)!r}, {len(self.run.steps)} checkpoints, {size})"
+        return f"Recorder({str(self._writer.path)!r}, {len(self.run.steps)} checkpoints, {self._size})"
+
+    @property
+    def _size(self) -> str:
+        return "no logits" if self._dtype is None else f"{self.bytes_per_step / 1e6:.3g} MB of logits a step"
 
     @property
     def bytes_per_step(self) -> int:
@@ -322,7 +325,8 @@ class Recorder(Displayed):
 
     def _card(self) -> Card:
         run = self.run._card()
-        return Card(f"Recorder of {run.title}", run.facts, ["recorder.record(step, model)", "recorder.run"])
+        facts = {**run.facts, "size": self._size}
+        return Card(f"Recorder of {run.title}", facts, ["recorder.record(step, model)", "recorder.run"])
 
     def __enter__(self) -> "Recorder":
         return self

@@ -1,0 +1,68 @@
+"""grokinterp measures."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from grokinterp.cli.options import parse, say
+
+if TYPE_CHECKING:
+    from grokinterp.measures.base import Measure
+
+
+@dataclass(frozen=True)
+class Measures:
+    """List the measures that `grokinterp analyze` computes, with the definition of each."""
+
+    name: tyro.conf.Positional[str | None] = None
+    """measure or column to describe in detail, or package.module:function"""
+
+
+def run_measures(arguments: Sequence[str]) -> int:
+    options = parse(Measures, arguments)
+    from grokinterp.measures.base import MEASURE_FOLDERS, find_measure, registered
+
+    MEASURE_FOLDERS.append(str(Path.cwd()))
+    entries = registered()
+    if options.name is None:
+        from grokinterp.cli.console import show_measures
+
+        show_measures(list(entries.values()))
+        say("next: grokinterp measures NAME for the full definition; grokinterp analyze RUN --measures NAME,NAME")
+        return 0
+    by_column = {column.name: entry for entry in entries.values() for column in entry.columns}
+    _describe(by_column.get(options.name) or find_measure(options.name))
+    return 0
+
+
+# What each need means to a user.
+_NEEDS = {
+    "logits": "the logits of all inputs",
+    "grid": "a task with a cyclic group (such as addition mod p)",
+    "weights": "the weights, under TransformerLens names",
+    "gradients": "a differentiable forward pass",
+    "neurons": "the activations of the neurons",
+    "attention": "the attention pattern",
+    "split": "a known split into training and test inputs",
+    "reference": "key frequencies, from the reference step",
+    "history": "other steps",
+}
+
+
+def _describe(entry: "Measure") -> None:
+    say(entry.name)
+    for line in (inspect.getdoc(entry.function) or "").splitlines():
+        say(f"  {line}".rstrip())
+    say("columns:")
+    for column in entry.columns:
+        say(f"  {column.name}: {column.definition}{' (one value per frequency)' if column.per_frequency else ''}")
+    say(f"needs: {'; '.join(_NEEDS.get(need, need) for need in entry.needs)}")
+    module = inspect.unwrap(entry.function).__module__
+    if entry.is_built_in:
+        say(f"in Python: from grokinterp.measures import {entry.function.__name__}")
+    else:
+        say(f"in Python: from {module} import {entry.function.__name__}")
