@@ -12,6 +12,8 @@ from sphinx.errors import ExtensionError
 from sphinx.pycode import ModuleAnalyzer
 from workshop import write
 
+import grokinterp
+
 MODULES = {
     "grokinterp": "the names at the top: `import grokinterp as gi`",
     "grokinterp.measures": "plain functions of one checkpoint",
@@ -103,6 +105,8 @@ def write_pages(module: ModuleType, folder: Path, undocumented: list[str]) -> No
         if documented:
             names.append(name)
             kind, options = ("class", "   :members:\n") if inspect.isclass(value) else ("function", "")
+            if inspect.isclass(value) and module.__name__ != "grokinterp" and value is _top(name):
+                options += "   :no-index:\n"  # indexed at the top
             page = NAME.format(name=name, line="=" * len(name), module=module.__name__, kind=kind, options=options)
             write(folder / "names" / f"{module.__name__}.{name}.rst", page)
         else:
@@ -113,6 +117,11 @@ def write_pages(module: ModuleType, folder: Path, undocumented: list[str]) -> No
     pages = "\n".join(f"   names/{title}.{name}" for name in names)
     page = PAGE.format(title=title, line="=" * len(title), module=title, names=listed, pages=pages)
     write(folder / f"{title}.rst", page + "".join(constants))
+
+
+def _top(name: str) -> Any:
+    """Return what `grokinterp` itself offers under a name, or None."""
+    return getattr(grokinterp, name) if name in grokinterp.__all__ else None
 
 
 def _short(value: Any) -> str:
