@@ -96,7 +96,7 @@ def write_pages(module: ModuleType, folder: Path, undocumented: list[str]) -> No
         if inspect.ismodule(value):
             continue
         documented = inspect.isclass(value) or inspect.isroutine(value)
-        text = (value.__doc__ or "") if documented else comment_on(module, name)
+        text = (value.__doc__ or "") if documented else comment_on(module, name) or _doc_of_type(value)
         # A dataclass without a docstring gets its signature as one. The gallery has the examples of figures.
         if not text or text.startswith(f"{name}("):
             undocumented.append(f"{module.__name__}.{name} has no docstring")
@@ -124,8 +124,12 @@ def _top(name: str) -> Any:
     return getattr(grokinterp, name) if name in grokinterp.__all__ else None
 
 
+def _doc_of_type(value: Any) -> str:
+    return inspect.getdoc(type(value)) or "" if type(value).__module__.startswith("grokinterp") else ""
+
+
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = f"{type(value).__name__}(...)" if _doc_of_type(value) else repr(value)  # a card may take seconds
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
