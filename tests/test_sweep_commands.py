@@ -38,6 +38,7 @@ def undisturbed(tmp_path_factory) -> Sweep:
 
 
 class TestKilled:
+    @pytest.mark.slow
     def test_a_killed_sweep_continues_to_the_same_table(self, undisturbed, tmp_path, shell):
         folder = tmp_path / "killed"
         with hold_last_run(folder), start_command(sweep_words(folder, "--workers", "2")) as process:
@@ -167,6 +168,7 @@ def memory_limit():
 
 
 class TestJobArray:
+    @pytest.mark.slow
     def test_its_commands_produce_the_table_of_the_sweep(self, undisturbed, tmp_path, shell):
         folder = tmp_path / "with space"
         file = tmp_path / "config.json"
@@ -200,6 +202,7 @@ class TestJobArray:
         assert Sweep.open(folder).failures == {}
         assert Sweep.open(folder).table["status"].tolist() == ["finished", "missing"]
 
+    @pytest.mark.slow
     def test_a_stopped_element_reports_it(self, tmp_path):
         folder = tmp_path / "s"
         endless = replace(BASE, schedule=replace(BASE.schedule, steps=1_000_000))

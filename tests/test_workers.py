@@ -160,6 +160,7 @@ def test_as_many_as_there_are_cores_but_not_for_a_few_seconds(run, cores, checkp
     assert worker_count(run, 100) == 0
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_their_number(run, capsys):
     assert main(["analyze", str(run.path), "--steps", "0:500:500", "--workers", "1", "--no-report"]) == 0
     assert main(["analyze", str(run.path), "--workers", "-1"]) == 2

@@ -62,7 +62,7 @@ def require_harmless(page: Path, innocent: Path) -> None:
         assert "<title>" in drawn
 
 
-@pytest.mark.parametrize("fixture", ["trainer/recorded", "recipes/norms"])
+@pytest.mark.parametrize("fixture", ["trainer/recorded", pytest.param("recipes/norms", marks=pytest.mark.slow)])
 def test_a_report_shows_hostile_texts_as_texts(fixture, tmp_path):
     folder, innocent = tmp_path / NAME, tmp_path / "innocent"
     for copy in (folder, innocent):
