@@ -4,7 +4,6 @@ import gc
 import json
 import math
 import shutil
-import signal
 import sys
 
 import pandas as pd
@@ -445,7 +444,11 @@ def test_a_description_that_cannot_be_stored_writes_nothing(tmp_path):
 def test_an_interrupted_step_leaves_nothing(tmp_path, monkeypatch):
     recorder = Recorder(tmp_path / "run", TASK)
     recorder.record(0, torch.zeros(25, 5))
-    monkeypatch.setattr(recorder._writer, "append_metrics", lambda row: signal.raise_signal(signal.SIGINT))
+
+    def interrupt(row: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recorder._writer, "append_metrics", interrupt)
     with pytest.raises(KeyboardInterrupt):
         recorder.record(5, torch.zeros(25, 5))
     monkeypatch.undo()

@@ -418,7 +418,9 @@ def test_the_command_line_trains_it_and_refuses_to_analyze_it(tmp_path):
     dry, trained, analyzed, listed = json.loads(child.stdout)
     assert [dry[0], trained[0], analyzed[0], listed[0]] == [0, 0, 2, 0]
     assert json.loads(dry[1])["task"]["n_train"] == 7
-    assert trained[1] == f"{path}: finished at step 3 (all steps made)\n"
+    ended, following = trained[1].splitlines()
+    assert ended == f"{path}: finished at step 3 (all steps made)"
+    assert following.startswith(f"next: grokinterp list {tmp_path}; ")
     assert len(Run.open(path).task.labels) == 107
     assert analyzed[1] == ""
     assert analyzed[2].count("\n") == 1

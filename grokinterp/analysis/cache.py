@@ -42,7 +42,7 @@ from grokinterp.runs.tables import MAX_NUMBERS, MAX_TABLE_BYTES, read_table
 _VERSION = 1
 log = logging.getLogger(__name__)
 
-_SOURCES = ("measures", "models", "tasks", "config", "runs", "analysis/measure_calls.py", "errors.py")
+_SOURCES = ("measures", "models", "tasks", "config", "runs", "analysis/measure_calls.py", "display.py", "errors.py")
 _TABLES = ("timeline.parquet", "frequencies.parquet")
 # Largest sizes of analysis.json and of a table: a constant, and bytes per checkpoint.
 _MAX_INDEX_BYTES, _MAX_TABLE_BYTES = (4 << 20, 2000), (1 << 20, 1 << 16)

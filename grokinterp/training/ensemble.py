@@ -42,8 +42,7 @@ _VARIABLE = {
 # Their values may differ, but either all runs have a value or none has.
 _VARIABLE_IF_SET = {"optimizer.warmup_steps", "optimizer.clip"}
 
-# For updates of up to this many floating-point operations per run, a CPU core spends more time on launching operations
-# than on computing, so that stacking runs saves time. For larger ones, `train` on one core per run is faster.
+# Floating-point operations per run of an update up to which a CPU core spends most time on launching operations.
 _TINY_UPDATE = 3e7
 
 

@@ -233,7 +233,7 @@ def test_a_run_that_is_replaced_while_it_is_read(look, put_back, tmp_path, monke
         sleep(seconds)
 
     monkeypatch.setattr(Run, "status", property(moving))
-    monkeypatch.setattr("grokinterp.runs.run.time.sleep", waiting)
+    monkeypatch.setattr("grokinterp.runs.folders.time.sleep", waiting)
     to_move.append(look)
     table = sweep.table
     assert not to_move
