@@ -1,8 +1,9 @@
 """The errors that grokinterp raises on purpose: each message says what is wrong, where, and what to do.
 
-Also here: helpers of these messages, and the check of an integer argument, which every layer may use.
+Also here: helpers of these messages, loggers, and the check of an integer argument, which every layer may use.
 """
 
+import logging
 import operator
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -27,6 +28,18 @@ def printable(text: str) -> str:
     'a  b\\n'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger of a module. Its messages are printable, since they may contain names that others chose."""
+    log = logging.getLogger(name)
+    log.addFilter(_escape)
+    return log
+
+
+def _escape(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
 
 
 def shorten(text: str) -> str:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from grokinterp.errors import GrokinterpError, RunError
+from grokinterp.errors import GrokinterpError, RunError, logger
 from grokinterp.runs.checksums import without_checksum
 from grokinterp.runs.files import (
     append,
@@ -20,6 +20,11 @@ from grokinterp.runs.files import (
     remove_leftovers,
     write_atomically,
 )
+
+
+def test_log_messages_are_printable(caplog):
+    logger("grokinterp.test").warning("%s: %d steps", Path("\x1b[31mred\n"), 5)
+    assert caplog.messages == ["\\x1b[31mred\\n: 5 steps"]
 
 
 class TestWriting:

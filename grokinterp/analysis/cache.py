@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import inspect
 import json
-import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict
 from functools import cache
@@ -20,7 +19,7 @@ import pandas as pd
 import grokinterp
 from grokinterp.analysis.measure_calls import Value
 from grokinterp.analysis.table import ValueTable
-from grokinterp.errors import RunError
+from grokinterp.errors import RunError, logger
 from grokinterp.measures import Measure
 from grokinterp.runs.checksums import sha256, with_checksum, without_checksum
 from grokinterp.runs.files import (
@@ -40,7 +39,7 @@ from grokinterp.runs.run import Run
 from grokinterp.runs.tables import MAX_NUMBERS, MAX_TABLE_BYTES, read_table
 
 _VERSION = 1
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _SOURCES = ("measures", "models", "tasks", "config", "runs", "analysis/measure_calls.py", "display.py", "errors.py")
 _TABLES = ("timeline.parquet", "frequencies.parquet")

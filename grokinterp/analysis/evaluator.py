@@ -1,18 +1,17 @@
 """Evaluator: computes the values that the cache lacks, in this process or in workers."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from grokinterp.analysis.cache import AnalysisCache, measure_key, run_digest
 from grokinterp.analysis.measure_calls import MeasureCall, Value, evaluate
 from grokinterp.analysis.workers import evaluate_in_workers, worker_count
-from grokinterp.errors import RunError
+from grokinterp.errors import RunError, logger
 from grokinterp.measures import Snapshot
 from grokinterp.models.memory import release_freed_memory
 from grokinterp.runs.run import Run
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _NAMED_STEPS = 10  # steps that a warning lists
 

@@ -7,7 +7,6 @@ The key frequencies of the reference checkpoint come first, because other measur
 evaluated, one at a time in each process. Key frequencies that were lost after grokking cost another pass.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from grokinterp.analysis.notices import notices
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.transition import find_transition, first_reaching
 from grokinterp.config.checks import is_natural_number
-from grokinterp.errors import ConfigError, MissingNeedError, RunError, as_integer
+from grokinterp.errors import ConfigError, MissingNeedError, RunError, as_integer, logger
 from grokinterp.measures import RULES, KeyFrequencies, Reference, evaluation_pairs, key_frequencies, registered
 from grokinterp.measures.base import Rule, as_frequencies
 from grokinterp.measures.frequencies import require_rule
@@ -30,7 +29,7 @@ from grokinterp.models.memory import analysis_memory, keep_freed_memory, require
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # The transition is located from these, so they are always computed.
 CORE_MEASURES = (

@@ -1,7 +1,6 @@
 """Worker processes for `analyze`: each evaluates one checkpoint at a time on one core."""
 
 import json
-import logging
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +14,14 @@ from typing import IO, Any
 import torch
 
 from grokinterp.analysis.measure_calls import MeasureCall, Value, call_from, evaluate
+from grokinterp.errors import logger
 from grokinterp.measures.base import MEASURE_FOLDERS
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import cores
 from grokinterp.runs.processes import JsonProcess, ProcessDied
 from grokinterp.runs.run import Run
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # Number of logits over all checkpoints from which workers pay for the seconds they take to start.
 _WORTHWHILE = 100_000_000

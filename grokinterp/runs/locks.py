@@ -1,14 +1,13 @@
 """A lock on a folder, which the system releases when the process that has it ends, for whatever reason."""
 
 import contextlib
-import logging
 import os
 import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from grokinterp.errors import RunError
+from grokinterp.errors import RunError, logger
 from grokinterp.runs.files import accessing, make_folder
 
 try:
@@ -16,7 +15,7 @@ try:
 except ImportError:  # Windows, where nothing is locked
     fcntl = None
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 LOCK_NAME = ".lock"
 

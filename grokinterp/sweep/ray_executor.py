@@ -4,7 +4,6 @@ Ray is an extra (`pip install grokinterp[ray]`) and is imported on use. grokinte
 """
 
 import io
-import logging
 import math
 import os
 import shutil
@@ -17,13 +16,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from grokinterp.errors import ConfigError, RunError
+from grokinterp.errors import ConfigError, RunError, logger
 from grokinterp.runs.files import make_folder
 from grokinterp.runs.locks import hold
 from grokinterp.sweep.executors import TICK, Event, Started, Tick
 from grokinterp.sweep.jobs import Ended, Failure, Job, run_job
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _CONNECT_TIMEOUT = 10.0  # seconds
 _RETRIES = 3  # of a task whose node or process died

@@ -1,7 +1,6 @@
 """One row of a sweep's table: the summary of a run in plain numbers and strings, stored in the run's folder."""
 
 import json
-import logging
 import math
 from typing import Any
 
@@ -12,7 +11,7 @@ from grokinterp.analysis.phases import known_values
 from grokinterp.analysis.transition import THRESHOLDS, Event, Transition, find_transition
 from grokinterp.config import RunConfig
 from grokinterp.config.run import flat_config
-from grokinterp.errors import RunError
+from grokinterp.errors import RunError, logger
 from grokinterp.measures import key_frequencies, registered
 from grokinterp.runs.checksums import read_checked_json, sha256, with_checksum
 from grokinterp.runs.files import MAX_CONFIG_BYTES, exists, make_subfolder, read_bytes, write_atomically
@@ -22,7 +21,7 @@ from grokinterp.runs.tables import MAX_COLUMNS
 from grokinterp.statistics.outcomes import Outcome
 from grokinterp.tasks import Task
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _VERSION = 2
 _LOSSES = ("final.train_loss", "final.test_loss")

@@ -1,16 +1,14 @@
 """Compares the first updates on a device that may compute wrong results with the same updates on the CPU."""
 
-import logging
-
 from grokinterp.config import RunConfig
-from grokinterp.errors import ConfigError
+from grokinterp.errors import ConfigError, logger
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.interventions import draws_in_updates
 from grokinterp.training.optimizers import Updater
 from grokinterp.training.preparation import task_to_train
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _STEPS = 20
 # Errors of 1e-6 in the initial weights change these losses by less than 1e-5 in the presets.

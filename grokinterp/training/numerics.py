@@ -5,7 +5,6 @@ rounding can matter. It warns once per run of each kind of problem, with the ste
 status.json; docs/numerics.md says what to do about each kind.
 """
 
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokinterp.config import PLAIN, RunConfig
+from grokinterp.errors import logger
 from grokinterp.runs.findings import Finding, StabilityMonitor
 from grokinterp.tasks import AnyTask
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_function
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 # Half of the examples can only have collapsed if half of the margins are above these: in float32, adding up to e^-16.6
 # to 1 changes nothing; the exact form drops terms of the loss below e^-55.

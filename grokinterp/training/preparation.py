@@ -1,6 +1,5 @@
 """Preparation of a training: the device, the task, the folder of a resumed run, and weights from another run."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from grokinterp.config import RunConfig, ScheduleConfig
-from grokinterp.errors import ConfigError, RunError, one_line
+from grokinterp.errors import ConfigError, RunError, logger, one_line
 from grokinterp.models import task_of
 from grokinterp.models.memory import require_memory, training_memory
 from grokinterp.runs.checkpoints import file_name, parse_step
@@ -28,7 +27,7 @@ from grokinterp.runs.writer import START, RunWriter
 from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 GROKKED = "grokked"  # the reason in status.json of a run that finished early because it grokked
 

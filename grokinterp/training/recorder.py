@@ -1,6 +1,5 @@
 """Recorder: logs any training loop to a run folder, which analyze, report and figures can read."""
 
-import logging
 import math
 import os
 import weakref
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.display import Card, Displayed
-from grokinterp.errors import ConfigError, RunError, as_integer
+from grokinterp.errors import ConfigError, RunError, as_integer, logger
 from grokinterp.measures import Snapshot
 from grokinterp.measures.checks import require_task
 from grokinterp.measures.own_model import Names, Parts
@@ -32,7 +31,7 @@ from grokinterp.tasks import Task
 from grokinterp.training.evaluation import evaluate
 from grokinterp.training.preparation import set_aside
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _LARGEST_FLOAT16 = torch.finfo(torch.float16).max
