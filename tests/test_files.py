@@ -23,7 +23,7 @@ from grokinterp.runs.files import (
 
 
 def test_log_messages_are_printable(caplog):
-    logger("grokinterp.test").warning("%s: %d steps", Path("\x1b[31mred\n"), 5)
+    logger("grokinterp.test").warning("%s: %d steps", "\x1b[31mred\n", 5)
     assert caplog.messages == ["\\x1b[31mred\\n: 5 steps"]
 
 
