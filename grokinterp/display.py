@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 from grokinterp.errors import nearest, one_line
 
 _WIDTH = 79
-_LABEL = 16  # columns of a label
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Card:
 
     >>> print(Card("Task add mod 5", {"inputs": "25"}, ["task.tokens"]))
     Task add mod 5
-      inputs          25
+      inputs  25
       next: task.tokens
 
     Attributes:
@@ -33,10 +32,10 @@ class Card:
 
     def __str__(self) -> str:
         lines = textwrap.wrap(one_line(self.title), _WIDTH)
+        width = max(map(len, self.facts), default=0) + 2
         for label, value in self.facts.items():
-            indent = " " * (2 + _LABEL)
-            text = f"  {label:<{_LABEL - 1}} {one_line(value)}"
-            lines += textwrap.wrap(text, _WIDTH, subsequent_indent=indent, max_lines=3)
+            text = f"  {label:<{width}}{one_line(value)}"
+            lines += textwrap.wrap(text, _WIDTH, subsequent_indent=" " * (width + 2), max_lines=3)
         if self.calls:
             lines += textwrap.wrap(
                 "next: " + ", ".join(self.calls), _WIDTH, initial_indent="  ", subsequent_indent=" " * 8
@@ -47,7 +46,7 @@ class Card:
         """The card for a notebook; it takes its colors from the page, so that it suits a dark one too."""
         cell = "text-align:left;padding:2px 16px 2px 0;vertical-align:top;border:0;background:none"
         rows = "".join(
-            f'<tr style="background:none"><th style="{cell};font-weight:normal;opacity:.7">{escape(label)}</th>'
+            f'<tr style="background:none"><th style="{cell};font-weight:normal;white-space:nowrap;opacity:.7">{escape(label)}</th>'
             f'<td style="{cell};overflow-wrap:anywhere">{escape(one_line(value))}</td></tr>'
             for label, value in self.facts.items()
         )
@@ -56,7 +55,7 @@ class Card:
         return (
             '<div style="border-left:3px solid #4477aa;padding:4px 12px;max-width:44em">'
             f'<div style="font-weight:bold">{escape(one_line(self.title))}</div>'
-            f'<table style="margin:4px 0;border:0;border-collapse:collapse">{rows}</table>{following}</div>'
+            f'<table style="margin:4px 0;border:0;border-collapse:collapse;color:inherit;font:inherit">{rows}</table>{following}</div>'
         )
 
 

@@ -294,7 +294,9 @@ class Task(Carded):
             n_train = int(self.train_mask.sum())
             facts["split"] = f"{n_train:,} training and {n - n_train:,} test inputs"
             if self.commutes and self.novel_mask is not None:
-                facts["split"] += f"; {int(self.novel_mask.sum()):,} test inputs are novel (their mirrors are too)"
+                facts["split"] += (
+                    f"; {int(self.novel_mask.sum()):,} of these are novel (the mirror is a test input, too)"
+                )
         end = f"the operands and = (token {self.p})" if self.equals_token else "the operands"
         facts["tokens"] = f"[{n}, {width}]: {end}"
         calls = ["task.tokens", "task.labels", "task.train_tokens", "task.train_labels"]
