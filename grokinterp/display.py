@@ -45,17 +45,19 @@ class Card:
     def to_html(self) -> str:
         """The card for a notebook; it takes its colors from the page, so that it suits a dark one too."""
         cell = "text-align:left;padding:2px 16px 2px 0;vertical-align:top;border:0;background:none"
+        label = f"{cell};font-weight:normal;white-space:nowrap;opacity:.7"
+        table = "margin:4px 0;border:0;border-collapse:collapse;color:inherit;font:inherit"
         rows = "".join(
-            f'<tr style="background:none"><th style="{cell};font-weight:normal;white-space:nowrap;opacity:.7">{escape(label)}</th>'
+            f'<tr style="background:none"><th style="{label}">{escape(name)}</th>'
             f'<td style="{cell};overflow-wrap:anywhere">{escape(one_line(value))}</td></tr>'
-            for label, value in self.facts.items()
+            for name, value in self.facts.items()
         )
         calls = ", ".join(f"<code>{escape(call)}</code>" for call in self.calls)
         following = f'<div style="opacity:.85">next: {calls}</div>' if calls else ""
         return (
             '<div style="border-left:3px solid #4477aa;padding:4px 12px;max-width:44em">'
             f'<div style="font-weight:bold">{escape(one_line(self.title))}</div>'
-            f'<table style="margin:4px 0;border:0;border-collapse:collapse;color:inherit;font:inherit">{rows}</table>{following}</div>'
+            f'<table style="{table}">{rows}</table>{following}</div>'
         )
 
 
