@@ -5,6 +5,8 @@ import shutil
 from dataclasses import replace
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rewriting import flip, rewrite
 from sweeps import BASE, InProcess
@@ -76,6 +78,11 @@ class TestStoredFiles:
         pd.DataFrame(content).to_parquet(sweep.path / "sweep.parquet", index=False)
         (problem,) = verify_sweep(sweep.path).problems
         assert problem.startswith(f"{sweep.path / 'sweep.parquet'} is damaged (")
+
+    def test_metadata_for_pandas_are_not_parsed(self, sweep):
+        table = pa.table({"run": [sweep.points[0].name], "step": [1]}, metadata={"pandas": "[" * 100_000})
+        pq.write_table(table, sweep.path / "sweep.parquet")
+        assert verify_sweep(sweep.path).problems == ()
 
     def test_a_table_names_only_runs_of_the_sweep(self, sweep):
         pd.DataFrame({"run": ["../\0" + "x" * 5000], "step": [1]}).to_parquet(sweep.path / "sweep.parquet", index=False)

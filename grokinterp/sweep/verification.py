@@ -45,7 +45,9 @@ def verify_sweep(path: str | Path) -> Verification:
             problems.append(f"{run}: config.json is missing")
     if not problems and exists(folder / TABLE):
         try:
-            table = read_table(read_bytes(folder / TABLE, limit=MAX_TABLE_BYTES), rows=len(sweep.points)).to_pandas()
+            content = read_table(read_bytes(folder / TABLE, limit=MAX_TABLE_BYTES), rows=len(sweep.points))
+            # Without the file's own metadata, from which pandas would parse JSON of any depth.
+            table = content.replace_schema_metadata(None).to_pandas()
             names = [str(name) for name in table.loc[table["step"].notna(), "run"]]
         except (ValueError, KeyError) as error:  # KeyError: there is no such column
             return Verification((f"{folder / TABLE} is damaged ({error})",), 0, 0, tuple(unchecked))
