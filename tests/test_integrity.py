@@ -464,6 +464,20 @@ class TestClaims:
             assert len([name for name in cache.values.keys if name.startswith("wide")]) <= 1
         assert_same(analyze(run, frequencies=KEYS, workers=0), expected)
 
+    def test_entries_beyond_a_limit_are_not_read(self, run, monkeypatch):
+        filled = Journal(journal(run))
+        journal(run).parent.mkdir(exist_ok=True)
+        for number in range(20):
+            filled.append(10, "0" * 64, [(f"m{number}", "key", Value({"x": 1.0}))])
+        monkeypatch.setattr("grokinterp.analysis.cache._MAX_ENTRIES", (5, 0))
+        with AnalysisCache(run.path / "analysis", run.steps) as cache:
+            assert len([name for name in cache.values.keys if name.startswith("m")]) == 5
+
+    def test_a_summary_of_many_columns_lists_the_columns_only_once(self, run, monkeypatch):
+        analysis = analyze(run, frequencies=KEYS, workers=0)
+        monkeypatch.setattr(type(analysis), "_require_column", lambda *args: pytest.fail("for each column"))
+        assert analysis.summary()["missing"]
+
     def test_a_hard_link_in_place_of_the_journal_is_not_written_through(self, run, tmp_path, expected):
         mine = tmp_path / "mine"
         mine.write_text("my notes")

@@ -7,6 +7,7 @@ and the journal is removed.
 import contextlib
 import hashlib
 import inspect
+import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict
@@ -45,6 +46,7 @@ _SOURCES = ("measures", "models", "tasks", "config", "runs", "analysis/measure_c
 _TABLES = ("timeline.parquet", "frequencies.parquet")
 # Largest sizes of analysis.json and of a table: a constant, and bytes per checkpoint.
 _MAX_INDEX_BYTES, _MAX_TABLE_BYTES = (4 << 20, 2000), (1 << 20, 1 << 16)
+_MAX_ENTRIES = 1000, 20  # of the journal: at least, and per checkpoint
 _MAX_FREQUENCIES = 1 << 10  # per step: half of the largest modulus, and more
 # Regular expression of the names that are written in the folder.
 _FILES = r"(?:analysis|summary)\.json|(?:timeline|frequencies)\.parquet|\.(?:timeline|frequencies)\.parquet\.next|" + (
@@ -287,7 +289,9 @@ class AnalysisCache:
     def _journaled(self) -> Iterator[tuple[int, str, StepValues]]:
         """The entries of the journal for checkpoints of this run, as long as their columns fit into memory."""
         widths: dict[tuple[str, str], int] = {}
-        for step, checksum, values in self._journal.entries():
+        # Each interrupted analysis adds at most one entry per checkpoint; what is beyond the limit is computed again.
+        limit = _MAX_ENTRIES[0] + _MAX_ENTRIES[1] * len(self.steps)
+        for step, checksum, values in itertools.islice(self._journal.entries(), limit):
             if step not in self.steps:
                 continue
             for measure, _, value in values:

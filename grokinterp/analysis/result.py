@@ -138,6 +138,9 @@ class Analysis(Carded):
             ConfigError: there is no such column.
         """
         self._require_column(column)
+        return self._reason(column, step)
+
+    def _reason(self, column: str, step: int | None) -> str:
         reasons = self.reasons.get(column, {}).items()
         return next((reason for reason, steps in reasons if step is None or step in steps), "")
 
@@ -163,7 +166,7 @@ class Analysis(Carded):
 
         last = self.timeline.iloc[-1]
         final = {name: (float(x) if math.isfinite(x) else None) for name, x in last.items()}
-        missing = {str(name): self.why_missing(str(name), steps[-1]) for name, x in final.items() if x is None}
+        missing = {str(name): self._reason(str(name), steps[-1]) for name, x in final.items() if x is None}
         return {
             "run": str(run.path),
             "task": {"operation": config.operation, "p": config.p, "train_fraction": config.train_fraction},
