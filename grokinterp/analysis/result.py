@@ -82,8 +82,8 @@ class Analysis(Carded):
         """A column of the timeline, by step.
 
         >>> import grokinterp as gi
-        >>> gi.load("checkpoints/run42").analyze()["restricted_loss"].index[0]
-        0
+        >>> gi.load("checkpoints/run42").analyze()["restricted_loss"].index.name
+        'step'
 
         Raises:
             ConfigError: the timeline has no such column.
