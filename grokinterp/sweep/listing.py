@@ -12,7 +12,7 @@ import pandas as pd
 
 from grokinterp.analysis.phases import known_values
 from grokinterp.errors import GrokinterpError, RunError
-from grokinterp.runs.files import accessing, exists
+from grokinterp.runs.files import accessing, exists, file_state
 from grokinterp.runs.folders import as_path, read_stable
 from grokinterp.runs.metrics import METRICS, last_line
 from grokinterp.runs.run import Run
@@ -127,7 +127,10 @@ def _resampled(curve: pd.Series) -> list[float]:
 def _modified(path: Path) -> str:
     """The time at which a run was last written to, in UTC."""
     files = [path / name for name in ("config.json", "status.json", METRICS)]
-    latest = max(file.stat().st_mtime for file in files if file.exists())
+    times = [state[2] for state in map(file_state, files) if state is not None]
+    if not times:
+        raise RunError(f"{path} was removed while it was read")
+    latest = max(times) / 1e9
     return datetime.fromtimestamp(latest, UTC).isoformat(timespec="seconds")
 
 
