@@ -81,22 +81,6 @@ class TestHeadline:
         expected = "fits the training set at step 120, generalizes at step 2,290 (both at 95 %)"
         assert headline(replace(grokked, transition=transition)) == expected
 
-    def test_doubles_are_explained_where_the_keys_are(self, grokked, shown):
-        by_rule = grokked.reference.by_rule | {"embedding_norm": (8, 14, 21, 28)}
-        analysis = replace(grokked, reference=replace(grokked.reference, by_rule=by_rule))
-        text = " ".join(shown(analysis).split())
-        assert "also reported by embedding_norm: 28, the double of 14; doubles of key frequencies" in text
-        assert "also reported by" not in shown(grokked)
-        page = rules([analysis], ["run42"])
-        assert "also 28 (= 2 × 14)" in page
-        assert "Doubles 2k of a key frequency k often show in the embedding" in page
-
-    def test_one_quantity_has_one_name(self, grokked, shown):
-        """T_train is when a run fits its training set; the memorization phase ends later, by another rule."""
-        text = shown(grokked, every_measure=True) + "".join(transitions([grokked], ["run42"]))
-        assert "memorization phase ends" in text
-        assert not re.search(r"memorized at|memorization ends", text)
-
     def test_a_run_that_never_generalizes(self, memorized):
         step = memorized.transition.T_train[0.99].step
         assert memorized.transition.outcome == Outcome.DNF_TEST

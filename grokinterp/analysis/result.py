@@ -45,22 +45,11 @@ class Analysis(Carded):
     checksums: dict[int, str]
 
     _INSTEAD: ClassVar[Mapping[tuple[str, ...], str]] = {
-        (
-            "to_pandas",
-            "to_dataframe",
-            "df",
-            "table",
-            "data",
-        ): "analysis.timeline, with one row per checkpoint",
+        ("to_pandas", "to_dataframe", "df", "table", "data"): "analysis.timeline, with one row per checkpoint",
         ("to_dict", "to_json", "as_dict"): "analysis.summary()",
         ("to_csv",): "analysis.timeline.to_csv(path)",
         ("save", "report", "to_html"): "gi.write_report(analysis)",
-        (
-            "phases",
-            "T_grok",
-            "T_train",
-            "outcome",
-        ): "analysis.transition, which has them",
+        ("phases", "T_grok", "T_train", "outcome"): "analysis.transition, which has them",
     }
 
     @property

@@ -60,7 +60,7 @@ def show_analysis(analysis: "Analysis", *, every_measure: bool = False) -> None:
     for line in _phase_lines(analysis):
         console.print(escape(line))
     if every_measure:
-        console.print(_eventsmake_table(analysis), _finalmake_table(analysis))
+        console.print(_events_table(analysis), _final_table(analysis))
     for warning in analysis.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
 
@@ -192,7 +192,7 @@ def _phase_lines(analysis: "Analysis") -> list[str]:
     return lines
 
 
-def _eventsmake_table(analysis: "Analysis") -> Table:
+def _events_table(analysis: "Analysis") -> Table:
     transition = analysis.transition
     table = make_table("event", "95 %", "99 %")
     for label, events in (
@@ -205,7 +205,7 @@ def _eventsmake_table(analysis: "Analysis") -> Table:
     return table
 
 
-def _finalmake_table(analysis: "Analysis") -> Table:
+def _final_table(analysis: "Analysis") -> Table:
     step = int(analysis.timeline.index[-1])
     table = make_table("measure", f"at step {step:,}", "meaning", text=("measure", "meaning"))
     for column, value in analysis.timeline.iloc[-1].items():
