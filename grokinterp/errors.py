@@ -49,22 +49,52 @@ def shorten(text: str) -> str:
 
 
 class GrokinterpError(Exception):
-    """Base class of the errors raised on purpose; the command line prints the message on one line and exits with 2."""
+    """Base class of the errors raised on purpose; the command line prints the message on one line and exits with 2.
+
+    >>> import grokinterp as gi
+    >>> try:
+    ...     gi.load("checkpoints/none")
+    ... except gi.GrokinterpError as error:
+    ...     print(type(error).__name__)
+    RunError
+    """
 
     def __str__(self) -> str:
         return shorten(super().__str__())
 
 
 class ConfigError(GrokinterpError, ValueError):
-    """A configuration or an argument that makes no sense."""
+    """A configuration or an argument that makes no sense.
+
+    >>> import grokinterp as gi
+    >>> gi.TaskConfig(p=1)
+    Traceback (most recent call last):
+    grokinterp.errors.ConfigError: p must be at least 3, but is 1
+    """
 
 
 class RunError(GrokinterpError):
-    """A run folder that does not exist, is in use, has another format, or is damaged."""
+    """A run folder that does not exist, is in use, has another format, or is damaged.
+
+    >>> import grokinterp as gi
+    >>> gi.load("checkpoints/none")
+    Traceback (most recent call last):
+    grokinterp.errors.RunError: checkpoints/none does not exist: `grokinterp list` shows the existing runs
+    """
 
 
 class MissingNeedError(GrokinterpError):
     """A measure was called on a snapshot that lacks something the measure is computed from.
+
+    >>> import grokinterp as gi
+    >>> import numpy as np
+    >>> task = gi.Task.modular_addition(5)
+    >>> snapshot = gi.Snapshot.from_logits(task, np.zeros((25, 5)))
+    >>> try:
+    ...     gi.measures.weight_norm(snapshot)
+    ... except gi.MissingNeedError as error:
+    ...     print(error.measure, "needs", error.need)
+    weight_norm needs weights
 
     Attributes:
         measure: name of the measure.

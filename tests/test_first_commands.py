@@ -70,6 +70,7 @@ class TestHelp:
         everything = shell("train", "--help-all").out
         for text in ("--optimizer.grokfast-lambda", "--compile", "task options", "optimizer options"):
             assert text in everything
+        assert ">>>" not in everything  # examples of the classes are for Python
 
 
 class TestPresets:

@@ -100,7 +100,7 @@ def write_pages(module: ModuleType, folder: Path, undocumented: list[str]) -> No
         # A dataclass without a docstring gets its signature as one. The gallery has the examples of figures.
         if not text or text.startswith(f"{name}("):
             undocumented.append(f"{module.__name__}.{name} has no docstring")
-        elif inspect.isroutine(value) and ">>>" not in text and ".figures" not in module.__name__:
+        elif documented and ">>>" not in text and ".figures" not in module.__name__:
             undocumented.append(f"{module.__name__}.{name} has no example")
         if documented:
             names.append(name)

@@ -22,6 +22,11 @@ from grokinterp.statistics.formatting import number
 class Analysis(Carded):
     """The measures of a run at its checkpoints, and the transition located from them.
 
+    >>> import grokinterp as gi
+    >>> analysis = gi.load("checkpoints/run42").analyze()
+    >>> analysis.transition.outcome, analysis.key_frequencies.values
+    ('grokked', (8, 14, 21))
+
     Attributes:
         run: the run.
         timeline: one row per checkpoint (index `step`), one column per scalar.

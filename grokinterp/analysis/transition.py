@@ -61,6 +61,11 @@ class Thresholds:
 class Transition(Carded):
     """The transition of a run from memorization to generalization.
 
+    >>> import grokinterp as gi
+    >>> transition = gi.load("checkpoints/run42").transition
+    >>> transition.outcome, transition.T_train[0.99].step, transition.T_grok[0.99].step
+    ('grokked', 130, 2490)
+
     Attributes:
         outcome: `grokked`: train accuracy reaches 0.99 first, test accuracy 0.95 later.
             `generalized_without_delay`: it generalizes within twice T_train(0.99), or has half of the unseen pairs

@@ -18,7 +18,13 @@ def _check_numbers(config: "TransformerConfig | MLPConfig") -> None:
 
 @dataclass(frozen=True)
 class TransformerConfig(Fields):
-    """A TransformerLens HookedTransformer, read at its last position or from the mean over positions."""
+    """A TransformerLens HookedTransformer, read at its last position or from the mean over positions.
+
+    Example:
+        >>> model = TransformerConfig(n_layers=2, d_model=64)
+        >>> model.n_heads, model.d_mlp
+        (4, 512)
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -103,7 +109,12 @@ class TransformerConfig(Fields):
 
 @dataclass(frozen=True)
 class MLPConfig(Fields):
-    """A multi-layer perceptron that takes the operands as input, implemented as a HookedRootModule."""
+    """A multi-layer perceptron that takes the operands as input, implemented as a HookedRootModule.
+
+    Example:
+        >>> MLPConfig(input="sum", depth=1, width=256, activation="quadratic").kind
+        'mlp'
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

@@ -20,7 +20,12 @@ STATE_SLOTS = {"adamw": ("exp_avg", "exp_avg_sq"), "adam": ("exp_avg", "exp_avg_
 
 @dataclass(frozen=True)
 class OptimizerConfig(Fields):
-    """How the optimizer computes an update."""
+    """How the optimizer computes an update.
+
+    Example:
+        >>> OptimizerConfig(weight_decay=0.5).betas
+        (0.9, 0.98)
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

@@ -14,6 +14,10 @@ class RegressionConfig(Fields):
     """A student learns the outputs of a teacher, a tanh MLP with fixed random weights (Liu et al. 2022, section 3.1).
 
     Inputs are drawn from N(0, I): first the training inputs, then the test inputs.
+
+    Example:
+        >>> RegressionConfig(n_train=50).d_in
+        5
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

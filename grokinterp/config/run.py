@@ -33,6 +33,10 @@ class TrainingSettings:
 class RunConfig(Fields, Displayed):
     """Everything that determines a run.
 
+    >>> config = RunConfig(task=TaskConfig(p=59), optimizer=OptimizerConfig(weight_decay=0.5))
+    >>> config.model.kind
+    'transformer'
+
     `optimizer` and `schedule` are None if the run was recorded or imported; otherwise `training()` returns both.
     """
 

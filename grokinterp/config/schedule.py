@@ -103,7 +103,13 @@ def scheduled_steps(spec: int | str, last: int) -> list[int]:
 
 @dataclass(frozen=True)
 class ScheduleConfig(Fields):
-    """How long a run trains, when it is evaluated, and what it saves."""
+    """How long a run trains, when it is evaluated, and what it saves.
+
+    Example:
+        >>> schedule = ScheduleConfig(steps=1000, evaluate_every="dense:0:100:10+every:100")
+        >>> scheduled_steps(schedule.evaluate_every, schedule.steps)[8:13]
+        [80, 90, 100, 200, 300]
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

@@ -24,7 +24,12 @@ S5_OPERATIONS: tuple[str, ...] = get_args(_Permutation)
 
 @dataclass(frozen=True)
 class TaskConfig(Fields):
-    """The operation to learn and the split of its inputs into training and test sets; all inputs are evaluated."""
+    """The operation to learn and the split of its inputs into training and test sets; all inputs are evaluated.
+
+    Example:
+        >>> TaskConfig(operation="subtract", p=59).title
+        'subtract mod 59'
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

@@ -87,6 +87,9 @@ class Claim:
 class Comparison:
     """A published number and its measured counterpart.
 
+    >>> Comparison("T_grok", "9,400", "9,100 (8,700 to 10,200)", n=3).comparable
+    True
+
     Attributes:
         quantity: the name of the number.
         printed: the number as the source prints it.
@@ -105,6 +108,10 @@ class Comparison:
 @dataclass(frozen=True)
 class Outcome:
     """The outcome of a recipe.
+
+    >>> claim = Claim("norm", "The norm falls.", "Figure 1", "falls in 1 of 3 runs", 3, "every run", verdict(False, 3))
+    >>> Outcome((claim,), tables={}, figures={}, settings={"p": 59}).claims[0].failed
+    True
 
     Attributes:
         claims: the claims with their verdicts.

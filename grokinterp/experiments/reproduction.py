@@ -44,6 +44,11 @@ _SCREEN = {"width": 1000 / 96, "font_size": 9.75, "dpi": 96}  # 1,000 pixels, wi
 class Reproduction:
     """A finished reproduction.
 
+    >>> from grokinterp.experiments import Outcome, catalog
+    >>> outcome = Outcome(claims=(), tables={}, figures={}, settings={})
+    >>> Reproduction(catalog()["ridge"], quick=True, folder=Path("results"), outcome=outcome).report
+    PosixPath('results/report.html')
+
     Attributes:
         recipe: the recipe.
         quick: whether this is its quick form.

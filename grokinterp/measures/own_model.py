@@ -22,6 +22,11 @@ NOT_NAMED = "the unembedding of the model is not known: name it with unembedding
 class Activity:
     """The activations behind a model's logits, for all n inputs.
 
+    >>> import torch
+    >>> from grokinterp.measures import Activity
+    >>> Activity(neurons=torch.zeros(25, 8), neuron_logit_map=torch.zeros(8, 5)).attention is None
+    True
+
     Attributes:
         neurons: `[n, m]`, activations of the last layer's m neurons.
         neuron_logit_map: `[m, c]`, how much one unit of each neuron adds to each logit; None if the path from the

@@ -22,7 +22,12 @@ from grokinterp.tasks import AnyTask, Task
 
 @dataclass(frozen=True)
 class Forward:
-    """Logits and activations of one architecture as functions of its weights.
+    """Logits and activations of one architecture as functions of its weights; see `forward_for`.
+
+    >>> import grokinterp as gi
+    >>> run = gi.load("checkpoints/run42")
+    >>> forward_for(run.config.model, run.task).logits(run.weights("last"), run.task.tokens).shape
+    torch.Size([4489, 67])
 
     Attributes:
         path: `last_position` (exact: computes only the position of the answer, with folded weight products), `prefix`

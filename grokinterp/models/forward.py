@@ -36,6 +36,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Activations:
     """The result of a forward pass at the position where the answer is read, or its mean over positions.
 
+    >>> import grokinterp as gi
+    >>> from grokinterp.models import forward_for
+    >>> run = gi.load("checkpoints/run42")
+    >>> forward = forward_for(run.config.model, run.task)
+    >>> forward.activations(run.weights("last"), run.task.tokens[:3]).logits.shape
+    torch.Size([3, 67])
+
     Attributes:
         logits: `[n, c]`.
         neurons: `[n, m]`, neurons of the last layer after the activation function.

@@ -26,7 +26,13 @@ _UNTRAINED = (Outcome.FAILED, Outcome.MISSING)
 
 @dataclass(frozen=True)
 class Observed:
-    """One quantity of each run of a sweep, in the order of the table.
+    """One quantity of each run of a sweep, in the order of the table; see `observe`.
+
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"outcome": ["grokked", "DNF_test"], "T_grok_0.95": [900.0, float("nan")]})
+    >>> observed = observe(table.assign(status="finished", step=5000), "T_grok_0.95")
+    >>> observed.values.tolist(), observed.censored.tolist()
+    ([900.0, 5000.0], [False, True])
 
     Attributes:
         values: the quantity. For a censored run, the time waited by its last step. For a time of a run that never

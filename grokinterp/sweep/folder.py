@@ -46,6 +46,12 @@ _FILE, FAILURES, TABLE = "sweep.json", "failures", "sweep.parquet"
 class Sweep(Carded):
     """A folder of runs. They share a base configuration, and each is an ordinary run folder at a point of its own.
 
+    >>> import grokinterp as gi
+    >>> config = gi.preset("demo").replace({"schedule.steps": 1})
+    >>> sweep = gi.train_sweep("checkpoints/sweep", config, grid={"model_seed": [0, 1]})
+    >>> len(sweep.table), list(sweep.axes)
+    (2, ['model_seed'])
+
     Attributes:
         path: the folder.
         base: configuration that all runs share.

@@ -21,6 +21,12 @@ TRACKER = "tracker.json"
 class Tracker(Callback):
     """Sends the configuration and each row of metrics to Weights & Biases or trackio.
 
+    >>> import grokinterp as gi
+    >>> gi.train(gi.preset("demo"), "checkpoints/demo", callbacks=[Tracker("wandb")])  # doctest: +SKIP
+    >>> Tracker("tensorboard")
+    Traceback (most recent call last):
+    grokinterp.errors.ConfigError: unknown tracker 'tensorboard': choose from wandb, trackio
+
     The service gets the content of config.json, the name of the run folder, and each row of metrics.jsonl under its
     step; nothing else: no weights, no paths, and nothing of environment.json. The services themselves add the load of
     the CPU and the GPU, and wandb the host name, the command line, and the commit, unless its settings forbid that.
