@@ -244,6 +244,11 @@ class TestDyingAndResuming:
         assert again.status["step"] == 200
         assert result(run.path) == before
 
+    def test_the_same_call_starts_a_run_and_continues_it(self, tmp_path):
+        train(briefly(steps=10), tmp_path / "run", resume=True)
+        run = train(briefly(steps=20), tmp_path / "run", resume=True)
+        assert result(run.path) == result(train(briefly(steps=20), tmp_path / "other").path)
+
     @pytest.mark.parametrize("kind", CONFIGS)
     def test_more_steps_may_be_given_and_are_recorded(self, kind, tmp_path, undisturbed):
         train(shortened(CONFIGS[kind], steps=100), tmp_path / "run")

@@ -67,10 +67,11 @@ class TestRefusals:
             train(shortened(MINIBATCH_MLP, steps=150), run.path, resume=True)
         assert contents(run.path) == before
 
-    def test_resuming_nothing(self, tmp_path):
-        with pytest.raises(RunError, match="does not exist"):
-            train(MINIBATCH_MLP, tmp_path / "nothing", resume=True)
-        assert not (tmp_path / "nothing").exists()
+    def test_resuming_what_is_no_run(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(RunError, match="is not an empty folder"):
+            train(MINIBATCH_MLP, tmp_path, resume=True)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
 
     def test_resuming_from_another_runs_weights(self, undisturbed):
         run = undisturbed["minibatch_mlp"]

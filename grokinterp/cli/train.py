@@ -37,7 +37,8 @@ class Train:
     config_file: Annotated[str | None, tyro.conf.arg(name="config")] = None
     """config.json that supplies the defaults"""
     resume: bool = False
-    """resume the run in the folder; only schedule.steps can be changed, and only to a larger value"""
+    """resume the run in the folder; only schedule.steps can be changed, and only to a larger value; with --preset or
+    --config, a run that does not exist yet is started"""
     restart: bool = False
     """train the run in the folder again from step 0; the present folder is kept as RUN.replaced"""
     start_from: Annotated[str | None, tyro.conf.arg(name="from")] = None

@@ -30,7 +30,14 @@ from grokinterp.training.estimate import count_operations
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import interventions_of
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
-from grokinterp.training.preparation import choose_device, has_ended, load_start, open_folder, task_to_train
+from grokinterp.training.preparation import (
+    choose_device,
+    has_ended,
+    load_start,
+    open_folder,
+    run_to_resume,
+    task_to_train,
+)
 from grokinterp.training.trainer import interrupts
 
 # Settings that may differ between the runs of an ensemble; all others are their shape.
@@ -77,7 +84,7 @@ def train_many(
         configs: what to train. The configurations may differ in seeds, split, label noise, initialization, learning
             rate, weight decay, betas, eps, momentum, and the values of warm-up and clip.
         paths: the run folders; must be new or empty unless `resume`.
-        resume: continue the runs; skips those that finished or diverged.
+        resume: continue the runs that exist; skips those that finished or diverged.
         device: `auto` (CUDA if available, otherwise the CPU), `cpu` or `cuda`.
         progress: whether to show the progress bar; by default, only in a terminal or a notebook.
 
@@ -94,7 +101,7 @@ def train_many(
         raise ConfigError("train_many does not support mps: use device cpu, or train the runs separately")
     folders = [as_path(path) for path in paths]
     _require_separate(len(configs), folders)
-    runs = [Run.open(folder) if resume else None for folder in folders]
+    runs = [run_to_resume(folder) if resume else None for folder in folders]
     tasks = [task_to_train(config, run, device) for config, run in zip(configs, runs, strict=True)]
     plans = [
         _Plan(config, config.training(), folder, task, task.require_split(), run)

@@ -15,7 +15,7 @@ from grokinterp.models.memory import require_memory, training_memory
 from grokinterp.runs.checkpoints import file_name, parse_step
 from grokinterp.runs.checksums import sha256
 from grokinterp.runs.environment import rounding_changes
-from grokinterp.runs.files import MAX_FILE_BYTES, accessing, free_name, read_bytes
+from grokinterp.runs.files import MAX_FILE_BYTES, accessing, exists, free_name, read_bytes
 from grokinterp.runs.findings import Finding
 from grokinterp.runs.locks import LOCK_NAME, hold
 from grokinterp.runs.metrics import METRICS, metric_lines, require_metrics_size
@@ -23,7 +23,7 @@ from grokinterp.runs.resume_point import RESUME, read_resume_point, require_stat
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.tensors import deserialize
-from grokinterp.runs.writer import START, RunWriter
+from grokinterp.runs.writer import START, RunWriter, require_vacant
 from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws
 
@@ -111,6 +111,18 @@ def has_ended(run: Run, config: RunConfig) -> bool:
     if status.get("status") == RunStatus.FINISHED:
         return status["step"] >= config.training().schedule.steps or status.get("reason") == GROKKED
     return status.get("status") == RunStatus.DIVERGED
+
+
+def run_to_resume(folder: Path) -> Run | None:
+    """The run in a folder; None if a new run can start there.
+
+    Raises:
+        RunError: the folder holds something else.
+    """
+    if exists(folder / "config.json"):
+        return Run.open(folder)
+    require_vacant(folder)
+    return None
 
 
 def set_aside(path: Path) -> Path:

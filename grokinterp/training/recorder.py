@@ -19,7 +19,7 @@ from grokinterp.measures import Snapshot
 from grokinterp.measures.checks import require_task
 from grokinterp.measures.own_model import Names, Parts
 from grokinterp.runs.environment import describe_environment
-from grokinterp.runs.files import MAX_STEP, exists
+from grokinterp.runs.files import MAX_STEP
 from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.metrics import METRICS, lines_up_to
@@ -29,7 +29,7 @@ from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RunWriter, require_vacant
 from grokinterp.tasks import Task
 from grokinterp.training.evaluation import evaluate
-from grokinterp.training.preparation import set_aside
+from grokinterp.training.preparation import run_to_resume, set_aside
 
 log = logger(__name__)
 
@@ -136,7 +136,7 @@ class Recorder(Displayed):
         self._first_step: int | None = None  # of a resumed run that has recorded nothing yet
         self._bytes = 0
         folder = as_path(path)
-        begun = Run.open(folder) if (resume or restart) and exists(folder / "config.json") else None
+        begun = run_to_resume(folder) if resume or restart else None
         if restart and begun is not None:
             set_aside(folder)
             begun = None

@@ -38,6 +38,7 @@ from grokinterp.training.preparation import (
     load_from,
     load_start,
     open_folder,
+    run_to_resume,
     set_aside,
     task_to_train,
 )
@@ -67,12 +68,13 @@ def train(
 
     If a run stops for whatever reason (Ctrl-C, a crash, a full disk), the same call with `resume=True` continues it,
     bit for bit as if it had not stopped (on the same machine, with the same number of threads; otherwise, it warns). A
-    run that has ended and has no more steps to make is left as it is.
+    run that has ended and has no more steps to make is left as it is. So a notebook cell or a batch script that says
+    `resume=True` from the beginning can be run any number of times.
 
     Args:
         config: what to train. To resume, give the configuration of the run; `schedule.steps` may be larger.
         path: the run folder; must be new or empty unless `resume` or `restart`.
-        resume: continue the run in `path`.
+        resume: continue the run in `path`, if there is one.
         restart: train the run in `path` again from its start. The present folder is renamed to `PATH.replaced`.
         start_from: `RUN@STEP`, a checkpoint of another run to start from instead of an initialization.
         device: `auto` (CUDA if available, otherwise the CPU), `cpu`, `cuda`, or `mps`, whose first
@@ -95,7 +97,7 @@ def train(
         raise ConfigError("start_from (--from) is only for a new run: a resumed run continues from its own weights")
     if resume and restart:
         raise ConfigError("resume and restart exclude each other: give one")
-    begun = Run.open(folder) if resume else None
+    begun = run_to_resume(folder) if resume else None
     task = task_to_train(config, begun, device)
     if begun is not None and has_ended(begun, config):
         return begun
@@ -121,7 +123,7 @@ def train(
     with hold(folder):
         writer = open_folder(folder, config, task, environment, device, begun, start)
         loop = _Loop(config, writer, task, parameters, forward, device, [*callbacks, ProgressBar(progress)], compile)
-        if resume:
+        if begun is not None:
             loop.restore()
         loop.run()
     return Run.open(path)
