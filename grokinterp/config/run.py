@@ -192,15 +192,12 @@ def json_value(value: Any) -> Any:
     Raises:
         ConfigError: JSON has no such value.
     """
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [json_value(item) for item in value]
     try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError):
+        text = json.dumps(value, ensure_ascii=False, default=lambda item: item.tolist())
+        text.encode()  # refuses half of a surrogate pair
+        return json.loads(text)
+    except (AttributeError, TypeError, ValueError, RecursionError):
         raise ConfigError(f"{value!r} cannot be the value of a field: give a number, a string or a list") from None
-    return value
 
 
 def _refuse_booleans(raw: dict[str, Any], config: Any, place: str) -> None:
