@@ -6,7 +6,7 @@ import pytest
 
 import grokinterp as gi
 from grokinterp.cli.options import flat_fields
-from grokinterp.cli.train_help import _FIELDS
+from grokinterp.cli.short_help import _SETTINGS
 from grokinterp.config import RunConfig
 from grokinterp.config.presets import DESCRIPTIONS, PRESETS, preset
 from grokinterp.config.schedule import scheduled_steps
@@ -53,22 +53,24 @@ class TestOptions:
 
 class TestHelp:
     @pytest.mark.parametrize("name", PRESETS)
-    def test_train_shows_what_people_use_on_a_screen(self, name, shell):
-        lines = shell("train", "--preset", name, "--help").out.splitlines()
+    @pytest.mark.parametrize("command", ["train", "sweep"])
+    def test_train_and_sweep_show_what_people_use_on_a_screen(self, command, name, shell):
+        lines = shell(command, "--preset", name, "--help").out.splitlines()
         assert len(lines) <= 60
         assert max(map(len, lines)) <= 80
         shown = {line.split()[0] for line in lines if line.startswith("  --")}
-        fields = {f"--{field.replace('_', '-')}" for field in flat_fields(preset(name)).keys() & _FIELDS.keys()}
+        fields = {f"--{field.replace('_', '-')}" for field in flat_fields(preset(name)).keys() & _SETTINGS.keys()}
         assert fields <= shown
-        assert {"--preset", "--resume", "--dry-run", "--help-all"} <= shown
+        assert {"--preset", "--dry-run", "--help-all", {"train": "--resume", "sweep": "--grid"}[command]} <= shown
 
     def test_every_option_shown_exists(self):
         known = {field for name in PRESETS for field in flat_fields(preset(name))}
-        assert known >= set(_FIELDS)
+        assert known >= set(_SETTINGS)
 
-    def test_the_rest_is_in_groups(self, shell):
-        everything = shell("train", "--help-all").out
-        for text in ("--optimizer.grokfast-lambda", "--compile", "task options", "optimizer options"):
+    @pytest.mark.parametrize(("command", "rare"), [("train", "--compile"), ("sweep", "--gpus-per-run")])
+    def test_the_rest_is_in_groups(self, command, rare, shell):
+        everything = shell(command, "--help-all").out
+        for text in ("--optimizer.grokfast-lambda", rare, "task options", "optimizer options"):
             assert text in everything
         assert ">>>" not in everything  # examples of the classes are for Python
 

@@ -456,7 +456,7 @@ def test_empty_sections_give_a_reason(tmp_path):
     table = pd.DataFrame([a_run(i, "DNF_test") for i in range(2)]).drop(
         columns=["final.test_accuracy", "final.train_loss"]
     )
-    text = Page(gi.write_sweep_report(table, ["model_seed"], "Seeds", tmp_path / "a.html")).text
+    text = Page(gi.write_sweep_report(table, [WD, "model_seed"], "One setting", tmp_path / "a.html")).text
     for sentence in (
         "No run failed", "No phase diagram", "No numeric axis was swept", "No run grokked",
         "No run has measures at its last checkpoint",
@@ -466,6 +466,13 @@ def test_empty_sections_give_a_reason(tmp_path):
     assert "0 runs: none." in empty
     with pytest.raises(gi.ConfigError, match=f"did you mean '{WD}'"):
         gi.write_sweep_report(table, ["weight_decay"], "Typo", tmp_path / "c.html")
+
+
+def test_seeds_alone_have_no_sections_that_compare_settings(tmp_path):
+    headings = ("Outcomes", "Delay and T_grok", "Weight norm at T_grok")
+    for axes, shown in (([WD, "model_seed"], True), (["model_seed"], False)):
+        page = Page(gi.write_sweep_report(sweep(), axes, "Seeds", tmp_path / f"{shown}.html"))
+        assert all((heading in page.text) == shown for heading in headings)
 
 
 def test_long_tables_are_collapsed_and_cut(tmp_path):

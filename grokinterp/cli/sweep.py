@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from grokinterp.cli.options import base_config, default, parse, say, shell_path, take
+from grokinterp.cli.options import asks_for, base_config, default, parse, say, shell_path, take
 from grokinterp.cli.report import write_report_of_sweep
+from grokinterp.cli.short_help import sweep_help
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
 
@@ -70,7 +71,12 @@ class SweepOptions:
 
 
 def run_sweep(arguments: Sequence[str]) -> int:
-    options = _options(arguments)
+    base = base_config(take(arguments, "--preset"), take(arguments, "--config"), ())
+    if asks_for(arguments, "-h", "--help") and not asks_for(arguments, "--help-all"):
+        print(sweep_help(base))
+        return 0
+    arguments = ["--help"] if asks_for(arguments, "--help-all") else arguments
+    options = parse(SweepOptions, arguments, SweepOptions(folder=tyro.MISSING, config=base))
     from grokinterp.sweep import commands, train_point, train_sweep
 
     sweep = _planned(options)
@@ -111,11 +117,6 @@ def run_sweep(arguments: Sequence[str]) -> int:
         say(f"continue with: grokinterp sweep {shell_path(sweep.path)}")
         return 130
     return 1 if any(isinstance(failure, str) for failure in table["failure"]) else 0
-
-
-def _options(arguments: Sequence[str]) -> SweepOptions:
-    base = base_config(take(arguments, "--preset"), take(arguments, "--config"), ())
-    return parse(SweepOptions, arguments, SweepOptions(folder=tyro.MISSING, config=base))
 
 
 def _planned(options: SweepOptions) -> "Sweep":

@@ -10,7 +10,7 @@ import tyro
 
 from grokinterp.cli.options import asks_for, base_config, parse, progress_bar, say, shell_path, take
 from grokinterp.cli.report import write_reports
-from grokinterp.cli.train_help import short_help
+from grokinterp.cli.short_help import train_help
 from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.errors import RunError
 from grokinterp.runs.files import file_state
@@ -66,7 +66,7 @@ def run_train(arguments: Sequence[str]) -> int:
     helps = asks_for(arguments, "-h", "--help", "--help-all")
     base = base_config(take(arguments, "--preset"), take(arguments, "--config"), () if helps else arguments)
     if helps and not asks_for(arguments, "--help-all"):
-        print(short_help(base))
+        print(train_help(base))
         return 0
     arguments = ["--help"] if helps else arguments
     options = parse(Train, arguments, Train(run=tyro.MISSING, config=base))

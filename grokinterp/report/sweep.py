@@ -73,9 +73,7 @@ def write_sweep_report(
         "Axes": _axes(sweep, axes) + _counts(sweep, outcomes) + _constant(sweep, axes),
         "Failures": _failures(sweep),
         "Settings": _settings(sweep, axes),
-        "Outcomes": _outcomes(sweep, swept, drawn=len(metrics) >= len(sweep)),
-        "Delay and T_grok": _times(sweep, swept),
-        "Weight norm at T_grok": _norms(sweep, swept),
+        **(_by_axis(sweep, swept) if swept else {}),
         "Final measures": _finals(sweep),
         "Runs": _runs(sweep, outcomes),
     }
@@ -93,6 +91,15 @@ def _curves(sweep: pd.DataFrame, metrics: Mapping[str, pd.DataFrame]) -> dict[st
         return {}
     figure = learning_curves(rows, [metrics[str(name)] for name in rows["run"]])
     return {"Learning curves": block(figure, "learning_curves", caption_of(learning_curves))}
+
+
+def _by_axis(sweep: pd.DataFrame, swept: Sequence[str]) -> dict[str, str]:
+    """Return the sections that compare settings; seeds alone give nothing to compare."""
+    return {
+        "Outcomes": _outcomes(sweep, swept),
+        "Delay and T_grok": _times(sweep, swept),
+        "Weight norm at T_grok": _norms(sweep, swept),
+    }
 
 
 def _nothing(reason: str) -> str:
@@ -190,9 +197,7 @@ def _interval(low: float, high: float, form: Callable[[float], str] = _steps) ->
     return MISSING if math.isnan(low) else f"{form(low)} to {form(high)}"
 
 
-def _outcomes(sweep: pd.DataFrame, swept: Sequence[str], *, drawn: bool) -> str:
-    if drawn and not swept and len(sweep) <= MAX_CURVES:  # bars of a single setting would show the counts above again
-        return _nothing("all runs have the same setting: the learning curves show each of them")
+def _outcomes(sweep: pd.DataFrame, swept: Sequence[str]) -> str:
     pairs = list(combinations([axis for axis in swept if len(values_of(sweep, axis)) > 1], 2))
     parts = []
     for i, (x, y) in enumerate(pairs):
