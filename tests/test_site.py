@@ -1,9 +1,12 @@
 """The documentation site refuses names without documentation, figures without an entry, and dead links."""
 
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from grokinterp.cli import _COMMANDS
 
 SITE = Path(__file__).parent.parent / "docs" / "_site"
 pytestmark = pytest.mark.docs
@@ -33,13 +36,19 @@ def documented():
 def bare(): ...
 def without_example():
     "One line."
+class Type:
+    "One line."
 '''
     module = module_with("sample", source)
-    for name in ("documented", "bare", "without_example"):
+    for name in ("documented", "bare", "without_example", "Type"):
         getattr(module, name).__module__ = "sample"
     undocumented: list[str] = []
     reference.write_pages(module, tmp_path, undocumented)
-    assert undocumented == ["sample.bare has no docstring", "sample.without_example has no example"]
+    assert undocumented == [
+        "sample.bare has no docstring",
+        "sample.without_example has no example",
+        "sample.Type has no example",
+    ]
 
 
 def test_the_gallery_has_every_figure(site, tmp_path, monkeypatch):
@@ -54,6 +63,11 @@ def test_the_gallery_has_every_figure(site, tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "figures", lambda: known | {"new_figure": lambda analysis: None})
     with pytest.raises(ExtensionError, match="new_figure"):
         gallery.write_gallery(app)  # pyright: ignore
+
+
+def test_every_command_shows_its_options(site):
+    titles = re.findall(r"^## (.+)$", (site.parent / "commands.md").read_text(), flags=re.MULTILINE)
+    assert sorted(titles) == sorted(_COMMANDS)
 
 
 def test_formulas_are_written_as_mathml(site):
