@@ -278,11 +278,13 @@ class TestRefusals:
             train_many(longer, paths, resume=True)
         assert [contents(path) for path in paths] == before
 
-    def test_resuming_nothing(self, tmp_path):
+    def test_resuming_what_is_no_run(self, tmp_path):
         train(BASE, tmp_path / "run")
+        (tmp_path / "notes").mkdir()
+        (tmp_path / "notes" / "mine.txt").write_text("mine")
         before = contents(tmp_path)
-        with pytest.raises(RunError, match="does not exist"):
-            train_many([BASE, BASE], [tmp_path / "run", tmp_path / "nothing"], resume=True)
+        with pytest.raises(RunError, match="is not an empty folder"):
+            train_many([BASE, BASE], [tmp_path / "run", tmp_path / "notes"], resume=True)
         assert contents(tmp_path) == before
 
 
