@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import jaxtyping
+import pandas  # noqa: F401
+import plotly.graph_objects  # noqa: F401
 import pytest
+import scipy.stats  # noqa: F401
 import torch
+import transformer_lens  # noqa: F401
 from jaxtyping import install_import_hook
 from typecheck import called
 
+# Under the hook, what the package imports would be compiled anew: so the large libraries were imported before.
 install_import_hook("grokinterp", "typecheck.check")
 
 # One thread: the models are tiny, and bits depend on how sums are split among threads.

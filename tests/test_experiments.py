@@ -117,6 +117,7 @@ def test_a_folder_keeps_to_one_form_of_one_recipe(trained, shelf):
         reproduce("toy-decay", done.folder, quick=True)
 
 
+@pytest.mark.slow
 def test_an_interrupted_recipe_resumes(tmp_path, shelf, monkeypatch):
     real = reproducing.train_sweep
 

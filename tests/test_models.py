@@ -122,6 +122,7 @@ for init in ("torch", "normal"):
 """
 
 
+@pytest.mark.slow
 def test_building_does_not_use_global_generators():
     processes.run([sys.executable, "-c", GLOBAL_GENERATORS], check=True)
 

@@ -29,6 +29,7 @@ from grokinterp.training import train
 DATA = Path(__file__).parent / "data"
 RUNS = sorted(path.parent.relative_to(DATA).as_posix() for path in DATA.glob("*/*/config.json"))
 STOPPED = [name for name in RUNS if name.split("/")[1] in ("stopped", "killed", "intervened")]
+REPORTED = {name.split("/")[0]: name for name in RUNS}.values()  # one of each version: a report takes a second
 SWEEPS = sorted(path.parent.relative_to(DATA).as_posix() for path in DATA.glob("*/*/sweep.json"))
 RESULTS = sorted(path.parent.relative_to(DATA).as_posix() for path in DATA.glob("*/*/results.json"))
 
@@ -102,7 +103,8 @@ def test_an_old_run_is_analyzed_and_reported(name, copy, tmp_path):
     # The metrics of that time equal today's measures.
     logged = run.metrics.loc[analysis.timeline.index]
     np.testing.assert_allclose(analysis.timeline["train_accuracy"], logged["train_accuracy"], atol=1e-12)
-    assert write_report(analysis, tmp_path / "report.html").stat().st_size > 1_000_000
+    if name in REPORTED:
+        assert write_report(analysis, tmp_path / "report.html").stat().st_size > 1_000_000
 
 
 @pytest.mark.parametrize("name", ["performance/analyzed", "recipes/analyzed", "trust/analyzed", "checksums/analyzed"])

@@ -337,7 +337,7 @@ def browse(page: Path, folder: Path, width: int) -> tuple[dict, list[str]]:
     return json.loads(match[1].replace("&amp;", "&")), console
 
 
-@pytest.mark.parametrize("width", [400, 1200])
+@pytest.mark.parametrize("width", [400, pytest.param(1200, marks=pytest.mark.slow)])
 def test_a_browser_draws_the_report_without_errors(width, grokked, tmp_path):
     path = gi.write_report(grokked, tmp_path / "report.html")
     seen, console = browse(path, tmp_path, width)

@@ -438,6 +438,7 @@ class TestExecutor:
         assert sweep.table["status"].tolist() == ["failed", "finished"]
         assert sweep.failures["model_seed=0"].kind == "error"
 
+    @pytest.mark.slow
     def test_progress_counts_every_run_once_and_no_step_twice(self, tmp_path):
         long = replace(BASE, schedule=replace(BASE.schedule, steps=800, evaluate_every=100))
         half = replace(BASE, schedule=replace(BASE.schedule, steps=400, evaluate_every=100))

@@ -51,6 +51,7 @@ class TestKilled:
         assert_complete(folder, 12)
         assert_same_table(pd.read_parquet(folder / "sweep.parquet"), undisturbed.table)
 
+    @pytest.mark.slow
     def test_no_worker_outlives_a_killed_sweep(self, tmp_path):
         """The workers are killed by nobody: they notice, in the middle of a training, that their parent has ended."""
         folder = tmp_path / "orphans"

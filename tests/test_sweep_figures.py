@@ -484,7 +484,7 @@ def test_long_tables_are_collapsed_and_cut(tmp_path):
     assert len(page.source) < 8e6
 
 
-@pytest.mark.parametrize("width", [400, 1200])
+@pytest.mark.parametrize("width", [400, pytest.param(1200, marks=pytest.mark.slow)])
 def test_a_browser_draws_the_report_without_errors(width, written, tmp_path):
     seen, console = browse(written, tmp_path, width)
     assert console == []

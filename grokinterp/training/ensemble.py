@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokinterp.config import RunConfig, TrainingSettings
+from grokinterp.config.run import RunConfig, TrainingSettings, flat_config
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.memory import keep_freed_memory
@@ -20,7 +20,6 @@ from grokinterp.runs.locks import hold
 from grokinterp.runs.resume_point import RESUME, read_resume_point, restoring
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.writer import require_vacant
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
@@ -101,16 +100,13 @@ def train_many(
         raise ConfigError("train_many does not support mps: use device cpu, or train the runs separately")
     folders = [as_path(path) for path in paths]
     _require_separate(len(configs), folders)
-    runs = [run_to_resume(folder) if resume else None for folder in folders]
+    runs = [run_to_resume(folder, resume) for folder in folders]
     tasks = [task_to_train(config, run, device) for config, run in zip(configs, runs, strict=True)]
     plans = [
         _Plan(config, config.training(), folder, task, task.require_split(), run)
         for config, folder, task, run in zip(configs, folders, tasks, runs, strict=True)
     ]
     _require_same_shape(plans)
-    if not resume:
-        for folder in folders:
-            require_vacant(folder)
     unfinished = [plan for plan in plans if not plan.has_ended()]
     if unfinished:
         _Ensemble(unfinished, _common_step(unfinished), device, progress).run()
@@ -212,10 +208,7 @@ def _shape(config: RunConfig, settings: TrainingSettings, train_mask: Tensor) ->
         raise ConfigError(
             f"train_many does not support {', '.join(unsupported)}: train such runs one by one, as a sweep does"
         )
-    flat: dict[str, Any] = {}
-    for name, value in asdict(config).items():
-        flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
-    shape = {name: value for name, value in flat.items() if name not in _VARIABLE}
+    shape = {name: value for name, value in flat_config(config).items() if name not in _VARIABLE}
     decay = "decoupled" if settings.optimizer.decoupled else "coupled"
     return shape | {"optimizer.decay": decay, "the number of training examples": int(train_mask.sum())}
 

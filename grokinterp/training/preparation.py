@@ -113,13 +113,13 @@ def has_ended(run: Run, config: RunConfig) -> bool:
     return status.get("status") == RunStatus.DIVERGED
 
 
-def run_to_resume(folder: Path) -> Run | None:
-    """The run in a folder; None if a new run can start there.
+def run_to_resume(folder: Path, resume: bool) -> Run | None:
+    """The run in a folder; None if a new run is to start there.
 
     Raises:
-        RunError: the folder holds something else.
+        RunError: the folder holds something else, or `resume` is False and it holds a run.
     """
-    if exists(folder / "config.json"):
+    if resume and exists(folder / "config.json"):
         return Run.open(folder)
     require_vacant(folder)
     return None

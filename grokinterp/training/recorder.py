@@ -19,14 +19,14 @@ from grokinterp.measures import Snapshot
 from grokinterp.measures.checks import require_task
 from grokinterp.measures.own_model import Names, Parts
 from grokinterp.runs.environment import describe_environment
-from grokinterp.runs.files import MAX_STEP
+from grokinterp.runs.files import MAX_STEP, exists
 from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.metrics import METRICS, lines_up_to
 from grokinterp.runs.recorded import outputs
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.writer import RunWriter, require_vacant
+from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import Task
 from grokinterp.training.evaluation import evaluate
 from grokinterp.training.preparation import run_to_resume, set_aside
@@ -136,13 +136,10 @@ class Recorder(Displayed):
         self._first_step: int | None = None  # of a resumed run that has recorded nothing yet
         self._bytes = 0
         folder = as_path(path)
-        begun = run_to_resume(folder) if resume or restart else None
-        if restart and begun is not None:
+        if restart and exists(folder / "config.json"):
             set_aside(folder)
-            begun = None
-        if begun is None:
-            require_vacant(folder)
-        else:
+        begun = run_to_resume(folder, resume)
+        if begun is not None:
             _require_same_task(begun, task)
         with ExitStack() as stack:
             stack.enter_context(hold(folder))

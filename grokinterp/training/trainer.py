@@ -21,7 +21,7 @@ from grokinterp.runs.locks import hold
 from grokinterp.runs.resume_point import RESUME, restoring
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
-from grokinterp.runs.writer import RunWriter, require_vacant
+from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
@@ -97,7 +97,7 @@ def train(
         raise ConfigError("start_from (--from) is only for a new run: a resumed run continues from its own weights")
     if resume and restart:
         raise ConfigError("resume and restart exclude each other: give one")
-    begun = run_to_resume(folder) if resume else None
+    begun = None if restart else run_to_resume(folder, resume)
     task = task_to_train(config, begun, device)
     if begun is not None and has_ended(begun, config):
         return begun
@@ -118,8 +118,6 @@ def train(
         environment["start_from"] = start_from
     if restart:
         set_aside(folder)
-    if begun is None:
-        require_vacant(folder)
     with hold(folder):
         writer = open_folder(folder, config, task, environment, device, begun, start)
         loop = _Loop(config, writer, task, parameters, forward, device, [*callbacks, ProgressBar(progress)], compile)

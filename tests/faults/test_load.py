@@ -76,7 +76,8 @@ def ended(pid: int) -> bool:
 ANALYZE = "import sys, grokinterp; grokinterp.analyze(sys.argv[1], steps=sys.argv[2], workers=int(sys.argv[3]))"
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_killed_analysis_is_continued(workers, run, start, monkeypatch):
     journal = run.path / "analysis" / "unfinished.jsonl"
     killed = start(ANALYZE, run.path, STEPS, workers)
