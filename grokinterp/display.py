@@ -1,5 +1,6 @@
 """What an object shows of itself: a card of a few facts and next calls, and the right name in place of a wrong one."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 from grokinterp.errors import nearest, one_line
 
 _WIDTH = 79
+
+
+def _breakable(value: str) -> str:
+    """The value as HTML with <wbr>: JupyterLab removes overflow-wrap from notebooks that it does not trust."""
+    return re.sub(r"([+,/=])(?=\S)", r"\1<wbr>", escape(one_line(value)))
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Card:
         table = "margin:4px 0;border:0;border-collapse:collapse;color:inherit;font:inherit"
         rows = "".join(
             f'<tr style="background:none"><th style="{label}">{escape(name)}</th>'
-            f'<td style="{cell};overflow-wrap:anywhere">{escape(one_line(value))}</td></tr>'
+            f'<td style="{cell};overflow-wrap:anywhere">{_breakable(value)}</td></tr>'
             for name, value in self.facts.items()
         )
         calls = ", ".join(f"<code>{escape(call)}</code>" for call in self.calls)

@@ -188,9 +188,10 @@ class TestCards:
         assert "next: <code>" in html
         assert {n for n in dir(objects[name]) if not n.startswith("_")}  # dir works
 
-    def test_text_of_others_is_text(self):
-        from grokinterp.display import Card
+    def test_a_long_value_can_be_broken(self):
+        assert "log:60+<wbr>every:2000" in Card("Run", {"checkpoints": "log:60+every:2000"}, []).to_html()
 
+    def test_text_of_others_is_text(self):
         card = Card("<b>\x1b[31m", {"<i>": "<script>\x07"}, ["<u>"])
         assert "<b>" not in card.to_html()
         assert "<script>" not in card.to_html()
