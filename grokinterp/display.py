@@ -14,7 +14,7 @@ _WIDTH = 79
 
 def _breakable(value: str) -> str:
     """The value as HTML with <wbr>: JupyterLab removes overflow-wrap from notebooks that it does not trust."""
-    return re.sub(r"([+,/=])(?=\S)", r"\1<wbr>", escape(one_line(value)))
+    return re.sub(r"([+,/])(?=\S)", r"\1<wbr>", escape(one_line(value)))
 
 
 @dataclass(frozen=True)

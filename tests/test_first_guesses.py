@@ -13,6 +13,7 @@ import torch
 
 import grokinterp as gi
 from grokinterp.analysis.result import Analysis
+from grokinterp.display import Card
 from grokinterp.measures import KeyFrequencies, Snapshot, circuit_efficiency, key_frequencies, restricted_loss
 from grokinterp.sweep import train_sweep
 
