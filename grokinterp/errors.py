@@ -118,7 +118,7 @@ def nearest(name: Any, names: Iterable[str]) -> str:
     'choose from demo, nanda'
     """
     names = list(names)
-    similar = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    similar = get_close_matches(str(name), names, n=1)
     return f"did you mean {similar[0]!r}?" if similar else f"choose from {', '.join(names)}"
 
 

@@ -39,8 +39,13 @@ def test_runs_of_one_setting_share_a_color(table):
     assert len({curves(figure, f"weight_decay = {x}")[0].line.color for x in (1, 2)}) == 2
 
 
-def test_a_single_setting_needs_no_name(table):
-    figure = gi.figures.learning_curves(table.iloc[:2], [metrics(1.0), metrics(0.5)], title="A <b>")
+def test_seeds_of_a_single_setting_have_colors(table):
+    figure = gi.figures.learning_curves(table.iloc[:2], [metrics(1.0), metrics(0.5)])
+    assert len({curves(figure, f"model_seed = {seed}")[0].line.color for seed in (0, 1)}) == 2
+
+
+def test_a_single_run_needs_no_name(table):
+    figure = gi.figures.learning_curves(table.iloc[:1], [metrics(1.0)], title="A <b>")
     assert [trace.name for trace in figure.data if trace.showlegend is not False and trace.name] == ["test", "train"]
     assert figure.layout.title.text == "A &lt;b&gt;"
 

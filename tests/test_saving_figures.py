@@ -107,7 +107,7 @@ def test_bad_options(options, message, figure, tmp_path, unchecked, monkeypatch)
 
 def test_without_kaleido_the_error_names_the_extra(figure, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "kaleido", None)
-    with pytest.raises(gi.ConfigError, match=r'^PNG files need kaleido: pip install "grokinterp\[images\]", or save'):
+    with pytest.raises(gi.ConfigError, match=r"^PNG files need kaleido and Chrome.* pip install .grokinterp\[images\]"):
         gi.save_figure(figure, tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
 

@@ -126,17 +126,28 @@ class Analysis(Carded):
         return known_values(self.timeline, column) if logged.empty else logged
 
     def why_missing(self, column: str, step: int | None = None) -> str:
-        """The reason for a NaN in a column, at a given step or anywhere; empty if there is no NaN.
+        """The reason for a NaN in a column at a step, or else all reasons, each with its steps; empty without a NaN.
+
+        >>> import grokinterp as gi
+        >>> gi.load("checkpoints/run42").analyze().why_missing("circuit_efficiency_ratio", 4240)
+        'memorized margin exhausted'
 
         Raises:
-            ConfigError: there is no such column.
+            ConfigError: there is no such column, or no such step.
         """
         self._require_column(column)
-        return self._reason(column, step)
+        reasons = self.reasons.get(column, {})
+        if step is not None and step not in self.timeline.index:
+            near = self.timeline.index[abs(self.timeline.index - step).argmin()]
+            raise ConfigError(f"step {step} was not analyzed: the nearest one is {near}")
+        if step is not None:
+            return self._reason(column, step)
+        if len(reasons) < 2:
+            return "".join(reasons)
+        return "; ".join(f"{reason} (steps {min(steps)} to {max(steps)})" for reason, steps in reasons.items())
 
-    def _reason(self, column: str, step: int | None) -> str:
-        reasons = self.reasons.get(column, {}).items()
-        return next((reason for reason, steps in reasons if step is None or step in steps), "")
+    def _reason(self, column: str, step: int) -> str:
+        return next((reason for reason, steps in self.reasons.get(column, {}).items() if step in steps), "")
 
     def _require_column(self, name: str) -> None:
         """Raises a ConfigError unless a table has this column, or a measure contributes it that was not computed."""

@@ -36,18 +36,21 @@ class Figures:
 def run_figures(arguments: Sequence[str]) -> int:
     options = parse(Figures, arguments)
     from grokinterp import figures
-    from grokinterp.figures.saving import rendered
+    from grokinterp.figures.saving import rendered, require_renderer
 
     for name in options.names:  # before the analysis, which may take long
+        if (Path(name) / "config.json").is_file():
+            raise ConfigError("give one run; `grokinterp report` draws several, as do the functions of gi.figures")
         if name not in figures.OF_RUNS:
             raise ConfigError(f"no figure {name!r} of a run: {nearest(name, figures.OF_RUNS)}")
     if options.output is not None and options.output.exists() and not options.output.is_dir():
         raise RunError(f"{options.output} is not a folder: choose another place for the figures")
     if (options.run / "sweep.json").is_file():
-        raise ConfigError(f"{options.run} is a sweep: give one of its runs; `grokinterp report` draws sweeps")
+        raise ConfigError(f"{options.run} is a sweep: `grokinterp report` or gi.figures.learning_curves draws it")
     from grokinterp.analysis.timeline import analyze
     from grokinterp.runs.files import make_folder, make_subfolder, write_atomically
 
+    require_renderer(options.format)
     analysis = analyze(options.run, progress=progress_bar())
     drawn = {name: getattr(figures, name)(analysis) for name in dict.fromkeys(options.names or figures.OF_RUNS)}
     if not options.names:

@@ -1,6 +1,8 @@
 """grokinterp measures."""
 
 import inspect
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +37,13 @@ def run_measures(arguments: Sequence[str]) -> int:
         say("next: grokinterp measures NAME for the full definition; grokinterp analyze RUN --measures NAME,NAME")
         return 0
     by_column = {column.name: entry for entry in entries.values() for column in entry.columns}
-    _describe(by_column.get(options.name) or find_measure(options.name))
+    name = options.name if ":" in options.name else re.sub(r"[ -]", "_", options.name)
+    _describe(by_column.get(_LABELS.get(name, name)) or find_measure(name))
     return 0
+
+
+# Labels in tables and figures that are no names of columns.
+_LABELS = {"margin_ratio": "circuit_efficiency_ratio"}
 
 
 # What each need means to a user.
@@ -57,11 +64,16 @@ def _describe(entry: "Measure") -> None:
     say(entry.name)
     for line in (inspect.getdoc(entry.function) or "").splitlines():
         say(f"  {line}".rstrip())
+    module = inspect.unwrap(entry.function).__module__
+    notes = (sys.modules[module].__doc__ or "").strip().split("\n")
+    if entry.is_built_in and len(notes) > 1:  # says what its symbols mean
+        say("background:")
+        for line in notes[2:]:
+            say(f"  {line}".rstrip())
     say("columns:")
     for column in entry.columns:
         say(f"  {column.name}: {column.definition}{' (one value per frequency)' if column.per_frequency else ''}")
     say(f"needs: {'; '.join(_NEEDS.get(need, need) for need in entry.needs)}")
-    module = inspect.unwrap(entry.function).__module__
     if entry.is_built_in:
         say(f"in Python: from grokinterp.measures import {entry.function.__name__}")
     else:

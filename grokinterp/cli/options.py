@@ -48,6 +48,8 @@ def parse(kind: Any, arguments: Sequence[str], default: Any = None) -> Any:
     message = sections[0].strip("─ ").replace("Error parsing config.", "") or "bad options"
     similar = [part.split("Perhaps you meant:")[1].split()[0].rstrip(",") for part in sections if "Perhaps you" in part]
     hint = f": did you mean {similar[0]}?" if similar else ""
+    if missing := re.match(r"Missing from .*?: \S+ (.*?) \(required\)", message):
+        message = f"{missing[1]} is missing"
     unknown, config = re.match(r"Unrecognized options: .*?--([^\s,=]+)", message), getattr(default, "config", None)
     if unknown is not None:
         message = f"there is no option --{unknown[1]}"
@@ -56,7 +58,7 @@ def parse(kind: Any, arguments: Sequence[str], default: Any = None) -> Any:
 
 
 def _help_command(command: str) -> str:
-    return f"grokinterp {command} --help{'-all' if command == 'train' else ''}"
+    return f"grokinterp {command} --help{'-all' if command in ('train', 'sweep') else ''}"
 
 
 def _hint(word: str, config: RunConfig) -> str:

@@ -12,12 +12,13 @@ from grokinterp.figures.canvas import Canvas
 from grokinterp.figures.inputs import Analyses, Table, as_metrics, table_and_metrics
 from grokinterp.figures.style import GRAY, QUANTITY_COLORS, run_colors
 from grokinterp.figures.sweeps import setting_name
-from grokinterp.statistics import remaining_axes, settings
+from grokinterp.statistics import SEEDS, remaining_axes, settings
 
 _PANELS = {
     "accuracy": (("train_accuracy", "train", "dot"), ("test_accuracy", "test", "solid")),
     "L2 norm of the weights": (("weight_norm", "L2 norm", "solid"),),
 }
+_MOST_SEEDS = 10  # of a single setting; more are not told apart by color
 _MOST_POINTS = 400  # per curve; at a figure's width, more look no sharper
 
 
@@ -26,7 +27,7 @@ def learning_curves(
 ) -> Figure:
     """Test accuracy (solid), train accuracy (dotted), and the L2 norm of all trained weights.
 
-    Runs that differ only in their seeds share a color.
+    Runs that differ only in their seeds share a color, unless these are up to 10 runs of a single setting.
 
     Args:
         table: a Sweep, its path, or a list of runs; or rows of a sweep's table, with the metrics of these runs.
@@ -48,8 +49,13 @@ def learning_curves(
         raise ConfigError(f"table has {len(rows)} rows but metrics has {len(curves)} entries: pass one per run")
     canvas = Canvas(escape(title), [], y_titles=list(_PANELS))
     axes = remaining_axes(rows, [])
-    names = [setting_name(axes, row) for _, row in rows.iterrows()]
-    groups = [setting_name(axes, setting) for setting, runs in settings(rows, axes) if len(runs)]
+    if axes or len(rows) > _MOST_SEEDS:
+        names = [setting_name(axes, row) for _, row in rows.iterrows()]
+        groups = [setting_name(axes, setting) for setting, runs in settings(rows, axes) if len(runs)]
+    else:
+        seeds = [seed for seed in SEEDS if seed in rows and len(set(rows[seed])) > 1]
+        names = [setting_name(seeds, row) for _, row in rows.iterrows()]
+        groups = list(dict.fromkeys(names))
     colors = dict(zip(groups, run_colors(len(groups)), strict=True))
     in_legend = {""}
     for name, metric in zip(names, curves, strict=True):

@@ -81,6 +81,7 @@ def _event_lines(name: str, events: dict[float, Event], color: str, legend: bool
     """Return a vertical line per threshold reached (0.95 dotted, 0.99 dashed); equal steps share a line."""
     reached = sorted({event.step for event in events.values() if event.step is not None})
     label = " / ".join("–" if event.step is None else f"{event.step:,}" for event in events.values())
+    label += f" ({' / '.join(f'{100 * theta:.0f}' for theta in events)} %)"
     shapes: list[dict[str, Any]] = []
     for step in reached:
         dash = "dot" if step == events[min(events)].step else "dash"

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -156,14 +157,20 @@ def _html(figure: Figure, width: int, height: int) -> bytes:
     return _PAGE.format(title=title, text=escape(describe(figure)), width=width, figure=content).encode()
 
 
+def require_renderer(kind: str) -> None:
+    """Raise a ConfigError if what draws files of a format is not installed."""
+    if kind != "html" and find_spec("kaleido") is None:
+        raise ConfigError(
+            f"{kind.upper()} files need kaleido and Chrome or Chromium; HTML files do not: choose html, or "
+            'pip install "grokinterp[images]"'
+        )
+
+
 def _images(figures: Sequence[Figure], sizes: Sequence[tuple[int, int]], kind: str, scale: float) -> list[bytes]:
     """Draw figures in a browser, which is started once."""
-    try:
-        import kaleido
-    except ImportError:
-        raise ConfigError(
-            f'{kind.upper()} files need kaleido: pip install "grokinterp[images]", or save the figure as HTML'
-        ) from None
+    require_renderer(kind)
+    import kaleido
+
     with TemporaryDirectory(prefix="grokinterp-") as folder:
         files = [Path(folder) / f"{i}.{kind}" for i in range(len(figures))]
         specifications = [

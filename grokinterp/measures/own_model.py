@@ -105,6 +105,8 @@ def read_model(
     Raises:
         ConfigError: the model cannot read the tokens, its logits have another shape, or it has no part of a given name.
     """
+    if isinstance(model, Mapping):
+        raise ConfigError("model is a dict of weights: give the module, after module.load_state_dict(weights)")
     require_weights(weights)
     finder = _Finder(model, weights)
     names = _as_tuple(parts.unembedding)

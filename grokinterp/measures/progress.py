@@ -1,10 +1,10 @@
 """Restricted loss (from the key frequencies alone) and excluded loss (without them).
 
 Nanda et al. 2023 (arXiv:2301.05217), section 5.1. P_K projects the logits L, over pairs and separately for every
-output, on cos w_k(a+b) and sin w_k(a+b) for k in K. Here and in the other measures, a + b stands for the sum class of
-the task's own operation (`task.sum_class`), such as a - b for subtraction. Restricted logits are P_K L plus the mean of
-each output over pairs; excluded logits are L - P_K L. The projection depends on the pair only through a + b, so a table
-of size g x c holds it.
+output, on cos w_k(a+b) and sin w_k(a+b) for the key frequencies k in K, with w_k = 2 pi k / g and g the order of the
+group (p for addition mod p). Here and in the other measures, a + b stands for the sum class of the task's own operation
+(`task.sum_class`), such as a - b for subtraction. Restricted logits are P_K L plus the mean of each output over pairs;
+excluded logits are L - P_K L. The projection depends on the pair only through a + b, so a table of size g x c holds it.
 
 The projection averages over training pairs too, so memorized logits leak into it; `grokinterp.measures.progress_novel`
 has the cross-fitted forms that avoid this.

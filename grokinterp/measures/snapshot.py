@@ -32,6 +32,8 @@ class Undefined(float):
     """A NaN with a reason. Measures return it where their definition gives no number.
 
     >>> value = Undefined("no key frequencies")
+    >>> value
+    nan (no key frequencies)
     >>> math.isnan(value), value.reason
     (True, 'no key frequencies')
     """
@@ -42,6 +44,9 @@ class Undefined(float):
         value = super().__new__(cls, math.nan)
         value.reason = reason
         return value
+
+    def __repr__(self) -> str:
+        return f"nan ({self.reason})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -350,7 +355,7 @@ class Snapshot(Carded):
         available = {"weights": self.weights, "neurons": self.activity, "gradients": self.forward}
         facts["has"] = ", ".join(["logits", *(name for name, part in available.items() if part is not None)])
         at = "" if self.step is None else f" at step {self.step:,}"
-        calls = ["key_frequencies(snapshot)", "restricted_loss(snapshot, key_frequencies(snapshot))"]
+        calls = ["key_frequencies(snapshot)", "restricted_loss(snapshot, keys)"]
         return Card(f"Snapshot of {self.task.config.title}{at}", facts, calls)
 
     def lacks(self, need: str) -> str | None:

@@ -93,7 +93,9 @@ class Run(Carded):
         if not exists(folder):
             raise RunError(f"{folder} does not exist: `grokinterp list` shows the existing runs")
         if not exists(config_path):
-            raise RunError(f"{folder} is not a run: it has no config.json")
+            sweep = exists(folder / "sweep.json")
+            what = "a sweep: give one of its runs" if sweep else "not a run: it has no config.json"
+            raise RunError(f"{folder} is {what}")
         text = read_text(config_path, limit=MAX_CONFIG_BYTES)
         return Run(folder, RunConfig.from_json(text, str(config_path)))
 

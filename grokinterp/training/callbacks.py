@@ -100,9 +100,10 @@ class ProgressLines(Callback):
         self.write, self.interval = write, interval
         self.start_time = self.time = 0.0
         self.start_step = self.last_step = 0
-        self.metrics = ""
+        self.metrics, self.about = "", "about"
 
     def on_start(self, config: RunConfig, step: int, last_step: int) -> None:
+        self.about = "at most" if config.training().schedule.stop_when_grokked else "about"
         self.start_time = self.time = time.monotonic()
         self.start_step, self.last_step = step, last_step
 
@@ -114,7 +115,7 @@ class ProgressLines(Callback):
         rate = (step - self.start_step) / (now - self.start_time)
         left = duration((self.last_step - step) / rate)
         progress = f"step {step:,} of {self.last_step:,}, {100 * step / self.last_step:.0f} %"
-        self.write(f"{progress}; {rate:.3g} steps/s, about {left} left; {self.metrics}")
+        self.write(f"{progress}; {rate:.3g} steps/s, {self.about} {left} left; {self.metrics}")
 
     def on_evaluation(self, metrics: Mapping[str, float]) -> bool:
         self.metrics = describe_metrics(metrics)

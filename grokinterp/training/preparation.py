@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from grokinterp.config import RunConfig, ScheduleConfig
+from grokinterp.config.run import flat_config
 from grokinterp.errors import ConfigError, RunError, logger, one_line
 from grokinterp.models import task_of
 from grokinterp.models.memory import require_memory, training_memory
@@ -86,9 +87,13 @@ def _require_same_config(run: Run, config: RunConfig, schedule: ScheduleConfig) 
     if stored.schedule is None:
         raise ConfigError(f"{run.path} was recorded, not trained here: it cannot be resumed")
     if replace(stored, schedule=replace(stored.schedule, steps=schedule.steps)) != config:
+        old, new = flat_config(stored), flat_config(config)
+        names = (name for name in dict.fromkeys([*old, *new]) if name != "schedule.steps")
+        differing = next(name for name in names if old.get(name) != new.get(name))
         raise ConfigError(
-            f"{run.path} was trained with another configuration: only schedule.steps may change when resuming; "
-            "omit the other options, or choose another folder"
+            f"{run.path} was trained with another configuration: {differing} was {old.get(differing)}, not "
+            f"{new.get(differing)}; only schedule.steps may change when resuming: omit the other options, or choose "
+            "another folder"
         )
     if schedule.steps < stored.schedule.steps:
         raise ConfigError(

@@ -79,7 +79,7 @@ def run_quick_start(python: Path, wheel: Path, constraints: list[str], folder: P
             continue
         words = shlex.split(text)
         if words[:2] == ["pip", "install"]:
-            words = [str(wheel) if word == "." else word for word in words]
+            words = [re.sub(r"^\.(?=$|\[)", str(wheel), word) for word in words]
             call(python, "-m", "pip", "install", "--quiet", *constraints, *words[2:], **options)
         else:
             call(*words, **options)
