@@ -398,7 +398,7 @@ MISTAKES = {
     "option": (["train", "new", "--task.pp", "7"], "did you mean --task.p?"),
     "option of another model": (["train", "new", "--preset", "psi", "--model.d-model", "8"], "--model.d-model"),
     "option of analyze": (["analyze", "run", "--jsn"], "did you mean --json?"),
-    "no folder": (["train"], "train: "),
+    "no folder": (["train"], "train: the run folder is missing"),
     "two folders": (["train", "new", "newer"], "newer"),
     "no value": (["train", "new", "--config"], "--config"),
     "preset": (["train", "new", "--preset", "demoo"], "unknown preset 'demoo': did you mean 'demo'?"),
@@ -438,6 +438,7 @@ MISTAKES = {
         "only schedule.steps may change when resuming",
     ),
     "no run": (["analyze", "nothing", "--no-report"], "nothing does not exist"),
+    "a sweep": (["analyze", "a_sweep"], "a_sweep is a sweep: give one of its runs"),
     "not a run": (["analyze", "notes", "--no-report"], "notes is not a run: it has no config.json"),
     "run of another version": (["analyze", "future", "--no-report"], "this grokinterp reads version 1"),
     "measure": (["analyze", "run", "--measures", "los"], "measure 'los' is not known: did you mean 'loss'?"),
@@ -480,6 +481,8 @@ MISTAKES = {
 def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, here, shell):
     (here / "notes").mkdir()
     (here / "notes" / "a.txt").write_text("mine")
+    (here / "a_sweep").mkdir()
+    (here / "a_sweep" / "sweep.json").write_text("{}")
     (here / "file").write_text("a file")
     (here / "broken.py").write_text("1 / 0")
     (here / "unknown.json").write_text('{"taks": {"p": 7}}')

@@ -125,4 +125,6 @@ class TestMeasures:
         assert "needs: a task with a cyclic group" in shown.out
 
     def test_an_unknown_one_suggests_the_nearest(self, shell):
+        assert shell("measures", "margin ratio").out.startswith("circuit_efficiency\n")
+        assert "P_K projects the logits L" in shell("measures", "excluded-loss").out
         assert shell("measures", "margi").err == "grokinterp: measure 'margi' is not known: did you mean 'margin'?\n"

@@ -131,6 +131,10 @@ class TestParts:
         with pytest.raises(ConfigError, match=message):
             Snapshot.from_model(task, model, **parts)
 
+    def test_a_state_dict_is_no_model(self, model, task, unchecked):
+        with pytest.raises(ConfigError, match=r"give the module, after module\.load_state_dict"):
+            Snapshot.from_model(task, model.state_dict())
+
     def test_the_mode_and_the_hooks_of_the_model_are_left_alone(self, model, task):
         model.norm.eval()
         before = Snapshot.from_model(task, model, unembedding="out").logits

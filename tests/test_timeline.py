@@ -117,6 +117,14 @@ class TestValues:
                 is_nan = math.isnan(analyzed.timeline[column][step])
                 assert bool(analyzed.why_missing(column, step)) == is_nan, (column, step)
 
+    def test_several_reasons_have_their_steps(self, analyzed):
+        other = replace(analyzed, reasons={"loss": {"too early": STEPS[:1], "too late": STEPS[-1:]}})
+        assert other.why_missing("loss", STEPS[-1]) == "too late"
+        first, last = f"(steps {STEPS[0]} to {STEPS[0]})", f"(steps {STEPS[-1]} to {STEPS[-1]})"
+        assert other.why_missing("loss") == f"too early {first}; too late {last}"
+        with pytest.raises(ConfigError, match=rf"^step 12345 was not analyzed: the nearest one is {STEPS[-1]}$"):
+            other.why_missing("loss", 12345)
+
     def test_a_column_that_does_not_exist_is_refused(self, analyzed):
         for read in (analyzed.curves, analyzed.why_missing):
             with pytest.raises(

@@ -56,7 +56,7 @@ class TestRefusals:
     def test_resuming_with_another_configuration(self, config, undisturbed):
         run = undisturbed["minibatch_mlp"]
         before = contents(run.path)
-        with pytest.raises(ConfigError, match=r"only schedule.steps may change when resuming"):
+        with pytest.raises(ConfigError, match=r": [a-z_.]+ was .+, not .+; only schedule.steps may change"):
             train(config, run.path, resume=True)
         assert contents(run.path) == before
 
