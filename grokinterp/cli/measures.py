@@ -37,8 +37,11 @@ def run_measures(arguments: Sequence[str]) -> int:
         say("next: grokinterp measures NAME for the full definition; grokinterp analyze RUN --measures NAME,NAME")
         return 0
     by_column = {column.name: entry for entry in entries.values() for column in entry.columns}
-    name = options.name if ":" in options.name else re.sub(r"[ -]", "_", options.name)
-    _describe(by_column.get(_LABELS.get(name, name)) or find_measure(name))
+    name = options.name
+    if ":" not in name and name not in by_column | entries:
+        name = re.sub(r"[ -]", "_", name)
+        name = _LABELS.get(name, name)
+    _describe(by_column.get(name) or find_measure(name))
     return 0
 
 
