@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from itertools import chain
 
 import numpy as np
@@ -264,7 +265,7 @@ class TestMetrics:
         assert run.environment["matrix_products"] in ("onednn", "torch")
         assert run.environment["device"] == "cpu"
         assert run.environment["threads"] == 1
-        assert run.environment["packages"]["torch"] == torch.__version__
+        assert run.environment["packages"]["torch"] == version("torch")
         assert run.environment["processor"] == processor()
         assert run.environment["float32_precision"] == "highest"
 
@@ -293,7 +294,7 @@ class TestMetrics:
         for name in ("processor", "device", "threads", "matrix_products", "float32_precision"):
             assert rounding_changes(old, {**old, name: "new"}) == [f"{name}: {old[name]} -> new"]
             assert rounding_changes({k: v for k, v in old.items() if k != name}, {**old, name: "new"}) == []
-        assert rounding_changes(old, {**old, "packages": {"torch": "9"}}) == [f"torch: {torch.__version__} -> 9"]
+        assert rounding_changes(old, {**old, "packages": {"torch": "9"}}) == [f"torch: {version('torch')} -> 9"]
         assert rounding_changes({"packages": 3}, old) == []
 
     def test_the_environment_names_the_matrix_products_that_were_used(self, matrix_products, tmp_path):
