@@ -119,6 +119,9 @@ def test_an_old_analysis_gives_the_numbers_of_then(name, copy):
 @pytest.mark.parametrize("name", STOPPED)
 def test_an_old_stopped_run_finishes_as_if_it_had_not_stopped(name, copy):
     run = Run.open(copy(name))
+    mask = torch.empty(16).bernoulli_(0.8, generator=torch.Generator().manual_seed(3))
+    if getattr(run.config.model, "dropout", 0) and mask.sum() != 15:
+        pytest.skip(f"torch {torch.__version__} draws other dropout masks than that which began this run")
     then = said_then(name)["when finished"]
     assert run.status["status"] != "finished"
     finished = train(run.config, run.path, resume=True, progress=False)

@@ -2,8 +2,9 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import Literal
 
-from grokinterp.cli.options import dashed, flat_fields
+from grokinterp.cli.options import asks_for, dashed, flat_fields
 from grokinterp.config import RunConfig
 
 _WIDTH, _INDENT = 80, 33
@@ -68,6 +69,13 @@ _HELP = {
     "--help-all": "show all options, in groups",
 }
 _FORMS: dict[type, str] = {int: " INT", float: " FLOAT", str: " NAME", bool: ""}
+
+
+def wants_help(arguments: Sequence[str]) -> Literal["short", "full", ""]:
+    """Which help the arguments of `train` or `sweep` ask for."""
+    if asks_for(arguments, "--help-all"):
+        return "full"
+    return "short" if asks_for(arguments, "-h", "--help") else ""
 
 
 def train_help(config: RunConfig) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from grokinterp.cli.options import asks_for, base_config, default, parse, say, shell_path, take
+from grokinterp.cli.options import base_config, default, parse, say, shell_path, take
 from grokinterp.cli.report import write_report_of_sweep
-from grokinterp.cli.short_help import sweep_help
+from grokinterp.cli.short_help import sweep_help, wants_help
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
 
@@ -72,10 +72,11 @@ class SweepOptions:
 
 def run_sweep(arguments: Sequence[str]) -> int:
     base = base_config(take(arguments, "--preset"), take(arguments, "--config"), ())
-    if asks_for(arguments, "-h", "--help") and not asks_for(arguments, "--help-all"):
+    helps = wants_help(arguments)
+    if helps == "short":
         print(sweep_help(base))
         return 0
-    arguments = ["--help"] if asks_for(arguments, "--help-all") else arguments
+    arguments = ["--help"] if helps else arguments
     options = parse(SweepOptions, arguments, SweepOptions(folder=tyro.MISSING, config=base))
     from grokinterp.sweep import commands, train_point, train_sweep
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from grokinterp.cli.options import asks_for, base_config, parse, progress_bar, say, shell_path, take
+from grokinterp.cli.options import base_config, parse, progress_bar, say, shell_path, take
 from grokinterp.cli.report import write_reports
-from grokinterp.cli.short_help import train_help
+from grokinterp.cli.short_help import train_help, wants_help
 from grokinterp.config import RunConfig, TaskConfig
 from grokinterp.errors import RunError
 from grokinterp.runs.files import file_state
@@ -63,9 +63,9 @@ class Demo:
 
 
 def run_train(arguments: Sequence[str]) -> int:
-    helps = asks_for(arguments, "-h", "--help", "--help-all")
+    helps = wants_help(arguments)
     base = base_config(take(arguments, "--preset"), take(arguments, "--config"), () if helps else arguments)
-    if helps and not asks_for(arguments, "--help-all"):
+    if helps == "short":
         print(train_help(base))
         return 0
     arguments = ["--help"] if helps else arguments
