@@ -27,6 +27,7 @@ from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.run import Run
 from grokinterp.runs.writer import RunWriter
 from grokinterp.training.preparation import load_from
+from grokinterp.training.threads import choose_threads
 from grokinterp.training.trainer import _Loop
 
 
@@ -42,6 +43,7 @@ def mainline(p: int = 113, d_model: int = 128, d_mlp: int = 512, n_layers: int =
 
 
 def _loop(config: RunConfig, weights_from: str | None = None, compiled: bool = False) -> _Loop:
+    torch.set_num_threads(choose_threads(config))
     task = task_of(config)
     parameters = initial_parameters(config, task)
     if weights_from is not None:

@@ -23,6 +23,8 @@ class Side:
     arguments: tuple[Any, ...] = ()
     calls: int = 1
     """number of times the work is done per measurement"""
+    checkout: str | None = None
+    """the checkout of another commit whose code is to be measured; None: this one"""
 
 
 class Process:
@@ -34,6 +36,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=side.checkout,
         )
         self.setup = self.read()  # seconds of the first call, which imports, allocates and compiles
 

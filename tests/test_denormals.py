@@ -25,7 +25,7 @@ from grokinterp.training.optimizers import Updater
 
 # Operators whose results, or whose first argument, are uninitialized memory.
 UNWRITTEN_RESULTS = ("empty", "new_empty", "empty_like", "new_empty_strided", "empty_strided")
-OVERWRITTEN = ("copy_", "zero_", "fill_")
+OVERWRITTEN = ("copy_", "_foreach_copy_", "zero_", "fill_")
 
 
 def denormals(tensor: Tensor) -> int:

@@ -24,7 +24,7 @@ from grokinterp.runs.run import Run
 from grokinterp.runs.tensors import deserialize
 from grokinterp.sweep import train_sweep
 from grokinterp.training import Callback, ensemble_pays, train, train_many
-from grokinterp.training.ensemble import shape_of
+from grokinterp.training.ensemble_plan import shape_of
 from grokinterp.training.estimate import estimate
 from grokinterp.training.evaluation import evaluate
 from grokinterp.training.gradients import gradients_function

@@ -10,7 +10,7 @@ import grokinterp as gi
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError
 from grokinterp.models import build_model, forward_for, task_of
-from grokinterp.training.ensemble import shape_of
+from grokinterp.training.ensemble_plan import shape_of
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.losses import loss_function
 

@@ -200,7 +200,7 @@ def test_the_default_is_onednn_only_on_amd(amd, built_with_onednn, expected, giv
     choosing.delenv("GROKINTERP_PRODUCTS", raising=False)
     if given is not None:
         choosing.setenv("GROKINTERP_PRODUCTS", given)
-    choosing.setattr(products, "_is_amd", lambda: amd)
+    choosing.setattr(products, "_is_amd_with_avx512", lambda: amd)
     choosing.setattr(torch.backends.mkldnn, "is_available", lambda: built_with_onednn)
     assert library() == expected
 

@@ -30,7 +30,7 @@ from grokinterp.config import (
 )
 from grokinterp.errors import RunError
 from grokinterp.runs.run import Run
-from grokinterp.training import train
+from grokinterp.training import threads, train
 
 CHILDREN = """
 import json, os, random, signal, sys
@@ -256,15 +256,13 @@ class TestDyingAndResuming:
         assert longer.config == CONFIGS[kind]
         assert result(tmp_path / "run") == result(undisturbed[kind].path)
 
-    def test_another_number_of_threads_is_reported_once_and_kept(self, tmp_path, caplog):
+    def test_another_number_of_threads_is_reported_once_and_kept(self, tmp_path, caplog, monkeypatch):
+        monkeypatch.setattr(threads, "cores", lambda: 2)
         train(briefly(), tmp_path / "run")
         expected = "the run was resumed at step 10 in another environment (threads: 1 -> 2): from there on"
-        torch.set_num_threads(2)
-        try:
-            train(briefly(steps=15), tmp_path / "run", resume=True)
-            train(briefly(steps=20), tmp_path / "run", resume=True)  # with two threads, like the last
-        finally:
-            torch.set_num_threads(1)
+        train(briefly(steps=15), tmp_path / "run", resume=True, threads=2)
+        train(briefly(steps=20), tmp_path / "run", resume=True)  # with two threads, like the last
+        assert torch.get_num_threads() == 1
         (finding,) = Run.open(tmp_path / "run").status["warnings"]
         assert (finding["step"], finding["kind"]) == (10, "environment_changed")
         assert finding["message"].startswith(expected)

@@ -55,6 +55,7 @@ _SETTINGS = {
 _OF_TRAIN = {
     "--resume": "continue an interrupted run",
     "--device NAME": "auto, cpu, cuda or mps (default: auto)",
+    "--threads INT": "number of CPU threads (default: by the size of the model)",
     "--dry-run": "print the configuration and its cost",
 }
 _OF_SWEEP = {

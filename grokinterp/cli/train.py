@@ -48,6 +48,8 @@ class Train:
     compile: bool = False
     """compile the update with torch.compile; docs/performance.md explains when this helps; repeat it to resume a
     compiled run bit for bit"""
+    threads: int | None = None
+    """number of CPU threads; None: that of the run to resume, 1 for a small model, or the number of cores"""
     dry_run: bool = False
     """print the resolved configuration and estimates of time and disk space without writing anything"""
     track: str | None = None
@@ -71,7 +73,7 @@ def run_train(arguments: Sequence[str]) -> int:
     arguments = ["--help"] if helps else arguments
     options = parse(Train, arguments, Train(run=tyro.MISSING, config=base))
     if options.dry_run:
-        return _dry_run(options.config)
+        return _dry_run(options.config, options.threads)
     from grokinterp.training import Tracker, train
 
     before = file_state(options.run / "status.json")
@@ -83,6 +85,7 @@ def run_train(arguments: Sequence[str]) -> int:
         start_from=options.start_from,
         device=options.device,
         compile=options.compile,
+        threads=options.threads,
         callbacks=[*progress_lines(), *([Tracker(options.track)] if options.track is not None else [])],
     )
     if options.resume and file_state(options.run / "status.json") == before:
@@ -90,16 +93,18 @@ def run_train(arguments: Sequence[str]) -> int:
     return _print_status(run)
 
 
-def _dry_run(config: RunConfig) -> int:
+def _dry_run(config: RunConfig, threads: int | None) -> int:
     from grokinterp.statistics.formatting import duration
     from grokinterp.training.estimate import estimate
+    from grokinterp.training.threads import choose_threads
 
-    cost = estimate(config)
+    cost = estimate(config, threads=choose_threads(config, threads))
     print(config.to_json(), end="")
     print(
         f"{cost.parameters:,} parameters; {cost.checkpoints} checkpoints of {cost.checkpoint_bytes / 1e6:.2f} MB = "
         f"{cost.checkpoints * cost.checkpoint_bytes / 1e6:.0f} MB; about {duration(cost.seconds)} for {cost.steps:,} "
-        f"steps on this machine's CPU ({1000 * cost.seconds_per_step:.1f} ms a step, measured just now)",
+        f"steps on this machine's CPU with {cost.threads} thread{'s'[: cost.threads > 1]} "
+        f"({1000 * cost.seconds_per_step:.1f} ms a step, measured just now)",
         file=sys.stderr,
     )
     return 0
@@ -149,15 +154,12 @@ def progress_lines() -> "list[Callback]":
 
 def run_demo(arguments: Sequence[str]) -> int:
     options = parse(Demo, arguments)
-    import torch
-
     from grokinterp.analysis.timeline import analyze
     from grokinterp.cli.console import show_analysis
     from grokinterp.config.presets import preset
     from grokinterp.runs.run import Run
     from grokinterp.training import train
 
-    torch.set_num_threads(1)  # a model this small gains nothing from more threads, and loses much if cores are shared
     exists = (options.run / "config.json").is_file()
     config = Run.open(options.run).config if exists else preset("demo")
     if exists and config != preset("demo"):

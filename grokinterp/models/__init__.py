@@ -5,7 +5,8 @@ Importing this package does not import transformer_lens, which takes seconds; on
 
 from grokinterp.models.building import ModularModel, build_model, task_of
 from grokinterp.models.dispatch import Forward, forward_for
-from grokinterp.models.forward import Activations, Weights
+from grokinterp.models.folding import Weights
+from grokinterp.models.forward import Activations
 from grokinterp.models.initialization import initial_parameters
 from grokinterp.models.shapes import parameter_count
 

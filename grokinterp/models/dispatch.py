@@ -14,7 +14,8 @@ from grokinterp.errors import ConfigError
 from grokinterp.models import forward as exact
 from grokinterp.models import mlp_forward
 from grokinterp.models.building import build_model, move_model
-from grokinterp.models.forward import Activations, Hook, Weights, no_hook, with_output_scale
+from grokinterp.models.folding import Weights, with_output_scale
+from grokinterp.models.forward import Activations, Hook, no_hook
 from grokinterp.models.products import Matmul, product
 from grokinterp.models.rows import last_position_activity, last_position_by_rows, logits_by_rows
 from grokinterp.tasks import AnyTask, Task
@@ -41,13 +42,13 @@ class Forward:
     config: TransformerConfig | MLPConfig
 
     def logits(
-        self, weights: Weights, tokens: Real[Tensor, "n t"], matmul: Matmul = torch.matmul, hook: Hook = no_hook
-    ) -> Float[Tensor, "n c"]:
+        self, weights: Weights, tokens: Real[Tensor, "*r n t"], matmul: Matmul = torch.matmul, hook: Hook = no_hook
+    ) -> Float[Tensor, "*r n c"]:
         """Computes the logits of the answer; differentiable in the weights.
 
         Args:
-            weights: the weights by name.
-            tokens: `[n, t]`, the inputs.
+            weights: the weights by name; for the path `last_position` also stacked, `[r, ...]` each.
+            tokens: `[n, t]`, the inputs; or `[r, n, t]`, those of each run of a stack.
             matmul: multiplies two matrices.
             hook: `hook(name, value)` receives the neurons and returns what replaces them.
 

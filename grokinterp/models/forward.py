@@ -8,7 +8,7 @@ activations (every activation of an MLP, `blocks.i.mlp.hook_post` of a transform
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.config import MLPConfig, TransformerConfig
+from grokinterp.config import TransformerConfig
+from grokinterp.models.folding import Weights, attend, fold, offset_of, pair_rows, with_output_scale
 from grokinterp.models.products import Matmul
 
-Weights = Mapping[str, Tensor]
-"""Parameters by name, as in a state dict."""
 Hook = Callable[[str, Tensor], Tensor]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -44,83 +43,23 @@ class Activations:
     torch.Size([3, 67])
 
     Attributes:
-        logits: `[n, c]`.
+        logits: `[n, c]`; of a stack of runs, which `last_position` computes, all tensors have a leading dimension r.
         neurons: `[n, m]`, neurons of the last layer after the activation function.
         neuron_logit_map: `[m, c]`; `neurons @ neuron_logit_map` is what the neurons add to the logits. None if the
             logits are not linear in the neurons.
         attention: `[n, h, t]`, attention of the last layer from this position; None for an MLP.
     """
 
-    logits: Float[Tensor, "n c"]
-    neurons: Float[Tensor, "n m"]
-    neuron_logit_map: Float[Tensor, "m c"] | None
-    attention: Float[Tensor, "n h t"] | None = None
+    logits: Float[Tensor, "*r n c"]
+    neurons: Float[Tensor, "*r n m"]
+    neuron_logit_map: Float[Tensor, "*r m c"] | None
+    attention: Float[Tensor, "*r n h t"] | None = None
 
 
 def has_last_position_form(config: TransformerConfig, operands: int = 2) -> bool:
     """Whether `last_position` can compute this architecture for this number of operands."""
     one_layer = config.n_layers == 1 and config.normalization == "none"
     return one_layer and operands == 2 and config.readout == "last"
-
-
-@dataclass(frozen=True)
-class Folded:
-    """A 1-layer transformer without LayerNorm, as tables over tokens and products of its matrices.
-
-    With z the attended values of all heads: `neurons = act(z @ to_neurons + neuron_offset[last])` and
-    `logits = z @ direct + neurons @ readout + logit_offset[last]`.
-
-    Attributes:
-        scores: for each position, `[v u, h]`, the attention score of every (last token, token).
-        values: for each position, `[u, h e]`, the values of every token.
-        to_neurons: `[z, m]`, W_O W_in.
-        readout: `[m, c]`, W_out W_U.
-        direct: `[z, c]`, W_O W_U.
-        neuron_offset: `[v, m]`, what the residual stream of the last token and the biases add to the neurons' input.
-        logit_offset: `[v, c]`, what they add to the logits.
-    """
-
-    scores: tuple[Float[Tensor, "_ h"], ...]
-    values: tuple[Float[Tensor, "_ z"], ...]
-    to_neurons: Float[Tensor, "z m"]
-    readout: Float[Tensor, "m c"]
-    direct: Float[Tensor, "z c"]
-    neuron_offset: Float[Tensor, "v m"]
-    logit_offset: Float[Tensor, "v c"]
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """Returns all tensors, in the order of `from_tensors`."""
-        matrices = (self.to_neurons, self.readout, self.direct, self.neuron_offset, self.logit_offset)
-        return *self.scores, *self.values, *matrices
-
-    def rows(self, tokens: Int[Tensor, "n t"]) -> tuple[list[Tensor | None], list[Tensor | None], Tensor | None]:
-        """Returns which row of each table belongs to each pair; None for a table with the single row of `=`.
-
-        Returns:
-            Rows of the scores for each position, of the values for each position, and of the two offsets.
-        """
-        a, b = tokens[:, 0].contiguous(), tokens[:, 1].contiguous()
-        if len(self.neuron_offset) == 1:
-            return [a, b, None], [a, b, None], None
-        by_last = b * len(self.values[0])
-        return [by_last + a, by_last + b], [a, b], b
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Folded":
-        """Applies a function to each tensor."""
-        return Folded.from_tensors([function(tensor) for tensor in self.tensors()])
-
-    @staticmethod
-    def from_tensors(tensors: Sequence[Tensor]) -> "Folded":
-        """The inverse of `tensors`."""
-        t = (len(tensors) - 5) // 2  # number of positions: each has two tables; five matrices follow
-        return Folded(tuple(tensors[:t]), tuple(tensors[t : 2 * t]), *tensors[2 * t :])
-
-
-def with_output_scale(weights: Weights, config: TransformerConfig | MLPConfig) -> Weights:
-    """Multiplies the unembedding by `output_scale`, if it is not 1."""
-    if config.output_scale == 1:
-        return weights
-    return {name: config.output_scale * w if name.startswith("unembed.") else w for name, w in weights.items()}
 
 
 def no_hook(name: str, value: Tensor) -> Tensor:
@@ -132,76 +71,9 @@ def _part(weights: Weights, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
 
 
-def fold(weights: Weights, config: TransformerConfig, matmul: Matmul = torch.matmul) -> Folded:
-    """Computes everything about a 1-layer transformer that does not depend on the pair, once for all rows.
-
-    The values are computed in float64 and rounded once: a rounding error here would be the same in every row, so sums
-    of gradients over rows would not average it out. The derivatives are computed in the dtype of the weights.
-
-    Args:
-        weights: the weights by their TransformerLens names.
-        config: the architecture; `has_last_position_form` must hold.
-        matmul: multiplies two matrices.
-    """
-    W_E = weights["embed.W_E"]
-    if W_E.dtype == torch.float64 or W_E.device.type == "mps":  # mps has no float64
-        return _fold(weights, config, matmul)
-    with torch.no_grad():
-        doubles = {name: w.double() for name, w in weights.items()}
-        exact = _fold(doubles, config, torch.matmul).map(lambda tensor: tensor.to(W_E.dtype))
-    if not torch.is_grad_enabled():
-        return exact
-    rounded = _fold(weights, config, matmul)
-    return Folded.from_tensors([a + (b - a).detach() for a, b in zip(rounded.tensors(), exact.tensors(), strict=True)])
-
-
-def _fold(weights: Weights, config: TransformerConfig, matmul: Matmul) -> Folded:
-    weights = with_output_scale(weights, config)
-    attn, mlp = _part(weights, "blocks.0.attn."), _part(weights, "blocks.0.mlp.")
-    W_E, W_pos, W_U = weights["embed.W_E"], weights["pos_embed.W_pos"], weights["unembed.W_U"]
-    # `=` is a single token (the last row of W_E), so everything about it is computed once and broadcast.
-    last = (W_E[-1:] if config.equals_token else W_E) + W_pos[-1]  # [v, d], v = 1 or p
-    tables = [W_E + W_pos[0], W_E + W_pos[1], *([last] if config.equals_token else [])]  # [u, d] for each position
-    q = torch.einsum("vd,hde->hve", last, attn["W_Q"]) + attn["b_Q"][:, None]
-    score_map = torch.einsum("hve,hde->vdh", q, attn["W_K"]) / math.sqrt(config.head_width)
-    score_bias = torch.einsum("hve,he->vh", q, attn["b_K"]) / math.sqrt(config.head_width)
-    W_V, b_V = attn["W_V"].transpose(0, 1).flatten(1), attn["b_V"].flatten()
-    scores = [(torch.einsum("ud,vdh->vuh", x, score_map) + score_bias[:, None]).flatten(0, 1) for x in tables]
-    W_O = attn["W_O"].flatten(0, 1)
-    stream = last + attn["b_O"]
-    return Folded(
-        scores=tuple(scores),
-        values=tuple(matmul(x, W_V) + b_V for x in tables),
-        to_neurons=matmul(W_O, mlp["W_in"]),
-        readout=matmul(mlp["W_out"], W_U),
-        direct=matmul(W_O, W_U),
-        neuron_offset=stream @ mlp["W_in"] + mlp["b_in"],
-        logit_offset=(stream + mlp["b_out"]) @ W_U + weights["unembed.b_U"],
-    )
-
-
-def attend(
-    folded: Folded, tokens: Int[Tensor, "n t"], heads: int
-) -> tuple[Float[Tensor, "n h t"], Float[Tensor, "n z"]]:
-    """Returns the attention from the last position of each pair, and the values that it attends to."""
-    score_rows, value_rows, _ = folded.rows(tokens)
-    scores = [gather(table, row).expand(len(tokens), -1) for table, row in zip(folded.scores, score_rows, strict=True)]
-    attention = torch.stack(scores, dim=2).softmax(dim=2)
-    values = [
-        gather(table, row).unflatten(1, (heads, -1)) for table, row in zip(folded.values, value_rows, strict=True)
-    ]
-    parts = [attention[:, :, i, None] * value for i, value in enumerate(values)]
-    return attention, (parts[0] + sum(parts[1:])).flatten(1)
-
-
-def gather(table: Float[Tensor, "u x"], row: Int[Tensor, " n"] | None) -> Float[Tensor, "n x"]:
-    """Looks up rows of a table (None: its only row). The gradient of plain indexing would run on one core."""
-    return table if row is None else F.embedding(row, table)
-
-
 def last_position(
     weights: Weights,
-    tokens: Int[Tensor, "n t"],
+    tokens: Int[Tensor, "*r n t"],
     config: TransformerConfig,
     matmul: Matmul = torch.matmul,
     hook: Hook = no_hook,
@@ -210,19 +82,19 @@ def last_position(
 
     Args:
         weights: the weights by their TransformerLens names.
-        tokens: `[n, t]`, the operands, followed by `=` if the model reads it.
+        tokens: `[n, t]` or, of a stack of runs, `[r, n, t]`: the operands, followed by `=` if the model reads it.
         config: the architecture; `has_last_position_form` must hold.
         matmul: multiplies two matrices.
         hook: receives the neurons and returns what replaces them.
     """
     folded = fold(weights, config, matmul)
-    attention, z = attend(folded, tokens, config.n_heads)
-    last = folded.rows(tokens)[2]
-    to_neurons, to_logits = gather(folded.neuron_offset, last), gather(folded.logit_offset, last)
+    rows = pair_rows(folded, tokens)
+    attended = attend(folded, rows, config.n_heads)
+    z, to_neurons, to_logits = attended.z, offset_of(folded.neuron_offset, rows), offset_of(folded.logit_offset, rows)
     neurons = ACTIVATIONS[config.activation](matmul(z, folded.to_neurons) + to_neurons)
     neurons = hook("blocks.0.mlp.hook_post", neurons)
     logits = matmul(neurons, folded.readout) + matmul(z, folded.direct) + to_logits
-    return Activations(logits, neurons, folded.readout, attention)
+    return Activations(logits, neurons, folded.readout, attended.attention.movedim(0, -1))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from jaxtyping import Real
 from torch import Tensor
 
 from grokinterp.config import MLPConfig
-from grokinterp.models.forward import ACTIVATIONS, Activations, Hook, Weights, no_hook, sum_of, with_output_scale
+from grokinterp.models.folding import Weights, with_output_scale
+from grokinterp.models.forward import ACTIVATIONS, Activations, Hook, no_hook, sum_of
 from grokinterp.models.products import Matmul
 
 

@@ -1,8 +1,9 @@
 """Matrix products with the faster of PyTorch's two CPU libraries.
 
-On x86, PyTorch multiplies float32 matrices with MKL, which reaches less than half of the speed of AMD processors;
-oneDNN, which the same wheel contains, reaches it. Both compute in float32. The environment variable
-`GROKINTERP_PRODUCTS=torch` (or `onednn`) overrides the choice; environment.json records it.
+On x86, PyTorch multiplies float32 matrices with MKL, which does not use AVX-512 on AMD processors and so reaches less
+than half of their speed; oneDNN, which the same wheel contains, reaches it. Elsewhere MKL is as fast or faster, above
+all for small matrices. Both compute in float32. The environment variable `GROKINTERP_PRODUCTS=torch` (or `onednn`)
+overrides the choice; environment.json records it.
 """
 
 import os
@@ -37,7 +38,7 @@ def library() -> Library:
     usable = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if name == "onednn" and not usable:
         raise ConfigError("GROKINTERP_PRODUCTS=onednn, but this PyTorch was built without oneDNN: unset it")
-    return "onednn" if usable and (name == "onednn" or _is_amd()) else "torch"
+    return "onednn" if usable and (name == "onednn" or _is_amd_with_avx512()) else "torch"
 
 
 def float32_precision() -> str:
@@ -53,7 +54,9 @@ def float32_precision() -> str:
     return setting
 
 
-def _is_amd() -> bool:
+def _is_amd_with_avx512() -> bool:
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
     try:
         return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
@@ -61,18 +64,18 @@ def _is_amd() -> bool:
 
 
 def product(
-    x: Float[Tensor, "n i"],
-    w: Float[Tensor, "i o"],
-    plus: Float[Tensor, "n o"] | Float[Tensor, " o"] | None = None,
+    x: Float[Tensor, "*r n i"],
+    w: Float[Tensor, "*r i o"],
+    plus: Float[Tensor, "*r _ o"] | Float[Tensor, " o"] | None = None,
     *,
     relu: bool = False,
-) -> Float[Tensor, "n o"]:
+) -> Float[Tensor, "*r n o"]:
     """Computes x @ w + plus, optionally followed by ReLU, without gradient; transposed views cost nothing.
 
     Args:
-        x: `[n, i]`, with any strides.
-        w: `[i, o]`, with any strides.
-        plus: `[n, o]`, added to the product, or `[o]`, added to each of its rows.
+        x: `[n, i]`, with any strides; or `[r, n, i]`, the runs of a stack.
+        w: `[i, o]`, with any strides; or `[r, i, o]`.
+        plus: `[n, o]`, added to the product, or `[o]` or `[1, o]`, added to each of its rows; or the same of each run.
         relu: set negative entries to 0.
     """
     if torch.compiler.is_compiling():
@@ -81,20 +84,29 @@ def product(
 
 
 def _product(x: Tensor, w: Tensor, plus: Tensor | None, relu: bool) -> Tensor:
-    if _by_onednn(x):
+    if x.dim() == 3:
+        out = torch.bmm(x, w) if plus is None else torch.baddbmm(plus, x, w)
+    elif _by_onednn(x):
         onednn: Any = torch.ops.mkldnn._linear_pointwise
-        is_matrix = plus is not None and plus.dim() == 2
-        out = onednn.binary(x, plus, w.T, None, "add") if is_matrix else onednn(x, w.T, plus, "none", [], "")
+        if plus is not None and plus.dim() == 2 and len(plus) == len(x):
+            out = onednn.binary(x, plus, w.T, None, "add")
+        else:
+            out = onednn(x, w.T, None if plus is None else plus.flatten(), "none", [], "")
     else:
         out = torch.mm(x, w) if plus is None else torch.addmm(plus, x, w)
     return out.relu_() if relu else out  # the relu of oneDNN would turn NaN into 0
+
+
+def columns(x: Float[Tensor, "*r n i"]) -> Float[Tensor, "*r i n"]:
+    """The transpose of x as a left factor; contiguous for oneDNN, which would copy it at each product."""
+    return x.mT.contiguous() if _by_onednn(x) else x.mT
 
 
 # torch.compile would rewrite the operator of oneDNN for constant weights, which these are not: hide it.
 _OPERATORS = torch.library.Library("grokinterp", "DEF")
 _OPERATORS.define("product(Tensor x, Tensor w, Tensor? plus, bool relu) -> Tensor")
 _OPERATORS.impl("product", _product, "CPU")
-_OPERATORS.impl("product", lambda x, w, *_: x.new_empty(x.shape[0], w.shape[1]), "Meta")
+_OPERATORS.impl("product", lambda x, w, *_: x.new_empty(*x.shape[:-1], w.shape[-1]), "Meta")
 
 
 def _onednn_is_chosen() -> bool:

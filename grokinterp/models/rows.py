@@ -1,15 +1,14 @@
 """Logits of many inputs without gradients, a chunk of rows at a time, so that the activations stay in the CPU cache."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from grokinterp.config import TransformerConfig
-from grokinterp.models.forward import ACTIVATIONS, Folded, Weights, fold, gather
+from grokinterp.models.folding import Attended, Folded, PairRows, Weights, attend, fold, offset_of, pair_rows
+from grokinterp.models.forward import ACTIVATIONS
 from grokinterp.models.products import product
 
 # Numbers in the widest array of a chunk: 8 MB of float32, which stay in the third-level cache. Smaller chunks, for the
@@ -52,70 +51,26 @@ def logits_by_rows(
     return out
 
 
-@dataclass(frozen=True)
-class Attended:
-    """Attention from the last position of some pairs, without gradients.
-
-    Attributes:
-        attention: for each position, `[n, h, 1]`, the attention to it.
-        values: for each position, `[n, h, e]`, or `[1, h, e]` for `=`.
-        z: `[n, h e]`, the sum of the values weighted by attention.
-    """
-
-    attention: list[Float[Tensor, "_ h 1"]]
-    values: list[Float[Tensor, "_ h e"]]
-    z: Float[Tensor, "n z"]
-
-
-def attend_rows(
-    folded: Folded, score_rows: Sequence[Tensor | None], value_rows: Sequence[Tensor | None], heads: int
-) -> Attended:
-    """Computes the attention of some pairs, given by their rows in the tables of `folded` (see `Folded.rows`)."""
-    scores = [gather(table, row) for table, row in zip(folded.scores, score_rows, strict=True)]
-    attention = _softmax(scores)
-    values = [
-        gather(table, row).unflatten(1, (heads, -1)) for table, row in zip(folded.values, value_rows, strict=True)
-    ]
-    z = attention[0] * values[0]
-    for share, value in zip(attention[1:], values[1:], strict=True):
-        z.addcmul_(share, value)
-    return Attended(attention, values, z.flatten(1))
-
-
-def _softmax(scores: list[Tensor]) -> list[Tensor]:
-    """Softmax over a few positions in separate tensors: on so short an axis, PyTorch's softmax is slow."""
-    largest = reduce(torch.maximum, scores)
-    powers = [(score - largest).exp_() for score in scores]
-    total = powers[0] + sum(powers[1:])
-    return [(power / total)[:, :, None] for power in powers]
-
-
-def pick(tensors: Sequence[Tensor | None], rows: slice) -> list[Tensor | None]:
-    """Selects rows of each tensor; None stays None."""
-    return [None if tensor is None else tensor[rows] for tensor in tensors]
-
-
-def neurons_before(folded: Folded, z: Tensor, last: Tensor | None, relu: bool) -> Float[Tensor, "n m"]:
+def neurons_before(folded: Folded, z: Tensor, rows: PairRows, relu: bool) -> Float[Tensor, "*r n m"]:
     """Computes the input of the neurons, or with `relu` the output of ReLU."""
-    return product(z, folded.to_neurons, folded.neuron_offset[0 if last is None else last], relu=relu)
+    return product(z, folded.to_neurons, offset_of(folded.neuron_offset, rows), relu=relu)
 
 
-def logits_of(folded: Folded, z: Tensor, neurons: Tensor, last: Tensor | None) -> Float[Tensor, "n c"]:
+def logits_of(folded: Folded, z: Tensor, neurons: Tensor, rows: PairRows) -> Float[Tensor, "*r n c"]:
     """Computes the logits from attended values and neurons."""
-    direct = product(z, folded.direct, folded.logit_offset[0 if last is None else last])
+    direct = product(z, folded.direct, offset_of(folded.logit_offset, rows))
     return product(neurons, folded.readout, direct)
 
 
 def _last_position_chunks(
     folded: Folded, tokens: Tensor, config: TransformerConfig
-) -> Iterator[tuple[slice, Attended, Tensor, Tensor | None]]:
-    score_rows, value_rows, last_rows = folded.rows(tokens)
-    relu = config.activation == "relu"
-    for rows in row_chunks(len(tokens), config.d_mlp, tokens.device):
-        attended = attend_rows(folded, pick(score_rows, rows), pick(value_rows, rows), config.n_heads)
-        last = None if last_rows is None else last_rows[rows]
-        before = neurons_before(folded, attended.z, last, relu)
-        yield rows, attended, before if relu else ACTIVATIONS[config.activation](before), last
+) -> Iterator[tuple[slice, Attended, Tensor, PairRows]]:
+    of_all, relu = pair_rows(folded, tokens), config.activation == "relu"
+    for pairs in row_chunks(len(tokens), config.d_mlp, tokens.device):
+        rows = of_all.part(pairs)
+        attended = attend(folded, rows, config.n_heads)
+        before = neurons_before(folded, attended.z, rows, relu)
+        yield pairs, attended, before if relu else ACTIVATIONS[config.activation](before), rows
 
 
 @torch.no_grad()
@@ -132,8 +87,8 @@ def last_position_by_rows(
     """
     folded = fold(weights, config, product)
     out = tokens.new_empty(len(tokens), folded.readout.shape[1], dtype=dtype or folded.readout.dtype)
-    for rows, attended, neurons, last in _last_position_chunks(folded, tokens, config):
-        out[rows] = logits_of(folded, attended.z, neurons, last)
+    for pairs, attended, neurons, rows in _last_position_chunks(folded, tokens, config):
+        out[pairs] = logits_of(folded, attended.z, neurons, rows)
     return out
 
 
@@ -145,7 +100,7 @@ def last_position_activity(
     folded = fold(weights, config, product)
     neurons = folded.readout.new_empty(len(tokens), config.d_mlp)
     attention = neurons.new_empty(len(tokens), config.n_heads, tokens.shape[1])
-    for rows, attended, chunk, _ in _last_position_chunks(folded, tokens, config):
-        neurons[rows] = chunk
-        attention[rows] = torch.cat(attended.attention, dim=2)
+    for pairs, attended, chunk, _ in _last_position_chunks(folded, tokens, config):
+        neurons[pairs] = chunk
+        attention[pairs] = attended.attention.movedim(0, -1)
     return neurons, folded.readout, attention

@@ -20,7 +20,7 @@ from grokinterp.sweep.folder import Sweep
 from grokinterp.sweep.grid import Point, expand
 from grokinterp.sweep.jobs import Ended, Failure, Job, run_job
 from grokinterp.sweep.rows import stored_summary
-from grokinterp.training.ensemble import shape_of
+from grokinterp.training.ensemble_plan import shape_of
 from grokinterp.training.preparation import choose_device
 from grokinterp.training.trainer import interrupts
 

@@ -10,43 +10,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokinterp.config.run import RunConfig, TrainingSettings, flat_config
+from grokinterp.config.run import RunConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
-from grokinterp.runs.resume_point import RESUME, read_resume_point, restoring
+from grokinterp.runs.resume_point import RESUME, restoring
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
-from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
 from grokinterp.training.callbacks import ProgressBar
 from grokinterp.training.ensemble_optimizer import Stack
-from grokinterp.training.estimate import count_operations
+from grokinterp.training.ensemble_plan import Plan, common_step, require_same_shape, require_separate
+from grokinterp.training.gradients import explicit_gradients, has_explicit_form
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import interventions_of
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
 from grokinterp.training.preparation import (
     choose_device,
-    has_ended,
     load_start,
     open_folder,
     run_to_resume,
     task_to_train,
 )
+from grokinterp.training.threads import choose_threads, count_operations, using_threads
 from grokinterp.training.trainer import interrupts
-
-# Settings that may differ between the runs of an ensemble; all others are their shape.
-_VARIABLE = {
-    *("model_seed", "model.init", "model.init_scale"),
-    *("task.data_seed", "task.split", "task.train_fraction", "task.label_noise", "task.random_labels"),
-    *(f"optimizer.{name}" for name in ("lr", "weight_decay", "betas", "eps", "momentum")),
-}
-# Their values may differ, but either all runs have a value or none has.
-_VARIABLE_IF_SET = {"optimizer.warmup_steps", "optimizer.clip"}
 
 # Floating-point operations per run of an update up to which a CPU core spends most time on launching operations.
 _TINY_UPDATE = 3e7
@@ -59,6 +50,7 @@ def train_many(
     resume: bool = False,
     device: str = "auto",
     progress: bool | None = None,
+    threads: int | None = None,
 ) -> list[Run]:
     """Trains runs of one shape together, each in its own ordinary run folder.
 
@@ -86,6 +78,7 @@ def train_many(
         resume: continue the runs that exist; skips those that finished or diverged.
         device: `auto` (CUDA if available, otherwise the CPU), `cpu` or `cuda`.
         progress: whether to show the progress bar; by default, only in a terminal or a notebook.
+        threads: number of CPU threads, as in `train`.
 
     Returns:
         The runs, in the order of `configs`.
@@ -99,17 +92,19 @@ def train_many(
     if device.startswith("mps"):
         raise ConfigError("train_many does not support mps: use device cpu, or train the runs separately")
     folders = [as_path(path) for path in paths]
-    _require_separate(len(configs), folders)
+    require_separate(len(configs), folders)
     runs = [run_to_resume(folder, resume) for folder in folders]
     tasks = [task_to_train(config, run, device) for config, run in zip(configs, runs, strict=True)]
     plans = [
-        _Plan(config, config.training(), folder, task, task.require_split(), run)
+        Plan(config, config.training(), folder, task, task.require_split(), run)
         for config, folder, task, run in zip(configs, folders, tasks, runs, strict=True)
     ]
-    _require_same_shape(plans)
+    require_same_shape(plans)
     unfinished = [plan for plan in plans if not plan.has_ended()]
     if unfinished:
-        _Ensemble(unfinished, _common_step(unfinished), device, progress).run()
+        first = unfinished[0]
+        with using_threads(choose_threads(first.config, threads, first.begun, len(unfinished))):
+            _Ensemble(unfinished, common_step(unfinished), device, progress).run()
     return [Run.open(folder) for folder in folders]
 
 
@@ -127,101 +122,6 @@ def ensemble_pays(config: RunConfig, device: str = "auto") -> bool:
     device = choose_device(device)
     tiny = device == "cpu" and count_operations(config) <= _TINY_UPDATE
     return not interventions_of(config) and (device.startswith("cuda") or tiny)
-
-
-def shape_of(config: RunConfig) -> str:
-    """Describes the shape of a run as text; `train_many` can train two runs together if these texts are equal.
-
-    Raises:
-        ConfigError: the configuration cannot be trained, or has an intervention that `train_many` does not support.
-    """
-    split = task_to_train(config, None, "cpu").require_split()
-    shape = _shape(config, config.training(), split)
-    shape |= {name: bool(shape[name]) for name in _VARIABLE_IF_SET}
-    return repr(sorted(shape.items(), key=lambda item: item[0]))
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A run to train or resume.
-
-    Attributes:
-        config: what to train.
-        settings: its optimizer and schedule.
-        folder: the run folder.
-        task: the task.
-        train_mask: `[n]`, which inputs are training examples.
-        begun: the run to resume; None for a new run.
-    """
-
-    config: RunConfig
-    settings: TrainingSettings
-    folder: Path
-    task: AnyTask
-    train_mask: Tensor
-    begun: Run | None
-
-    def training_set(self) -> tuple[Tensor, Tensor]:
-        """Tokens and labels of the training examples."""
-        return self.task.tokens[self.train_mask], self.task.labels[self.train_mask]
-
-    def has_ended(self) -> bool:
-        """Whether the run needs no more updates."""
-        return self.begun is not None and has_ended(self.begun, self.config)
-
-    def step(self) -> int:
-        """The step at which the run continues: that of its resume point, or 0."""
-        point = None if self.begun is None else read_resume_point(self.folder, self.config)
-        return 0 if point is None else point[0]
-
-
-def _require_separate(count: int, folders: Sequence[Path]) -> None:
-    if len(folders) != count:
-        raise ConfigError(f"{count} configurations and {len(folders)} paths were given: give one path for each")
-    paths = [folder.resolve() for folder in folders]
-    first = {path: i for i, path in reversed(list(enumerate(paths)))}
-    for i, path in enumerate(paths):
-        for outer in (path, *path.parents):
-            if first.get(outer, i) != i:
-                raise ConfigError(
-                    f"{folders[first[outer]]} and {folders[i]} are the same folder, or one inside the other: "
-                    "give each run its own folder"
-                )
-
-
-def _require_same_shape(plans: Sequence[_Plan]) -> None:
-    shapes = [_shape(plan.config, plan.settings, plan.train_mask) for plan in plans]
-    for shape, plan in zip(shapes[1:], plans[1:], strict=True):
-        for name, first in shapes[0].items():
-            value = shape.get(name)
-            same = bool(first) == bool(value) if name in _VARIABLE_IF_SET else first == value
-            if not same:
-                raise ConfigError(
-                    f"runs trained together must have the same shape, but {name} is {first} in {plans[0].folder} and "
-                    f"{value} in {plan.folder}: train them separately"
-                )
-
-
-def _shape(config: RunConfig, settings: TrainingSettings, train_mask: Tensor) -> dict[str, Any]:
-    """The settings, by dotted name, in which runs must agree to be stacked."""
-    if unsupported := interventions_of(config):
-        raise ConfigError(
-            f"train_many does not support {', '.join(unsupported)}: train such runs one by one, as a sweep does"
-        )
-    shape = {name: value for name, value in flat_config(config).items() if name not in _VARIABLE}
-    decay = "decoupled" if settings.optimizer.decoupled else "coupled"
-    return shape | {"optimizer.decay": decay, "the number of training examples": int(train_mask.sum())}
-
-
-def _common_step(plans: Sequence[_Plan]) -> int:
-    steps = [plan.step() for plan in plans]
-    for plan, step in zip(plans, steps, strict=True):
-        if step != steps[0]:
-            raise RunError(
-                f"{plans[0].folder} resumes from step {steps[0]} but {plan.folder} from step {step}, and runs trained "
-                "together must be at the same step: resume them one by one with train(config, path, resume=True)"
-            )
-    return steps[0]
 
 
 @dataclass(frozen=True)
@@ -243,14 +143,16 @@ class _Ensemble:
         checks_gradient: whether the next update checks it.
     """
 
-    def __init__(self, plans: Sequence[_Plan], step: int, device: str, progress: bool | None):
+    def __init__(self, plans: Sequence[Plan], step: int, device: str, progress: bool | None):
         keep_freed_memory()
         self.plans, self.step, self.device = plans, step, device
         self.config, self.settings = plans[0].config, plans[0].settings
         self.steps = self.settings.schedule.steps
         self.bar = ProgressBar(progress)
         self.forward = forward_for(self.config.model, plans[0].task)
-        self.logits = torch.func.vmap(self.forward.logits)
+        # The formulas of `last_position` take stacks of weights as they are.
+        stacked = self.forward.path == "last_position"
+        self.logits = self.forward.logits if stacked else torch.func.vmap(self.forward.logits)
         self.loss = LOSSES_AND_GRADIENTS[self.config.loss]
         self.members: list[_Member] = []
         self.locks = contextlib.ExitStack()
@@ -293,12 +195,14 @@ class _Ensemble:
                     self.members[i].batches.restore(point)
         tokens, labels = zip(*(plan.training_set() for plan in self.plans), strict=True)
         self.tokens, self.labels = torch.stack(tokens).to(self.device), torch.stack(labels).to(self.device)
+        explicit = has_explicit_form(self.config, self.forward, self.stack.parts())
+        self.explicit = explicit_gradients(self.config) if explicit else None
         self.first_bad = torch.full((len(weights),), -1, device=self.device)
         self.clock = torch.tensor(self.step, device=self.device)
         self.allocate()
 
     def open_run(
-        self, plan: _Plan, parameters: dict[str, nn.Parameter], environment: Mapping[str, Any]
+        self, plan: Plan, parameters: dict[str, nn.Parameter], environment: Mapping[str, Any]
     ) -> dict[str, Tensor] | None:
         """Opens the folder of a run.
 
@@ -345,17 +249,26 @@ class _Ensemble:
         if self.batch is not None:
             runs = torch.arange(len(self.batch), device=self.batch.device)[:, None]
             tokens, labels = tokens[runs, self.batch], labels[runs, self.batch]
-        r, n = labels.shape[:2]
-        logits = self.logits(self.stack.parts(), tokens)  # [r, n, c]
-        rows = logits.detach().flatten(0, 1).to(loss_dtype(self.config))
-        losses, gradient = self.loss(rows, labels.flatten(0, 1), n)
-        logits.backward(gradient.to(logits.dtype).view_as(logits))
-        bad = ~torch.isfinite(losses.view(r, n).sum(dim=1)) & (self.first_bad < 0)
+        if self.explicit is None:
+            losses = self.by_autograd(tokens, labels)
+        else:
+            losses, gradients = self.explicit(self.stack.parts(), tokens, labels)
+            self.stack.weights.grad = self.stack.join(gradients)
+        bad = ~torch.isfinite(losses) & (self.first_bad < 0)
         self.first_bad.copy_(torch.where(bad, self.clock, self.first_bad))
         if self.checks_gradient:
             self.gradient_is_nonzero.copy_((self.stack.gradient() != 0).any(dim=1))
         self.stack.update(self.clock)
         self.clock += 1
+
+    def by_autograd(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """Computes the gradients of every run with autograd, and returns their losses."""
+        r, n = labels.shape[:2]
+        logits = self.logits(self.stack.parts(), tokens)  # [r, n, c]
+        rows = logits.detach().flatten(0, 1).to(loss_dtype(self.config))
+        losses, gradient = self.loss(rows, labels.flatten(0, 1), n)
+        logits.backward(gradient.to(logits.dtype).view_as(logits))
+        return losses.view(r, n).sum(dim=1)
 
     def evaluate_and_save(self, indices: Sequence[int]) -> None:
         """Does what the schedule demands at this step for some of the runs, and ends every run that is over."""

@@ -62,6 +62,10 @@ class Stack:
         parts = rows.split([self.shapes[name].numel() for name in self.trained], dim=1)
         return {name: part.unflatten(1, self.shapes[name]) for name, part in zip(self.trained, parts, strict=True)}
 
+    def join(self, parts: Mapping[str, Tensor]) -> Float[Tensor, "r x"]:
+        """The inverse of `split`."""
+        return torch.cat([parts[name].flatten(1) for name in self.trained], dim=1)
+
     def parts(self) -> dict[str, Tensor]:
         """Every parameter of all runs, `[r, ...]` each, in the models' order; differentiable in `weights`."""
         parameters = {**self.frozen, **self.split(self.weights)}

@@ -1,9 +1,9 @@
 """Estimates the cost of a run from a few trial updates, which are discarded."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from grokinterp.config import MLPConfig, RegressionConfig, RunConfig, TransformerConfig
+from grokinterp.config import RunConfig
 from grokinterp.config.schedule import scheduled_steps
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.forward import no_hook
@@ -11,6 +11,7 @@ from grokinterp.training.gradients import gradients_function
 from grokinterp.training.interventions import dropout_of
 from grokinterp.training.optimizers import Updater
 from grokinterp.training.preparation import task_to_train
+from grokinterp.training.threads import choose_threads, using_threads
 
 _TIME_LIMIT = 2.0  # seconds
 _SAMPLE, _SLOW = 8, 0.2  # an update on 1/8 of the examples that takes more seconds than this is scaled up
@@ -28,6 +29,7 @@ class Cost:
         checkpoints: number of checkpoints.
         checkpoint_bytes: size of a checkpoint.
         scaled: whether the time was measured on an eighth of the training examples and multiplied by 8.
+        threads: with how many threads it was measured.
     """
 
     steps: int
@@ -37,19 +39,27 @@ class Cost:
     checkpoints: int
     checkpoint_bytes: int
     scaled: bool = False
+    threads: int = 1
 
 
-def estimate(config: RunConfig, tries: int = 5, *, quick: bool = False) -> Cost:
+def estimate(config: RunConfig, tries: int = 5, *, quick: bool = False, threads: int | None = None) -> Cost:
     """Measures the time of an update on the CPU, without writing anything.
 
     Args:
         config: of the run.
         tries: number of trial updates; fewer are made if an update takes seconds.
         quick: measure an update on an eighth of its examples first and, if that is slow, only that.
+        threads: number of threads; by default, that which `train` would choose.
 
     Raises:
         ConfigError: the configuration cannot be trained, or the training does not fit into memory.
     """
+    count = choose_threads(config) if threads is None else threads
+    with using_threads(count):
+        return replace(_estimate(config, tries, quick), threads=count)
+
+
+def _estimate(config: RunConfig, tries: int, quick: bool) -> Cost:
     task, settings = task_to_train(config, None, "cpu"), config.training()
     optimizer, schedule, train_mask = settings.optimizer, settings.schedule, task.require_split()
     weights = initial_parameters(config, task)
@@ -82,20 +92,3 @@ def estimate(config: RunConfig, tries: int = 5, *, quick: bool = False) -> Cost:
         checkpoint_bytes=4 * parameters,
         scaled=scaled,
     )
-
-
-def count_operations(config: RunConfig) -> float:
-    """Approximate floating-point operations of an update: per weight and example, two forward and four backward."""
-    model, task = config.model, config.task
-    outputs = task.d_out if isinstance(task, RegressionConfig) else task.p
-    examples = int((task.train_fraction or 0.0) * task.n_inputs)
-    if config.optimizer is not None:
-        examples = min(examples, config.optimizer.batch_size or examples)
-    if isinstance(model, TransformerConfig):
-        attention = 4 * model.d_model * model.n_heads * model.head_width
-        weights = model.n_layers * (attention + 2 * model.d_model * model.d_mlp) + model.d_model * outputs
-    elif isinstance(model, MLPConfig):
-        weights = model.depth * model.width**2 + model.width * outputs
-    else:
-        weights = 0
-    return 6.0 * examples * weights

@@ -16,14 +16,16 @@ from torch import Tensor
 from grokinterp.config import PLAIN, RunConfig, TransformerConfig
 from grokinterp.errors import ConfigError
 from grokinterp.models import Forward
-from grokinterp.models.forward import Folded, Hook, fold, no_hook
-from grokinterp.models.products import prepare_compiling, product, training_matmul
-from grokinterp.models.rows import attend_rows, logits_of, neurons_before, pick, row_chunks
+from grokinterp.models.folding import Folded, PairRows, attend, fold_with_gradients, pair_rows
+from grokinterp.models.forward import Hook, no_hook
+from grokinterp.models.products import columns, prepare_compiling, product, training_matmul
+from grokinterp.models.rows import logits_of, neurons_before, row_chunks
 from grokinterp.runs.files import make_folder
 from grokinterp.training.losses import cross_entropy_and_gradient, loss_dtype, loss_function
 
 # Maps tokens and labels to the loss, and adds its gradients to the weights' `grad`.
 Gradients = Callable[[Tensor, Tensor], Tensor]
+ExplicitGradients = Callable[[Mapping[str, Tensor], Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
 
 def gradients_function(
@@ -39,12 +41,8 @@ def gradients_function(
         compiled: use torch.compile, which takes most of a minute at the first update.
         hook: may replace neurons; gradients then come from autograd.
     """
-    model = config.model
-    on_cpu = all(weight.device.type == "cpu" for weight in weights.values())
-    exact = config.loss == "cross_entropy" and config.loss_dtype != PLAIN
-    written_out = forward.path == "last_position" and exact and on_cpu and hook is no_hook
-    if written_out and isinstance(model, TransformerConfig):
-        return _folded(config, model, weights, _compile(folded_gradients) if compiled else folded_gradients)
+    if hook is no_hook and has_explicit_form(config, forward, weights):
+        return _accumulating(explicit_gradients(config, compiled=compiled), weights)
 
     loss = loss_function(config)
 
@@ -90,78 +88,125 @@ def use_private_cache() -> None:
     os.environ["TRITON_CACHE_DIR"] = os.path.join(folder, "triton")
 
 
-def _folded(
-    config: RunConfig, model: TransformerConfig, weights: Mapping[str, Tensor], pairwise: Callable[..., Any]
-) -> Gradients:
-    dtype = loss_dtype(config)
+def has_explicit_form(config: RunConfig, forward: Forward, weights: Mapping[str, Tensor]) -> bool:
+    """Whether `explicit_gradients` can compute the updates of a run: cross entropy, `last_position`, on the CPU."""
+    exact = config.loss == "cross_entropy" and config.loss_dtype != PLAIN
+    on_cpu = all(weight.device.type == "cpu" for weight in weights.values())
+    return forward.path == "last_position" and exact and on_cpu
 
-    def gradients(tokens: Tensor, labels: Tensor) -> Tensor:
-        folded = fold(weights, model, training_matmul)
-        loss, gradient = pairwise(folded.map(Tensor.detach), tokens, labels, model, dtype)
-        torch.autograd.backward(folded.tensors(), gradient.tensors())
-        return loss
+
+def explicit_gradients(config: RunConfig, *, compiled: bool = False) -> ExplicitGradients:
+    """Returns the function that computes the loss and its gradients by formulas, without autograd.
+
+    The function maps the weights of a run or of a stack, tokens and labels to the losses and the gradients by name.
+
+    Args:
+        config: of the run; `has_explicit_form` must hold.
+        compiled: use torch.compile for the part that depends on the pairs.
+    """
+    model, dtype = config.model, loss_dtype(config)
+    assert isinstance(model, TransformerConfig)
+    pairwise = _compile(folded_gradients) if compiled else folded_gradients
+    of_tokens: tuple[Tensor, PairRows] | None = None
+
+    def gradients(weights: Mapping[str, Tensor], tokens: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        nonlocal of_tokens
+        folded, pull_back = fold_with_gradients(weights, model)
+        if of_tokens is None or of_tokens[0] is not tokens:  # without minibatches, the same at every step
+            of_tokens = tokens, pair_rows(folded, tokens)
+        loss, gradient = pairwise(folded, of_tokens[1], labels, model, dtype)
+        return loss, pull_back(gradient)
 
     return gradients
 
 
+def _accumulating(gradients: ExplicitGradients, weights: Mapping[str, Tensor]) -> Gradients:
+    trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
+
+    def add_gradients(tokens: Tensor, labels: Tensor) -> Tensor:
+        loss, found = gradients(weights, tokens, labels)
+        for name, weight in trained.items():
+            added = found[name].contiguous()  # fused optimizers expect the strides of the weight
+            weight.grad = added if weight.grad is None else weight.grad + added
+        return loss
+
+    return add_gradients
+
+
 @torch.no_grad()
 def folded_gradients(
-    folded: Folded, tokens: Int[Tensor, "n t"], labels: Int[Tensor, " n"], config: TransformerConfig, dtype: torch.dtype
-) -> tuple[Float[Tensor, ""], Folded]:
+    folded: Folded, rows: PairRows, labels: Int[Tensor, "*r n"], config: TransformerConfig, dtype: torch.dtype
+) -> tuple[Float[Tensor, "*r"], Folded]:
     """Computes the mean cross entropy of a folded transformer and its gradients with respect to each part of `folded`.
 
     Autograd would store the intermediate arrays of all rows; the arrays of one chunk at a time fit into the cache.
 
     Args:
-        folded: from `grokinterp.models.forward.fold`.
-        tokens: `[n, t]`, the operands, then `=` if the model reads it.
-        labels: `[n]`, the correct classes.
+        folded: from `grokinterp.models.folding.fold`.
+        rows: the rows of the pairs in the tables of `folded`.
+        labels: `[n]`, the correct classes; or `[r, n]`, of every run of a stack.
         config: the architecture.
         dtype: of the cross entropy.
 
     Returns:
         The loss, and the gradients in the form of `folded`.
     """
-    h, relu = config.n_heads, config.activation == "relu"
-    gradient = folded.map(torch.zeros_like)
-    loss = torch.zeros((), dtype=dtype)
-    score_rows, value_rows, last_rows = folded.rows(tokens)
-    for rows in row_chunks(len(tokens), config.d_mlp, tokens.device):
-        of_score, of_value = pick(score_rows, rows), pick(value_rows, rows)
-        last = None if last_rows is None else last_rows[rows]
-        attended = attend_rows(folded, of_score, of_value, h)
-        z, attention, values = attended.z, attended.attention, attended.values
-        before = neurons_before(folded, z, last, relu)
-        neurons = before if relu else F.gelu(before)
-        logits = logits_of(folded, z, neurons, last)
-
-        part, d_logits = cross_entropy_and_gradient(logits.to(dtype), labels[rows], len(labels))
-        loss += part.sum()
-        d_logits = d_logits.to(z.dtype)
-        d_hidden = product(d_logits, folded.readout.T)
-        if relu:
-            torch.ops.aten.threshold_backward.grad_input(d_hidden, before, 0, grad_input=d_hidden)
-        else:
-            d_hidden = torch.ops.aten.gelu_backward(d_hidden, before)
-        d_z3 = product(d_hidden, folded.to_neurons.T, plus=product(d_logits, folded.direct.T)).unflatten(1, (h, -1))
-
-        z_columns, d_logits_columns = z.T.contiguous(), d_logits.T.contiguous()
-        gradient.to_neurons.add_(product(z_columns, d_hidden))
-        gradient.direct.add_(product(z_columns, d_logits))
-        gradient.readout.add_(product(d_logits_columns, neurons).T)
-        _add_rows(gradient.neuron_offset, last, d_hidden)
-        _add_rows(gradient.logit_offset, last, d_logits)
-        d_attention = [(d_z3 * value).sum(dim=2, keepdim=True) for value in values]
-        mean = sum(share * d_share for share, d_share in zip(attention, d_attention, strict=True))
-        for i, (share, d_share) in enumerate(zip(attention, d_attention, strict=True)):
-            _add_rows(gradient.values[i], of_value[i], (d_z3 * share).flatten(1))
-            _add_rows(gradient.scores[i], of_score[i], (share * (d_share - mean)).squeeze(2))
+    n = labels.shape[-1]
+    chunks = row_chunks(n, labels.numel() // n * config.d_mlp, labels.device)
+    parts = [_chunk_gradients(folded, rows.part(pairs), labels[..., pairs], n, config, dtype) for pairs in chunks]
+    loss, gradient = parts[0]
+    for more_loss, more in parts[1:]:
+        loss = loss + more_loss
+        gradient = Folded(*(a.add_(b) for a, b in zip(gradient.tensors(), more.tensors(), strict=True)))
     return loss, gradient
 
 
-def _add_rows(table: Tensor, row: Tensor | None, added: Tensor) -> None:
-    """Adds rows to a table, at the indices `row`; without indices, adds their sum to the table's only row."""
-    if row is None:
-        table.add_(added.sum(dim=0))
+def _chunk_gradients(
+    folded: Folded, rows: PairRows, labels: Tensor, n: int, config: TransformerConfig, dtype: torch.dtype
+) -> tuple[Tensor, Folded]:
+    """The parts of the loss and of its gradients that come from some of n pairs."""
+    heads, relu = config.n_heads, config.activation == "relu"
+    attended = attend(folded, rows, heads)
+    z = attended.z
+    before = neurons_before(folded, z, rows, relu)
+    neurons = before if relu else F.gelu(before)
+    logits = logits_of(folded, z, neurons, rows)
+
+    losses, flat = cross_entropy_and_gradient(logits.flatten(0, -2).to(dtype), labels.flatten(), n)
+    d_logits = flat.to(z.dtype).view_as(logits)
+    d_hidden = product(d_logits, folded.readout.mT)
+    if relu:
+        torch.ops.aten.threshold_backward.grad_input(d_hidden, before, 0, grad_input=d_hidden)
     else:
-        table.index_add_(0, row, added)
+        d_hidden = torch.ops.aten.gelu_backward(d_hidden, before)
+    d_z = product(d_hidden, folded.to_neurons.mT, plus=product(d_logits, folded.direct.mT)).unflatten(-1, (heads, -1))
+
+    shares, of_equals = attended.attention, attended.value_of_equals
+    d_shares = (attended.values * d_z).sum(dim=-1)
+    if of_equals is not None:
+        d_shares = torch.cat([d_shares, (d_z * of_equals).sum(dim=-1)[None]])
+    d_values = _sums(folded.values, rows.values, (d_z * shares[:2, ..., None]).flatten(-2))
+    d_score = shares * (d_shares - (shares * d_shares).sum(dim=0))
+    d_scores = _sums(folded.scores, rows.scores, d_score[:2])
+    if of_equals is not None:
+        d_values[..., -1, :] = (d_z * shares[2][..., None]).flatten(-2).sum(dim=-2)
+        d_scores[..., -1, :] = d_score[2].sum(dim=-2)
+    z_columns = columns(z)
+    return losses.view(labels.shape).sum(dim=-1), Folded(
+        scores=d_scores,
+        values=d_values,
+        to_neurons=product(z_columns, d_hidden),
+        readout=product(columns(d_logits), neurons).mT,
+        direct=product(z_columns, d_logits),
+        neuron_offset=_sums(folded.neuron_offset, rows.last, d_hidden),
+        logit_offset=_sums(folded.logit_offset, rows.last, d_logits),
+    )
+
+
+def _sums(table: Tensor, rows: Tensor | None, added: Tensor) -> Tensor:
+    """The sums of what belongs to each row of a table; without `rows`, to the single row of each run."""
+    if rows is None:
+        return added.sum(dim=-2, keepdim=True)
+    sums = torch.zeros_like(table, memory_format=torch.contiguous_format)
+    sums.flatten(0, -2).index_add_(0, rows.flatten(), added.flatten(0, -2))
+    return sums

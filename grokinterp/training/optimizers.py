@@ -1,12 +1,17 @@
 """Updater: an optimizer with warm-up, clipping, coupled or decoupled weight decay, and interventions."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
 from grokinterp.config import OptimizerConfig
 from grokinterp.training.interventions import Interventions
+
+# What the steps of these optimizers call.
+_FUNCTIONS: dict[str, Callable[..., None]] = {"adam": adam, "adamw": adamw}
 
 
 class Updater:
@@ -26,10 +31,11 @@ class Updater:
         self.interventions = Interventions(self.named, config, seed)
         tensors = self.tensors
         devices = {t.device for t in tensors}
-        fused = all(device.type in ("cpu", "cuda") for device in devices)
+        fused = self.fused = all(device.type in ("cpu", "cuda") for device in devices)
         # On CUDA an update may be captured as a graph, so that the learning rate, which changes, must be a tensor.
         self.on_cuda = any(device.type == "cuda" for device in devices)
         self.rate: float | Tensor = torch.tensor(config.lr, device=tensors[0].device) if self.on_cuda else config.lr
+        self.slots: tuple[list[Tensor], ...] | None = None  # the state of Adam on the CPU, once there is one
         self.optimizer: torch.optim.Optimizer
         if config.name == "sgd":
             coupled = 0.0 if config.decoupled else config.weight_decay
@@ -71,10 +77,38 @@ class Updater:
         if config.name == "sgd" and config.decoupled and config.weight_decay:
             with torch.no_grad():
                 torch._foreach_mul_(self.tensors, 1.0 - self.rate * config.weight_decay)
-        self.optimizer.step()
+        self._step()
         self.interventions.change_weights()
         for tensor in self.tensors:
             tensor.grad = None
+
+    def _step(self) -> None:
+        """Steps the optimizer; Adam on the CPU without `step`, whose bookkeeping takes longer than a small update."""
+        gradients = [tensor.grad for tensor in self.tensors]
+        if self.slots is None or any(gradient is None for gradient in gradients):
+            self.optimizer.step()
+            states = [self.optimizer.state[tensor] for tensor in self.tensors]
+            if self.fused and not self.on_cuda and all("exp_avg" in state for state in states):
+                self.slots = tuple([state[slot] for state in states] for slot in ("exp_avg", "exp_avg_sq", "step"))
+            return
+        means, squares, steps = self.slots
+        with torch.no_grad():
+            _FUNCTIONS[self.config.name](
+                self.tensors,
+                gradients,
+                means,
+                squares,
+                [],
+                steps,
+                fused=True,
+                amsgrad=False,
+                beta1=self.config.betas[0],
+                beta2=self.config.betas[1],
+                lr=self.rate,
+                weight_decay=self.config.weight_decay,
+                eps=self.config.eps,
+                maximize=False,
+            )
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer's tensors under `optimizer:parameter:slot`, and those of the interventions."""
@@ -88,6 +122,7 @@ class Updater:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Restores what `state` returned."""
+        self.slots = None
         self.interventions.restore(state)
         parameters = dict(self.named)
         for key, value in state.items():

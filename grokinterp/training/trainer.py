@@ -1,5 +1,6 @@
 """train: the training loop, which can be interrupted at any moment."""
 
+import math
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from grokinterp.tasks import AnyTask
 from grokinterp.training.batches import BatchOrder
 from grokinterp.training.bookkeeping import Bookkeeper
 from grokinterp.training.callbacks import Callback, ProgressBar
+from grokinterp.training.contention import ContentionCheck
 from grokinterp.training.device_check import check_device
 from grokinterp.training.gradients import gradients_function, use_private_cache
 from grokinterp.training.graphs import GraphedUpdate
@@ -42,6 +44,7 @@ from grokinterp.training.preparation import (
     set_aside,
     task_to_train,
 )
+from grokinterp.training.threads import choose_threads, using_threads
 
 
 def train(
@@ -56,6 +59,7 @@ def train(
     progress: bool | None = None,
     plain_forward: bool = False,
     compile: bool = False,
+    threads: int | None = None,
 ) -> Run:
     """Trains a model and stores metrics and checkpoints in a run folder.
 
@@ -84,6 +88,8 @@ def train(
         plain_forward: compute logits with the module itself even if a faster exact form exists. A resumed run keeps
             the setting it started with.
         compile: compile the update with torch.compile. To resume a compiled run bit for bit, give it again.
+        threads: number of CPU threads; by default, that of the run to resume, one for small updates, and otherwise
+            PyTorch's own number. Use 1 if other processes need the cores.
 
     Returns:
         The run. Its status is `finished`, `stopped` (interrupted) or `diverged` (a loss became NaN or infinite).
@@ -109,21 +115,23 @@ def train(
         raise ConfigError("torch.compile does not preserve dropout's random numbers: omit --compile or model.dropout")
     if compile:
         use_private_cache()
-    parameters = initial_parameters(config, task, device=device)
-    forward = forward_for(config.model, task, plain=plain_forward)
-    environment = describe_environment(device, forward.path, compiled=compile)
-    start = None
-    if start_from is not None:
-        start = load_from(start_from, parameters)
-        environment["start_from"] = start_from
-    if restart:
-        set_aside(folder)
-    with hold(folder):
-        writer = open_folder(folder, config, task, environment, device, begun, start)
-        loop = _Loop(config, writer, task, parameters, forward, device, [*callbacks, ProgressBar(progress)], compile)
-        if begun is not None:
-            loop.restore()
-        loop.run()
+    with using_threads(choose_threads(config, threads, begun)):
+        parameters = initial_parameters(config, task, device=device)
+        forward = forward_for(config.model, task, plain=plain_forward)
+        environment = describe_environment(device, forward.path, compiled=compile)
+        start = None
+        if start_from is not None:
+            start = load_from(start_from, parameters)
+            environment["start_from"] = start_from
+        if restart:
+            set_aside(folder)
+        callbacks = [*callbacks, ProgressBar(progress), *([ContentionCheck(config)] if device == "cpu" else [])]
+        with hold(folder):
+            writer = open_folder(folder, config, task, environment, device, begun, start)
+            loop = _Loop(config, writer, task, parameters, forward, device, callbacks, compile)
+            if begun is not None:
+                loop.restore()
+            loop.run()
     return Run.open(path)
 
 
@@ -207,9 +215,12 @@ class _Loop:
         if self.batch is not None:
             tokens, labels = tokens[self.batch], labels[self.batch]
         loss = self.gradients(tokens, labels)
-        bad = ~torch.isfinite(loss) & (self.first_bad < 0)
-        self.first_bad.copy_(torch.where(bad, self.clock, self.first_bad))
-        self.clock += 1
+        if loss.device.type != "cpu":
+            bad = ~torch.isfinite(loss) & (self.first_bad < 0)
+            self.first_bad.copy_(torch.where(bad, self.clock, self.first_bad))
+            self.clock += 1
+        elif not math.isfinite(loss.item()) and self.first_bad < 0:
+            self.first_bad.fill_(self.step)
         if self.checks_gradient:
             self.gradient_is_nonzero.copy_(any_nonzero(tensor.grad for tensor in self.updater.tensors))
         self.updater.update()
