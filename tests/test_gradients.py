@@ -18,7 +18,7 @@ from weights import randomized
 
 from grokinterp.config import MLPConfig, RunConfig, TaskConfig, TransformerConfig
 from grokinterp.models import build_model, forward_for, rows, task_of
-from grokinterp.training.gradients import gradients_function
+from grokinterp.training.gradients import explicit_gradients, gradients_function
 
 pytestmark = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 
@@ -148,6 +148,26 @@ def test_examples_may_repeat_and_come_in_any_order(name):
     loss, found = ours(config, copy_of(exact, torch.float64), task.tokens[some], task.labels[some])
     assert loss.item() == pytest.approx(true_loss.item(), rel=1e-13)
     assert_same(found, true)
+
+
+@pytest.mark.parametrize("chunks", ["one chunk", "three chunks"])
+@pytest.mark.parametrize("name", ONE_LAYER)
+def test_the_gradients_of_a_stack_are_those_of_each_run(name, chunks, monkeypatch):
+    """Three runs with their own weights and splits, of which the module knows nothing."""
+    config = run_of(ONE_LAYER[name], p=17)
+    if chunks == "three chunks":
+        cut_into_chunks(monkeypatch)
+    configs = [config.replace({"task.data_seed": seed}) for seed in range(3)]
+    modules = [in_float64(c, randomized(build_model(c, task_of(c)), seed=i)) for i, c in enumerate(configs)]
+    examples = [training_set(c) for c in configs]
+    copies = [copy_of(module, torch.float64) for module in modules]
+    stacked = {name: torch.stack([copy[name].detach() for copy in copies]) for name in copies[0]}
+    tokens, labels = (torch.stack(parts) for parts in zip(*examples, strict=True))
+    losses, found = explicit_gradients(config)(stacked, tokens, labels)
+    for i, module in enumerate(modules):
+        _, true_loss, true = the_modules(module, *examples[i])
+        assert losses[i].item() == pytest.approx(true_loss.item(), rel=1e-13)
+        assert_same({name: gradient[i] for name, gradient in found.items()}, true)
 
 
 @pytest.mark.parametrize("name", ["demo", "no equals", "two layers"])

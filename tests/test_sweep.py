@@ -32,6 +32,7 @@ from grokinterp.sweep import (
     executors,
     expand,
     plan,
+    running,
     train_point,
     train_sweep,
 )
@@ -474,6 +475,12 @@ class TestEnsembles:
         for key, row in ours.iterrows():
             assert row["final.train_loss"] == pytest.approx(theirs.loc[key, "final.train_loss"], rel=0.05)
             assert row["T_train_0.99"] == pytest.approx(theirs.loc[key, "T_train_0.99"], abs=10)
+
+    @pytest.mark.parametrize(("workers", "sizes"), [(1, [5, 5]), (2, [3, 2, 3, 2]), (9, [1] * 10)])
+    def test_runs_of_one_shape_are_divided_among_the_workers(self, workers, sizes, tmp_path):
+        sweep = plan(tmp_path / "s", BASE, grid={"task.train_fraction": [0.7, 0.5], "model_seed": range(5)})
+        jobs, _ = running._prepare(sweep, "cpu", True, workers)
+        assert [len(job.runs) for job in jobs] == sizes
 
     def test_a_run_that_cannot_be_trained_does_not_stop_its_group(self, tmp_path):
         short = replace(BASE, schedule=replace(BASE.schedule, steps=20))

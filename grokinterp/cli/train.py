@@ -168,7 +168,8 @@ def run_demo(arguments: Sequence[str]) -> int:
         run = Run.open(options.run)
     else:
         say(f"training a 1-layer transformer on {config.task.title} into {options.run} ...")
-        run = train(config, options.run, resume=exists, callbacks=progress_lines())
+        # More than one thread would gain little, and lose much where the cores are shared.
+        run = train(config, options.run, resume=exists, callbacks=progress_lines(), threads=1)
         if run.status["status"] != RunStatus.FINISHED:
             return _print_status(run)
     analysis = analyze(run, progress=progress_bar())

@@ -102,11 +102,13 @@ def train_sweep(
     sweep = plan(path, base, grid=grid, zipped=zipped, points=points)
     remote = executor is not None and not isinstance(executor, LocalExecutor)
     gpu = bool(getattr(executor, "gpus", 0)) if remote else choose_device(device).startswith("cuda")
-    executor = executor or LocalExecutor(_worker_count(workers, gpu))
+    workers = _worker_count(workers, gpu)
+    executor = executor or LocalExecutor(workers)
     with hold(sweep.path), interrupts() as interrupted:
         sweep.write()
         sweep.remove_leftovers()
-        jobs, progress = _prepare(sweep, device, ensembles == "always" or (ensembles == "auto" and gpu))
+        together = ensembles == "always" or (ensembles == "auto" and gpu)
+        jobs, progress = _prepare(sweep, device, together, 1 if remote else workers)
         reporter = _ProgressReporter(sweep, progress, watch)
         with contextlib.closing(executor.execute(jobs)) as events:
             for event in events:
@@ -192,7 +194,7 @@ def _worker_count(workers: int | None, gpu: bool) -> int:
     return workers
 
 
-def _prepare(sweep: Sweep, device: str, together: bool) -> tuple[list[Job], Progress]:
+def _prepare(sweep: Sweep, device: str, together: bool, workers: int) -> tuple[list[Job], Progress]:
     """The jobs that are left, and the progress so far."""
     progress = Progress(len(sweep.points))
     configs: dict[str, RunConfig] = {}
@@ -212,14 +214,17 @@ def _prepare(sweep: Sweep, device: str, together: bool) -> tuple[list[Job], Prog
             progress.done += 1
         else:
             progress.failed[point.name] = failure
-    groups = _group_by_shape(sweep, configs) if together else [[name] for name in configs]
+    groups = _group_by_shape(sweep, configs, workers) if together else [[name] for name in configs]
     command, folder = current_command(), str(sweep.path)
     jobs = [Job(folder, {name: configs[name].to_json() for name in names}, device, command) for names in groups]
     return jobs, progress
 
 
-def _group_by_shape(sweep: Sweep, configs: Mapping[str, RunConfig]) -> list[list[str]]:
-    """Groups of runs that `train_many` can train together: they have one shape and are at one step."""
+def _group_by_shape(sweep: Sweep, configs: Mapping[str, RunConfig], workers: int) -> list[list[str]]:
+    """Groups of runs that `train_many` can train together, which have one shape and are at one step.
+
+    Runs of one shape are divided among the workers.
+    """
     groups: dict[tuple[str, int | None], list[str]] = {}
     for name, config in configs.items():
         path = sweep.path / name
@@ -228,7 +233,11 @@ def _group_by_shape(sweep: Sweep, configs: Mapping[str, RunConfig]) -> list[list
         except GrokinterpError:  # trained alone, the run reports its own error
             key = name, None
         groups.setdefault(key, []).append(name)
-    return [names[i : i + _MAX_ENSEMBLE] for names in groups.values() for i in range(0, len(names), _MAX_ENSEMBLE)]
+    parts = []
+    for names in groups.values():
+        size = min(-(-len(names) // workers), _MAX_ENSEMBLE)
+        parts += [names[i : i + size] for i in range(0, len(names), size)]
+    return parts
 
 
 def _resume_step(path: Path, config: RunConfig) -> int | None:

@@ -36,11 +36,8 @@ from grokinterp.training.preparation import (
     run_to_resume,
     task_to_train,
 )
-from grokinterp.training.threads import choose_threads, count_operations, using_threads
+from grokinterp.training.threads import SMALL_UPDATE, choose_threads, count_operations, using_threads
 from grokinterp.training.trainer import interrupts
-
-# Floating-point operations per run of an update up to which a CPU core spends most time on launching operations.
-_TINY_UPDATE = 3e7
 
 
 def train_many(
@@ -120,8 +117,8 @@ def ensemble_pays(config: RunConfig, device: str = "auto") -> bool:
         device: as in `train_many`.
     """
     device = choose_device(device)
-    tiny = device == "cpu" and count_operations(config) <= _TINY_UPDATE
-    return not interventions_of(config) and (device.startswith("cuda") or tiny)
+    small = device == "cpu" and count_operations(config) <= SMALL_UPDATE
+    return not interventions_of(config) and (device.startswith("cuda") or small)
 
 
 @dataclass(frozen=True)

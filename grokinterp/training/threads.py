@@ -11,8 +11,9 @@ from grokinterp.errors import ConfigError
 from grokinterp.runs.environment import cores
 from grokinterp.runs.run import Run
 
-# Floating-point operations of an update up to which a second thread costs more than it saves.
-_ONE_THREAD = 2e8
+# Floating-point operations of an update up to which a core spends much of its time on starting operations: a second
+# thread then costs more than it saves, and a stack of runs saves time.
+SMALL_UPDATE = 2e8
 
 
 def choose_threads(config: RunConfig, threads: int | None = None, begun: Run | None = None, runs: int = 1) -> int:
@@ -45,7 +46,7 @@ def choose_threads(config: RunConfig, threads: int | None = None, begun: Run | N
     recorded = None if begun is None else _latest_environment(begun).get("threads")
     if isinstance(recorded, int) and recorded >= 1:
         return min(recorded, available)
-    return 1 if runs * count_operations(config) <= _ONE_THREAD else torch.get_num_threads()
+    return 1 if runs * count_operations(config) <= SMALL_UPDATE else torch.get_num_threads()
 
 
 def count_operations(config: RunConfig) -> float:
