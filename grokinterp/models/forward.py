@@ -170,14 +170,26 @@ def prefix(
             read = _layer_norm(resid_mid, block, "ln2") if pre_norm else resid_mid
             hidden = ACTIVATIONS[config.activation](matmul(read, block["mlp.W_in"]) + block["mlp.b_in"])
             neurons.append(hook(f"blocks.{layer}.mlp.hook_post", hidden))
+            if config.reads_linearly and layer == config.n_layers - 1:
+                outputs.append(_Stream(resid_mid, token))
+                continue
             out = resid_mid + matmul(neurons[-1], block["mlp.W_out"]) + block["mlp.b_out"]
             outputs.append(_Stream(_layer_norm(out, block, "ln2") if post_norm else out, token))
         streams = outputs
-    final = [_layer_norm(s.rows, weights, "ln_final") if pre_norm and config.final_norm else s.rows for s in streams]
-    logits = matmul(_mean(final), weights["unembed.W_U"]) + weights["unembed.b_U"]
-    W_out = weights[f"blocks.{config.n_layers - 1}.mlp.W_out"]
-    readout = W_out @ weights["unembed.W_U"] if config.reads_linearly else None
-    return Activations(logits, _mean(neurons), readout, _mean(attention))
+    W_out, b_out = (weights[f"blocks.{config.n_layers - 1}.mlp.{name}"] for name in ("W_out", "b_out"))
+    W_U, b_U = weights["unembed.W_U"], weights["unembed.b_U"]
+    if not config.reads_linearly:
+        final = [
+            _layer_norm(s.rows, weights, "ln_final") if pre_norm and config.final_norm else s.rows for s in streams
+        ]
+        return Activations(matmul(_mean(final), W_U) + b_U, _mean(neurons), None, _mean(attention))
+    # Where all that follows the neurons is linear, their mean over positions is multiplied, by the narrower product.
+    readout, resid_mid, hidden = W_out @ W_U, _mean([s.rows for s in streams]) + b_out, _mean(neurons)
+    if W_U.shape[1] <= W_U.shape[0]:
+        logits = matmul(resid_mid, W_U) + matmul(hidden, readout) + b_U
+    else:
+        logits = matmul(resid_mid + matmul(hidden, W_out), W_U) + b_U
+    return Activations(logits, hidden, readout, _mean(attention))
 
 
 def _heads(x: Float[Tensor, "u d"], kind: str, block: Weights, matmul: Matmul) -> Float[Tensor, "u h e"]:

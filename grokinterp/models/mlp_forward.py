@@ -44,25 +44,35 @@ def mlp(
         names = _embeddings(weights, len(operands))
         embedded = [F.embedding(operand, weights[name]) for operand, name in zip(operands, names, strict=True)]
         x = hook("hook_embed", sum_of(embedded) if config.input == "sum" else torch.cat(embedded, dim=1))
-    neurons, readout = x, weights["unembed.W_U"]
+    neurons, W_U, biases = x, weights["unembed.W_U"], weights["unembed.b_U"] if config.biases else None
+    residual = config.architecture == "residual"
     for i in range(config.depth):
         layer = {name.removeprefix(f"layers.{i}."): w for name, w in weights.items() if name.startswith(f"layers.{i}.")}
-        residual = config.architecture == "residual"
         read = F.layer_norm(x, x.shape[1:], layer["ln.w"], layer["ln.b"]) if residual else x
         product = read if is_multiplied and i == 0 else matmul(read, layer["W"])
         pre = hook(f"layers.{i}.hook_pre", product + layer["b"] if config.biases else product)
         neurons = hook(f"layers.{i}.hook_post", activation(pre))
-        if residual:
+        if not residual:
+            x = neurons
+        elif i < config.depth - 1:
             out = matmul(neurons, layer["W_out"])
             x = x + 0.5 * (out + layer["b_out"] if config.biases else out)
-        else:
-            x = neurons
-    logits = matmul(x, readout)
+    if not residual:
+        return Activations(_plus(matmul(x, W_U), biases), neurons, W_U)
+    # Two matrices follow the last neurons; their product has fewer columns if there are fewer classes than neurons.
+    last = f"layers.{config.depth - 1}."
+    readout = 0.5 * weights[f"{last}W_out"] @ W_U
     if config.biases:
-        logits = logits + weights["unembed.b_U"]
-    if config.architecture == "residual":
-        readout = 0.5 * weights[f"layers.{config.depth - 1}.W_out"] @ readout
-    return Activations(logits, neurons, readout)
+        x = x + 0.5 * weights[f"{last}b_out"]
+    if W_U.shape[1] <= W_U.shape[0]:
+        logits = matmul(x, W_U) + matmul(neurons, readout)
+    else:
+        logits = matmul(x + 0.5 * matmul(neurons, weights[f"{last}W_out"]), W_U)
+    return Activations(_plus(logits, biases), neurons, readout)
+
+
+def _plus(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x + bias
 
 
 def _embeddings(weights: Weights, operands: int) -> list[str]:
