@@ -1,6 +1,6 @@
 """`python -m benchmarks`: runs all benchmarks, prints a table, and writes results.json.
 
-It takes about twelve minutes on two cores. Run nothing else on the machine meanwhile.
+It takes about a quarter of an hour on two cores. Run nothing else on the machine meanwhile.
 """
 
 import argparse
@@ -8,9 +8,11 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import whole
+from benchmarks.ours import mainline
 from benchmarks.timing import Side, interleave, plain_row, row
+from grokinterp.experiments import manir
 from grokinterp.models.products import library
 from grokinterp.runs.environment import processor
 from grokinterp.runs.run import Run
 
 RESULTS = Path(__file__).parent / "results.json"
 KEYS = [9, 12, 33, 38]
+MAINLINE = (113, 128, 512, 1, 0.3)
+SMALL = (31, 64, 128, 1, 0.6)
 SIZES = [(31, 64, 128, 0.6), (53, 64, 256, 0.5), (53, 128, 512, 0.3), (113, 64, 256, 0.3), (113, 256, 1024, 0.3)]
 Rows = Iterator[dict[str, Any]]
 
@@ -42,7 +48,7 @@ def step_sides(p: int, d_model: int, d_mlp: int, layers: int, fraction: float) -
 def train_steps(run: Run, rounds: int) -> Rows:
     """One step of the mainline run: at initialization and late, compiled, and with the loss in float64."""
     late = f"{run.path}@{late_step(run)}"
-    shape = (113, 128, 512, 1, 0.3)
+    shape = MAINLINE
     timed = interleave(step_sides(*shape), rounds)
     yield row("train_step", "ms", timed)
     for name, peak in timed.memory.items():
@@ -81,7 +87,7 @@ def late_step(run: Run) -> int:
 
 
 def loops(run: Run, rounds: int) -> Rows:
-    shape = (113, 128, 512, 1, 0.3, None, True)
+    shape = (*MAINLINE, None, True)
     timed = interleave(
         {"ours": Side("benchmarks.ours:training_loop"), "reference": Side("benchmarks.plain:training_step", shape, 3)},
         max(rounds // 2, 3),
@@ -118,12 +124,13 @@ def checkpoints(run: Run, rounds: int) -> Rows:
         sides = {
             "ours": Side("benchmarks.ours:analysis", arguments, 5),
             "reference": Side("benchmarks.plain:analysis", (*arguments, *as_published)),
+            "floor": Side("benchmarks.ours:analysis_floor", (neurons,), 5),
         }
         timed = interleave(sides, max(rounds // 3, 3))
         yield row(name, "ms", timed)
         if name == "analyze_checkpoint_neurons":
-            for side, peak in timed.memory.items():
-                yield plain_row(f"analyze_memory_{side}", "MB", peak)
+            for side in ("ours", "reference"):
+                yield plain_row(f"analyze_memory_{side}", "MB", timed.memory[side])
     timed = interleave(
         {
             "ours": Side("benchmarks.ours:forward", (str(run.path), step), 3),
@@ -152,6 +159,28 @@ def growth(run: Run, rounds: int) -> Rows:
         yield row(f"runs_at_once_{runs}", "ms per run and step", timed)
 
 
+def since(checkout: str, rounds: int) -> Rows:
+    """The same work with the code of another commit, which is the plain side."""
+    commit = subprocess.run(
+        ["git", "-C", checkout, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    small = mainline(*SMALL)
+    stacked = Side("benchmarks.ours:runs_at_once", (16, 100))
+    for name, config, calls in (
+        ("small_single", small, 30),
+        ("small_stacked", small, 30),
+        ("mainline_step", mainline(*MAINLINE), 3),
+        ("manir_transformer", manir.transformer(0.01), 1),
+        ("manir_residual", manir.residual(), 1),
+    ):
+        side = Side("step:update", (config.to_json(),), calls)
+        ours = stacked if name == "small_stacked" else side  # against single runs
+        timed = interleave({"ours": ours, "reference": replace(side, checkout=checkout)}, rounds)
+        if ours is stacked:
+            timed.rounds["ours"] = [milliseconds / 1600 for milliseconds in timed.rounds["ours"]]
+        yield row(name, f"ms per run and step; plain: commit {commit}", timed)
+
+
 PARTS: dict[str, Callable[[Run, int], Rows]] = {
     "train": train_steps,
     "loops": loops,
@@ -172,23 +201,34 @@ def main() -> int:
         type=Path,
         help="an existing mainline run to use instead of training one (omits mainline_to_99)",
     )
+    parser.add_argument(
+        "--before",
+        help="the checkout of an earlier commit, as made by `git worktree add`: measure this code against it, and "
+        "nothing else unless --only names it",
+    )
     options = parser.parse_args()
-    parts = options.only or [*PARTS, "whole"]
-    old_rows = json.loads(RESULTS.read_text())["rows"] if options.only and RESULTS.exists() else []
+    parts = options.only or ([] if options.before else [*PARTS, "whole"])
+    machines = json.loads(RESULTS.read_text())["machines"] if RESULTS.exists() else {}
+    keeps = options.only or options.before
+    old_rows = machines.get(machine_name(), {"rows": []})["rows"] if keeps else []
     new_rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = options.run or Path(folder) / "mainline"
-        if options.run is None:
-            new_rows += show(whole.mainline(path))
-        run = Run.open(path)
-        for name in PARTS:
-            if name in parts:
-                new_rows += show(PARTS[name](run, options.rounds))
-        if "whole" in parts:
-            new_rows += show(whole.rows(run))
+    if options.before:
+        new_rows += show(since(options.before, options.rounds))
+    if parts:
+        with tempfile.TemporaryDirectory() as folder:
+            path = options.run or Path(folder) / "mainline"
+            if options.run is None:
+                new_rows += show(whole.mainline(path))
+            run = Run.open(path)
+            for name in PARTS:
+                if name in parts:
+                    new_rows += show(PARTS[name](run, options.rounds))
+            if "whole" in parts:
+                new_rows += show(whole.rows(run))
     names = {line["name"] for line in new_rows}
     rows = [line for line in old_rows if line["name"] not in names] + new_rows
-    RESULTS.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    machines[machine_name()] = {"machine": machine(), "rows": rows}
+    RESULTS.write_text(json.dumps({"machines": machines}, indent=1) + "\n")
     return 0
 
 
@@ -205,11 +245,16 @@ def show(rows: Rows) -> list[dict[str, Any]]:
     return lines
 
 
+def machine_name() -> str:
+    """The processor and its vector instructions, which cloud machines of the same name differ in."""
+    return f"{processor()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
 def machine() -> str:
     cuda = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no CUDA"
     compiler = "a C++ compiler" if shutil.which("g++") or shutil.which("clang++") else "no C++ compiler"
     return (
-        f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{cuda}; Python "
+        f"{machine_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{cuda}; Python "
         f"{platform.python_version()}, torch {torch.__version__}, products by {library()}, {compiler}"
     )
 

@@ -10,17 +10,21 @@ PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 
 def main() -> None:
-    results = json.loads(RESULTS.read_text())
-    rows = {line["name"]: line for line in results["rows"]}
+    machines = json.loads(RESULTS.read_text())["machines"]
     page = PAGE.read_text()
 
     def fill(block: re.Match[str]) -> str:
-        names = [name for pattern in block[1].split() for name in rows if re.fullmatch(pattern, name)]
-        return f"<!-- rows: {block[1]} -->\n{table([rows[name] for name in names])}\n<!-- end -->"
+        tables = []
+        for name, results in machines.items():
+            rows = {line["name"]: line for line in results["rows"]}
+            chosen = [rows[name] for pattern in block[1].split() for name in rows if re.fullmatch(pattern, name)]
+            tables += [f"On {name}:\n\n{table(chosen)}"] if chosen else []
+        return f"<!-- rows: {block[1]} -->\n" + "\n\n".join(tables) + "\n<!-- end -->"
 
     page = re.sub(r"<!-- rows: (.*?) -->\n.*?<!-- end -->", fill, page, flags=re.DOTALL)
+    listed = "\n".join(f"- {results['machine']}" for results in machines.values())
     page = re.sub(
-        r"<!-- machine -->.*?<!-- end -->", f"<!-- machine -->{results['machine']}<!-- end -->", page, flags=re.DOTALL
+        r"<!-- machines -->.*?<!-- end -->", f"<!-- machines -->\n{listed}\n<!-- end -->", page, flags=re.DOTALL
     )
     PAGE.write_text(page)
 

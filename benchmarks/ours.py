@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.step import loop_of
 from grokinterp.config import RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.config.presets import preset
 from grokinterp.measures import (
@@ -19,16 +20,10 @@ from grokinterp.measures import (
     restricted_loss,
 )
 from grokinterp.measures.spectrum import embedding_power
-from grokinterp.models import forward_for, initial_parameters, task_of
 from grokinterp.models.memory import keep_freed_memory
 from grokinterp.models.products import product
 from grokinterp.models.rows import row_chunks
-from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.run import Run
-from grokinterp.runs.writer import RunWriter
-from grokinterp.training.preparation import load_from
-from grokinterp.training.threads import choose_threads
-from grokinterp.training.trainer import _Loop
 
 
 def mainline(p: int = 113, d_model: int = 128, d_mlp: int = 512, n_layers: int = 1, fraction: float = 0.3) -> RunConfig:
@@ -42,18 +37,6 @@ def mainline(p: int = 113, d_model: int = 128, d_mlp: int = 512, n_layers: int =
     )
 
 
-def _loop(config: RunConfig, weights_from: str | None = None, compiled: bool = False) -> _Loop:
-    torch.set_num_threads(choose_threads(config))
-    task = task_of(config)
-    parameters = initial_parameters(config, task)
-    if weights_from is not None:
-        load_from(weights_from, parameters)
-    forward = forward_for(config.model, task)
-    folder = Path(tempfile.mkdtemp()) / "run"
-    writer = RunWriter.create(folder, config, describe_environment("cpu", forward.path), task)
-    return _Loop(config, writer, task, parameters, forward, "cpu", [], compiled)
-
-
 def training_step(
     p: int = 113,
     d_model: int = 128,
@@ -65,12 +48,12 @@ def training_step(
     loss_dtype: Any = "float32",
 ) -> Callable[[], Any]:
     config = replace(mainline(p, d_model, d_mlp, n_layers, fraction), loss_dtype=loss_dtype)
-    return _loop(config, weights_from, compiled).update
+    return loop_of(config, weights_from, compiled).update
 
 
-def training_loop() -> Callable[[], Any]:
+def trainingloop_of() -> Callable[[], Any]:
     """A hundred steps as `train` makes them, including one evaluation and one checkpoint."""
-    loop = _loop(replace(mainline(), schedule=ScheduleConfig(steps=10**6)))
+    loop = loop_of(replace(mainline(), schedule=ScheduleConfig(steps=10**6)))
 
     def steps() -> None:
         for _ in range(100):
@@ -81,13 +64,13 @@ def training_loop() -> Callable[[], Any]:
 
 
 def write_checkpoint() -> Callable[[], Any]:
-    loop = _loop(mainline())
+    loop = loop_of(mainline())
     return lambda: loop.bookkeeper.writer.save_checkpoint(loop.step, loop.weights)
 
 
 def steps_and_checkpoints(steps: int, every: int | None) -> Callable[[], Any]:
     """Some updates, with a checkpoint every `every` updates."""
-    loop = _loop(mainline())
+    loop = loop_of(mainline())
 
     def work() -> None:
         for i in range(steps):
@@ -99,7 +82,7 @@ def steps_and_checkpoints(steps: int, every: int | None) -> Callable[[], Any]:
 
 
 def mlp_step(compiled: bool = False) -> Callable[[], Any]:
-    return _loop(preset("psi"), compiled=compiled).update
+    return loop_of(preset("psi"), compiled=compiled).update
 
 
 def training_floor(
@@ -178,6 +161,35 @@ def analysis(run_path: str, step: int, frequencies: list[int], neurons: bool) ->
         return results
 
     return analyze
+
+
+def analysis_floor(neurons: bool, p: int = 113, d_mlp: int = 512) -> Callable[[], Any]:
+    """What no analysis of a checkpoint can avoid, on existing arrays, in float64 but for the forward pass.
+
+    The products of the forward pass; one conversion and one exponential of every logit; its sums by a + b; the product
+    that gives the excluded losses of all frequencies. With neurons, one conversion of every neuron on every pair, its
+    square, and its sums by a + b, a - b, a and b.
+    """
+    products, logits = forward_floor(p, d_mlp=d_mlp), torch.randn(p * p, p)
+    components, pairs = torch.rand(p, p, p // 2, dtype=torch.float64), torch.arange(p * p)
+    hidden, lines = torch.randn(p * p, d_mlp), [(pairs // p + sign * pairs) % p for sign in (1, -1)]
+    sums = torch.zeros(p, d_mlp, dtype=torch.float64)
+
+    def work() -> None:
+        products()
+        exact = logits.double()
+        exact.view(p, p, p).sum(dim=1)
+        torch.bmm(exact.exp_().view(p, p, p), components)
+        if not neurons:
+            return
+        for rows in pairs.split(4 * p):
+            part = hidden[rows[0] : rows[-1] + 1].double()
+            for line in lines:
+                sums.index_add_(0, line[rows], part)
+            grid = part.view(-1, p, d_mlp)
+            grid.sum(dim=0), grid.sum(dim=1), part.square_().sum(dim=0)
+
+    return work
 
 
 def tiny_runs(runs: int) -> list[RunConfig]:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
@@ -32,11 +34,11 @@ class Process:
 
     def __init__(self, side: Side):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.timing", json.dumps([side.function, side.arguments, side.calls])],
+            [sys.executable, __file__, json.dumps([side.function, side.arguments, side.calls])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=side.checkout,
+            env={**os.environ, "PYTHONPATH": side.checkout or str(Path(__file__).parents[1])},
         )
         self.setup = self.read()  # seconds of the first call, which imports, allocates and compiles
 

@@ -94,13 +94,17 @@ def _line_sums(
     A constant is subtracted from each neuron first, so that a large mean does not cost digits of the squares.
     """
     g, m = len(indices), neurons.shape[1]
-    a, b = torch.arange(g)[:, None], torch.arange(g)[None, :]
-    lines = [((a + b) % g).flatten(), ((a - b) % g).flatten(), (a + 0 * b).flatten(), (0 * a + b).flatten()]
+    b = torch.arange(g)
     sums, squares = torch.zeros(4, g, m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
     constant = neurons[indices[0]].double().mean(dim=0)
-    for pairs in torch.arange(g * g).split(512):  # small enough for the float64 copies to stay in the cache
-        part = neurons[indices.flatten()[pairs]].double() - constant
-        for table, line in zip(sums, lines, strict=True):
-            table.index_add_(0, line[pairs], part)
+    in_order = torch.equal(indices.flatten(), torch.arange(g * g))
+    for a in torch.arange(g).split(max(512 // g, 1)):  # small enough for the float64 copies to stay in the cache
+        rows = slice(int(a[0]) * g, (int(a[-1]) + 1) * g)
+        part = (neurons[rows] if in_order else neurons[indices[a].flatten()]).double() - constant
+        for table, line in ((sums[0], a[:, None] + b), (sums[1], a[:, None] - b)):
+            table.index_add_(0, (line % g).flatten(), part)
+        lines = part.view(len(a), g, m)
+        sums[2, a] = lines.sum(dim=1)
+        sums[3] += lines.sum(dim=0)
         squares += part.square_().sum(dim=0)
     return sums, squares
