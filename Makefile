@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO_RUN ?= checkpoints/demo
 TEST_WORKERS ?= 2
 
-.PHONY: demo test check docs faults bench reproduce-quick package test-floor clean
+.PHONY: demo test check docs faults bench gpu-wheels reproduce-quick package test-floor clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,6 +41,14 @@ reproduce-quick: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.document
+
+# What `python -m benchmarks.gpu` needs on a machine that has no more than torch, numpy, pandas and safetensors.
+GPU_PYTHONS := 3.11 3.12 3.13
+GPU_DOWNLOAD = $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+	-c constraints.txt -d build/gpu-wheels
+gpu-wheels: $(STAMP)
+	$(GPU_DOWNLOAD) jaxtyping wadler-lindig einops psutil pydantic annotated-types typing-inspection typing-extensions tqdm
+	$(foreach version,$(GPU_PYTHONS),$(GPU_DOWNLOAD) --python-version $(version) pydantic-core &&) true
 
 # By hand, before a release: the wheel and the sdist, and the README's quick start with only the wheel.
 package:

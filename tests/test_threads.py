@@ -98,7 +98,7 @@ class TestContention:
             monkeypatch.setattr(contention.time, "process_time", lambda: clock["wall"] * number * share)
             measured: list[int] = []
 
-            def estimate(config, threads):
+            def estimate(config, quick, threads):
                 measured.append(threads)
                 return replace(cost, seconds_per_step=alone)
 

@@ -176,7 +176,7 @@ def _dry_run(sweep: "Sweep", options: SweepOptions) -> int:
     for point in sweep.points:
         say(point.name)
     first = next((point for point in sweep.points if point.valid_config(sweep.base)), sweep.points[0])
-    cost = estimate(first.config(sweep.base))
+    cost = estimate(first.config(sweep.base), threads=1)  # as workers have
     seconds = cost.seconds * len(sweep.points) / (options.workers or cores())
     size = cost.checkpoints * cost.checkpoint_bytes * len(sweep.points)
     print(

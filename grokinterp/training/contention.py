@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from grokinterp.config import RunConfig
-from grokinterp.errors import logger
+from grokinterp.errors import GrokinterpError, logger
 from grokinterp.training.callbacks import Callback
 from grokinterp.training.estimate import estimate
 
@@ -49,7 +49,11 @@ class ContentionCheck(Callback):
         share_of_cores = (time.process_time() - self.began[2]) / (seconds * threads)
         if share_of_cores > 0.8:
             return
-        took, alone = seconds / (step - self.began[0]), estimate(self.config, threads=1).seconds_per_step
+        try:
+            alone = estimate(self.config, quick=True, threads=1).seconds_per_step
+        except GrokinterpError:  # there is no memory for a second model: this check must not end the run
+            return
+        took = seconds / (step - self.began[0])
         if took > 1.5 * alone:
             log.warning(
                 "%s: a step takes %.3g s with %d threads, but %.3g s with one: other processes use the same cores; "
