@@ -50,10 +50,10 @@ class Activations:
         attention: `[n, h, t]`, attention of the last layer from this position; None for an MLP.
     """
 
-    logits: Float[Tensor, "*r n c"]
-    neurons: Float[Tensor, "*r n m"]
-    neuron_logit_map: Float[Tensor, "*r m c"] | None
-    attention: Float[Tensor, "*r n h t"] | None = None
+    logits: Float[Tensor, "... n c"]
+    neurons: Float[Tensor, "... n m"]
+    neuron_logit_map: Float[Tensor, "... m c"] | None
+    attention: Float[Tensor, "... n h t"] | None = None
 
 
 def has_last_position_form(config: TransformerConfig, operands: int = 2) -> bool:
