@@ -51,7 +51,7 @@ def training_step(
     return loop_of(config, weights_from, compiled).update
 
 
-def trainingloop_of() -> Callable[[], Any]:
+def training_loop() -> Callable[[], Any]:
     """A hundred steps as `train` makes them, including one evaluation and one checkpoint."""
     loop = loop_of(replace(mainline(), schedule=ScheduleConfig(steps=10**6)))
 

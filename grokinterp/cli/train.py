@@ -96,9 +96,8 @@ def run_train(arguments: Sequence[str]) -> int:
 def _dry_run(config: RunConfig, threads: int | None) -> int:
     from grokinterp.statistics.formatting import duration
     from grokinterp.training.estimate import estimate
-    from grokinterp.training.threads import choose_threads
 
-    cost = estimate(config, threads=choose_threads(config, threads))
+    cost = estimate(config, threads=threads)
     print(config.to_json(), end="")
     print(
         f"{cost.parameters:,} parameters; {cost.checkpoints} checkpoints of {cost.checkpoint_bytes / 1e6:.2f} MB = "

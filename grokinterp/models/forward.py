@@ -179,9 +179,7 @@ def prefix(
     W_out, b_out = (weights[f"blocks.{config.n_layers - 1}.mlp.{name}"] for name in ("W_out", "b_out"))
     W_U, b_U = weights["unembed.W_U"], weights["unembed.b_U"]
     if not config.reads_linearly:
-        final = [
-            _layer_norm(s.rows, weights, "ln_final") if pre_norm and config.final_norm else s.rows for s in streams
-        ]
+        final = [_layer_norm(s.rows, weights, "ln_final") if pre_norm else s.rows for s in streams]
         return Activations(matmul(_mean(final), W_U) + b_U, _mean(neurons), None, _mean(attention))
     # Where all that follows the neurons is linear, their mean over positions is multiplied, by the narrower product.
     readout, resid_mid, hidden = W_out @ W_U, _mean([s.rows for s in streams]) + b_out, _mean(neurons)

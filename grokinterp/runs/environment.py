@@ -45,6 +45,17 @@ def describe_environment(device: str, forward_path: str, *, compiled: bool = Fal
     }
 
 
+def latest_environment(environment: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a run's environment.json that describes its latest session.
+
+    >>> latest_environment({"threads": 1, "resumed": [{"threads": 2}]})
+    {'threads': 2}
+    """
+    resumed = environment.get("resumed")
+    latest = resumed[-1] if isinstance(resumed, list) and resumed else environment
+    return latest if isinstance(latest, Mapping) else {}
+
+
 def rounding_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Compares everything in two environments on which the last digits of a training depend.
 

@@ -102,13 +102,14 @@ def train_sweep(
     sweep = plan(path, base, grid=grid, zipped=zipped, points=points)
     remote = executor is not None and not isinstance(executor, LocalExecutor)
     gpu = bool(getattr(executor, "gpus", 0)) if remote else choose_device(device).startswith("cuda")
-    workers = _worker_count(workers, gpu)
-    executor = executor or LocalExecutor(workers)
+    executor = executor or LocalExecutor(_worker_count(workers, gpu))
     with hold(sweep.path), interrupts() as interrupted:
         sweep.write()
         sweep.remove_leftovers()
         together = ensembles == "always" or (ensembles == "auto" and gpu)
-        jobs, progress = _prepare(sweep, device, together, 1 if remote else workers)
+        jobs, progress = _prepare(
+            sweep, device, together, executor.workers if isinstance(executor, LocalExecutor) else 1
+        )
         reporter = _ProgressReporter(sweep, progress, watch)
         with contextlib.closing(executor.execute(jobs)) as events:
             for event in events:

@@ -54,7 +54,7 @@ def estimate(config: RunConfig, tries: int = 5, *, quick: bool = False, threads:
     Raises:
         ConfigError: the configuration cannot be trained, or the training does not fit into memory.
     """
-    count = choose_threads(config) if threads is None else threads
+    count = choose_threads(config, threads)
     with using_threads(count):
         return replace(_estimate(config, tries, quick), threads=count)
 

@@ -31,11 +31,12 @@ class Updater:
         self.interventions = Interventions(self.named, config, seed)
         tensors = self.tensors
         devices = {t.device for t in tensors}
-        fused = self.fused = all(device.type in ("cpu", "cuda") for device in devices)
+        fused = all(device.type in ("cpu", "cuda") for device in devices)
         # On CUDA an update may be captured as a graph, so that the learning rate, which changes, must be a tensor.
         self.on_cuda = any(device.type == "cuda" for device in devices)
         self.rate: float | Tensor = torch.tensor(config.lr, device=tensors[0].device) if self.on_cuda else config.lr
         self.slots: tuple[list[Tensor], ...] | None = None  # the state of Adam on the CPU, once there is one
+        self.calls_function = config.name in _FUNCTIONS and fused and not self.on_cuda
         self.optimizer: torch.optim.Optimizer
         if config.name == "sgd":
             coupled = 0.0 if config.decoupled else config.weight_decay
@@ -87,8 +88,8 @@ class Updater:
         gradients = [tensor.grad for tensor in self.tensors]
         if self.slots is None or any(gradient is None for gradient in gradients):
             self.optimizer.step()
-            states = [self.optimizer.state[tensor] for tensor in self.tensors]
-            if self.fused and not self.on_cuda and all("exp_avg" in state for state in states):
+            states = [self.optimizer.state[tensor] for tensor in self.tensors] if self.calls_function else []
+            if states and all("exp_avg" in state for state in states):
                 self.slots = tuple([state[slot] for state in states] for slot in ("exp_avg", "exp_avg_sq", "step"))
             return
         means, squares, steps = self.slots

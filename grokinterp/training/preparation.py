@@ -15,7 +15,7 @@ from grokinterp.models import task_of
 from grokinterp.models.memory import require_memory, training_memory
 from grokinterp.runs.checkpoints import file_name, parse_step
 from grokinterp.runs.checksums import sha256
-from grokinterp.runs.environment import rounding_changes
+from grokinterp.runs.environment import latest_environment, rounding_changes
 from grokinterp.runs.files import MAX_FILE_BYTES, accessing, exists, free_name, read_bytes
 from grokinterp.runs.findings import Finding
 from grokinterp.runs.locks import LOCK_NAME, hold
@@ -200,7 +200,7 @@ def reopen(run: Run, config: RunConfig, environment: Mapping[str, Any], device: 
     writer.prepare_resume(-1 if point is None else point[0])
     if config != run.config:
         writer.write_config(config)
-    _note_other_rounding(writer, before[-1] if before else first, environment, 0 if point is None else point[0])
+    _note_other_rounding(writer, latest_environment(first), environment, 0 if point is None else point[0])
     entry = {**environment, "from_step": from_step, "to_step": config.training().schedule.steps}
     writer.write_environment({**first, "resumed": [*before, entry]})
     return writer
@@ -212,9 +212,9 @@ def _has_progress(run: Run) -> bool:
     return max([run.status.get("step", 0), *run.steps, *evaluated], default=0) > 0
 
 
-def _note_other_rounding(writer: RunWriter, old: Any, new: Mapping[str, Any], step: int) -> None:
+def _note_other_rounding(writer: RunWriter, old: Mapping[str, Any], new: Mapping[str, Any], step: int) -> None:
     """Warns if the updates from a step on are rounded otherwise than those of the run's latest session."""
-    changes = rounding_changes(old, new) if isinstance(old, Mapping) else []
+    changes = rounding_changes(old, new)
     if changes and writer.findings is not None and step < writer.config.training().schedule.steps:
         message = one_line(
             f"the run was resumed at step {step} in another environment ({'; '.join(changes)}): from there on, it is "

@@ -1,14 +1,13 @@
 """The number of CPU threads of a training, on which the rounding of its updates depends."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from grokinterp.config import MLPConfig, RegressionConfig, RunConfig, TransformerConfig
 from grokinterp.errors import ConfigError
-from grokinterp.runs.environment import cores
+from grokinterp.runs.environment import cores, latest_environment
 from grokinterp.runs.run import Run
 
 # Floating-point operations of an update up to which a core spends much of its time on starting operations: a second
@@ -20,7 +19,7 @@ def choose_threads(config: RunConfig, threads: int | None = None, begun: Run | N
     """Returns the number of threads for a training on the CPU.
 
     >>> import grokinterp as gi
-    >>> choose_threads(gi.preset("demo"))
+    >>> choose_threads(gi.preset("demo").replace({"task.p": 31}))
     1
 
     A resumed run keeps its number, as far as this process may use so many cores. A new run whose updates are small
@@ -43,7 +42,7 @@ def choose_threads(config: RunConfig, threads: int | None = None, begun: Run | N
                 "so give a number from 1 to that"
             )
         return threads
-    recorded = None if begun is None else _latest_environment(begun).get("threads")
+    recorded = None if begun is None else latest_environment(begun.environment).get("threads")
     if isinstance(recorded, int) and recorded >= 1:
         return min(recorded, available)
     return 1 if runs * count_operations(config) <= SMALL_UPDATE else torch.get_num_threads()
@@ -64,13 +63,6 @@ def count_operations(config: RunConfig) -> float:
     else:
         weights = 0
     return 6.0 * examples * weights
-
-
-def _latest_environment(run: Run) -> Mapping[str, Any]:
-    """The environment in which a run made its latest updates."""
-    resumed = run.environment.get("resumed")
-    latest = resumed[-1] if isinstance(resumed, list) and resumed else run.environment
-    return latest if isinstance(latest, Mapping) else {}
 
 
 @contextmanager
