@@ -90,6 +90,9 @@ def interrupted() -> Iterator[None]:
 class Here:
     """An executor that runs every job in this process."""
 
+    def __init__(self, workers: int = 1):
+        self.workers = workers
+
     def execute(self, jobs: Sequence[Job]) -> Generator[Event]:
         for job in jobs:
             yield from run_job(job)
@@ -198,7 +201,7 @@ def sweep_commands(folder: Path) -> None:
 
 
 def sweep_command(folder: Path) -> None:
-    running.LocalExecutor = lambda workers: Here()  # pyright: ignore[reportAttributeAccessIssue]
+    running.LocalExecutor = Here  # pyright: ignore[reportAttributeAccessIssue]
     with interrupted():
         command("sweep", folder, "--device", "cpu", "--no-report")
 
