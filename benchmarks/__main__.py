@@ -24,7 +24,7 @@ from benchmarks import whole
 from benchmarks.ours import mainline
 from benchmarks.timing import Side, interleave, plain_row, row
 from grokinterp.experiments import manir
-from grokinterp.models.products import library
+from grokinterp.models.products import has_bf16_products, library
 from grokinterp.runs.environment import processor
 from grokinterp.runs.run import Run
 
@@ -109,6 +109,14 @@ def other_models(run: Run, rounds: int) -> Rows:
     yield row("train_step_2layer", "ms", interleave(step_sides(113, 128, 512, 2, 0.3), rounds))
     sides = {"ours": Side("benchmarks.ours:mlp_step", (), 5), "reference": Side("benchmarks.plain:mlp_step", (), 5)}
     yield row("mlp_step", "ms", interleave({**sides, "floor": Side("benchmarks.ours:mlp_floor", (), 5)}, rounds))
+    if has_bf16_products():
+        for name, config in (
+            ("manir_depth4_bf16", manir.network(4, 512, lr=0.01, decay=0.002)),
+            ("mainline_step_bf16", mainline(*MAINLINE)),
+        ):
+            in_float32, in_bf16 = (Side("step:update", (config.to_json(), kind)) for kind in ("float32", "bf16"))
+            timed = interleave({"ours": in_bf16, "reference": in_float32}, rounds)
+            yield row(name, "ms; plain: float32", timed)
 
 
 def checkpoints(run: Run, rounds: int) -> Rows:

@@ -15,7 +15,7 @@ from grokinterp.training.preparation import load_from
 from grokinterp.training.trainer import _Loop
 
 
-def loop_of(config: RunConfig, weights_from: str | None = None, compiled: bool = False) -> _Loop:
+def loop_of(config: RunConfig, weights_from: str | None = None, compiled: bool = False, **options: Any) -> _Loop:
     torch.set_num_threads(_threads(config))
     task = task_of(config)
     parameters = initial_parameters(config, task)
@@ -24,7 +24,7 @@ def loop_of(config: RunConfig, weights_from: str | None = None, compiled: bool =
     forward = forward_for(config.model, task)
     folder = Path(tempfile.mkdtemp()) / "run"
     writer = RunWriter.create(folder, config, describe_environment("cpu", forward.path), task)
-    return _Loop(config, writer, task, parameters, forward, "cpu", [], compiled)
+    return _Loop(config, writer, task, parameters, forward, "cpu", [], compiled, **options)
 
 
 def _threads(config: RunConfig) -> int:
@@ -35,6 +35,7 @@ def _threads(config: RunConfig) -> int:
     return choose_threads(config)
 
 
-def update(config: str) -> Callable[[], Any]:
-    """An update of the run with this config.json."""
-    return loop_of(RunConfig.from_json(config, "config")).update
+def update(config: str, products: str | None = None) -> Callable[[], Any]:
+    """An update of the run with this config.json; earlier commits do not know `products`."""
+    options = {} if products is None else {"products": products}
+    return loop_of(RunConfig.from_json(config, "config"), **options).update

@@ -58,6 +58,8 @@ class SweepOptions:
     """shared: the cluster's machines share the folder under the same path; sent: they send the run folders back"""
     device: str = "auto"
     """auto, cpu, or cuda"""
+    products: Literal["float32", "bf16"] = "float32"
+    """format in which updates multiply matrices on the CPU, as in train; repeat it to resume a sweep"""
     ensembles: Literal["auto", "always", "never"] = "auto"
     """whether to train runs with identical tensor shapes together; auto does so on a GPU"""
     print_commands: bool = False
@@ -86,11 +88,11 @@ def run_sweep(arguments: Sequence[str]) -> int:
     if options.only is not None:
         sweep.point(options.only)
         sweep.write()
-        ending = train_point(sweep, options.only, options.device)
+        ending = train_point(sweep, options.only, options.device, options.products)
         say(f"{sweep.path / options.only}: {ending.failure or ('stopped' if ending.stopped else 'done')}")
         return 130 if ending.stopped else 1 if ending.failure is not None else 0
     if options.print_commands:
-        lines = commands(sweep, options.device)
+        lines = commands(sweep, options.device, options.products)
         sweep.write()
         print("\n".join(lines))
         return 0
@@ -106,6 +108,7 @@ def run_sweep(arguments: Sequence[str]) -> int:
             executor=_executor(options),
             workers=options.workers,
             device=options.device,
+            products=options.products,
             ensembles=options.ensembles,
             watch=display.show,
         )
@@ -176,7 +179,7 @@ def _dry_run(sweep: "Sweep", options: SweepOptions) -> int:
     for point in sweep.points:
         say(point.name)
     first = next((point for point in sweep.points if point.valid_config(sweep.base)), sweep.points[0])
-    cost = estimate(first.config(sweep.base), threads=1)  # as workers have
+    cost = estimate(first.config(sweep.base), threads=1, products=options.products)  # as workers have
     seconds = cost.seconds * len(sweep.points) / (options.workers or cores())
     size = cost.checkpoints * cost.checkpoint_bytes * len(sweep.points)
     print(

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -50,6 +50,9 @@ class Train:
     compiled run bit for bit"""
     threads: int | None = None
     """number of CPU threads; None: that of the run to resume, 1 for a small model, or the number of cores"""
+    products: Literal["float32", "bf16"] = "float32"
+    """format in which updates multiply matrices on the CPU; bf16 is faster on processors that have it, but keeps only 8
+    significant bits of each factor; repeat it to resume a run"""
     dry_run: bool = False
     """print the resolved configuration and estimates of time and disk space without writing anything"""
     track: str | None = None
@@ -73,7 +76,7 @@ def run_train(arguments: Sequence[str]) -> int:
     arguments = ["--help"] if helps else arguments
     options = parse(Train, arguments, Train(run=tyro.MISSING, config=base))
     if options.dry_run:
-        return _dry_run(options.config, options.threads)
+        return _dry_run(options.config, options.threads, options.products)
     from grokinterp.training import Tracker, train
 
     before = file_state(options.run / "status.json")
@@ -86,6 +89,7 @@ def run_train(arguments: Sequence[str]) -> int:
         device=options.device,
         compile=options.compile,
         threads=options.threads,
+        products=options.products,
         callbacks=[*progress_lines(), *([Tracker(options.track)] if options.track is not None else [])],
     )
     if options.resume and file_state(options.run / "status.json") == before:
@@ -93,11 +97,11 @@ def run_train(arguments: Sequence[str]) -> int:
     return _print_status(run)
 
 
-def _dry_run(config: RunConfig, threads: int | None) -> int:
+def _dry_run(config: RunConfig, threads: int | None, products: Literal["float32", "bf16"]) -> int:
     from grokinterp.statistics.formatting import duration
     from grokinterp.training.estimate import estimate
 
-    cost = estimate(config, threads=threads)
+    cost = estimate(config, threads=threads, products=products)
     print(config.to_json(), end="")
     print(
         f"{cost.parameters:,} parameters; {cost.checkpoints} checkpoints of {cost.checkpoint_bytes / 1e6:.2f} MB = "

@@ -14,20 +14,23 @@ import psutil
 import torch
 
 from grokinterp.models.container import CGROUP, cpu_quota
-from grokinterp.models.products import float32_precision, library
+from grokinterp.models.products import Products, float32_precision, library
 
 _PACKAGES = ("grokinterp", "torch", "transformer-lens", "numpy", "safetensors")
 # What changes the rounding of updates, besides the version of torch.
 _ROUNDING = ("processor", "device", "threads", "matrix_products", "float32_precision", "compiled")
 
 
-def describe_environment(device: str, forward_path: str, *, compiled: bool = False) -> dict[str, Any]:
+def describe_environment(
+    device: str, forward_path: str, *, compiled: bool = False, products: Products = "float32"
+) -> dict[str, Any]:
     """Collects versions, machine, device, threads, command, commit, and how the logits are computed.
 
     Args:
         device: `cpu`, `cuda`, `cuda:N` or `mps`.
         forward_path: name of the forward pass that computes the logits.
         compiled: whether torch.compile compiles the update.
+        products: in which format the updates multiply matrices.
     """
     return {
         "python": platform.python_version(),
@@ -41,6 +44,7 @@ def describe_environment(device: str, forward_path: str, *, compiled: bool = Fal
         "forward_path": forward_path,
         "matrix_products": library(),
         "float32_precision": float32_precision(),
+        "products": products,
         "compiled": compiled,
     }
 

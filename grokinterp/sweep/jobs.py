@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError, one_line
+from grokinterp.models.products import Products
 from grokinterp.runs.environment import recording_command
 from grokinterp.runs.files import require_inside
 from grokinterp.runs.locks import FolderInUseError
@@ -70,12 +71,14 @@ class Job:
         runs: the configuration of each run as JSON, by name of the run.
         device: as in `train`.
         command: the command that started the sweep, which its runs record; empty to record that of this process.
+        products: as in `train`.
     """
 
     folder: str
     runs: dict[str, str]
     device: str = "auto"
     command: str = ""
+    products: Products = "float32"
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def _run_all(job: Job) -> list[Ended]:
     together = False
     if len(configs) > 1:
         with contextlib.suppress(Exception):  # training each run alone below shows which one fails
-            _train_ensemble(root, configs, job.device)
+            _train_ensemble(root, configs, job)
             together = True
     results: list[Ended] = []
     interrupted = False  # an interrupt of one run also stops the runs after it
@@ -121,20 +124,21 @@ def _run_all(job: Job) -> list[Ended]:
         if interrupted:
             results.append(Ended(name, stopped=True))
             continue
-        result = _run_one(root / name, None if together else config, job.device)
+        result = _run_one(root / name, None if together else config, job)
         interrupted = not together and result.stopped and not result.in_use
         results.append(result)
     return results
 
 
-def _train_one(path: Path, config: RunConfig, device: str) -> None:
+def _train_one(path: Path, config: RunConfig, job: Job) -> None:
     def start() -> None:
         # Checked on every attempt: the process that held the folder may have started the run.
         run = Run.open(path) if (path / "config.json").is_file() else None
         if run is not None and may_follow(config, run.config) and has_ended(run, config):
             return
         try:
-            train(config, path, resume=run is not None, device=device, progress=False)
+            resume = run is not None
+            train(config, path, resume=resume, device=job.device, products=job.products, progress=False)
         except RunError:
             if run is not None or not (path / "config.json").is_file():
                 raise
@@ -143,12 +147,13 @@ def _train_one(path: Path, config: RunConfig, device: str) -> None:
     _retry_while_in_use(start)
 
 
-def _train_ensemble(root: Path, configs: dict[str, RunConfig], device: str) -> None:
+def _train_ensemble(root: Path, configs: dict[str, RunConfig], job: Job) -> None:
     paths = [root / name for name in configs]
     for path in paths:
         require_inside(path, root)
     resume = all((path / "config.json").is_file() for path in paths)
-    _retry_while_in_use(lambda: train_many(list(configs.values()), paths, resume=resume, device=device, progress=False))
+    options: dict[str, Any] = {"device": job.device, "products": job.products, "progress": False}
+    _retry_while_in_use(lambda: train_many(list(configs.values()), paths, resume=resume, **options))
 
 
 def _retry_while_in_use(start: Callable[[], Any]) -> None:
@@ -164,13 +169,13 @@ def _retry_while_in_use(start: Callable[[], Any]) -> None:
             time.sleep(_LOCK_POLL)
 
 
-def _run_one(path: Path, config: RunConfig | None, device: str) -> Ended:
+def _run_one(path: Path, config: RunConfig | None, job: Job) -> Ended:
     """Train a run, unless `config` is None because it is trained already; summarize it; catch every failure."""
     name = path.name
     try:
         require_inside(path, path.parent)
         if config is not None:
-            _train_one(path, config, device)
+            _train_one(path, config, job)
         run = Run.open(path)
         summarize(run)
     except FolderInUseError:  # the other process will finish the run

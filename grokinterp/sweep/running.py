@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
+from grokinterp.models.products import Products
 from grokinterp.runs.environment import cores, current_command
 from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
@@ -21,7 +22,7 @@ from grokinterp.sweep.grid import Point, expand
 from grokinterp.sweep.jobs import Ended, Failure, Job, run_job
 from grokinterp.sweep.rows import stored_summary
 from grokinterp.training.ensemble_plan import shape_of
-from grokinterp.training.preparation import choose_device
+from grokinterp.training.preparation import check_products, choose_device
 from grokinterp.training.trainer import interrupts
 
 _MAX_ENSEMBLE = 32  # runs per ensemble, which are in memory at the same time
@@ -67,6 +68,7 @@ def train_sweep(
     executor: Executor | None = None,
     workers: int | None = None,
     device: str = "auto",
+    products: Products = "float32",
     ensembles: Ensembles = "auto",
     watch: Callable[[Progress], None] | None = None,
 ) -> Sweep:
@@ -89,6 +91,7 @@ def train_sweep(
         executor: trains the runs (default: processes on this machine).
         workers: number of these processes (default: one per core, or one if a GPU is used).
         device: as in `train`.
+        products: as in `train`.
         ensembles: whether to train runs of one shape together (`train_many`); `auto` does so on a GPU.
         watch: called about once per second, and whenever a run ends.
 
@@ -102,14 +105,15 @@ def train_sweep(
     sweep = plan(path, base, grid=grid, zipped=zipped, points=points)
     remote = executor is not None and not isinstance(executor, LocalExecutor)
     gpu = bool(getattr(executor, "gpus", 0)) if remote else choose_device(device).startswith("cuda")
+    if not remote:
+        check_products(products, choose_device(device))
     executor = executor or LocalExecutor(_worker_count(workers, gpu))
     with hold(sweep.path), interrupts() as interrupted:
         sweep.write()
         sweep.remove_leftovers()
         together = ensembles == "always" or (ensembles == "auto" and gpu)
-        jobs, progress = _prepare(
-            sweep, device, together, executor.workers if isinstance(executor, LocalExecutor) else 1
-        )
+        parts = executor.workers if isinstance(executor, LocalExecutor) else 1
+        jobs, progress = _prepare(sweep, device, together, parts, products)
         reporter = _ProgressReporter(sweep, progress, watch)
         with contextlib.closing(executor.execute(jobs)) as events:
             for event in events:
@@ -144,7 +148,7 @@ def plan(
     return Sweep(as_path(path), base, expand(base, grid=grid, zipped=zipped, points=points))
 
 
-def train_point(sweep: Sweep, name: str, device: str = "auto") -> Ended:
+def train_point(sweep: Sweep, name: str, device: str = "auto", products: Products = "float32") -> Ended:
     """Train one run of a sweep in this process, as an element of a job array does.
 
     Raises:
@@ -153,7 +157,7 @@ def train_point(sweep: Sweep, name: str, device: str = "auto") -> Ended:
     """
     point = sweep.point(name)
     try:
-        job = Job(str(sweep.path), {name: point.config(sweep.base).to_json()}, device)
+        job = Job(str(sweep.path), {name: point.config(sweep.base).to_json()}, device, products=products)
     except ConfigError as error:
         ended = Ended(name, Failure("invalid", str(error)))
     else:
@@ -163,7 +167,7 @@ def train_point(sweep: Sweep, name: str, device: str = "auto") -> Ended:
     return ended
 
 
-def commands(sweep: Sweep, device: str = "auto") -> list[str]:
+def commands(sweep: Sweep, device: str = "auto", products: Products = "float32") -> list[str]:
     """One shell command per unfinished run, each on a line, for the job array of a scheduler.
 
     Raises:
@@ -172,6 +176,7 @@ def commands(sweep: Sweep, device: str = "auto") -> list[str]:
     if not str(sweep.path).isprintable():
         raise ConfigError(f"{sweep.path} has characters that a list of commands cannot hold: rename the folder")
     options = [] if device == "auto" else ["--device", device]
+    options += [] if products == "float32" else ["--products", products]
     folder = f"./{sweep.path}" if str(sweep.path).startswith("-") else str(sweep.path)  # not an option
     return [
         shlex.join(["grokinterp", "sweep", folder, "--only", point.name, *options])
@@ -195,7 +200,9 @@ def _worker_count(workers: int | None, gpu: bool) -> int:
     return workers
 
 
-def _prepare(sweep: Sweep, device: str, together: bool, workers: int) -> tuple[list[Job], Progress]:
+def _prepare(
+    sweep: Sweep, device: str, together: bool, workers: int, products: Products = "float32"
+) -> tuple[list[Job], Progress]:
     """The jobs that are left, and the progress so far."""
     progress = Progress(len(sweep.points))
     configs: dict[str, RunConfig] = {}
@@ -217,8 +224,8 @@ def _prepare(sweep: Sweep, device: str, together: bool, workers: int) -> tuple[l
             progress.failed[point.name] = failure
     groups = _group_by_shape(sweep, configs, workers) if together else [[name] for name in configs]
     command, folder = current_command(), str(sweep.path)
-    jobs = [Job(folder, {name: configs[name].to_json() for name in names}, device, command) for names in groups]
-    return jobs, progress
+    runs = [{name: configs[name].to_json() for name in names} for names in groups]
+    return [Job(folder, some, device, command, products) for some in runs], progress
 
 
 def _group_by_shape(sweep: Sweep, configs: Mapping[str, RunConfig], workers: int) -> list[list[str]]:

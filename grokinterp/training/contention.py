@@ -7,6 +7,7 @@ import torch
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import GrokinterpError, logger
+from grokinterp.models.products import Products
 from grokinterp.training.callbacks import Callback
 from grokinterp.training.estimate import estimate
 
@@ -19,14 +20,16 @@ class ContentionCheck(Callback):
     The threads of an operation wait for each other, so that a thread without a core stops all others.
     """
 
-    def __init__(self, config: RunConfig, after: float = 10.0):
+    def __init__(self, config: RunConfig, products: Products = "float32", after: float = 10.0):
         """Creates the check.
 
         Args:
             config: of the run.
+            products: the format of its products.
             after: seconds after which it measures.
         """
         self.config, self.after, self.path = config, after, Path()
+        self.products: Products = products
         self.began: tuple[int, float, float] | None = None
         self.done = torch.get_num_threads() == 1
 
@@ -50,7 +53,7 @@ class ContentionCheck(Callback):
         if share_of_cores > 0.8:
             return
         try:
-            alone = estimate(self.config, quick=True, threads=1).seconds_per_step
+            alone = estimate(self.config, quick=True, threads=1, products=self.products).seconds_per_step
         except GrokinterpError:  # there is no memory for a second model: this check must not end the run
             return
         took = seconds / (step - self.began[0])

@@ -14,6 +14,7 @@ from grokinterp.config.run import RunConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.memory import keep_freed_memory
+from grokinterp.models.products import Products, multiplying_in
 from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
@@ -30,6 +31,7 @@ from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import interventions_of
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
 from grokinterp.training.preparation import (
+    check_products,
     choose_device,
     load_start,
     open_folder,
@@ -48,6 +50,7 @@ def train_many(
     device: str = "auto",
     progress: bool | None = None,
     threads: int | None = None,
+    products: Products = "float32",
 ) -> list[Run]:
     """Trains runs of one shape together, each in its own ordinary run folder.
 
@@ -76,6 +79,7 @@ def train_many(
         device: `auto` (CUDA if available, otherwise the CPU), `cpu` or `cuda`.
         progress: whether to show the progress bar; by default, only in a terminal or a notebook.
         threads: number of CPU threads, as in `train`.
+        products: the format of products on the CPU, as in `train`.
 
     Returns:
         The runs, in the order of `configs`.
@@ -98,10 +102,12 @@ def train_many(
     ]
     require_same_shape(plans)
     unfinished = [plan for plan in plans if not plan.has_ended()]
+    for plan in unfinished:
+        check_products(products, device, plan.begun)
     if unfinished:
         first = unfinished[0]
         with using_threads(choose_threads(first.config, threads, first.begun, len(unfinished))):
-            _Ensemble(unfinished, common_step(unfinished), device, progress).run()
+            _Ensemble(unfinished, common_step(unfinished), device, progress, products).run()
     return [Run.open(folder) for folder in folders]
 
 
@@ -140,9 +146,10 @@ class _Ensemble:
         checks_gradient: whether the next update checks it.
     """
 
-    def __init__(self, plans: Sequence[Plan], step: int, device: str, progress: bool | None):
+    def __init__(self, plans: Sequence[Plan], step: int, device: str, progress: bool | None, products: Products):
         keep_freed_memory()
         self.plans, self.step, self.device = plans, step, device
+        self.products: Products = products
         self.config, self.settings = plans[0].config, plans[0].settings
         self.steps = self.settings.schedule.steps
         self.bar = ProgressBar(progress)
@@ -179,7 +186,7 @@ class _Ensemble:
         """Opens the run folders, and stacks the weights from which each run starts or resumes."""
         weights = [initial_parameters(plan.config, plan.task) for plan in self.plans]
         environment = {
-            **describe_environment(self.device, self.forward.path),
+            **describe_environment(self.device, self.forward.path, products=self.products),
             "matrix_products": "torch",  # stacked matrices are always multiplied by PyTorch's own library
             "ensemble": len(weights),
         }
@@ -246,11 +253,12 @@ class _Ensemble:
         if self.batch is not None:
             runs = torch.arange(len(self.batch), device=self.batch.device)[:, None]
             tokens, labels = tokens[runs, self.batch], labels[runs, self.batch]
-        if self.explicit is None:
-            losses = self.by_autograd(tokens, labels)
-        else:
-            losses, gradients = self.explicit(self.stack.parts(), tokens, labels)
-            self.stack.weights.grad = self.stack.join(gradients)
+        with multiplying_in(self.products):
+            if self.explicit is None:
+                losses = self.by_autograd(tokens, labels)
+            else:
+                losses, gradients = self.explicit(self.stack.parts(), tokens, labels)
+                self.stack.weights.grad = self.stack.join(gradients)
         bad = ~torch.isfinite(losses) & (self.first_bad < 0)
         self.first_bad.copy_(torch.where(bad, self.clock, self.first_bad))
         if self.checks_gradient:

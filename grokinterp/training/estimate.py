@@ -7,10 +7,11 @@ from grokinterp.config import RunConfig
 from grokinterp.config.schedule import scheduled_steps
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.forward import no_hook
+from grokinterp.models.products import Products, multiplying_in
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.interventions import dropout_of
 from grokinterp.training.optimizers import Updater
-from grokinterp.training.preparation import task_to_train
+from grokinterp.training.preparation import check_products, task_to_train
 from grokinterp.training.threads import choose_threads, using_threads
 
 _TIME_LIMIT = 2.0  # seconds
@@ -42,7 +43,14 @@ class Cost:
     threads: int = 1
 
 
-def estimate(config: RunConfig, tries: int = 5, *, quick: bool = False, threads: int | None = None) -> Cost:
+def estimate(
+    config: RunConfig,
+    tries: int = 5,
+    *,
+    quick: bool = False,
+    threads: int | None = None,
+    products: Products = "float32",
+) -> Cost:
     """Measures the time of an update on the CPU, without writing anything.
 
     Args:
@@ -50,12 +58,14 @@ def estimate(config: RunConfig, tries: int = 5, *, quick: bool = False, threads:
         tries: number of trial updates; fewer are made if an update takes seconds.
         quick: measure an update on an eighth of its examples first and, if that is slow, only that.
         threads: number of threads; by default, that which `train` would choose.
+        products: the format of products, as in `train`.
 
     Raises:
         ConfigError: the configuration cannot be trained, or the training does not fit into memory.
     """
     count = choose_threads(config, threads)
-    with using_threads(count):
+    check_products(products, "cpu")
+    with using_threads(count), multiplying_in(products):
         return replace(_estimate(config, tries, quick), threads=count)
 
 

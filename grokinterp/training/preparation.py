@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from grokinterp.config.run import flat_config
 from grokinterp.errors import ConfigError, RunError, logger, one_line
 from grokinterp.models import task_of
 from grokinterp.models.memory import require_memory, training_memory
+from grokinterp.models.products import Products, has_bf16_products
 from grokinterp.runs.checkpoints import file_name, parse_step
 from grokinterp.runs.checksums import sha256
 from grokinterp.runs.environment import latest_environment, rounding_changes
@@ -51,6 +52,31 @@ def choose_device(name: str) -> str:
     if (device.index or 0) >= counts[device.type]:
         raise ConfigError(f"this machine has no device {name!r}: use --device cpu")
     return name
+
+
+def check_products(products: str, device: str, begun: Run | None = None) -> None:
+    """Raises an error unless updates on this machine can multiply matrices in this format, as those of the run did.
+
+    Args:
+        products: `float32` or `bf16`.
+        device: on which to train.
+        begun: the run to resume, if any.
+
+    Raises:
+        ConfigError: the format is unknown, or is not that of the run to resume, or this machine does not have it.
+    """
+    if products not in get_args(Products):
+        raise ConfigError(f"unknown products {products!r}: use float32 or bf16")
+    recorded = "float32" if begun is None else begun.environment.get("products", "float32")
+    if begun is not None and recorded != products:
+        raise ConfigError(
+            f"{begun.path} was trained with products in {recorded}, and all updates of a run are computed in one way: "
+            f"resume it with --products {recorded} (in Python, products={recorded!r})"
+        )
+    if products == "bf16" and device != "cpu":
+        raise ConfigError(f"products bf16 are for the CPU, but the device is {device}: omit them, or use --device cpu")
+    if products == "bf16" and not has_bf16_products():
+        raise ConfigError("PyTorch has no bf16 products on this processor: use --products float32")
 
 
 def task_to_train(config: RunConfig, begun: Run | None, device: str) -> AnyTask:

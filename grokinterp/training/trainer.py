@@ -16,6 +16,7 @@ from grokinterp.errors import ConfigError
 from grokinterp.models import Forward, forward_for, initial_parameters
 from grokinterp.models.forward import no_hook
 from grokinterp.models.memory import keep_freed_memory
+from grokinterp.models.products import Products, multiplying_in
 from grokinterp.runs.environment import describe_environment
 from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
@@ -35,6 +36,7 @@ from grokinterp.training.interventions import draws_in_updates, dropout_of
 from grokinterp.training.numerics import any_nonzero
 from grokinterp.training.optimizers import Updater
 from grokinterp.training.preparation import (
+    check_products,
     choose_device,
     has_ended,
     load_from,
@@ -60,6 +62,7 @@ def train(
     plain_forward: bool = False,
     compile: bool = False,
     threads: int | None = None,
+    products: Products = "float32",
 ) -> Run:
     """Trains a model and stores metrics and checkpoints in a run folder.
 
@@ -90,6 +93,9 @@ def train(
         compile: compile the update with torch.compile. To resume a compiled run bit for bit, give it again.
         threads: number of CPU threads; by default, that of the run to resume, one for small updates, and otherwise
             PyTorch's own number. Use 1 if other processes need the cores.
+        products: the format in which updates multiply matrices on the CPU: `float32`, or `bf16`, which is faster on
+            processors that have it, but keeps only 8 significant bits of each factor (sums are float32). To resume a
+            run, give the same format again.
 
     Returns:
         The run. Its status is `finished`, `stopped` (interrupted) or `diverged` (a loss became NaN or infinite).
@@ -107,28 +113,35 @@ def train(
     task = task_to_train(config, begun, device)
     if begun is not None and has_ended(begun, config):
         return begun
+    check_products(products, device, begun)
     if device.startswith("mps"):
         check_device(config, device)
     if begun is not None:  # all steps must be computed in the same way
         plain_forward = plain_forward or begun.environment.get("forward_path") == "module"
     if compile and dropout_of(config, device) is not None:
         raise ConfigError("torch.compile does not preserve dropout's random numbers: omit --compile or model.dropout")
+    if compile and products != "float32":
+        raise ConfigError("torch.compile would replace bf16 products by its own: omit --compile or --products")
     if compile:
         use_private_cache()
     with using_threads(choose_threads(config, threads, begun)):
         parameters = initial_parameters(config, task, device=device)
         forward = forward_for(config.model, task, plain=plain_forward)
-        environment = describe_environment(device, forward.path, compiled=compile)
+        environment = describe_environment(device, forward.path, compiled=compile, products=products)
         start = None
         if start_from is not None:
             start = load_from(start_from, parameters)
             environment["start_from"] = start_from
         if restart:
             set_aside(folder)
-        callbacks = [*callbacks, ProgressBar(progress), *([ContentionCheck(config)] if device == "cpu" else [])]
+        callbacks = [
+            *callbacks,
+            ProgressBar(progress),
+            *([ContentionCheck(config, products)] if device == "cpu" else []),
+        ]
         with hold(folder):
             writer = open_folder(folder, config, task, environment, device, begun, start)
-            loop = _Loop(config, writer, task, parameters, forward, device, callbacks, compile)
+            loop = _Loop(config, writer, task, parameters, forward, device, callbacks, compile, products)
             if begun is not None:
                 loop.restore()
             loop.run()
@@ -155,10 +168,12 @@ class _Loop:
         device: str,
         callbacks: list[Callback],
         compiled: bool = False,
+        products: Products = "float32",
     ):
         keep_freed_memory()
         optimizer, train_mask = config.training().optimizer, task.require_split()
         self.weights = parameters
+        self.products: Products = products
         trained = {name for name, w in self.weights.items() if w.requires_grad}
         self.bookkeeper = Bookkeeper(config, writer, task, forward, trained, device, callbacks)
         self.updater = Updater(self.weights.items(), optimizer, config.model_seed)
@@ -214,7 +229,8 @@ class _Loop:
         tokens, labels = self.train_tokens, self.train_labels
         if self.batch is not None:
             tokens, labels = tokens[self.batch], labels[self.batch]
-        loss = self.gradients(tokens, labels)
+        with multiplying_in(self.products):
+            loss = self.gradients(tokens, labels)
         if loss.device.type != "cpu":
             bad = ~torch.isfinite(loss) & (self.first_bad < 0)
             self.first_bad.copy_(torch.where(bad, self.clock, self.first_bad))
