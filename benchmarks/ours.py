@@ -146,7 +146,7 @@ def analysis(run_path: str, step: int, frequencies: list[int], neurons: bool) ->
     run = Run.open(run_path)
 
     def analyze() -> dict[str, Any]:
-        snapshot: Snapshot = run.snapshot(step)
+        snapshot: Snapshot = run.snapshot(step, neurons=neurons)
         results: dict[str, Any] = {
             "loss": loss(snapshot),
             "train": loss(snapshot, subset="train"),

@@ -295,7 +295,7 @@ def test_output_scale_multiplies_the_logits(config, plain):
         torch.testing.assert_close(of_scaled.logits_by_rows(weights, task.tokens), expected, rtol=1e-5, atol=1e-5)
         logits = other(task.tokens)
         torch.testing.assert_close(logits[:, -1] if logits.ndim == 3 else logits, expected, rtol=1e-5, atol=1e-5)
-        readouts = forward.activity(weights, task.tokens)[1], of_scaled.activity(weights, task.tokens)[1]
+        readouts = [of.activity(weights, task.tokens).neuron_logit_map for of in (forward, of_scaled)]
     if readouts[0] is not None:
         assert readouts[1] is not None
         torch.testing.assert_close(readouts[1], 2.5 * readouts[0], rtol=1e-5, atol=1e-5)

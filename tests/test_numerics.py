@@ -232,7 +232,7 @@ class TestTrainings:
         assert finding.step == 5
         task = run.classification
         forward = forward_for(run.config.model, task)
-        neurons, _, _ = forward.activity(run.weights(5), task.tokens[task.train_mask])
+        neurons = forward.activity(run.weights(5), task.tokens[task.train_mask]).neurons
         assert (neurons == 0).all()
         assert all(torch.equal(weight, run.weights(100)[name]) for name, weight in run.weights(5).items())
 

@@ -332,7 +332,7 @@ def test_measures_of_a_run(step):
         weights=doubles,
         trained=ours.trained,
         forward=lambda parameters: forward.logits(parameters, task.tokens),
-        activity=lambda: Activity(*forward.activity(doubles, task.tokens)),
+        activity=lambda: Activity.of(forward.activity(doubles, task.tokens)),
     )
     bound, compared = BOUNDS["test_measures_of_a_run"], 0
     for name in registered():

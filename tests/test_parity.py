@@ -177,7 +177,8 @@ def test_attention_and_neurons_are_those_of_run_with_cache(name):
     task = task_of(config)
     module = randomized(build_model(config, task)).to(torch.float64, print_details=False)
     weights = {n: w.detach() for n, w in module.named_parameters()}
-    neurons, _, attention = forward_for(config.model, task).activity(weights, task.tokens)
+    activity = forward_for(config.model, task).activity(weights, task.tokens)
+    neurons, attention = activity.neurons, activity.attention
     last = config.model.n_layers - 1
     with torch.no_grad():
         _, cache = module.run_with_cache(task.tokens)

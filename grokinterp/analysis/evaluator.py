@@ -70,7 +70,7 @@ class Evaluator:
         """A checkpoint; the most recent one stays in memory."""
         if self._current is None or self._current.step != step:
             self._current = None  # freed before the next is made
-            self._current = self.run.snapshot(step)
+            self._current = self.run.snapshot(step, neurons=True)  # several default measures use them
         return self._current
 
     def require_unchanged(self, step: int, checksum: str) -> None:

@@ -106,7 +106,7 @@ def main(questions: IO[str], answers: IO[str]) -> None:
         if run is None or str(run.path) != question["run"]:
             run = Run.open(Path(question["run"]))
         try:
-            snapshot = run.snapshot(question["step"])
+            snapshot = run.snapshot(question["step"], neurons=True)
             calls = [call_from(source, tuple(frequencies)) for source, frequencies in question["calls"]]
             values = [asdict(evaluate(call, snapshot)) for call in calls]
             answer = {"values": values, "checksum": snapshot.checksum}

@@ -98,13 +98,17 @@ def _line_sums(
     sums, squares = torch.zeros(4, g, m, dtype=torch.float64), torch.zeros(m, dtype=torch.float64)
     constant = neurons[indices[0]].double().mean(dim=0)
     in_order = torch.equal(indices.flatten(), torch.arange(g * g))
-    for a in torch.arange(g).split(max(512 // g, 1)):  # small enough for the float64 copies to stay in the cache
+    # The same memory for every part, so small that it stays in the cache.
+    buffer = torch.empty(max(512 // g, 1) * g, m, dtype=torch.float64)
+    for a in torch.arange(g).split(len(buffer) // g):
         rows = slice(int(a[0]) * g, (int(a[-1]) + 1) * g)
-        part = (neurons[rows] if in_order else neurons[indices[a].flatten()]).double() - constant
+        part = buffer[: len(a) * g].copy_(neurons[rows] if in_order else neurons[indices[a].flatten()])
+        part.sub_(constant)
         for table, line in ((sums[0], a[:, None] + b), (sums[1], a[:, None] - b)):
             table.index_add_(0, (line % g).flatten(), part)
         lines = part.view(len(a), g, m)
         sums[2, a] = lines.sum(dim=1)
-        sums[3] += lines.sum(dim=0)
+        for line in lines:
+            sums[3] += line
         squares += part.square_().sum(dim=0)
     return sums, squares

@@ -41,6 +41,11 @@ class Activity:
     attention: Float[Tensor, "n h t"] | None = None
     why_no_map: str = NOT_LINEAR
 
+    @staticmethod
+    def of(activations: "Activations") -> "Activity":
+        """Takes the activations from those that come with logits."""
+        return Activity(activations.neurons, activations.neuron_logit_map, activations.attention)
+
 
 class Activations(Protocol):
     """What the function that `Snapshot.from_activations` takes must return."""

@@ -82,7 +82,7 @@ def cross_entropy_less_each(
     correct = logits.gather(1, labels[:, None]) - parts[:, sums, labels].T
     losses = softplus(largest + shift[sums] + total.log() - correct)
     inaccurate = ~(total > 1e-280)  # underflow or NaN: compute these losses directly
-    for i in inaccurate.any(dim=0).nonzero().flatten().tolist():
+    for i in inaccurate.any(dim=0).nonzero().flatten().tolist() if inaccurate.any() else []:
         rows = inaccurate[:, i]
         losses[rows, i] = cross_entropy_by_input(logits[rows] - parts[i, sums[rows]], labels[rows])
     return losses.mean(dim=0)

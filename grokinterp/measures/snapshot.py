@@ -201,7 +201,7 @@ class Snapshot(Carded):
             weights=weights,
             trained=trained,
             forward=lambda parameters: activations(parameters, task.tokens).logits,
-            activity=lambda: Activity(output.neurons, output.neuron_logit_map, output.attention),
+            activity=lambda: Activity.of(output),
         )
 
     @cached_property

@@ -1,7 +1,7 @@
 """Forward and forward_for: the fastest exact forward pass for each architecture, behind one interface."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from grokinterp.models.building import build_model, move_model
 from grokinterp.models.folding import Weights, with_output_scale
 from grokinterp.models.forward import Activations, Hook, no_hook
 from grokinterp.models.products import Matmul, product
-from grokinterp.models.rows import last_position_activity, last_position_by_rows, logits_by_rows
+from grokinterp.models.rows import last_position_activations, last_position_by_rows, logits_by_rows
 from grokinterp.tasks import AnyTask, Task
 
 
@@ -77,14 +77,18 @@ class Forward:
         return logits_by_rows(partial(self.logits, matmul=product), weights, tokens, width, dtype)
 
     @torch.no_grad()
-    def activity(
-        self, weights: Weights, tokens: Real[Tensor, "n t"]
-    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "m c"] | None, Float[Tensor, "n h t"] | None]:
-        """Computes neurons, neuron-logit map and attention, as in `Activations`, without gradients."""
+    def activity(self, weights: Weights, tokens: Real[Tensor, "n t"], dtype: torch.dtype | None = None) -> Activations:
+        """Computes all activations without gradients: the logits, and what `logits_by_rows` drops.
+
+        Args:
+            weights: the weights by name.
+            tokens: `[n, t]`, the inputs.
+            dtype: dtype of the logits (default: that of the weights).
+        """
         if isinstance(self.config, TransformerConfig) and self.path == "last_position":
-            return last_position_activity(weights, tokens, self.config)
-        result = self.activations(weights, tokens, matmul=product)
-        return result.neurons, result.neuron_logit_map, result.attention
+            return last_position_activations(weights, tokens, self.config, dtype)
+        found = self.activations(weights, tokens, matmul=product)
+        return found if dtype is None else replace(found, logits=found.logits.to(dtype))
 
 
 def forward_for(config: ModelConfig, task: AnyTask, *, plain: bool = False) -> Forward:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from grokinterp.config import TransformerConfig
 from grokinterp.models.folding import Attended, Folded, PairRows, Weights, attend, fold, offset_of, pair_rows
-from grokinterp.models.forward import ACTIVATIONS
+from grokinterp.models.forward import ACTIVATIONS, Activations
 from grokinterp.models.products import product
 
 # Numbers in the widest array of a chunk: 8 MB of float32, which stay in the third-level cache. Smaller chunks, for the
@@ -93,14 +93,16 @@ def last_position_by_rows(
 
 
 @torch.no_grad()
-def last_position_activity(
-    weights: Weights, tokens: Int[Tensor, "n t"], config: TransformerConfig
-) -> tuple[Float[Tensor, "n m"], Float[Tensor, "m c"], Float[Tensor, "n h t"]]:
-    """Computes the neurons, the neuron-logit map and the attention of `last_position`."""
+def last_position_activations(
+    weights: Weights, tokens: Int[Tensor, "n t"], config: TransformerConfig, dtype: torch.dtype | None = None
+) -> Activations:
+    """Computes the logits as `last_position_by_rows` does, and keeps the neurons and the attention."""
     folded = fold(weights, config, product)
     neurons = folded.readout.new_empty(len(tokens), config.d_mlp)
     attention = neurons.new_empty(len(tokens), config.n_heads, tokens.shape[1])
-    for pairs, attended, chunk, _ in _last_position_chunks(folded, tokens, config):
+    logits = neurons.new_empty(len(tokens), folded.readout.shape[1], dtype=dtype or neurons.dtype)
+    for pairs, attended, chunk, rows in _last_position_chunks(folded, tokens, config):
         neurons[pairs] = chunk
         attention[pairs] = attended.attention.movedim(0, -1)
-    return neurons, folded.readout, attention
+        logits[pairs] = logits_of(folded, attended.z, chunk, rows)
+    return Activations(logits, neurons, folded.readout, attention)

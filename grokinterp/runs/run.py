@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from grokinterp.config import RecordedConfig, RunConfig, TaskConfig
+from grokinterp.config import RecordedConfig, RunConfig
 from grokinterp.display import Card, Carded
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.measures.own_model import Names, Parts
@@ -177,8 +177,7 @@ class Run(Carded):
             require_metrics_size(file, self.config, len(self.steps))
             self._metrics = state, read_metrics(file)
             # For find_transition; no guess of a number is right by chance.
-            classes = self.config.task.p if isinstance(self.config.task, TaskConfig) else math.inf
-            self._metrics[1].attrs["n_classes"] = classes
+            self._metrics[1].attrs["n_classes"] = getattr(self.config.task, "p", math.inf)
         return self._metrics[1].copy()
 
     @property
@@ -261,11 +260,12 @@ class Run(Carded):
         run.own_model = OwnModel(model, Parts(embedding, neurons, unembedding))
         return run
 
-    def snapshot(self, step: Step) -> "Snapshot":
+    def snapshot(self, step: Step, *, neurons: bool = False) -> "Snapshot":
         """A checkpoint evaluated on every input.
 
         Args:
             step: the step of the checkpoint, or `last`.
+            neurons: keep the neurons from the forward pass; otherwise, the first use of them takes a second one.
 
         Raises:
             ConfigError: the task is a regression.
@@ -282,15 +282,16 @@ class Run(Carded):
         require_memory(16 * n * c, f"the logits of {n:,} inputs and {c:,} classes")  # float64, two copies
         contents = self._contents(step)  # read only once, so that the checksum belongs to these weights
         weights = self._checkpoint("weights", step, contents).tensors
-
+        kept = forward.activity(weights, task.tokens, torch.float64) if neurons else None
+        logits = kept.logits if kept else forward.logits_by_rows(weights, task.tokens, torch.float64)
         return Snapshot(
             task,
-            forward.logits_by_rows(weights, task.tokens, torch.float64)[:, : task.n_classes],
+            logits[:, : task.n_classes],
             step=step,
             weights=weights,
             trained=tuple(name for name in weights if trains(name)),
             forward=lambda changed: forward.logits(changed, task.tokens),
-            activity=lambda: Activity(*forward.activity(weights, task.tokens)),
+            activity=lambda: Activity.of(kept or forward.activity(weights, task.tokens)),
             checksum=checksum_of(contents),
         )
 
