@@ -114,7 +114,7 @@ def other_models(run: Run, rounds: int) -> Rows:
             ("manir_depth4_bf16", manir.network(4, 512, lr=0.01, decay=0.002)),
             ("mainline_step_bf16", mainline(*MAINLINE)),
         ):
-            in_float32, in_bf16 = (Side("step:update", (config.to_json(), kind)) for kind in ("float32", "bf16"))
+            in_float32, in_bf16 = (Side("step:update", (config.to_json(), kind), 5) for kind in ("float32", "bf16"))
             timed = interleave({"ours": in_bf16, "reference": in_float32}, rounds)
             yield row(name, "ms; plain: float32", timed)
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from grokinterp.config import OptimizerConfig, RunConfig, TaskConfig, TransformerConfig
+from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.models import build_model, forward_for, task_of
-from grokinterp.training import losses
+from grokinterp.training import ensemble, losses, train, train_many, trainer
 from grokinterp.training.gradients import gradients_function
 from grokinterp.training.losses import cross_entropy_and_gradient
 from grokinterp.training.optimizers import Updater
@@ -185,6 +185,44 @@ def test_the_state_of_a_late_run_has_no_denormals(name):
     run = late(name)
     assert run.step > 300
     assert {key: denormals(value) for key, value in {**run.state, **run.weights}.items() if denormals(value)} == {}
+
+
+# --- weights without a gradient ------------------------------------------------------------------------------------
+
+DEAD = RunConfig(
+    task=TaskConfig(p=7, train_fraction=0.5),
+    model=MLPConfig(width=16),
+    optimizer=OptimizerConfig(name="sgd", lr=0.1, momentum=0.0, weight_decay=5.0),  # halves a weight at every step
+    schedule=ScheduleConfig(steps=140, evaluate_every=70, checkpoints=70),
+)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_weights_that_vanish_become_zero(together, tmp_path, monkeypatch):
+    def denormals_left(name: str) -> int:
+        folder = tmp_path / name
+        run = train_many([DEAD], [folder])[0] if together else train(DEAD, folder)
+        return sum(map(denormals, run.weights("last").values()))
+
+    assert denormals_left("run") == 0
+    monkeypatch.setattr(ensemble if together else trainer, "DROP_EVERY", 10**9)
+    assert denormals_left("unmended") > 100
+
+
+def test_moments_without_a_gradient_become_zero():
+    weight = nn.Parameter(torch.ones(5))
+    updater = Updater([("w", weight)], OptimizerConfig(weight_decay=0.0))
+    for step in range(1000):
+        weight.grad = torch.full((5,), 1e-3) if step == 0 else torch.zeros(5)
+        updater.apply(step)
+    states = updater.optimizer.state[weight]
+    assert denormals(states["exp_avg"]) == 5
+    kept = weight.clone(), states["exp_avg_sq"].clone()
+    updater.drop_negligible()
+    assert not states["exp_avg"].any()
+    assert torch.equal(weight, kept[0])
+    assert torch.equal(states["exp_avg_sq"], kept[1])
+    assert kept[1].all()
 
 
 # --- the loss alone, at any margin -----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
+from grokinterp.models import Forward
 from grokinterp.runs.checkpoints import parse_step
 from grokinterp.runs.files import make_folder, write_atomically
 from grokinterp.runs.run import Run
@@ -123,6 +124,16 @@ class TestReading:
         torch.testing.assert_close(run.snapshot(10).logits.float(), logits)  # up to float32 rounding: oneDNN or MKL
         assert cache["layers.0.hook_pre"].shape == (P * P, 16)
         assert ("hook_embed" in cache) == (name == "residual mlp")
+
+    @pytest.mark.parametrize("name", MODELS)
+    def test_neurons_kept_from_the_forward_pass_are_those_of_a_second_one(self, name, runs, monkeypatch):
+        later, kept = runs[name].snapshot(10), runs[name].snapshot(10, neurons=True)
+        expected = later.activations
+        monkeypatch.setattr(Forward, "activity", None)  # no second pass
+        assert kept.logits.dtype == torch.float64
+        torch.testing.assert_close(kept.logits, later.logits, rtol=1e-6, atol=1e-6)
+        for name in ("neurons", "neuron_logit_map", "attention"):
+            torch.testing.assert_close(getattr(kept.activations, name), getattr(expected, name), rtol=0, atol=0)
 
     def test_frozen_biases_do_not_count_as_trained(self, runs):
         trained = runs["frozen biases"].snapshot(10).trained

@@ -30,6 +30,7 @@ from grokinterp.training.gradients import explicit_gradients, has_explicit_form
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import interventions_of
 from grokinterp.training.losses import LOSSES_AND_GRADIENTS, loss_dtype
+from grokinterp.training.optimizers import DROP_EVERY, drop_negligible
 from grokinterp.training.preparation import (
     check_products,
     choose_device,
@@ -245,6 +246,8 @@ class _Ensemble:
         self.checks_gradient = self.device != "cpu" or self.step + 1 in self.members[0].bookkeeper.evaluation_steps
         self.compute()
         self.step += 1
+        if self.step % DROP_EVERY == 0 and self.device == "cpu":
+            drop_negligible([self.stack.weights], self.stack.moments.values())
         self.bar.on_step(self.step)
 
     def _compute(self) -> None:

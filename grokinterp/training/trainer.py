@@ -34,7 +34,7 @@ from grokinterp.training.gradients import gradients_function, use_private_cache
 from grokinterp.training.graphs import GraphedUpdate
 from grokinterp.training.interventions import draws_in_updates, dropout_of
 from grokinterp.training.numerics import any_nonzero
-from grokinterp.training.optimizers import Updater
+from grokinterp.training.optimizers import DROP_EVERY, Updater
 from grokinterp.training.preparation import (
     check_products,
     choose_device,
@@ -172,7 +172,7 @@ class _Loop:
     ):
         keep_freed_memory()
         optimizer, train_mask = config.training().optimizer, task.require_split()
-        self.weights = parameters
+        self.weights, self.device = parameters, device
         self.products: Products = products
         trained = {name for name, w in self.weights.items() if w.requires_grad}
         self.bookkeeper = Bookkeeper(config, writer, task, forward, trained, device, callbacks)
@@ -221,6 +221,8 @@ class _Loop:
         self.checks_gradient = self.always_checks_gradient or self.step + 1 in self.bookkeeper.evaluation_steps
         self.compute()
         self.step += 1
+        if self.step % DROP_EVERY == 0 and self.device == "cpu":
+            self.updater.drop_negligible()
         for callback in self.bookkeeper.callbacks:
             callback.on_step(self.step)
 
