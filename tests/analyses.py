@@ -61,9 +61,9 @@ class Count:
             self.values.append((call.measure.name, checkpoint.step))
             return evaluate(call, checkpoint)
 
-        def counted_snapshot(run, step):
+        def counted_snapshot(run, step, **options):
             self.snapshots.append(step)
-            return snapshot(run, step)
+            return snapshot(run, step, **options)
 
         monkeypatch.setattr(evaluator_module, "evaluate", counted_evaluate)
         monkeypatch.setattr(Run, "snapshot", counted_snapshot)

@@ -373,8 +373,8 @@ class TestVanishing:
     def test_checkpoints_are_left_out(self, workers, run, monkeypatch, expected):
         snapshot = Run.snapshot
 
-        def removing(self, step):
-            result = snapshot(self, step)
+        def removing(self, step, **options):
+            result = snapshot(self, step, **options)
             for later in (30, 40):
                 (run.path / "weights" / f"step_{later:06d}.safetensors").unlink(missing_ok=True)
             return result
@@ -408,8 +408,8 @@ class TestVanishing:
     def test_without_any_there_is_nothing_to_say(self, run, monkeypatch):
         snapshot = Run.snapshot
 
-        def removing(self, step):
-            result = snapshot(self, step)
+        def removing(self, step, **options):
+            result = snapshot(self, step, **options)
             for kept in (run.path / "weights").iterdir():
                 kept.unlink()
             return result

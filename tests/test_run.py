@@ -132,8 +132,8 @@ class TestReading:
         monkeypatch.setattr(Forward, "activity", None)  # no second pass
         assert kept.logits.dtype == torch.float64
         torch.testing.assert_close(kept.logits, later.logits, rtol=1e-6, atol=1e-6)
-        for name in ("neurons", "neuron_logit_map", "attention"):
-            torch.testing.assert_close(getattr(kept.activations, name), getattr(expected, name), rtol=0, atol=0)
+        for part in ("neurons", "neuron_logit_map", "attention"):
+            torch.testing.assert_close(getattr(kept.activations, part), getattr(expected, part), rtol=0, atol=0)
 
     def test_frozen_biases_do_not_count_as_trained(self, runs):
         trained = runs["frozen biases"].snapshot(10).trained

@@ -98,7 +98,7 @@ class TestContention:
             monkeypatch.setattr(contention.time, "process_time", lambda: clock["wall"] * number * share)
             measured: list[int] = []
 
-            def estimate(config, quick, threads):
+            def estimate(config, quick, threads, products):
                 measured.append(threads)
                 return replace(cost, seconds_per_step=alone)
 

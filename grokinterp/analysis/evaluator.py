@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from grokinterp.analysis.cache import AnalysisCache, measure_key, run_digest
-from grokinterp.analysis.measure_calls import MeasureCall, Value, evaluate
+from grokinterp.analysis.measure_calls import MeasureCall, Value, evaluate, use_neurons
 from grokinterp.analysis.workers import evaluate_in_workers, worker_count
 from grokinterp.errors import RunError, logger
 from grokinterp.measures import Snapshot
@@ -66,11 +66,11 @@ class Evaluator:
             n_done += 1
             self._report_progress(min(n_done, len(plan)), len(plan))
 
-    def snapshot(self, step: int) -> Snapshot:
-        """A checkpoint; the most recent one stays in memory."""
+    def snapshot(self, step: int, calls: Sequence[MeasureCall] = ()) -> Snapshot:
+        """A checkpoint for some calls; the most recent one stays in memory."""
         if self._current is None or self._current.step != step:
             self._current = None  # freed before the next is made
-            self._current = self.run.snapshot(step, neurons=True)  # several default measures use them
+            self._current = self.run.snapshot(step, neurons=use_neurons(calls))
         return self._current
 
     def require_unchanged(self, step: int, checksum: str) -> None:
@@ -120,7 +120,7 @@ class Evaluator:
 
     def _evaluate(self, step: int, calls: Sequence[MeasureCall]) -> None:
         """Computes some calls of a step in this process."""
-        snapshot = self._read(step, self.snapshot) if calls else None
+        snapshot = self._read(step, lambda at: self.snapshot(at, calls)) if calls else None
         if snapshot is not None:
             self._store(step, calls, [evaluate(call, snapshot) for call in calls], snapshot.checksum)
 
@@ -132,7 +132,7 @@ class Evaluator:
             # Storing these drops the values of the older bytes: all of the step's are recomputed from one file.
             self.changed_meanwhile.add(step)
             self._current = None
-            snapshot = self.snapshot(step)
+            snapshot = self.snapshot(step, calls)
             calls = list({call.measure.name: call for plan in self._plans for call in plan.get(step, ())}.values())
             values, checksum = [evaluate(call, snapshot) for call in calls], snapshot.checksum
         self._verified.add(step)

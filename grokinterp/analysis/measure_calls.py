@@ -1,7 +1,7 @@
 """A measure with its arguments (`MeasureCall`), and what one call returns at one checkpoint (`Value`)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -82,6 +82,15 @@ def call_from(source: str, frequencies: tuple[int, ...]) -> MeasureCall:
         return key_frequencies_call(name)  # pyright: ignore[reportArgumentType]
     call = measure_call(name, frequencies)
     return union_call(call, frequencies) if kind == "union" else call
+
+
+def use_neurons(calls: Sequence[MeasureCall]) -> bool:
+    """Whether one of the calls uses neurons, in some column at least."""
+    return any(
+        "neurons" in call.measure.needs
+        or any(column.options.get("level") == "neuron" for column in call.measure.columns)
+        for call in calls
+    )
 
 
 def evaluate(call: MeasureCall, snapshot: Snapshot) -> Value:

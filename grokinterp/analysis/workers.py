@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import torch
 
-from grokinterp.analysis.measure_calls import MeasureCall, Value, call_from, evaluate
+from grokinterp.analysis.measure_calls import MeasureCall, Value, call_from, evaluate, use_neurons
 from grokinterp.errors import logger
 from grokinterp.measures.base import MEASURE_FOLDERS
 from grokinterp.models.memory import keep_freed_memory
@@ -106,8 +106,8 @@ def main(questions: IO[str], answers: IO[str]) -> None:
         if run is None or str(run.path) != question["run"]:
             run = Run.open(Path(question["run"]))
         try:
-            snapshot = run.snapshot(question["step"], neurons=True)
             calls = [call_from(source, tuple(frequencies)) for source, frequencies in question["calls"]]
+            snapshot = run.snapshot(question["step"], neurons=use_neurons(calls))
             values = [asdict(evaluate(call, snapshot)) for call in calls]
             answer = {"values": values, "checksum": snapshot.checksum}
         except Exception:  # the parent meets the same error and reports it

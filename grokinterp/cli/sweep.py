@@ -118,7 +118,8 @@ def run_sweep(arguments: Sequence[str]) -> int:
     if options.report:
         say(f"report: {write_report_of_sweep(sweep, table, sweep.path / 'report.html')}")
     if display.interrupted:
-        say(f"continue with: grokinterp sweep {shell_path(sweep.path)}")
+        option = "" if options.products == "float32" else f" --products {options.products}"
+        say(f"continue with: grokinterp sweep {shell_path(sweep.path)}{option}")
         return 130
     return 1 if any(isinstance(failure, str) for failure in table["failure"]) else 0
 

@@ -121,7 +121,8 @@ def _print_status(run: "Run") -> int:
     )
     say(f"{run.path}: {status['status']} at step {step:,}{progress} ({status.get('reason', '')})")
     if status["status"] == RunStatus.STOPPED:
-        say(f"continue with: grokinterp train {shell_path(run.path)} --resume")
+        option = " --products bf16" if run.environment.get("products") == "bf16" else ""
+        say(f"continue with: grokinterp train {shell_path(run.path)} --resume{option}")
         return 130
     if status["status"] == RunStatus.DIVERGED:
         say(f"next: try a smaller --optimizer.lr (this run had {run.config.training().optimizer.lr:g})")

@@ -109,6 +109,6 @@ def _line_sums(
         lines = part.view(len(a), g, m)
         sums[2, a] = lines.sum(dim=1)
         for line in lines:
-            sums[3] += line
+            sums[3].add_(line)
         squares += part.square_().sum(dim=0)
     return sums, squares

@@ -36,7 +36,9 @@ def library() -> Library:
     if name == "torch":
         return "torch"
     if name not in ("", "onednn"):
-        raise ConfigError(f"GROKINTERP_PRODUCTS={name!r} is not a library: set it to onednn or torch")
+        raise ConfigError(
+            f"GROKINTERP_PRODUCTS={name!r} is not a library: set it to onednn or torch (--products chooses the format)"
+        )
     usable = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if name == "onednn" and not usable:
         raise ConfigError("GROKINTERP_PRODUCTS=onednn, but this PyTorch was built without oneDNN: unset it")
@@ -61,13 +63,14 @@ def multiplying_in(products: Products) -> Iterator[None]:
     """Context manager within which the CPU multiplies float32 matrices in float32, or in bfloat16 (`bf16`).
 
     With `bf16`, the factors of a product are rounded to 8 significant bits; their products are summed in float32. On
-    processors with AMX that takes a quarter of the time. Small products may still be computed in float32.
+    processors with AMX that takes a quarter of the time. Small products may still be computed in float32. The format is
+    that of the whole process: do not use `bf16` while another thread trains.
 
     >>> import torch
     >>> x = torch.full((256, 256), 1 + 2**-10)
     >>> with multiplying_in("float32"):
-    ...     (x @ x)[0, 0].item()
-    256.500244140625
+    ...     round((x @ x)[0, 0].item(), 3)
+    256.5
     """
     if products == "float32":
         yield
@@ -85,7 +88,8 @@ def has_bf16_products() -> bool:
     """Whether PyTorch computes products in bfloat16 on this processor if it is permitted to; it does not say so."""
     x = torch.full((256, 256), 1 + 2**-10)  # rounds to 1
     with multiplying_in("bf16"):
-        return bool((x @ x == 256).all())
+        found = torch.stack([x @ x, product(x, x), torch.bmm(x[None], x[None])[0]])
+    return bool((found == 256).all())
 
 
 def _is_amd_with_avx512() -> bool:

@@ -16,6 +16,7 @@ from grokinterp.runs.folders import as_path
 from grokinterp.runs.locks import hold
 from grokinterp.runs.metrics import last_line
 from grokinterp.runs.resume_point import read_resume_point
+from grokinterp.runs.run import Run
 from grokinterp.sweep.executors import Event, Executor, LocalExecutor, Requeued, Started
 from grokinterp.sweep.folder import Sweep
 from grokinterp.sweep.grid import Point, expand
@@ -99,14 +100,13 @@ def train_sweep(
         The sweep, with an up-to-date sweep.parquet.
 
     Raises:
-        ConfigError: a field is unknown, or the folder holds a different sweep.
+        ConfigError: a field is unknown, the folder holds a different sweep, or its runs were trained with other
+            products.
         RunError: the folder cannot be written to, or another process is using it.
     """
     sweep = plan(path, base, grid=grid, zipped=zipped, points=points)
     remote = executor is not None and not isinstance(executor, LocalExecutor)
     gpu = bool(getattr(executor, "gpus", 0)) if remote else choose_device(device).startswith("cuda")
-    if not remote:
-        check_products(products, choose_device(device))
     executor = executor or LocalExecutor(_worker_count(workers, gpu))
     with hold(sweep.path), interrupts() as interrupted:
         sweep.write()
@@ -114,6 +114,8 @@ def train_sweep(
         together = ensembles == "always" or (ensembles == "auto" and gpu)
         parts = executor.workers if isinstance(executor, LocalExecutor) else 1
         jobs, progress = _prepare(sweep, device, together, parts, products)
+        if jobs:
+            _check_products(sweep, products, None if remote else choose_device(device))
         reporter = _ProgressReporter(sweep, progress, watch)
         with contextlib.closing(executor.execute(jobs)) as events:
             for event in events:
@@ -152,10 +154,11 @@ def train_point(sweep: Sweep, name: str, device: str = "auto", products: Product
     """Train one run of a sweep in this process, as an element of a job array does.
 
     Raises:
-        ConfigError: the sweep has no run of that name.
+        ConfigError: the sweep has no run of that name, or its runs were trained with other products.
         RunError: the folder cannot be written to.
     """
     point = sweep.point(name)
+    _check_products(sweep, products, choose_device(device))
     try:
         job = Job(str(sweep.path), {name: point.config(sweep.base).to_json()}, device, products=products)
     except ConfigError as error:
@@ -171,8 +174,10 @@ def commands(sweep: Sweep, device: str = "auto", products: Products = "float32")
     """One shell command per unfinished run, each on a line, for the job array of a scheduler.
 
     Raises:
-        ConfigError: the sweep's path has characters that cannot be printed, such as newlines.
+        ConfigError: the sweep's path has characters that cannot be printed, such as newlines, or its runs were trained
+            with other products.
     """
+    _check_products(sweep, products, None)
     if not str(sweep.path).isprintable():
         raise ConfigError(f"{sweep.path} has characters that a list of commands cannot hold: rename the folder")
     options = [] if device == "auto" else ["--device", device]
@@ -183,6 +188,17 @@ def commands(sweep: Sweep, device: str = "auto", products: Products = "float32")
         for point in sweep.points
         if not _has_ended(sweep, point)
     ]
+
+
+def _check_products(sweep: Sweep, products: str, device: str | None) -> None:
+    """Raises an error unless all runs of the sweep can have these products; one that has begun stands for all."""
+    begun = None
+    for point in sweep.points:
+        with contextlib.suppress(GrokinterpError):  # not begun, or damaged, which its job reports
+            run = Run.open(sweep.path / point.name)
+            begun = run if run.environment else None
+            break
+    check_products(products, device, begun)
 
 
 def _has_ended(sweep: Sweep, point: Point) -> bool:
@@ -200,9 +216,7 @@ def _worker_count(workers: int | None, gpu: bool) -> int:
     return workers
 
 
-def _prepare(
-    sweep: Sweep, device: str, together: bool, workers: int, products: Products = "float32"
-) -> tuple[list[Job], Progress]:
+def _prepare(sweep: Sweep, device: str, together: bool, workers: int, products: Products) -> tuple[list[Job], Progress]:
     """The jobs that are left, and the progress so far."""
     progress = Progress(len(sweep.points))
     configs: dict[str, RunConfig] = {}

@@ -246,8 +246,8 @@ class _Ensemble:
         self.checks_gradient = self.device != "cpu" or self.step + 1 in self.members[0].bookkeeper.evaluation_steps
         self.compute()
         self.step += 1
-        if self.step % DROP_EVERY == 0 and self.device == "cpu":
-            drop_negligible([self.stack.weights], self.stack.moments.values())
+        if self.step % DROP_EVERY == 0 and torch.device(self.device).type == "cpu":
+            drop_negligible([self.stack.weights], [self.stack.moments])
         self.bar.on_step(self.step)
 
     def _compute(self) -> None:

@@ -38,7 +38,7 @@ def cross_entropy_and_gradient(
     terms = logits.clone().scatter_(1, column, float("-inf"))  # faster than scatter
     runner_up = terms.amax(dim=1, keepdim=True)
     terms.sub_(runner_up)
-    # On x86, exp of a very negative number, -inf included, takes 20 to 200 times as long as that of a moderate one.
+    # On x86, exp of a very negative number, -inf included, takes 20 times as long as that of a moderate one.
     limit = _NEGLIGIBLE_EXPONENT[logits.dtype]
     torch.threshold_(terms.clamp_(min=limit - 1).exp_(), math.exp(limit), 0.0)
     total = terms.sum(dim=1, keepdim=True)

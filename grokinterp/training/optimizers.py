@@ -1,6 +1,7 @@
 """Updater: an optimizer with warm-up, clipping, coupled or decoupled weight decay, and interventions."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,24 +20,29 @@ _NEGLIGIBLE_WEIGHT, _NEGLIGIBLE_MOMENT = 1e-30, 1e-37
 
 
 @torch.no_grad()
-def drop_negligible(weights: Iterable[Tensor], moments: Iterable[Tensor]) -> None:
-    """Sets weights below 1e-30 and optimizer moments below 1e-37 to 0, in place.
+def drop_negligible(weights: Iterable[Tensor], states: Iterable[Mapping[str, Any]]) -> None:
+    """Sets weights below 1e-30 and moments of the optimizer below 1e-37 to 0, in place.
 
     The gradient of a dead neuron is 0, so weight decay shrinks its weights, and the optimizer its moments, until they
     are denormal numbers, with which a CPU computes up to a hundred times more slowly.
 
-    >>> weights, moments = torch.tensor([1.0, 2e-31]), torch.tensor([1e-16, 1e-40])
-    >>> drop_negligible([weights], [moments])
-    >>> weights.tolist(), (moments > 0).tolist()
+    >>> weights, mean = torch.tensor([1.0, 2e-31]), torch.tensor([1e-16, 1e-40])
+    >>> drop_negligible([weights], [{"exp_avg": mean}])
+    >>> weights.tolist(), (mean > 0).tolist()
     ([1.0, 0.0], [True, False])
 
     Args:
         weights: the trained weights.
-        moments: the states of the optimizer.
+        states: tensors of the optimizer by the names of torch.optim; other entries are left as they are.
     """
-    for tensors, bound in ((weights, _NEGLIGIBLE_WEIGHT), (moments, _NEGLIGIBLE_MOMENT)):
-        for tensor in tensors:
-            torch.ops.aten.hardshrink.out(tensor, bound, out=tensor)
+    for weight in weights:
+        torch.ops.aten.hardshrink.out(weight, _NEGLIGIBLE_WEIGHT, out=weight)
+    for state in states:
+        for moment in state.values():
+            if isinstance(moment, Tensor) and moment.is_floating_point():
+                torch.ops.aten.hardshrink.out(moment, _NEGLIGIBLE_MOMENT, out=moment)
+        if "exp_avg_sq" in state:  # a mean alone would be divided by eps
+            state["exp_avg"].masked_fill_(state["exp_avg_sq"] == 0, 0.0)
 
 
 class Updater:
@@ -138,9 +144,7 @@ class Updater:
 
     def drop_negligible(self) -> None:
         """Sets negligible weights and moments to 0; see the function of this name."""
-        states = (value for state in self.optimizer.state.values() for value in state.values())
-        moments = [value for value in states if isinstance(value, Tensor) and value.is_floating_point()]
-        drop_negligible(self.tensors, [*moments, *self.interventions.slow.values()])
+        drop_negligible(self.tensors, [*self.optimizer.state.values(), self.interventions.slow])
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer's tensors under `optimizer:parameter:slot`, and those of the interventions."""

@@ -54,12 +54,12 @@ def choose_device(name: str) -> str:
     return name
 
 
-def check_products(products: str, device: str, begun: Run | None = None) -> None:
-    """Raises an error unless updates on this machine can multiply matrices in this format, as those of the run did.
+def check_products(products: str, device: str | None, begun: Run | None = None) -> None:
+    """Raises an error unless updates can multiply matrices in this format, and those of a run that has begun did.
 
     Args:
         products: `float32` or `bf16`.
-        device: on which to train.
+        device: on which to train; None for another machine.
         begun: the run to resume, if any.
 
     Raises:
@@ -70,12 +70,16 @@ def check_products(products: str, device: str, begun: Run | None = None) -> None
     recorded = "float32" if begun is None else begun.environment.get("products", "float32")
     if begun is not None and recorded != products:
         raise ConfigError(
-            f"{begun.path} was trained with products in {recorded}, and all updates of a run are computed in one way: "
-            f"resume it with --products {recorded} (in Python, products={recorded!r})"
+            f"{begun.path} was trained with products in {recorded}, and all updates of a run must be computed in the "
+            f"same way: resume it with --products {recorded} (in Python, products={recorded!r})"
         )
-    if products == "bf16" and device != "cpu":
-        raise ConfigError(f"products bf16 are for the CPU, but the device is {device}: omit them, or use --device cpu")
-    if products == "bf16" and not has_bf16_products():
+    if products == "float32" or device is None:
+        return
+    if torch.device(device).type != "cpu":
+        raise ConfigError(
+            f"--products bf16 works only on the CPU, but the device is {device}: omit it, or use --device cpu"
+        )
+    if not has_bf16_products():
         raise ConfigError("PyTorch has no bf16 products on this processor: use --products float32")
 
 

@@ -121,7 +121,7 @@ def train(
     if compile and dropout_of(config, device) is not None:
         raise ConfigError("torch.compile does not preserve dropout's random numbers: omit --compile or model.dropout")
     if compile and products != "float32":
-        raise ConfigError("torch.compile would replace bf16 products by its own: omit --compile or --products")
+        raise ConfigError("torch.compile would replace bf16 products with its own: omit --compile or --products")
     if compile:
         use_private_cache()
     with using_threads(choose_threads(config, threads, begun)):
@@ -221,7 +221,7 @@ class _Loop:
         self.checks_gradient = self.always_checks_gradient or self.step + 1 in self.bookkeeper.evaluation_steps
         self.compute()
         self.step += 1
-        if self.step % DROP_EVERY == 0 and self.device == "cpu":
+        if self.step % DROP_EVERY == 0 and torch.device(self.device).type == "cpu":
             self.updater.drop_negligible()
         for callback in self.bookkeeper.callbacks:
             callback.on_step(self.step)
