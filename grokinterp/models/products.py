@@ -36,9 +36,7 @@ def library() -> Library:
     if name == "torch":
         return "torch"
     if name not in ("", "onednn"):
-        raise ConfigError(
-            f"GROKINTERP_PRODUCTS={name!r} is not a library: set it to onednn or torch (--products chooses the format)"
-        )
+        raise ConfigError(f"GROKINTERP_PRODUCTS={name!r} is not a library: set it to onednn or torch")
     usable = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if name == "onednn" and not usable:
         raise ConfigError("GROKINTERP_PRODUCTS=onednn, but this PyTorch was built without oneDNN: unset it")
