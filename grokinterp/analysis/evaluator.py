@@ -132,8 +132,8 @@ class Evaluator:
             # Storing these drops the values of the older bytes: all of the step's are recomputed from one file.
             self.changed_meanwhile.add(step)
             self._current = None
-            snapshot = self.snapshot(step, calls)
             calls = list({call.measure.name: call for plan in self._plans for call in plan.get(step, ())}.values())
+            snapshot = self.snapshot(step, calls)
             values, checksum = [evaluate(call, snapshot) for call in calls], snapshot.checksum
         self._verified.add(step)
         entries = [(call.measure.name, self._key(call), value) for call, value in zip(calls, values, strict=True)]
