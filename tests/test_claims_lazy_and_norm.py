@@ -36,13 +36,14 @@ PLAIN = {"optimizer.weight_decay": 0.0, "optimizer.name": "sgd", "optimizer.mome
 @pytest.mark.parametrize(
     ("table", "verdict", "n"),
     [
-        (runs((100, 150), (200, 230), **PLAIN), YES, 2),
-        (runs((100, 150), (200, NAN), **PLAIN), NO, 2),
-        (runs((100, 100), **PLAIN), NO, 1),
-        (runs((NAN, NAN), **PLAIN), OPEN, 0),
-        (runs((100, 150), **(PLAIN | {"optimizer.weight_decay": 0.1})), OPEN, 0),
-        (runs((100, 150), **(PLAIN | {"optimizer.name": "adam"})), OPEN, 0),
-        (runs((100, 150), **(PLAIN | {"optimizer.momentum": 0.9})), OPEN, 0),
+        (runs((100, 250), (200, 530), outcome="grokked", **PLAIN), YES, 2),
+        (runs((100, 250), (200, NAN), outcome=["grokked", "DNF_test"], **PLAIN), NO, 2),
+        (runs((100, 250), (200, 230), outcome=["grokked", "generalized_without_delay"], **PLAIN), NO, 2),
+        (runs((100, 100), outcome="generalized_without_delay", **PLAIN), NO, 1),
+        (runs((NAN, NAN), outcome="DNF_train", **PLAIN), OPEN, 0),
+        (runs((100, 250), outcome="grokked", **(PLAIN | {"optimizer.weight_decay": 0.1})), OPEN, 0),
+        (runs((100, 250), outcome="grokked", **(PLAIN | {"optimizer.name": "adam"})), OPEN, 0),
+        (runs((100, 250), outcome="grokked", **(PLAIN | {"optimizer.momentum": 0.9})), OPEN, 0),
     ],
 )
 def test_generalizing_without_decay(table, verdict, n):

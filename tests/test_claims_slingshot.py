@@ -1,5 +1,7 @@
 """Claims about slingshots on hand-made curves, and the recipe's settings."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -9,10 +11,11 @@ from grokinterp.experiments.claims.slingshot import (
     Slingshots,
     decide_slingshots,
     exact_loss_removes_them,
+    extract_slingshots,
     growth_before_spikes,
     last_layer_norms,
     late_spikes,
-    slingshots,
+    slingshots_of,
 )
 from grokinterp.experiments.recipe import changed
 from grokinterp.experiments.recipes.slingshot import RECIPE
@@ -108,7 +111,8 @@ def test_runs_are_read_and_drawn(tmp_path):
     assert list(norms[0].index) == [0, 20, 40, 60, 80, 100, 120]
     expected = sweep.runs[0].weights(40)["unembed.W_U"].square().sum().sqrt().item()
     assert norms[0][40] == pytest.approx(expected)
-    found = slingshots(sweep.table, sweep.runs)
+    found = [slingshots_of(one) for one in sweep.runs]
+    assert [Slingshots.from_json(json.loads(json.dumps(extract_slingshots(one)))) for one in sweep.runs] == found
     assert [one.eps for one in found] == [1e-8, 1e-5]
     assert found[0].solved is not None
     curves = [one.metrics["train_loss"] for one in sweep.runs]

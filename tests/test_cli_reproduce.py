@@ -129,7 +129,7 @@ def test_failed_runs_exit_with_1_and_are_retried(capsys, three_recipes):
 def test_one_thing_at_a_time(capsys, arguments):
     code, _, err = run(capsys, *arguments)
     assert code == 2
-    assert "give the name of an experiment, --all, --list or --document FILE" in err
+    assert "give the name of an experiment, --all, --list, --missing or --document FILE" in err
 
 
 def test_the_list_names_cost_and_gpu(capsys, three_recipes, monkeypatch):

@@ -7,14 +7,18 @@ from types import MappingProxyType
 
 import pandas as pd
 import pytest
+from grokinterp.experiments.literature import CONTRADICTIONS, contradictions_of
 
 import grokinterp as gi
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.experiments import Arm, Claim, Evidence, Form, Outcome, Published, Recipe, catalog, reproduce
+from grokinterp.experiments import Arm, Claim, Evidence, Form, Outcome, Published, Recipe, catalog, reproduce, training
 from grokinterp.experiments import reproduction as reproducing
-from grokinterp.experiments.literature import CONTRADICTIONS, contradictions_of
+from grokinterp.experiments.evidence import Entry
+from grokinterp.experiments.records import Records
+from grokinterp.experiments.training import configurations
 from grokinterp.sweep import Sweep
+from grokinterp.sweep.running import Progress as SweepProgress
 
 TINY = RunConfig(
     task=TaskConfig(p=7, train_fraction=0.6),
@@ -48,6 +52,16 @@ TOY = Recipe(
 
 
 @pytest.fixture
+def evidence(trained):
+    """The evidence of the trained runs from their records, with their folders."""
+    records = Records(trained[0].folder.parent / "records")
+    folder = trained[0].folder / "runs" / "decays"
+    runs = configurations(TOY.full.arms[0]).items()
+    entries = [Entry(name, config, records.find(config), folder=folder / name) for name, config in runs]
+    return Evidence("toy-decay", {"decays": entries}, quick=False)
+
+
+@pytest.fixture
 def shelf(monkeypatch):
     monkeypatch.setattr(reproducing, "catalog", lambda: MappingProxyType({"toy-decay": TOY}))
 
@@ -58,7 +72,8 @@ def trained(tmp_path_factory):
         patch.setattr(reproducing, "catalog", lambda: MappingProxyType({"toy-decay": TOY}))
         calls = []
         folder = tmp_path_factory.mktemp("results") / "toy"
-        done = reproduce("toy-decay", folder, progress=lambda *call: calls.append(call))
+        kept = folder.parent / "records"
+        done = reproduce("toy-decay", folder, progress=lambda *call: calls.append(call), records=kept)
     return done, calls
 
 
@@ -68,7 +83,8 @@ def test_a_recipe_trains_its_arms_as_sweeps(trained):
         *("decays.parquet", "report.html", "results.json", "runs")
     ]
     table = Sweep.open(done.folder / "runs" / "decays").table
-    pd.testing.assert_frame_equal(table, done.outcome.tables["decays"])
+    columns = [*table, *(name for name in done.outcome.tables["decays"] if name not in table)]
+    pd.testing.assert_frame_equal(table, done.outcome.tables["decays"][columns], rtol=1e-5)
     assert list(table["optimizer.weight_decay"]) == [0, 0, 1, 1]
     assert calls[-1] == (400, 400)
     assert done.claims[0].measured == "2"
@@ -106,7 +122,7 @@ def test_finished_runs_are_left_alone(trained, shelf):
     done, _ = trained
     weights = done.folder / "runs" / "decays" / "weight_decay=0,model_seed=0" / "weights" / "step_000060.safetensors"
     before = weights.stat().st_mtime_ns
-    again = reproduce("toy-decay", done.folder)
+    again = reproduce("toy-decay", done.folder, records=done.folder.parent / "others")
     assert weights.stat().st_mtime_ns == before
     assert again.claims == done.claims
 
@@ -119,19 +135,19 @@ def test_a_folder_keeps_to_one_form_of_one_recipe(trained, shelf):
 
 @pytest.mark.slow
 def test_an_interrupted_recipe_resumes(tmp_path, shelf, monkeypatch):
-    real = reproducing.train_sweep
+    real = training.train_sweep
 
     def interrupted(path, base, *, watch, **more):
         swept = real(path, base, watch=watch, **more)
-        watch(reproducing.SweepProgress(4, done=1, interrupted=True))
+        watch(SweepProgress(4, done=1, interrupted=True))
         return swept
 
-    monkeypatch.setattr(reproducing, "train_sweep", interrupted)
+    monkeypatch.setattr(training, "train_sweep", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        reproduce("toy-decay", tmp_path)
+        reproduce("toy-decay", tmp_path, records=tmp_path / "records")
     assert not (tmp_path / "results.json").exists()
-    monkeypatch.setattr(reproducing, "train_sweep", real)
-    assert reproduce("toy-decay", tmp_path).claims[0].verdict == "supported"
+    monkeypatch.setattr(training, "train_sweep", real)
+    assert reproduce("toy-decay", tmp_path, records=tmp_path / "records").claims[0].verdict == "supported"
 
 
 @pytest.mark.slow
@@ -139,23 +155,23 @@ def test_failed_runs_are_reported(tmp_path, monkeypatch):
     arm = Arm("fractions", TINY, {"task.train_fraction": (0.6, 0.001)})
     recipe = replace(TOY, full=Form((arm,), "a second"), decide=lambda _: (), published=())
     monkeypatch.setattr(reproducing, "catalog", lambda: {"toy-decay": recipe})
-    (warning,) = reproduce("toy-decay", tmp_path).outcome.warnings
+    (warning,) = reproduce("toy-decay", tmp_path, records=tmp_path / "records").outcome.warnings
     assert warning.startswith("run fractions/train_fraction=0.001 invalid: ")
 
 
-def test_a_crashed_run_is_no_evidence(trained, shelf):
-    """It has metrics and therefore an outcome, but its sweep reports that it failed."""
-    done, _ = trained
-    sweep = Sweep.open(done.folder / "runs" / "decays")
-    evidence = Evidence({"decays": sweep}, quick=False)
-    evidence.tables["decays"] = sweep.table.assign(
-        status=["failed", *["finished"] * 3], failure=["killed", *[None] * 3]
-    )
-    assert len(evidence.table("decays")) == 3
-    assert evidence.lost == ("run decays/weight_decay=0,model_seed=0 killed",)
-    evidence.tables["decays"] = sweep.table.assign(outcome=["diverged", *["DNF_test"] * 3])
-    assert len(evidence.table("decays")) == 4
-    assert len(evidence.diverged) == 1
+def test_failed_and_missing_runs_are_no_evidence_but_diverged_ones_are(evidence):
+    first, second, *others = evidence.entries["decays"]
+    failed = replace(first, record=None, failure="killed: its process was killed by SIGKILL")
+    diverged = replace(others[0], record=replace(others[0].record, status="diverged", outcome="diverged"))
+    rest = (failed, replace(second, record=None), diverged, *others[1:])
+    changed = Evidence("toy-decay", {"decays": rest}, quick=False)
+    assert len(changed.table("decays")) == 2
+    assert list(changed.tables["decays"]["status"]) == ["failed", "missing", "diverged", "finished"]
+    assert changed.lost == ("run decays/weight_decay=0,model_seed=0 killed: its process was killed by SIGKILL",)
+    assert changed.missing == 1
+    assert len(changed.diverged) == 1
+    assert changed.arms == ("decays",)
+    assert Evidence("toy-decay", {"decays": rest[:2]}, quick=False).arms == ()
 
 
 def test_a_form_that_needs_a_gpu_is_refused_without_one(trained, tmp_path, monkeypatch):
@@ -165,14 +181,14 @@ def test_a_form_that_needs_a_gpu_is_refused_without_one(trained, tmp_path, monke
     with pytest.raises(
         ConfigError, match=r"toy-decay needs a GPU \(60 hours\), and this machine has none: use --quick"
     ):
-        reproduce("toy-decay", tmp_path)
+        reproduce("toy-decay", tmp_path / "new", records=tmp_path / "records")
     trained_folder = shutil.copytree(trained[0].folder, tmp_path / "trained")
-    assert reproduce("toy-decay", trained_folder, anyway=True).claims
+    assert reproduce("toy-decay", trained_folder, anyway=True, records=tmp_path / "records").claims
+    # Nothing is left to train.
+    assert reproduce("toy-decay", tmp_path / "again", records=tmp_path / "records").claims
 
 
-def test_evidence_is_selected_by_arm_and_value(trained):
-    done, _ = trained
-    evidence = Evidence({"decays": Sweep.open(done.folder / "runs" / "decays")}, quick=False)
+def test_evidence_is_selected_by_arm_and_value(evidence):
     runs = evidence.runs("decays", {"optimizer.weight_decay": 1})
     assert [run.config.model_seed for run in runs] == [0, 1]
     assert [list(metrics.index) for metrics in evidence.metrics("decays", {"model_seed": 1})] == [

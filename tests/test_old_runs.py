@@ -18,7 +18,7 @@ import torch
 from grokinterp.analysis.timeline import analyze
 from grokinterp.config import RegressionConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.experiments.pages import write_markdown
+from grokinterp.experiments.document import write_markdown
 from grokinterp.experiments.results import results_in
 from grokinterp.report import write_report, write_sweep_report
 from grokinterp.runs.run import Run
@@ -168,7 +168,8 @@ def test_old_results_of_a_reproduction_are_read(name, tmp_path):
     assert found is not None
     assert (found.recipe, found.quick, found.lost) == ("ridge", True, 0)
     stored = json.loads((DATA / name / "results.json").read_text())
-    assert [{"number": None, **claim} for claim in stored["claims"]] == [asdict(claim) for claim in found.claims]
+    added = {"number": None, "fewest": None}
+    assert [{**added, **claim} for claim in stored["claims"]] == [asdict(claim) for claim in found.claims]
     shutil.copytree(DATA / name, tmp_path / "results" / "ridge-quick")
     page = write_markdown(tmp_path / "results", tmp_path / "page.md").read_text()
     assert all(claim["measured"].replace("|", "\\|") in page for claim in stored["claims"])
@@ -223,6 +224,6 @@ class TestTheFuture:
 
     def test_the_results_of_a_reproduction(self, tmp_path):
         shutil.copytree(DATA / "recipes/reproduction", tmp_path / "results")
-        self.rewrite(tmp_path / "results" / "results.json", format_version=2, claims="of another form")
-        with pytest.raises(RunError, match=r"results\.json has format version 2, .* reads version 1: install"):
+        self.rewrite(tmp_path / "results" / "results.json", format_version=3, claims="of another form")
+        with pytest.raises(RunError, match=r"results\.json has format version 3, .* reads version 2: install"):
             results_in(tmp_path / "results")

@@ -43,7 +43,8 @@ def test_the_recipe_writes_its_results(small):
     assert results["quick"] is True
     assert [claim["name"] for claim in results["claims"]] == [claim.name for claim in done.claims]
     assert set(results["claims"][0]) == {
-        *("name", "statement", "published", "measured", "n", "threshold", "verdict", "should_hold", "number")
+        *("name", "statement", "published", "measured", "n", "threshold", "verdict", "should_hold", "number"),
+        "fewest",
     }
     table = pd.read_parquet(done.folder / "ridge.parquet")
     pd.testing.assert_frame_equal(table, done.outcome.tables["ridge"], check_dtype=False)

@@ -1,4 +1,4 @@
-"""The Markdown page on all results, and how the verdicts on the parts of an assertion combine."""
+"""The Markdown page on all results: what it shows, and what it refuses."""
 
 import json
 import shutil
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from grokinterp.errors import RunError
-from grokinterp.experiments.literature import ASSERTIONS, claims_by_assertion, combine_verdicts
-from grokinterp.experiments.pages import write_markdown
+from grokinterp.experiments.assertions import ASSERTIONS, claims_by_assertion
+from grokinterp.experiments.document import write_markdown
 from grokinterp.experiments.results import results_in
 
 ROOT = Path(__file__).parents[1]
 
 
-def claim(name="runs", verdict="supported", number=1, measured="5 of 5", should_hold=True):
+def claim(name="95 % or 99 %", verdict="supported", number=3, measured="5 of 5", should_hold=True):
     texts = {"name": name, "statement": "S.", "published": "a | b", "measured": measured, "threshold": "all"}
     return {**texts, "n": 5, "verdict": verdict, "should_hold": should_hold, "number": number}
 
@@ -37,20 +37,6 @@ def store(folder, name, claims, quick=False, source="Nobody 2026"):
     (folder / f"{name}{'-quick' if quick else ''}" / "results.json").write_text(json.dumps(result))
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "combined"),
-    [
-        ([], "inconclusive"),
-        (["inconclusive"], "inconclusive"),
-        (["supported", "inconclusive"], "supported"),
-        (["not supported", "inconclusive"], "not supported"),
-        (["supported", "not supported"], "mixed"),
-    ],
-)
-def test_verdicts_on_the_parts_of_an_assertion_combine(verdicts, combined):
-    assert combine_verdicts(verdicts) == combined
-
-
 def test_there_are_twenty_two_assertions():
     assert list(ASSERTIONS) == list(range(1, 23))
 
@@ -65,45 +51,54 @@ def test_the_page_has_every_claim_and_number(tmp_path):
     results = tmp_path / "results"
     store(results, "toy-full", [claim(), claim("norm", "not supported", 2, "0.5", should_hold=False)])
     (results / "toy-full" / "figure-1.png").touch()
-    page = write_markdown(results, tmp_path / "docs" / "page.md").read_text()
+    page = write_markdown(results, tmp_path / "docs" / "page.md", records=tmp_path / "none").read_text()
     lines = page.splitlines()
-    assert "Of 22 assertions, 2 are decided: 2 by runs of the published size and 0 only by smaller runs" in page
-    first = next(line for line in lines if line.startswith("| 1 |"))
-    assert first.endswith("| **supported** | [toy-full](#toy-full): runs: 5 of 5 (n = 5; supported) |")
-    assert next(line for line in lines if line.startswith("| 3 |")).endswith("| **inconclusive** | not run |")
+    assert (
+        "Of 22 assertions, 1 is true by construction and 1 are decided by runs of the published size: 1 supported, "
+        "0 not supported, 0 mixed. 0 are decided in part, and 20 not at all; of these 20, miniatures show a complete "
+        "trend for 0." in page
+    )
+    third = next(line for line in lines if line.startswith("| 3 |"))
+    assert third.endswith(
+        "| **supported (n = 5)** | - | [toy-full](#toy-full): 95 % or 99 %: 5 of 5 (n = 5; supported) |"
+    )
+    assert next(line for line in lines if line.startswith("| 4 |")).endswith("| **inconclusive** | - | not run |")
     assert "| T | 33,000 | 30,100 | 2 |" in lines
     assert "| norm | S. | a \\| b | 0.5 | 5 | all | not supported (not expected to hold) |" in lines
-    assert "A toy. Full form, on Abacus, 2 cores, torch 2.0; total run time 2 min, one thread per run." in page
+    assert "A toy. Published size, on Abacus, 2 cores, torch 2.0; total run time 2 min, one thread per run." in page
     assert "![A toy](../results/toy-full/figure-1.png)" in page
     assert "- **run x failed**" in page
+    assert "## What remains" in page
     assert "## Where sources disagree" in page
 
 
-def test_the_full_form_is_preferred(tmp_path):
+def test_miniatures_stand_apart_and_decide_nothing(tmp_path):
+    store(tmp_path, "small", [claim(verdict="not supported")], quick=True)
+    page = write_markdown(tmp_path, tmp_path / "page.md", records=tmp_path / "none").read_text()
+    assert "and 0 are decided by runs of the published size" in page
+    assert "20 not at all" not in page
+    assert "21 not at all; of these 21, miniatures show a complete trend for 1." in page
+    line = next(line for line in page.splitlines() if line.startswith("| 3 |"))
+    assert "| **inconclusive** | not supported (n = 5) | [small](#small-miniature) (miniature): " in line
+    store(tmp_path, "large", [claim()])
+    page = write_markdown(tmp_path, tmp_path / "page.md", records=tmp_path / "none").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("| 3 |"))
+    assert "| **supported (n = 5)** | not supported (n = 5) |" in line
+
+
+def test_both_forms_are_shown(tmp_path):
     store(tmp_path, "toy", [claim(measured="of the quick form")], quick=True)
-    store(tmp_path, "other", [claim(measured="alone")], quick=True)
-    assert "of the quick form" in write_markdown(tmp_path, tmp_path / "page.md").read_text()
     store(tmp_path, "toy", [claim(measured="large")])
-    page = write_markdown(tmp_path, tmp_path / "page.md").read_text()
-    assert "of the quick form" not in page
+    page = write_markdown(tmp_path, tmp_path / "page.md", records=tmp_path / "none").read_text()
+    assert page.index("### toy\n") < page.index("### toy, miniature\n")
+    assert "of the quick form" in page
     assert "large" in page
-    assert "alone" in page
 
 
 def test_a_folder_without_results_is_refused(tmp_path):
     with pytest.raises(RunError, match="has no results: run grokinterp reproduce NAME first"):
         write_markdown(tmp_path, tmp_path / "page.md")
     assert not (tmp_path / "page.md").exists()
-
-
-def test_smaller_runs_decide_only_where_larger_ones_do_not(tmp_path):
-    store(tmp_path, "large", [claim(), claim(number=2, verdict="inconclusive")])
-    store(tmp_path, "small", [claim(verdict="not supported"), claim(number=2)], quick=True)
-    page = write_markdown(tmp_path, tmp_path / "page.md").read_text()
-    assert "Of 22 assertions, 2 are decided: 1 by runs of the published size and 1 only by smaller runs" in page
-    lines = page.splitlines()
-    assert "| **supported** | [large]" in next(line for line in lines if line.startswith("| 1 |"))
-    assert "| **supported** (smaller runs) |" in next(line for line in lines if line.startswith("| 2 |"))
 
 
 def test_results_cannot_bring_html_into_the_page(tmp_path):

@@ -10,12 +10,15 @@ import tyro
 from grokinterp.cli.options import default, parse, progress_bar, say
 from grokinterp.errors import ConfigError, GrokinterpError
 
+Names = Annotated[tuple[str, ...], default("all")]
+
 
 @dataclass(frozen=True)
 class Reproduce:
     """Run a published experiment and test its claims.
 
-    The exit status is 1 if a claim that should hold at this scale does not hold.
+    Runs that have a record are not trained again. The exit status is 1 if a claim that should hold at this scale does
+    not hold, or if a record does not pass --check.
     """
 
     name: tyro.conf.Positional[str | None] = None
@@ -27,34 +30,67 @@ class Reproduce:
     all: bool = False
     """run all experiments, one after another; skip those that already have results"""
     anyway: bool = False
-    """run on the CPU even if the experiment needs a GPU"""
+    """train all runs on the CPU even if the experiment needs a GPU"""
+    arms: Names = ()
+    """names of the arms of which to train runs"""
+    only: Names = ()
+    """names of the runs to train"""
+    seeds: Annotated[tuple[int, ...], default("all")] = ()
+    """model seeds of the runs to train"""
     images: bool = False
     """also save every figure as a PNG file; requires grokinterp[images]"""
     list: bool = False
     """list the experiments"""
     document: Path | None = None
-    """write a Markdown page about all results in --folder to this file; None: write no page"""
+    """write a Markdown page about all results in --folder and all records to this file; None: write no page"""
+    records: Annotated[Path | None, default("docs/reproductions/records in a source checkout")] = None
+    """folder of the records of runs; every run of published size adds one"""
+    missing: bool = False
+    """train, over all experiments, the runs of published size that have no record, cheapest decision first"""
+    hours: float | None = None
+    """with --missing: start a run only if it is expected to end within this time; None: start every run"""
+    check: Path | None = None
+    """train the run of this record again with the same threads, and say where its metrics part; None: check none"""
+    steps: int | None = None
+    """with --check: number of steps to train; None: all"""
 
 
 def run_reproduce(arguments: Sequence[str]) -> int:
     options = parse(Reproduce, arguments)
-    from grokinterp.cli.console import show_recipes
-    from grokinterp.experiments import catalog
-
-    modes = [options.name is not None, options.all, options.list, options.document is not None]
+    modes = [options.name is not None, options.all, options.list, options.document is not None, options.missing]
     if sum(modes) != 1:
-        raise ConfigError("reproduce: give the name of an experiment, --all, --list or --document FILE, and only one")
+        raise ConfigError(
+            "reproduce: give the name of an experiment, --all, --list, --missing or --document FILE, and only one"
+        )
+    _require_fitting(options)
     if options.list:
-        show_recipes(list(catalog().values()))
-        return 0
+        return _list()
     if options.document is not None:
-        from grokinterp.experiments.pages import write_markdown
+        from grokinterp.experiments.document import write_markdown
 
-        say(f"written: {write_markdown(options.folder or _FOLDER, options.document)}")
+        page = write_markdown(options.folder or _FOLDER, options.document, records=options.records)
+        say(f"written: {page}")
         return 0
+    if options.missing:
+        return _train_missing(options)
+    if options.check is not None:
+        return _check(options, options.check)
     if options.name is not None:
         return _reproduce(options.name, options.folder or _default(options.name, options.quick), options)
     return _reproduce_all(options)
+
+
+def _require_fitting(options: Reproduce) -> None:
+    """Raises an error if an option has no effect here."""
+    for option, given, needed in (
+        ("--check RECORD", options.check is not None, options.name is not None),
+        ("--steps", options.steps is not None, options.check is not None),
+        ("--hours", options.hours is not None, options.missing),
+        ("--arms, --only and --seeds", bool(options.arms or options.only or options.seeds), options.name is not None),
+    ):
+        if given and not needed:
+            where = {"--steps": "--check RECORD", "--hours": "--missing"}.get(option, "the name of an experiment")
+            raise ConfigError(f"reproduce: {option} can only be given with {where}")
 
 
 _FOLDER = Path("reproductions")
@@ -62,6 +98,48 @@ _FOLDER = Path("reproductions")
 
 def _default(name: str, quick: bool, below: Path = _FOLDER) -> Path:
     return below / f"{name}{'-quick' if quick else ''}"
+
+
+def _list() -> int:
+    from grokinterp.cli.console import show_recipes
+    from grokinterp.experiments import catalog
+
+    show_recipes(list(catalog().values()))
+    return 0
+
+
+def _train_missing(options: Reproduce) -> int:
+    from grokinterp.experiments.pool import train_pool
+    from grokinterp.experiments.records import Records, default_folder
+    from grokinterp.runs.environment import cores
+
+    records = Records(options.records or default_folder())
+    try:
+        count = train_pool(options.folder or _FOLDER, records, cores(), hours=options.hours, say=say)
+    except KeyboardInterrupt:
+        say("Interrupted. Run the same command again to continue.")
+        return 130
+    say(f"records written: {count}")
+    return 0
+
+
+def _check(options: Reproduce, file: Path) -> int:
+    import tempfile
+
+    from grokinterp.experiments.checking import check
+    from grokinterp.experiments.record import Record
+
+    record = Record.read(file)
+    if record.recipe != options.name:
+        raise ConfigError(f"{file} is a record of {record.recipe}, not of {options.name}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = check(record, options.folder or Path(folder) / "run", options.steps)
+        except KeyboardInterrupt:
+            say("Interrupted.")
+            return 130
+    say(f"{record.recipe}/{record.name}: {found}")
+    return 0 if found.passed else 1
 
 
 def _reproduce_all(options: Reproduce) -> int:
@@ -91,10 +169,19 @@ def _reproduce_all(options: Reproduce) -> int:
 def _reproduce(name: str, folder: Path, options: Reproduce) -> int:
     from grokinterp.cli.console import show_reproduction
     from grokinterp.experiments import reproduce
+    from grokinterp.experiments.training import Choice
 
     try:
-        bar = progress_bar("part")
-        reproduction = reproduce(name, folder, options.quick, bar, anyway=options.anyway, images=options.images)
+        reproduction = reproduce(
+            name,
+            folder,
+            options.quick,
+            progress_bar("part"),
+            anyway=options.anyway,
+            images=options.images,
+            records=options.records,
+            choice=Choice(options.arms, options.only, options.seeds),
+        )
     except KeyboardInterrupt:
         say(f"Interrupted. Run the same command again to continue from {folder}.")
         return 130

@@ -139,7 +139,7 @@ def _print_outcome(run: "Run", step: int) -> None:
     """Prints the outcome of a finished run, and whether it made many steps after it had grokked."""
     from grokinterp.sweep.rows import transition_from_metrics
 
-    transition = transition_from_metrics(run, run.metrics, RunStatus.FINISHED)
+    transition = transition_from_metrics(run.config, run.metrics, RunStatus.FINISHED)
     say(f"{transition.outcome}: {transition.reason}")
     grokked = transition.T_grok[0.99].step
     if grokked and step > 2 * grokked:

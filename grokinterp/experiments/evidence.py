@@ -1,38 +1,84 @@
 """Evidence: the results of a recipe's runs, arm by arm."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, nearest
+from grokinterp.experiments.record import Record
+from grokinterp.experiments.records import has_bf16_products
+from grokinterp.runs.files import exists
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.statistics.outcomes import Outcome
-from grokinterp.sweep import Sweep
+from grokinterp.sweep.folder import table_of_rows
+from grokinterp.sweep.rows import Row, config_columns
 
 _ALL: Mapping[str, Any] = {}
+# Columns that claims may use; those of a run that is missing are empty.
+_FINAL = ("final.train_loss", "final.train_accuracy", "final.test_loss", "final.test_accuracy")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of an arm.
+
+    Attributes:
+        name: of the run in the arm.
+        config: its configuration in the arm.
+        record: of the run, or of one that serves in its place; None if it has not been trained, or failed.
+        failure: why it failed.
+        folder: of the run, with its checkpoints, if it was trained here.
+    """
+
+    name: str
+    config: RunConfig
+    record: Record | None = None
+    failure: str | None = None
+    folder: Path | None = None
+
+    def row(self) -> Row:
+        """Its row in the table of the arm."""
+        if self.record is not None:
+            return {"run": self.name, "failure": None, **self.record.row(self.config)}
+        status = RunStatus.MISSING if self.failure is None else RunStatus.FAILED
+        return {
+            **{"run": self.name, "status": status.value, "failure": self.failure, "outcome": None},
+            **dict.fromkeys(_FINAL),
+            **config_columns(self.config),
+        }
 
 
 class Evidence:
-    """The sweeps of a recipe after training.
+    """The runs of a recipe, each represented by its record.
 
-    >>> Evidence({}, quick=True).lost
+    >>> Evidence("ridge", {}, quick=True).lost
     ()
 
     Attributes:
-        sweeps: the sweep of each arm, by name.
-        tables: the table of each sweep with all its runs, read once.
+        recipe: name of the recipe.
+        entries: the runs of each arm, by name of the arm.
+        tables: the table of each arm, with a row for every run, also those that are missing.
         quick: whether this is the quick form.
     """
 
-    def __init__(self, sweeps: Mapping[str, Sweep], quick: bool):
-        self.sweeps, self.quick = sweeps, quick
-        self.tables = {name: sweep.table for name, sweep in sweeps.items()}
+    def __init__(self, recipe: str, entries: Mapping[str, Iterable[Entry]], quick: bool):
+        self.recipe, self.quick = recipe, quick
+        self.entries = {arm: tuple(runs) for arm, runs in entries.items()}
+        self.tables = {arm: table_of_rows([entry.row() for entry in runs]) for arm, runs in self.entries.items()}
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that have runs with an outcome."""
+        return tuple(arm for arm in self.entries if len(self.table(arm)))
 
     def table(self, arm: str, where: Mapping[str, Any] = _ALL) -> pd.DataFrame:
-        """The rows of an arm's table that match `where`, without runs that failed or did not finish.
+        """The rows of an arm's table that match `where`, without runs that failed or are missing.
 
         Raises:
             ConfigError: there is no such arm or no such column.
@@ -47,44 +93,74 @@ class Evidence:
             table = table.loc[_matches(table[name], value)]
         return table
 
-    def runs(self, arm: str, where: Mapping[str, Any] = _ALL) -> list[Run]:
-        """The runs of these rows, in the order of the table."""
-        return [Run.open(self.sweeps[arm].path / name) for name in self.table(arm, where)["run"]]
+    def records(self, arm: str, where: Mapping[str, Any] = _ALL) -> list[Record]:
+        """The records of these rows, in the order of the table."""
+        return [record for _, record in self._recorded(arm, where)]
+
+    def _recorded(self, arm: str, where: Mapping[str, Any]) -> list[tuple[RunConfig, Record]]:
+        entries = {entry.name: entry for entry in self.entries[arm]}
+        found = [entries[name] for name in self.table(arm, where)["run"]]
+        return [(entry.config, entry.record) for entry in found if entry.record is not None]
 
     def metrics(self, arm: str, where: Mapping[str, Any] = _ALL) -> list[pd.DataFrame]:
-        """The metrics that each of these runs recorded during training, by step."""
-        return [run.metrics for run in self.runs(arm, where)]
+        """The thinned metrics of each of these runs, by step."""
+        return [record.metrics_for(config) for config, record in self._recorded(arm, where)]
+
+    def extracted(self, arm: str, where: Mapping[str, Any] = _ALL) -> list[Mapping[str, Any]]:
+        """What `Arm.extract` took from the checkpoints of each of these runs."""
+        return [record.extracted.get(self.recipe, {}) for record in self.records(arm, where)]
+
+    def runs(self, arm: str, where: Mapping[str, Any] = _ALL) -> list[Run]:
+        """Those of these runs whose checkpoints are on this machine, for figures."""
+        folders = {entry.name: entry.folder for entry in self.entries[arm]}
+        found = [folders[name] for name in self.table(arm, where)["run"]]
+        return [Run.open(folder) for folder in found if folder is not None and exists(folder / "config.json")]
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """Runs that failed or did not finish, each with the reason. They are not part of the evidence."""
+        """Runs that failed, each with the reason. They are not part of the evidence."""
         return tuple(
-            f"run {arm}/{row['run']} {row['failure'] or row['status']}"
-            for arm, table in self.tables.items()
-            for _, row in table.loc[~_has_outcome(table)].iterrows()
+            f"run {arm}/{entry.name} {entry.failure}"
+            for arm, runs in self.entries.items()
+            for entry in runs
+            if entry.failure is not None
+        )
+
+    @property
+    def missing(self) -> int:
+        """Number of runs that have not been trained."""
+        return sum(entry.record is None and entry.failure is None for runs in self.entries.values() for entry in runs)
+
+    @property
+    def bf16(self) -> bool:
+        """Whether some runs were trained with bf16 products, so that they decide no assertion."""
+        return any(
+            has_bf16_products(entry.record)
+            for runs in self.entries.values()
+            for entry in runs
+            if entry.record is not None
         )
 
     @property
     def diverged(self) -> tuple[str, ...]:
         """Runs that diverged. They are part of the evidence."""
         return tuple(
-            f"run {arm}/{row['run']} diverged: {row['failure']}"
-            for arm, table in self.tables.items()
-            for _, row in table.loc[table["outcome"] == Outcome.DIVERGED].iterrows()
+            f"run {arm}/{entry.name} diverged: {entry.record.reason}"
+            for arm, runs in self.entries.items()
+            for entry in runs
+            if entry.record is not None and entry.record.outcome == Outcome.DIVERGED
         )
 
     @property
     def seconds(self) -> float:
         """The summed training time of all runs."""
-        runs = [run for sweep in self.sweeps.values() for run in sweep.runs]
-        return sum(float((run.status.get("timing") or {}).get("seconds") or 0.0) for run in runs)
+        records = [entry.record for runs in self.entries.values() for entry in runs if entry.record is not None]
+        return sum(record.seconds or 0.0 for record in records)
 
 
 def _has_outcome(table: pd.DataFrame) -> np.ndarray:
-    """Marks runs with an outcome; the metrics of a crashed run may suggest one, but it does not count."""
-    ended = ~np.isin(list(table["status"]), [RunStatus.FAILED, RunStatus.MISSING])
-    return ended & np.array(
-        [isinstance(outcome, str) and outcome != Outcome.UNDETERMINED for outcome in table["outcome"]]
+    return np.array(
+        [isinstance(outcome, str) and outcome != Outcome.UNDETERMINED for outcome in table["outcome"]], dtype=bool
     )
 
 

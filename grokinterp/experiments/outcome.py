@@ -39,7 +39,9 @@ class Claim:
         verdict: "inconclusive" if the results cannot decide the claim.
         should_hold: whether we expect the claim to hold at the scale of the recipe. Some claims are included because
             they are often repeated although they do not hold.
-        number: the assertion in `grokinterp.experiments.literature` that this claim decides, alone or with others.
+        number: the assertion in `grokinterp.experiments.assertions` that this claim decides, alone or with others.
+        fewest: the number of runs behind the setting with the fewest, if the claim compares settings; None if it does
+            not, so that n is that number.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Claim:
     verdict: Verdict
     should_hold: bool = True
     number: int | None = None
+    fewest: int | None = None
 
     @classmethod
     def of_all(
@@ -72,7 +75,7 @@ class Claim:
             measured: the result of this reproduction.
             threshold: the criterion that every run must meet.
             met: whether each run meets it; n is their number.
-            **options: `should_hold` and `number`.
+            **options: `should_hold`, `number` and `fewest`.
         """
         n = len(met)
         return cls(name, statement, published, measured, n, threshold, verdict(bool(np.all(met)), n), **options)
@@ -120,7 +123,9 @@ class Outcome:
         settings: what was run, by name.
         comparisons: published and measured numbers.
         warnings: caveats about the results, for instance runs that failed.
-        lost: the number of runs that failed or did not finish.
+        lost: the number of runs that failed.
+        missing: the number of runs that have not been trained.
+        bf16: whether some runs were trained with bf16 products, so that they decide no assertion.
         seconds: the summed training time of the runs; None if there are no runs.
     """
 
@@ -131,4 +136,6 @@ class Outcome:
     comparisons: tuple[Comparison, ...] = ()
     warnings: tuple[str, ...] = ()
     lost: int = 0
+    missing: int = 0
+    bf16: bool = False
     seconds: float | None = None

@@ -8,6 +8,7 @@ from grokinterp.config import RunConfig, ScheduleConfig
 from grokinterp.config.presets import preset
 from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim, Figures, Outcome, Progress
+from grokinterp.runs.run import Run
 from grokinterp.sweep import Point, expand
 
 # Fields of a schedule that stops soon after the run reaches a test accuracy of 99 %.
@@ -27,12 +28,17 @@ class Arm:
         base: the configuration that its runs share.
         grid: values by dotted config field; every combination is a run.
         points: single runs, each as values by dotted config field; combined with a grid if there is one.
+        extract: takes from the checkpoints of a run what the claims need besides its metrics, as plain JSON values; the
+            record of the run keeps it.
+        updates: how many updates a run is expected to make; None if that follows from its configuration.
     """
 
     name: str
     base: RunConfig
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     points: tuple[Mapping[str, Any], ...] = ()
+    extract: Callable[[Run], Mapping[str, Any]] | None = None
+    updates: int | None = None
 
     def expanded(self) -> tuple[Point, ...]:
         """Lists every run with its name.

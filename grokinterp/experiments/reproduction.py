@@ -18,13 +18,15 @@ import grokinterp
 from grokinterp.config import TaskConfig
 from grokinterp.errors import ConfigError, RunError, nearest
 from grokinterp.experiments.claims.numbers import counted
-from grokinterp.experiments.evidence import Evidence
-from grokinterp.experiments.literature import Contradiction, contradictions_of
+from grokinterp.experiments.contradictions import Contradiction, contradictions_of
+from grokinterp.experiments.evidence import Entry, Evidence
 from grokinterp.experiments.outcome import Claim, Comparison, Figures, Outcome, Progress
 from grokinterp.experiments.pages import html_report
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 from grokinterp.experiments.recipes import catalog
-from grokinterp.experiments.results import RESULTS, RESULTS_VERSION, results_in
+from grokinterp.experiments.records import Records, default_folder
+from grokinterp.experiments.results import RESULTS, RESULTS_VERSION, Machine, Results, results_in
+from grokinterp.experiments.training import ALL, Choice, configurations, recorded, train_missing
 from grokinterp.figures import learning_curves
 from grokinterp.figures.saving import rendered
 from grokinterp.runs.checksums import is_own
@@ -32,11 +34,8 @@ from grokinterp.runs.environment import cores, processor
 from grokinterp.runs.files import exists, make_folder, remove, write_atomically
 from grokinterp.statistics.formatting import step_or_ratio
 from grokinterp.statistics.outcomes import Outcome as RunOutcome
-from grokinterp.sweep import Sweep, train_sweep
-from grokinterp.sweep.running import Progress as SweepProgress
 from grokinterp.training.preparation import choose_device
 
-_PARTS = 100  # progress steps per run
 _SCREEN = {"width": 1000 / 96, "font_size": 9.75, "dpi": 96}  # 1,000 pixels, with text of the usual size
 
 
@@ -103,21 +102,27 @@ def reproduce(
     *,
     anyway: bool = False,
     images: bool = False,
+    records: str | Path | None = None,
+    choice: Choice = ALL,
 ) -> Reproduction:
     """Runs a recipe and writes results.json, its tables as parquet, and report.html into a folder.
 
     >>> reproduction = reproduce("memo-parity", "results/memo-parity", quick=True)  # doctest: +SKIP
     >>> [claim.verdict for claim in reproduction.outcome.claims]  # doctest: +SKIP
 
-    Reuses runs that an earlier call finished in the folder and resumes interrupted ones. Replaces earlier results.
+    Trains only runs that have no record, resumes interrupted ones, and adds the record of each run of the full form as
+    soon as it has ended. Replaces earlier results in the folder.
 
     Args:
         name: the name of the recipe; `catalog()` lists them.
         folder: the output folder, created if needed.
         quick: run the smaller form.
         progress: called with the completed and the total number of parts.
-        anyway: run a form that needs a GPU without one.
+        anyway: train a form that needs a GPU without one.
         images: also write every figure as figure-1.png, figure-2.png, ..., for a page of `write_markdown`.
+        records: the folder of records (default: that of the documentation in a source checkout, else
+            reproductions/records).
+        choice: which of the runs without a record to train.
 
     Raises:
         ConfigError: there is no such recipe, it needs a GPU, the folder holds another recipe or form, or this machine
@@ -135,7 +140,9 @@ def reproduce(
         )
     if earlier is None and exists(folder / "report.html") and not is_own(folder / "report.html"):
         raise RunError(f"{folder / 'report.html'} exists, but is of no reproduction: choose another folder")
-    result = Reproduction(recipe, quick, folder, run_recipe(recipe, quick, folder, progress, anyway=anyway))
+    kept = None if records is None else Path(records)
+    outcome = run_recipe(recipe, quick, folder, progress, anyway=anyway, records=kept, choice=choice)
+    result = Reproduction(recipe, quick, folder, outcome)
     make_folder(folder)
     for table_name, content in result.outcome.tables.items():
         buffer = io.BytesIO()
@@ -171,6 +178,8 @@ def _results(result: Reproduction) -> dict[str, Any]:
         "contradictions": [contradiction.to_dict() for contradiction in result.contradictions],
         "warnings": list(outcome.warnings),
         "lost": outcome.lost,
+        "missing": outcome.missing,
+        "bf16": outcome.bf16,
         "tables": [f"{name}.parquet" for name in outcome.tables],
     }
 
@@ -187,63 +196,109 @@ def machine() -> Mapping[str, Any]:
 
 
 def run_recipe(
-    recipe: Recipe, quick: bool, folder: Path, progress: Progress | None, *, anyway: bool = False
+    recipe: Recipe,
+    quick: bool,
+    folder: Path,
+    progress: Progress | None,
+    *,
+    anyway: bool = False,
+    records: Path | None = None,
+    choice: Choice = ALL,
 ) -> Outcome:
-    """Runs a recipe or continues it: skips finished runs and resumes interrupted ones.
+    """Runs a recipe or continues it: trains only runs without a record, and resumes interrupted ones.
 
     Args:
         recipe: the recipe.
-        quick: run its quick form.
+        quick: run its quick form, whose runs leave no records.
         folder: the runs go into its subfolder `runs`.
         progress: called with the completed and the total number of parts.
-        anyway: run a form that needs a GPU without one.
+        anyway: train a form that needs a GPU without one.
+        records: the folder of records; None for the default.
+        choice: which of the runs without a record to train.
 
     Raises:
-        ConfigError: the form needs a GPU and there is none.
+        ConfigError: runs of a form that needs a GPU have no record, and there is none; or a choice is unknown.
+        RunError: a record is damaged.
         KeyboardInterrupt: the user interrupted the run. Finished and interrupted runs stay in the folder.
     """
     form = recipe.form(quick)
-    if form.gpu and not anyway and not choose_device("auto").startswith("cuda"):
+    choice.require_known(form)
+    shelf = Records(default_folder() if records is None else records)
+    found = {} if quick else recorded(recipe, form, shelf)
+    complete = bool(form.arms) and len(found) == sum(len(arm.expanded()) for arm in form.arms)
+    if form.gpu and not complete and not anyway and choice == ALL and not choose_device("auto").startswith("cuda"):
         raise ConfigError(
-            f"{recipe.name} needs a GPU ({form.cost}), and this machine has none: use --quick for the smaller form, or "
-            "--anyway to run it on the CPU"
+            f"{recipe.name} needs a GPU ({form.cost}), and this machine has none: use --quick for the smaller form, "
+            "--arms, --only or --seeds to choose some of its runs, or --anyway to train them all on the CPU"
         )
     if recipe.run is not None:
         return recipe.run(quick, progress)
-    evidence = Evidence(_train(form, folder / "runs", progress), quick)
+    extracting = [(recipe.name, arm) for arm in form.arms] if quick else extracting_arms()
+    keep = (lambda record: None) if quick else shelf.add
+    entries = train_missing(recipe, form, folder / "runs", found, choice, progress, keep, extracting)
+    return outcome_of(recipe, Evidence(recipe.name, entries, quick))
+
+
+def outcome_of(recipe: Recipe, evidence: Evidence, *, draw: bool = True) -> Outcome:
+    """Decides the claims of a recipe and draws its figures.
+
+    Args:
+        recipe: the recipe.
+        evidence: its runs.
+        draw: whether to draw the figures, too.
+    """
+    figures = recipe.figures or curves_of_arms
     return Outcome(
         claims=recipe.decide(evidence) if recipe.decide else (),
         tables=evidence.tables,
-        figures=recipe.figures(evidence) if recipe.figures else curves_of_arms(evidence),
-        settings=_settings(form),
+        figures=figures(evidence) if draw else {},
+        settings=_settings(recipe.form(evidence.quick), evidence),
         comparisons=tuple(compare(evidence, recipe.published)),
         warnings=(*evidence.lost, *evidence.diverged),
         lost=len(evidence.lost),
+        missing=evidence.missing,
+        bf16=evidence.bf16,
         seconds=evidence.seconds,
     )
 
 
-def _train(form: Form, folder: Path, progress: Progress | None) -> dict[str, Sweep]:
-    sizes = {arm.name: len(arm.expanded()) for arm in form.arms}
-    total, before, interrupted, sweeps = _PARTS * sum(sizes.values()), 0, False, {}
+def results_of_records(recipe: Recipe, records: Records) -> Results | None:
+    """The results of a recipe's full form from records alone; None if none of its runs has a record.
 
-    def watch(state: SweepProgress) -> None:
-        nonlocal interrupted
-        interrupted = state.interrupted
-        if progress is not None:
-            partial = sum(step / steps for step, steps in state.running.values())
-            progress(before + int(_PARTS * (state.done + len(state.failed) + partial)), total)
-
-    for arm in form.arms:
-        sweeps[arm.name] = train_sweep(
-            folder / arm.name, arm.base, grid=arm.grid or None, points=arm.points or None, watch=watch
+    Raises:
+        RunError: a record is damaged.
+    """
+    form = recipe.form(quick=False)
+    found = recorded(recipe, form, records)
+    if not found:
+        return None
+    entries = {
+        arm.name: [Entry(name, config, found.get((arm.name, name))) for name, config in configurations(arm).items()]
+        for arm in form.arms
+    }
+    outcome = outcome_of(recipe, Evidence(recipe.name, entries, quick=False), draw=False)
+    environments = [record.environment for record in found.values()]
+    processors, versions = (
+        ", ".join(sorted({str(name) for name in names}))
+        for names in (
+            (environment.get("processor", "unknown processor") for environment in environments),
+            ((environment.get("packages") or {}).get("torch", "unknown") for environment in environments),
         )
-        if interrupted:
-            raise KeyboardInterrupt
-        before += _PARTS * sizes[arm.name]
-    if progress is not None:
-        progress(total, total)
-    return sweeps
+    )
+    shared = ("seconds", "settings", "claims", "comparisons", "warnings", "lost", "missing", "bf16")
+    return Results(
+        recipe.name,
+        recipe.title,
+        recipe.source,
+        False,
+        machine=Machine(processors, None, None, versions),
+        **{name: getattr(outcome, name) for name in shared},
+    )
+
+
+def extracting_arms() -> list[tuple[str, Arm]]:
+    """The arms of all full forms that extract something from their runs, each with the name of its recipe."""
+    return [(name, arm) for name, recipe in catalog().items() for arm in recipe.full.arms if arm.extract is not None]
 
 
 def compare(evidence: Evidence, published: tuple[Published, ...]) -> Iterator[Comparison]:
@@ -252,7 +307,7 @@ def compare(evidence: Evidence, published: tuple[Published, ...]) -> Iterator[Co
     Skips numbers whose runs are not part of this form, which happens mostly in the quick form.
     """
     for number in published:
-        if number.arm not in evidence.sweeps:
+        if number.arm not in evidence.entries:
             continue
         table = evidence.table(number.arm, number.where)
         if len(table):
@@ -276,16 +331,17 @@ def _median_and_range(column: Any) -> str:
     return text if len(values) == len(column) else f"{text}, {len(values)} of {len(column)}"
 
 
-def _settings(form: Form) -> dict[str, Any]:
+def _settings(form: Form, evidence: Evidence) -> dict[str, Any]:
     note = {"note": form.note} if form.note else {}
-    return {"cost": form.cost} | note | {arm.name: _describe_arm(arm) for arm in form.arms}
+    arms = {arm.name: _describe_arm(arm, len(evidence.table(arm.name))) for arm in form.arms}
+    return {"cost": form.cost} | note | arms
 
 
-def _describe_arm(arm: Arm) -> str:
-    task, title = arm.base.task, arm.base.task.title
+def _describe_arm(arm: Arm, count: int) -> str:
+    task, title, size = arm.base.task, arm.base.task.title, len(arm.expanded())
     if isinstance(task, TaskConfig) and "task.operation" in arm.grid:
         title = f"arithmetic mod {task.p}"
-    text = f"{counted(len(arm.expanded()), 'run')} of {title}"
+    text = f"{counted(size, 'run')} of {title}" if count == size else f"{count} of {counted(size, 'run')} of {title}"
     axes = "; ".join(f"{name} = {', '.join(map(str, values))}" for name, values in arm.grid.items())
     return f"{text}: {axes}" if axes else text
 
@@ -299,7 +355,6 @@ def curves_of_arms(evidence: Evidence) -> Figures:
                 "Accuracy on the test set (solid) and the training set (dotted), and L2 norm of all trained weights. "
                 "Runs that differ only in their seeds share a color.",
             )
-            for arm in evidence.sweeps
-            if len(evidence.table(arm))
+            for arm in evidence.arms
         )
     }

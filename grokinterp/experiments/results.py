@@ -15,10 +15,12 @@ from grokinterp.experiments.outcome import Claim, Comparison
 from grokinterp.runs.files import exists, parse_json, read_text
 
 RESULTS = "results.json"
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
+_READABLE = (1, RESULTS_VERSION)
 
-# Fields that results without a format version may lack.
+# Fields that results without a format version may lack, and those that version 2 added.
 _DEFAULTS = {"title": "", "seconds": None, "machine": None, "comparisons": [], "warnings": [], "lost": 0}
+_ADDED: dict[str, Any] = {"missing": 0, "bf16": False}
 
 
 def _require_every_field(claim: Any) -> Any:
@@ -31,17 +33,17 @@ def _require_every_field(claim: Any) -> Any:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine that produced the results."""
+    """The machine that produced the results; cores are None for runs that were recorded on several machines."""
 
     processor: str
-    cores: int
+    cores: int | None
     gpu: str | None
     torch: str
 
 
 @dataclass(frozen=True)
 class Results:
-    """The fields of results.json that are read again; see `Reproduction`."""
+    """The fields of results.json that are read again; see `Reproduction`. `bf16`: some runs had bf16 products."""
 
     recipe: str
     title: str
@@ -54,6 +56,8 @@ class Results:
     comparisons: tuple[Comparison, ...]
     warnings: tuple[str, ...]
     lost: int
+    missing: int
+    bf16: bool
 
 
 def results_in(folder: Path) -> Results | None:
@@ -73,14 +77,15 @@ def results_in(folder: Path) -> Results | None:
     if not isinstance(content, dict):
         raise _damaged(file, "it holds no JSON object")
     version = content.get("format_version")
-    if version is not None and version != RESULTS_VERSION:
+    if version is not None and version not in _READABLE:
         raise RunError(
             f"{file} has format version {version!r}, and this grokinterp reads version {RESULTS_VERSION}: install the "
             "release that wrote it"
         )
-    if version is None and isinstance(content.get("claims"), list):
-        claims = [{"number": None, **claim} if isinstance(claim, dict) else claim for claim in content["claims"]]
-        content = {**_DEFAULTS, **content, "claims": claims}
+    if version != RESULTS_VERSION and isinstance(content.get("claims"), list):
+        added = {"fewest": None} if version == 1 else {"number": None, "fewest": None}
+        claims = [{**added, **claim} if isinstance(claim, dict) else claim for claim in content["claims"]]
+        content = {**({} if version == 1 else _DEFAULTS), **_ADDED, **content, "claims": claims}
     try:
         return _adapter().validate_json(json.dumps(content), strict=True)
     except RecursionError:

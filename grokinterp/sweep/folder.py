@@ -252,7 +252,7 @@ class Sweep(Carded):
     @property
     def table(self) -> pd.DataFrame:
         """The results so far, one row per run. `Sweep.collect` lists the columns and writes the table to a file."""
-        return _frame([self._row(point) for point in self.points])
+        return table_of_rows([self._row(point) for point in self.points])
 
     def collect(self) -> pd.DataFrame:
         """Write the table to sweep.parquet.
@@ -324,7 +324,7 @@ def _fits(value: Any, example: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
 
 
-def _frame(rows: Iterable[Row]) -> pd.DataFrame:
+def table_of_rows(rows: Iterable[Row]) -> pd.DataFrame:
     """The rows as a table with one type per column, as Parquet requires."""
     rows = list(rows)
     names = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])

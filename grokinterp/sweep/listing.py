@@ -96,7 +96,7 @@ def _describe_run(path: Path) -> dict[str, Any]:
     status, last = run.status, last_line(path / METRICS)
     values = {} if last is None else last.values
     metrics, schedule = run.metrics, run.config.schedule
-    transition = transition_from_metrics(run, metrics, str(status.get("status", RunStatus.RUNNING)))
+    transition = transition_from_metrics(run.config, metrics, str(status.get("status", RunStatus.RUNNING)))
     curve = known_values(metrics, "novel_accuracy", "test_accuracy")
     return {
         "run": path.name,

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -62,7 +63,7 @@ def summarize(run: Run, *, measures: bool = True) -> Row:
     summary = stored_summary(run)
     if summary is not None:
         return summary
-    row = _row(run)
+    row = row_from_metrics(run.config, run.metrics, run.status)
     if measures:
         # The loss measures are cross entropies: if the run was trained on another loss, the columns keep that loss.
         losses = {} if run.config.loss == "cross_entropy" else {name: row[name] for name in _LOSSES if name in row}
@@ -109,10 +110,9 @@ def _fingerprint(run: Run) -> str:
     return sha256(read_bytes(status)) if exists(status) else ""
 
 
-def _row(run: Run) -> Row:
-    """The columns that follow from status.json and the metrics."""
-    metrics, status = run.metrics, run.status
-    transition = transition_from_metrics(run, metrics, str(status.get("status", RunStatus.RUNNING)))
+def row_from_metrics(config: RunConfig, metrics: pd.DataFrame, status: Mapping[str, Any]) -> Row:
+    """The columns of a run that follow from its metrics and its status, as in status.json."""
+    transition = transition_from_metrics(config, metrics, str(status.get("status", RunStatus.RUNNING)))
     row: Row = {
         "status": status.get("status", RunStatus.RUNNING.value),
         "outcome": str(transition.outcome),
@@ -135,9 +135,8 @@ def _row(run: Run) -> Row:
     return row | {f"final.{name}": _number(value) for name, value in last.items()}
 
 
-def transition_from_metrics(run: Run, metrics: pd.DataFrame, status: str) -> Transition:
+def transition_from_metrics(config: RunConfig, metrics: pd.DataFrame, status: str) -> Transition:
     """The outcome and the events of a run, from its metrics alone; the phases, which need measures, are unlocated."""
-    config = run.config
     return find_transition(
         metrics,
         metrics=metrics,

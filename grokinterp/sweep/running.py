@@ -3,7 +3,7 @@
 import contextlib
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +66,7 @@ def train_sweep(
     grid: Mapping[str, Iterable[Any]] | None = None,
     zipped: Mapping[str, Iterable[Any]] | None = None,
     points: Iterable[Mapping[str, Any]] | None = None,
+    only: Collection[str] | None = None,
     executor: Executor | None = None,
     workers: int | None = None,
     device: str = "auto",
@@ -89,6 +90,7 @@ def train_sweep(
         grid: values by dotted config field; every combination is a run.
         zipped: values by dotted config field, used in parallel: the first value of each field, then the second, ...
         points: single runs, each as values by dotted config field; combined with every `zipped` and `grid` value.
+        only: names of the runs to train now (default: all).
         executor: trains the runs (default: processes on this machine).
         workers: number of these processes (default: one per core, or one if a GPU is used).
         device: as in `train`.
@@ -100,11 +102,12 @@ def train_sweep(
         The sweep, with an up-to-date sweep.parquet.
 
     Raises:
-        ConfigError: a field is unknown, the folder holds a different sweep, or its runs were trained with other
-            products.
+        ConfigError: a field is unknown, the folder holds a different sweep, its runs were trained with other products,
+            or `only` names no run of it.
         RunError: the folder cannot be written to, or another process is using it.
     """
     sweep = plan(path, base, grid=grid, zipped=zipped, points=points)
+    chosen = sweep.points if only is None else tuple(sweep.point(name) for name in only)
     remote = executor is not None and not isinstance(executor, LocalExecutor)
     gpu = bool(getattr(executor, "gpus", 0)) if remote else choose_device(device).startswith("cuda")
     executor = executor or LocalExecutor(_worker_count(workers, gpu))
@@ -113,7 +116,7 @@ def train_sweep(
         sweep.remove_leftovers()
         together = ensembles == "always" or (ensembles == "auto" and gpu)
         parts = executor.workers if isinstance(executor, LocalExecutor) else 1
-        jobs, progress = _prepare(sweep, device, together, parts, products)
+        jobs, progress = _prepare(sweep, chosen, device, together, parts, products)
         if jobs:
             _check_products(sweep, products, None if remote else choose_device(device))
         reporter = _ProgressReporter(sweep, progress, watch)
@@ -216,11 +219,13 @@ def _worker_count(workers: int | None, gpu: bool) -> int:
     return workers
 
 
-def _prepare(sweep: Sweep, device: str, together: bool, workers: int, products: Products) -> tuple[list[Job], Progress]:
-    """The jobs that are left, and the progress so far."""
-    progress = Progress(len(sweep.points))
+def _prepare(
+    sweep: Sweep, points: Sequence[Point], device: str, together: bool, workers: int, products: Products
+) -> tuple[list[Job], Progress]:
+    """The jobs that are left of some points, and the progress so far."""
+    progress = Progress(len(points))
     configs: dict[str, RunConfig] = {}
-    for point in sweep.points:
+    for point in points:
         try:
             config = point.config(sweep.base)
             run = sweep.ended_run(point, config)

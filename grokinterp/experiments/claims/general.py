@@ -4,12 +4,21 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.errors import ConfigError
-from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, counted, finite, verdict
+from grokinterp.experiments.claims.numbers import (
+    T_GROK,
+    T_TRAIN,
+    column,
+    counted,
+    fewest_runs,
+    finite,
+    verdict,
+)
 from grokinterp.experiments.outcome import Claim, Verdict
 from grokinterp.statistics import PowerLaw, power_law
 from grokinterp.statistics.formatting import span
 
 DECAY = "optimizer.weight_decay"
+_TOLERANCE = 0.15  # of an exponent that should be -1
 
 
 def one_outcome_each(table: pd.DataFrame) -> Claim:
@@ -96,6 +105,8 @@ def delay_as_inverse_decay(
     if fit is not None:
         low, high = fit.interval.low, fit.interval.high
         measured = f"exponent {fit.exponent:.3f} [{low:.3f}, {high:.3f}] over decays {zone[0]:g} to {zone[-1]:g}"
+        if abs(fit.exponent + 1) <= _TOLERANCE and not low <= -1 <= high:
+            measured += "; the interval excludes -1, but the exponent is within the tolerance"
     return Claim(
         f"1/λ, {quantity}",
         f"{'The delay' if quantity.startswith('delay') else 'T_grok'} is inversely proportional to weight decay.",
@@ -107,15 +118,16 @@ def delay_as_inverse_decay(
         "inconclusive" if fit is None else _inverse_verdict(fit, len(zone)),
         should_hold,
         number,
+        fewest_runs(table.loc[np.isin(column(table, DECAY), zone)], [DECAY]),
     )
 
 
 def _inverse_verdict(fit: PowerLaw, n_decays: int) -> Verdict:
     """The interval is NaN for two points; comparisons with it are then False, and the verdict is inconclusive."""
     low, high = fit.interval.low, fit.interval.high
-    if -1.15 <= fit.exponent <= -0.85:
+    if abs(fit.exponent + 1) <= _TOLERANCE:
         return "supported" if n_decays >= 3 and high - low <= 1.0 else "inconclusive"
-    return "not supported" if high < -1.15 or low > -0.85 else "inconclusive"
+    return "not supported" if high < -1 - _TOLERANCE or low > -1 + _TOLERANCE else "inconclusive"
 
 
 def _fit(table: pd.DataFrame, quantity: str) -> PowerLaw | None:

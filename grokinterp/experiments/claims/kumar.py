@@ -11,6 +11,7 @@ from grokinterp.experiments.claims.numbers import (
     T_TRAIN,
     column,
     counted,
+    fewest_runs,
     finite,
     median_times,
     rows_with,
@@ -39,8 +40,10 @@ def generalizes_without_decay(table: pd.DataFrame) -> Claim:
     memorized = rows_with(plain, T_TRAIN)
     train, test, n = column(memorized, T_TRAIN), column(memorized, T_GROK), len(memorized)
     late = test > train
+    grokked = (memorized["outcome"] == "grokked").to_numpy()
     unfinished = int((~np.isfinite(test)).sum())
-    measured = f"{counted(len(plain), 'run')}; {int(late.sum())} of the {n} that memorized generalized later"
+    measured = f"{counted(len(plain), 'run')}; {int(grokked.sum())} of the {n} that memorized grokked, and "
+    measured += f"{int((late & ~grokked).sum())} generalized later, but without delay"
     if n:
         measured += f"; T_train(0.99) {span(train, ',.0f')}"
     if late.any():
@@ -50,12 +53,14 @@ def generalizes_without_decay(table: pd.DataFrame) -> Claim:
         measured += f"; {unfinished} did not generalize by the last step"
     return Claim.of_all(
         "grokking without weight decay",
-        "Plain gradient descent without weight decay memorizes first and generalizes later.",
+        "Plain gradient descent without weight decay groks: it memorizes first and generalizes much later.",
         "Kumar et al. 2023: weight decay is not necessary; curves but no times",
         measured,
-        "every run that memorizes reaches a test accuracy of 0.95 after reaching a train accuracy of 0.99",
-        late,
+        "every run that memorizes has the outcome grokked: T_grok(0.95) is more than twice T_train(0.99)",
+        grokked,
+        should_hold=False,
         number=_NUMBER,
+        fewest=fewest_runs(plain, ["model.output_scale"]),
     )
 
 
@@ -81,6 +86,7 @@ def norm_rises(table: pd.DataFrame, metrics: Sequence[pd.DataFrame]) -> Claim:
         "larger at T_grok(0.95) than at the start, in every run that generalizes",
         end > start,
         number=_NUMBER,
+        fewest=fewest_runs(table, ["model.output_scale"]),
     )
 
 
@@ -110,4 +116,5 @@ def smaller_scale_shortens_delay(table: pd.DataFrame) -> Claim:
         "the median delay increases with the output scale, and runs generalize at two or more output scales",
         verdict(all(a < b for a, b in pairwise(delays.values())), len(runs) if len(delays) > 1 else 0),
         number=_NUMBER,
+        fewest=fewest_runs(runs, ["model.output_scale"]),
     )

@@ -8,7 +8,7 @@ import pandas as pd
 
 from grokinterp.analysis.transition import first_reaching
 from grokinterp.experiments.claims.general import DECAY
-from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, finite, verdict
+from grokinterp.experiments.claims.numbers import T_GROK, T_TRAIN, column, fewest_runs, finite, verdict
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics import settings
 from grokinterp.statistics.formatting import span
@@ -132,6 +132,7 @@ def goldilocks(table: pd.DataFrame, *, published_size: bool = True) -> Claim:
         "most runs are DNF_test below the zone, grokked inside it, and DNF_train above it",
         verdict(ordered, int(decided)),
         number=7,
+        fewest=fewest_runs(table, [DECAY]),
     )
 
 
@@ -230,6 +231,7 @@ def depth_is_one_cell(
         "no run of depth 4 groks with the hyperparameters with which depth 2 groks, and all do with the others",
         verdict(fails == 0 and groks == len(wide) and grokked(shallow) > 0, min(len(shallow), len(narrow), len(wide))),
         number=8,
+        fewest=min(len(shallow), len(narrow), len(wide)),
     )
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from grokinterp.errors import ConfigError
 from grokinterp.experiments.claims.manir import DELAY, SMALL_DELAY, grokked, scale_prefix
-from grokinterp.experiments.claims.numbers import verdict
+from grokinterp.experiments.claims.numbers import fewest_runs, verdict
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics import ArmRatio, compare, observe, ratio_of_arms, settings
 
@@ -39,6 +39,7 @@ def relu_is_slower(table: pd.DataFrame, *, printed: str, published_size: bool = 
         "ratio of T_grok - T_train in [2, 8], with at least 3 runs of each activation that memorized",
         verdict(holds, int(decided)),
         number=9,
+        fewest=fewest_runs(table, ["model.activation"]),
     )
 
 
@@ -97,7 +98,8 @@ def transformer_as_long_as_mlp(
         "the 95 % interval of the ratio of T_grok - T_train is finite and contains 1",
         verdict(holds, int(decided)),
         should_hold=published_size,
-        number=10 if published_size else None,
+        number=10,
+        fewest=min(len(arm.values) for arm in arms),
     )
 
 

@@ -1,6 +1,6 @@
 """Building blocks of claims: columns as arrays, medians, slopes and verdicts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,12 @@ from grokinterp.experiments.outcome import Verdict, verdict
 from grokinterp.statistics import settings
 
 T_TRAIN, T_GROK = "T_train_0.99", "T_grok_0.95"
+
+
+def fewest_runs(table: pd.DataFrame, axes: Sequence[str]) -> int:
+    """The number of runs of the setting that has the fewest; 0 without runs. Axes that the table lacks do not vary."""
+    varied = [axis for axis in axes if axis in table]
+    return int(table.groupby(varied, dropna=False).size().min()) if varied and len(table) else len(table)
 
 
 def counted(n: int, noun: str) -> str:

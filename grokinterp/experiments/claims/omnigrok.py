@@ -11,6 +11,7 @@ from grokinterp.experiments.claims.numbers import (
     column,
     counted,
     exponent,
+    fewest_runs,
     finite,
     is_inverse,
     median_times,
@@ -60,6 +61,7 @@ def generalization_as_inverse_decay(table: pd.DataFrame, *, published: str) -> C
         "exponent -1 ± 0.15 for every seed, over three or more decays",
         verdict(bool(is_inverse(slopes, 0.15).all()), n),
         number=_NUMBER,
+        fewest=len(fitted),
     )
 
 
@@ -90,6 +92,7 @@ def memorization_without_decay(table: pd.DataFrame, *, published: str) -> Claim:
         "within a factor of 1.5 for every seed",
         verdict(bool((factors <= 1.5).all()) and not lost, n),
         number=_NUMBER,
+        fewest=fewest_runs(table, [_DECAY]),
     )
 
 
@@ -110,6 +113,7 @@ def small_start_has_no_delay(table: pd.DataFrame) -> Claim:
         "T_grok(0.95) at most twice T_train(0.99) in every run",
         soon,
         number=_NUMBER,
+        fewest=fewest_runs(table, [_DECAY]),
     )
 
 
@@ -134,6 +138,7 @@ def held_norm_removes_delay(constrained: pd.DataFrame, free: pd.DataFrame) -> Cl
         "held norm: T_grok(0.95) at most twice T_train(0.99) in every run; free norm: later in every run",
         verdict(bool(soon.all()) and bool(delayed.all()), n),
         number=_NUMBER,
+        fewest=min(len(constrained), len(free)),
     )
 
 

@@ -1,11 +1,14 @@
 """Claims of Kumar et al. 2023 about polynomial regression, decided from a table of training runs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from grokinterp.experiments.claims.numbers import (
     column,
     counted,
+    fewest_runs,
     finite,
     rows_with,
     slope,
@@ -28,15 +31,19 @@ def decide_polynomial(table: pd.DataFrame) -> tuple[Claim, ...]:
             n_train, the others are the defaults of that sweep. A time is NaN if the loss does not fall to half its
             first value.
     """
-    scales = sweep_over(table, "scale")
-    return (
-        _worse_before_better(scales.loc[np.isclose(column(scales, "scale"), 1)]),
-        _norm_rises(scales),
-        _kernel_aligns(scales),
-        _shorter_delay(scales),
-        _aligned_kernel(sweep_over(table, "curvature")),
-        _data(sweep_over(table, "n_train")),
-    )
+    scales, curvatures, sizes = (sweep_over(table, name) for name in ("scale", "curvature", "n_train"))
+    # The full form has one run at some scales, for its figure; they decide nothing.
+    scales = scales.loc[scales.groupby("scale")["seed"].transform("nunique") == scales["seed"].nunique()]
+    base = scales.loc[np.isclose(column(scales, "scale"), 1)]
+    claims = {
+        _worse_before_better(base): len(base),
+        _norm_rises(scales): fewest_runs(scales, ["scale"]),
+        _kernel_aligns(scales): fewest_runs(scales, ["scale"]),
+        _shorter_delay(scales): fewest_runs(scales, ["scale"]),
+        _aligned_kernel(curvatures): fewest_runs(curvatures, ["curvature"]),
+        _data(sizes): fewest_runs(sizes, ["n_train"]),
+    }
+    return tuple(replace(claim, fewest=fewest) for claim, fewest in claims.items())
 
 
 def _worse_before_better(base: pd.DataFrame) -> Claim:

@@ -24,18 +24,18 @@ class Lead:
         measure_step: step of the checkpoint at which the measure had moved; None if it never did.
         event_step: step of the checkpoint at which the predicted event had happened; None if it never did.
         checkpoints: number of checkpoints from the first to the second.
-        novel_accuracy: accuracy on novel pairs at the first.
+        novel_accuracy: accuracy on novel pairs at the first; None if there is no first or no second.
     """
 
     measure_step: int | None
     event_step: int | None
     checkpoints: int
-    novel_accuracy: float
+    novel_accuracy: float | None
 
     @property
     def leads(self) -> bool:
         """Whether the measure moved at least two checkpoints earlier, while most novel pairs were answered wrong."""
-        return self.checkpoints >= _LEAD and self.novel_accuracy < _UNSOLVED
+        return self.checkpoints >= _LEAD and self.novel_accuracy is not None and self.novel_accuracy < _UNSOLVED
 
 
 def below_from(series: pd.Series, level: float) -> int | None:
@@ -74,7 +74,7 @@ def excluded_lead(timeline: pd.DataFrame, memorized: int, grokked: int) -> Lead:
 
 def _lead(timeline: pd.DataFrame, measure_step: int | None, event_step: int | None) -> Lead:
     if measure_step is None or event_step is None:
-        return Lead(measure_step, event_step, 0, float("nan"))
+        return Lead(measure_step, event_step, 0, None)
     steps = timeline.index.to_numpy()
     checkpoints = int(((steps > measure_step) & (steps <= event_step)).sum())
     return Lead(measure_step, event_step, checkpoints, float(timeline["novel_accuracy"].loc[measure_step]))
@@ -94,7 +94,7 @@ def measure_leads(runs: Sequence[Lead], name: str, statement: str, published: st
     steps = [
         (run.measure_step, run.event_step, run.novel_accuracy)
         for run in runs
-        if run.measure_step is not None and run.event_step is not None
+        if run.measure_step is not None and run.event_step is not None and run.novel_accuracy is not None
     ]
     if steps:
         measure_steps, event_steps, accuracies = zip(*steps, strict=True)

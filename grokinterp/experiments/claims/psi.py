@@ -18,6 +18,7 @@ from grokinterp.experiments.claims.numbers import (
     T_TRAIN,
     column,
     counted,
+    fewest_runs,
     finite,
     median_times,
     rows_with,
@@ -69,6 +70,7 @@ def no_grokking_without_decay(table: pd.DataFrame) -> Claim:
         "final test accuracy below 0.05 in every run",
         accuracy < 0.05,
         number=12,
+        fewest=fewest_runs(runs, [DECAY]),
     )
 
 
@@ -113,6 +115,7 @@ def grokking_with_decay(table: pd.DataFrame, decays: str, published: str, should
         np.isfinite(column(table, T_GROK)),
         should_hold=should_hold,
         number=12,
+        fewest=fewest_runs(table, [DECAY]),
     )
 
 
@@ -304,6 +307,7 @@ def _claim_of_medians(
         else "each median within 20 % of the median of these medians",
         "inconclusive" if len(medians) < 2 else verdict(holds(medians), len(medians)),
         number=number,
+        fewest=fewest_runs(table, [axis]),
     )
 
 

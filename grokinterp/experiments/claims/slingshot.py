@@ -1,13 +1,14 @@
 """Claims about slingshots: late spikes of the training loss while the norm of the last layer grows in steps."""
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import column, counted, verdict
+from grokinterp.experiments.claims.numbers import counted, verdict
 from grokinterp.experiments.outcome import Claim, Verdict
 from grokinterp.runs.run import Run
 from grokinterp.statistics.formatting import span
@@ -27,16 +28,22 @@ class Slingshots:
     Attributes:
         eps: ε of its optimizer.
         spikes: steps at which the training loss had risen to 100 times the lowest value before; see `late_spikes`.
-        growth: factor by which the norm of the last layer grows from there to the end.
+        growth: factor by which the norm of the last layer grows from there to the end; None if unknown.
         before_spikes: by cycle, the share of its growth that comes in the last third; see `growth_before_spikes`.
         solved: the step from which all of this is counted; None if the loss never was that low.
     """
 
     eps: float
     spikes: tuple[int, ...]
-    growth: float
+    growth: float | None
     before_spikes: tuple[float, ...]
     solved: int | None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Slingshots":
+        """The inverse of `extract_slingshots`."""
+        lists = {name: tuple(content[name]) for name in ("spikes", "before_spikes")}
+        return cls(**{**content, **lists})
 
 
 def late_spikes(losses: pd.Series, after: int) -> tuple[int, ...]:
@@ -83,25 +90,21 @@ def last_layer_norms(run: Run) -> pd.Series:
     return pd.Series({step: float(run.weights(step)[_LAST_LAYER].norm()) for step in run.steps}, dtype=float)
 
 
-def slingshots(table: pd.DataFrame, runs: Sequence[Run]) -> list[Slingshots]:
-    """Spikes and norm growth of each run of a sweep, from its metrics and its checkpoints.
-
-    Args:
-        table: rows of the sweep's table, with `optimizer.eps`.
-        runs: the same runs in the same order.
-    """
-    return [_slingshots_of(float(eps), run) for eps, run in zip(column(table, EPS), runs, strict=True)]
+def extract_slingshots(run: Run) -> dict[str, Any]:
+    """Spikes and norm growth of a run, from its metrics and its checkpoints, as plain JSON values."""
+    return asdict(slingshots_of(run))
 
 
-def _slingshots_of(eps: float, run: Run) -> Slingshots:
-    losses = pd.Series(run.metrics["train_loss"])
+def slingshots_of(run: Run) -> Slingshots:
+    """Spikes and norm growth of a run, from its metrics and its checkpoints."""
+    eps, losses = run.config.training().optimizer.eps, pd.Series(run.metrics["train_loss"])
     low = losses.index[(losses < _SOLVED).to_numpy()]
     if not len(low):
-        return Slingshots(eps, (), float("nan"), (), None)
+        return Slingshots(eps, (), None, (), None)
     norms = last_layer_norms(run)
     norms = pd.Series(norms.loc[norms.index >= low[0]])
     spikes = late_spikes(losses, int(low[0]))
-    growth = float(norms.iloc[-1] / norms.iloc[0]) if len(norms) else float("nan")
+    growth = float(norms.iloc[-1] / norms.iloc[0]) if len(norms) else None
     return Slingshots(eps, spikes, growth, growth_before_spikes(norms, spikes), int(low[0]))
 
 
@@ -138,7 +141,7 @@ def decide_slingshots(runs: Sequence[Slingshots], scaled_down: bool = False) -> 
             "stepwise norm",
             "The norm of the last layer grows in steps, together with the spikes.",
             "Thilak et al. 2022, Figure 1: alternating growth and plateaus",
-            f"grows by a factor of {span([run.growth for run in with_spikes], '.2f')}; "
+            f"grows by a factor of {span([run.growth for run in with_spikes if run.growth is not None], '.2f')}; "
             f"{span([100 * x for x in shares], '.0f')} % of the growth from one spike to the next comes in the last "
             f"third (median cycle); runs with spikes: {len(shares)}"
             if shares
@@ -160,6 +163,7 @@ def decide_slingshots(runs: Sequence[Slingshots], scaled_down: bool = False) -> 
             f"fewer than {_SPIKES} spikes in every run, if every run with the smaller ε has {_SPIKES} or more",
             _removal_verdict(small, large),
             number=20,
+            fewest=min(len(small), len(large)),
         ),
     )
 
@@ -184,6 +188,7 @@ def exact_loss_removes_them(runs: Sequence[Slingshots], exact: Sequence[Slingsho
         len(solved),
         f"fewer than {_SPIKES} spikes in every run, if every run with the rounded loss has {_SPIKES} or more",
         _removal_verdict(small, solved),
+        fewest=min(len(small), len(solved)),
     )
 
 

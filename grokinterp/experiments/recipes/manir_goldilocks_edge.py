@@ -2,7 +2,7 @@
 
 from grokinterp.experiments.claims.manir import memorization_edge
 from grokinterp.experiments.evidence import Evidence
-from grokinterp.experiments.manir import DECAY, SOURCE, network, small_network
+from grokinterp.experiments.manir import DECAY, SEED, SOURCE, network, small_network
 from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
@@ -26,10 +26,10 @@ RECIPE = Recipe(
     title="The upper edge of the Goldilocks zone: at twice the weight decay, nothing is memorized",
     source=SOURCE,
     full=Form(
-        (Arm("edge", network(4, 512, lr=3e-2, decay=_BELOW, steps=_STEPS), {DECAY: (_BELOW, _ABOVE)}),),
-        "3 minutes",
+        (Arm("edge", network(4, 512, lr=3e-2, decay=_BELOW, steps=_STEPS), {DECAY: (_BELOW, _ABOVE), SEED: range(3)}),),
+        "9 minutes",
         f"{_STEPS:,} of the 400,000 steps, enough for the network to memorize at one weight decay but not at the "
-        "other; seed 0",
+        "other; three seeds",
     ),
     quick=Form(
         (Arm("edge", small_network(4, lr=0.2, decay=_SMALL_BELOW, steps=1000), {DECAY: (_SMALL_BELOW, _SMALL_ABOVE)}),),

@@ -37,7 +37,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
         lower_edge_is_the_budget(table, published_size=size),
         _scaled(delay_as_inverse_decay(table, "exponent -0.93", quantity=DELAY if size else SMALL_DELAY), size),
     ]
-    if "transformer" in evidence.sweeps:
+    if "transformer" in evidence.arms:
         claims.append(
             replace(
                 delay_as_inverse_decay(
@@ -64,11 +64,11 @@ def _figures(evidence: Evidence) -> Figures:
                 "Open triangles are runs that did not grok: upward ones memorized, downward ones never did. They mark "
                 "the two edges of the zone (Manir and Rupa 2026, section on H4).",
             )
-            for arm in evidence.sweeps
+            for arm in evidence.arms
         ),
         "Outcomes": tuple(
             (figures.outcome_counts(evidence.table(arm), [DECAY]), "How the runs of each weight decay ended.")
-            for arm in evidence.sweeps
+            for arm in evidence.arms
         ),
     }
 

@@ -29,7 +29,7 @@ _WIDE = ({ACTIVATION: "gelu", DECAY: 5e-4}, {ACTIVATION: "gelu", DECAY: 1e-3}, {
 
 
 def _all(evidence: Evidence) -> pd.DataFrame:
-    return pd.concat([evidence.table(arm).dropna(axis=1, how="all") for arm in evidence.sweeps], ignore_index=True)
+    return pd.concat([evidence.table(arm).dropna(axis=1, how="all") for arm in evidence.arms], ignore_index=True)
 
 
 def _mlps(evidence: Evidence) -> pd.DataFrame:
@@ -92,12 +92,12 @@ RECIPE = Recipe(
     source=SOURCE,
     full=Form(
         (
-            Arm("depth-2", network(2, 256, lr=1e-2, decay=2e-3)),
-            Arm("depth-4", network(4, 512, lr=3e-2, decay=5e-4), points=_WIDE),
+            Arm("depth-2", network(2, 256, lr=1e-2, decay=2e-3), {SEED: range(3)}),
+            Arm("depth-4", network(4, 512, lr=3e-2, decay=5e-4), {SEED: range(3)}, points=_WIDE),
             Arm("transformer", transformer(1.0), {DECAY: (1.0, 5.0)}),
         ),
-        "14 hours",
-        "each run stops at 1.1 T_grok(0.99); 10 of the 14 hours go to the two transformers",
+        "22 hours",
+        "three seeds of each MLP where the paper has one; each run stops at 1.1 T_grok(0.99)",
         gpu=True,
     ),
     quick=Form(

@@ -39,7 +39,7 @@ def _decide(evidence: Evidence) -> tuple[Claim, ...]:
     return tuple(
         claim(evidence.table(arm), network)
         for network, arm in networks.items()
-        if arm in evidence.sweeps
+        if arm in evidence.arms
         for claim in (stuck_without_decay, sooner_with_decay, delayed)
     )
 

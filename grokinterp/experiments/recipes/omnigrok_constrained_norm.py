@@ -35,8 +35,8 @@ RECIPE = Recipe(
     title="A constrained weight norm removes the delay",
     source="Liu, Michaud, and Tegmark 2022, arXiv:2210.01117",
     full=Form(
-        _arms(_NANDA, 0.8, 15_000, range(1)),
-        "15 minutes",
+        _arms(_NANDA, 0.8, 15_000, range(3)),
+        "45 minutes",
         "the arm 'free' is the same transformer with weight decay 1 and an unconstrained norm",
     ),
     quick=Form(

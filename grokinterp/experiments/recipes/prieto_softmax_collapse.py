@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 from functools import partial
+from math import isfinite
+
+import pandas as pd
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, TaskConfig
 from grokinterp.experiments.claims.softmax import decay_is_fast, float32_absorbs, generalizes, sooner_than
@@ -9,6 +12,7 @@ from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Recipe, changed, until_grokked
 from grokinterp.experiments.softmax import absorption_of_run
+from grokinterp.runs.run import Run
 
 _FIGURES = "Prieto et al. 2025, Figures 1 and 4; Chou 2025 could not reproduce Figures 2a, 6b, and 15a"
 
@@ -23,6 +27,12 @@ def _config(p: int, fraction: float, width: int, lr: float, steps: int) -> RunCo
     )
 
 
+def _extract(run: Run) -> dict[str, list[float | None]]:
+    """The absorption by step: a column of steps, and one for each quantity."""
+    table = absorption_of_run(run).reset_index()
+    return {str(name): [round(x, 6) if isfinite(x) else None for x in table[name]] for name in table}
+
+
 def _arms(base: RunConfig, slow: RunConfig, seeds: range) -> tuple[Arm, ...]:
     """The arms without weight decay.
 
@@ -34,7 +44,7 @@ def _arms(base: RunConfig, slow: RunConfig, seeds: range) -> tuple[Arm, ...]:
     grid = {"model_seed": seeds}
     perpendicular = changed(base, {"optimizer.orthogonal_gradient": True})
     return (
-        Arm("collapse", slow, grid),
+        Arm("collapse", slow, grid, extract=_extract),
         Arm("cross-entropy", base, grid),
         Arm("stablemax", replace(base, loss="stablemax"), grid),
         Arm("orthogonal-gradient", perpendicular, grid),
@@ -54,7 +64,7 @@ def decide(evidence: Evidence) -> tuple[Claim, ...]:
     perpendicular = evidence.table("orthogonal-gradient")
     stable = evidence.table("stablemax")
     return (
-        float32_absorbs([absorption_of_run(run) for run in evidence.runs("collapse")]),
+        float32_absorbs([pd.DataFrame(run).set_index("step") for run in evidence.extracted("collapse")]),
         # With the first two losses, no run generalized at p = 43 within 4,000 steps.
         avoids(plain, means="a loss that does not collapse", should_hold=False),
         avoids(stable, means="StableMax", should_hold=False),
@@ -70,10 +80,10 @@ RECIPE = Recipe(
     source="Prieto, Barsbey, Mediano, and Birdal 2025, arXiv:2501.04697",
     full=Form(
         (
-            *_arms(_config(113, 0.4, 200, 1e-2, 20_000), _config(113, 0.4, 200, 5e-4, 20_000), range(1)),
+            *_arms(_config(113, 0.4, 200, 1e-2, 20_000), _config(113, 0.4, 200, 5e-4, 20_000), range(3)),
             _with_decay((2.0, 5.0, 10.0), range(3)),
         ),
-        "20 minutes",
+        "40 minutes",
         "training uses this package's form of the cross entropy, which does not collapse; the effect of plain "
         "float32 on the logits is measured at every checkpoint",
     ),

@@ -68,7 +68,7 @@ RECIPE = Recipe(
     name="psi-weight-decay",
     title="psi's MLP at six weight decays",
     source=SOURCE,
-    full=full_form("decay", DECAY, _DECAYS, range(3, 6), "8 minutes"),
+    full=full_form("decay", DECAY, _DECAYS, range(110, 113), "8 minutes"),
     quick=Form(
         (Arm("decay", _SMALLER, {DECAY: (0.0, 1.0, 2.0, 4.0), "model_seed": (0,)}),),
         "50 s",

@@ -64,7 +64,7 @@ RECIPE = Recipe(
     name="psi-width",
     title="psi's MLP at five widths",
     source=SOURCE,
-    full=full_form("width", WIDTH, _TIMES, range(6, 9), "17 minutes"),
+    full=full_form("width", WIDTH, _TIMES, range(100, 103), "17 minutes"),
     quick=Form(
         (Arm("width", _SMALLER, {WIDTH: (32, 64, 128), "model_seed": (0,)}),),
         "40 s",

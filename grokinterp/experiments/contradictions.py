@@ -1,73 +1,7 @@
-"""What the literature reports about grokking: assertions that recipes decide, and contradictions between sources."""
+"""Contradictions between sources about grokking, each with our position."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from grokinterp.experiments.outcome import Claim
-from grokinterp.experiments.results import Results
-
-ASSERTIONS: Mapping[int, str] = {
-    1: "Every run has exactly one outcome: it groks, only memorizes, or does not memorize. Means include only runs "
-    "that grok.",
-    2: "Manir and Rupa's canonical run memorizes after 500 to 2,000 steps and groks (99 %) after 15,000 to 60,000 "
-    "steps in 3 of 5 seeds. On its plateau, it answers mirrored pairs correctly and novel pairs incorrectly.",
-    3: "T_grok(0.99) is 1.05 to 2 times T_grok(0.95).",
-    4: "MLPs of width 512 grok at an RMS weight norm of 0.022 ± 0.003.",
-    5: "At equal weight decay, ReLU and GELU networks grok at norms within 10 % of each other, although their times "
-    "differ by a factor of three.",
-    6: "The delay is inversely proportional to weight decay.",
-    7: "Weight decay has a working range: below it, no run generalizes; above it, no run memorizes.",
-    8: "A network of depth 4 fails at width 256 but groks at width 512 with a different learning rate and weight "
-    "decay, so its failure says nothing about depth alone.",
-    9: "ReLU networks take 2 to 8 times as long to grok as GELU networks.",
-    10: "The transformer takes as long to grok as the MLP, within the spread across seeds.",
-    11: "psi's MLP does not grok at a train fraction of 0.3; at larger fractions, it groks sooner with more data.",
-    12: "At weight decays of 0 and 0.1, psi's MLP does not grok, and its norm keeps growing; at 0.5 and above, it "
-    "groks.",
-    13: "Wider MLPs overfit sooner but grok at about the same time (within 20 %).",
-    14: "psi's weight norm peaks at 400 to 600 epochs, falls by 10 % before grokking, and changes little afterward.",
-    15: "Networks grok addition, subtraction, and multiplication at about the same time (within 20 %).",
-    16: "Ridge regression groks as proven: the bounds hold; the generalization time t2 scales as 1/λ, while the "
-    "overfitting time t1 does not depend on λ; and both scale as 1/η and grow with ln ν².",
-    17: "A two-layer ReLU network with both layers trained behaves like ridge regression: t2 scales as 1/λ, and "
-    "t1 hardly depends on λ.",
-    18: "Without weight decay, networks trained by gradient descent grok while their norm rises; a smaller output "
-    "scale removes the delay.",
-    19: "From a large initialization, T_test scales as 1/γ, where γ is the weight decay, and T_train does not depend "
-    "on γ; a small initialization or a constrained norm removes the delay.",
-    20: "With Adam and without weight decay, the training loss spikes late in training, and the norm of the last "
-    "layer grows in steps; a larger ε removes the spikes.",
-    21: "The restricted loss falls and the excluded loss rises before the test accuracy rises; the network uses 5 or "
-    "6 key frequencies.",
-    22: "Without weight decay, networks memorize parity but never generalize.",
-}
-
-Decision = Literal["supported", "not supported", "mixed", "inconclusive"]
-
-
-def combine_verdicts(verdicts: Iterable[str]) -> Decision:
-    """Combines the verdicts on the parts of an assertion. Inconclusive parts count only if no part is decided.
-
-    >>> combine_verdicts(["supported", "inconclusive"]), combine_verdicts(["supported", "not supported"])
-    ('supported', 'mixed')
-    """
-    decided = {verdict for verdict in verdicts if verdict != "inconclusive"}
-    if not decided:
-        return "inconclusive"
-    if len(decided) > 1:
-        return "mixed"
-    return "supported" if decided == {"supported"} else "not supported"
-
-
-def claims_by_assertion(results: Iterable[Results]) -> dict[int, list[tuple[Results, Claim]]]:
-    """Groups the claims of several recipes by the number of their assertion, each with the results it belongs to."""
-    groups: dict[int, list[tuple[Results, Claim]]] = {number: [] for number in ASSERTIONS}
-    for result in results:
-        for claim in result.claims:
-            if claim.number in groups:
-                groups[claim.number].append((result, claim))
-    return groups
+from typing import Any
 
 
 @dataclass(frozen=True)

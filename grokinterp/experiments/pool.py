@@ -1,0 +1,116 @@
+"""The pool: trains the runs of published size that have no record, several at a time."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Lock, Thread
+
+from grokinterp.errors import GrokinterpError
+from grokinterp.experiments.missing import Missing, missing_runs
+from grokinterp.experiments.records import Records
+from grokinterp.experiments.reproduction import extracting_arms
+from grokinterp.experiments.training import record_of
+from grokinterp.runs.environment import current_command
+from grokinterp.runs.run import Run
+from grokinterp.sweep.executors import LocalExecutor
+from grokinterp.sweep.jobs import Ended, Job
+from grokinterp.sweep.running import plan
+
+
+def train_pool(
+    folder: Path,
+    records: Records,
+    workers: int,
+    *,
+    hours: float | None = None,
+    say: Callable[[str], None] = print,
+) -> int:
+    """Trains what is missing, one run per worker at a time, and writes the record of each as soon as it has ended.
+
+    A run that was interrupted is resumed. The runs of a recipe lie where `reproduce NAME` would train them.
+
+    Args:
+        folder: the runs of a recipe go into its subfolder NAME/runs/ARM.
+        records: the folder of records.
+        workers: number of processes, each with one thread.
+        hours: time that is left; a run starts only if it is expected to end within it.
+        say: called with a line for each run that starts or ends.
+
+    Returns:
+        The number of records written.
+
+    Raises:
+        RunError: a record is damaged, or the folder cannot be written to.
+        KeyboardInterrupt: the user interrupted the training; interrupted runs can be resumed.
+    """
+    pool = _Pool(folder, records, missing_runs(records), hours, say)
+    threads = [Thread(target=pool.work, daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(1.0)  # a join without a limit would not notice Ctrl-C
+    finally:
+        pool.stopping.set()
+        for thread in threads:
+            thread.join()
+    return pool.written
+
+
+class _Pool:
+    """The runs that are left, and what its workers share."""
+
+    def __init__(
+        self, folder: Path, records: Records, runs: list[Missing], hours: float | None, say: Callable[[str], None]
+    ):
+        self.folder, self.records, self.runs, self.say = folder, records, runs, say
+        self.end = math.inf if hours is None else time.monotonic() + 3600 * hours
+        self.extracting = extracting_arms()
+        self.stopping, self.lock, self.written = Event(), Lock(), 0
+
+    def take(self) -> Missing | None:
+        """The next run that is expected to end in time."""
+        left = (self.end - time.monotonic()) / 3600
+        with self.lock:
+            chosen = next((run for run in self.runs if run.hours <= left), None)
+            if chosen is not None:
+                self.runs.remove(chosen)
+        return chosen
+
+    def work(self) -> None:
+        while not self.stopping.is_set() and (run := self.take()) is not None:
+            place = f"{run.recipe.name}/{run.arm.name}/{run.name}"
+            self.say(f"{place}: begins; about {run.hours:.2g} hours")
+            try:
+                self.say(f"{place}: {self.train(run)}")
+            except GrokinterpError as error:
+                self.say(f"{place}: {error}")
+
+    def train(self, run: Missing) -> str:
+        """Trains one run; returns how it ended."""
+        arm, path = run.arm, self.folder / run.recipe.name / "runs" / run.arm.name
+        sweep = plan(path, arm.base, grid=arm.grid or None, points=arm.points or None)
+        sweep.write()
+        job = Job(str(path), {run.name: run.config.to_json()}, "cpu", current_command())
+        ended = next(self.endings(job), None)
+        if ended is None or ended.stopped:
+            return "interrupted"
+        if ended.failure is not None and ended.failure.kind != "diverged":
+            sweep.record_failure(run.name, ended.failure)
+            return str(ended.failure)
+        record = record_of(Run.open(path / run.name), run.recipe, arm, run.name, self.extracting)
+        with self.lock:
+            self.records.add(record)
+            self.written += 1
+        return f"{record.outcome} at step {record.step:,}"
+
+    def endings(self, job: Job) -> Iterator[Ended]:
+        with closing(LocalExecutor(1).execute([job])) as events:
+            for event in events:
+                if isinstance(event, Ended):
+                    yield event
+                if self.stopping.is_set():
+                    return

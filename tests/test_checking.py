@@ -1,0 +1,99 @@
+"""Checking a record by training its first steps again."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.errors import ConfigError
+from grokinterp.experiments import checking
+from grokinterp.experiments.checking import Check, check
+from grokinterp.experiments.record import Record
+from grokinterp.experiments.records import Records
+from grokinterp.training import train
+
+TINY = RunConfig(
+    task=TaskConfig(p=7, train_fraction=0.6),
+    model=MLPConfig(width=16),
+    optimizer=OptimizerConfig(lr=1e-2, weight_decay=1.0),
+    schedule=ScheduleConfig(steps=60, evaluate_every=10, checkpoints=60),
+    loss_dtype="float32",
+)
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    run = train(TINY, tmp_path_factory.mktemp("runs") / "run", threads=1, progress=False)
+    return Record.of(run, "memo-parity", "tiny")
+
+
+@pytest.mark.parametrize(("steps", "last"), [(None, 60), (35, 30), (60, 60)])
+def test_the_same_training_is_equal_bit_for_bit(record, tmp_path, steps, last):
+    found = check(record, tmp_path / "again", steps, progress=False)
+    assert (found.last, found.equal_until, found.parts_at) == (last, last, None)
+    assert found.passed
+    assert str(found) == f"equal, bit for bit, at every evaluation up to step {last}"
+
+
+def test_it_says_where_the_metrics_part(record, tmp_path):
+    """Another first learning rate would part at once; here one digest from step 30 on is of another run."""
+    digests = {step: digest if step < 30 else "000000" for step, digest in record.digests.items()}
+    found = check(replace(record, digests=digests), tmp_path / "again", progress=False)
+    assert (found.equal_until, found.parts_at) == (20, 30)
+    assert not found.passed  # the machine is the same
+    assert str(found).startswith("equal, bit for bit, up to step 20; the metrics part by step 30. Up to step ")
+
+
+def test_another_training_is_found_out(record, tmp_path):
+    config = record.config.replace({"optimizer.lr": 0.02})
+    found = check(replace(record, config=config), tmp_path / "again", progress=False)
+    assert (found.equal_until, found.parts_at) == (0, 10)
+    assert not found.within_bounds
+
+
+def test_on_another_machine_bounds_decide(record, tmp_path):
+    other = replace(record, environment={**record.environment, "processor": "Abacus"})
+    digests = dict.fromkeys(record.digests, "000000")
+    found = check(replace(other, digests=digests), tmp_path / "again", progress=False)
+    assert found.parts_at == 0
+    assert found.equal_until is None
+    assert any(difference.startswith("processor: Abacus -> ") for difference in found.differences)
+    assert found.passed
+    assert found.loss <= 1e-4  # rounded to five digits
+    assert not Check(60, 0, 10, ("threads: 1 -> 2",), 0.03, 0.0, 60).passed
+    assert not Check(60, 0, 10, ("threads: 1 -> 2",), 0.0, 0.03, 60).passed
+    assert Check(60, 0, 10, ("threads: 1 -> 2",), 0.01, 0.01, 60).passed
+
+
+def test_what_cannot_be_checked_is_refused(record, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="no evaluation in the first 9 steps: give --steps 10 or more"):
+        check(record, tmp_path / "again", 9)
+    gpu = replace(record, environment={**record.environment, "device": "NVIDIA H200"})
+    with pytest.raises(ConfigError, match="trained on NVIDIA H200: only runs of a CPU"):
+        check(gpu, tmp_path / "again")
+    monkeypatch.setattr(checking, "check_products", _refuse)
+    with pytest.raises(ConfigError, match="no bf16"):
+        check(record, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def _refuse(products, device):
+    raise ConfigError("no bf16 products")
+
+
+def test_the_command(record, tmp_path, shell):
+    file = Records(tmp_path / "records").add(record)
+    found = shell("reproduce", "memo-parity", "--check", str(file), "--steps", "20")
+    assert found.code == 0
+    assert "memo-parity/tiny: equal, bit for bit, at every evaluation up to step 20" in found.out
+    found = shell("reproduce", "ridge", "--check", str(file))
+    assert (found.code, "is a record of memo-parity, not of ridge" in found.err) == (2, True)
+    content = json.loads(file.read_text())
+    content["step"] = 61
+    file.write_text(json.dumps(content))
+    found = shell("reproduce", "memo-parity", "--check", str(file))
+    assert found.code == 2
+    assert f"{file} is damaged (its checksum does not match its content)" in found.err
+    for wrong in (["--check", str(file)], ["memo-parity", "--steps", "5"], ["--list", "--hours", "1"]):
+        assert shell("reproduce", *wrong).code == 2
