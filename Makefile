@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO_RUN ?= checkpoints/demo
 TEST_WORKERS ?= 2
 
-.PHONY: demo test check docs faults bench gpu-wheels reproduce-quick package test-floor clean
+.PHONY: demo test check docs faults bench gpu-wheels reproduce-quick evidence package test-floor clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -37,6 +37,11 @@ docs: $(STAMP)
 # The quick form of every published experiment; what has results already is left alone, so it can be stopped at will.
 reproduce-quick: $(STAMP)
 	$(BIN)/grokinterp reproduce --all --quick
+
+# The runs of published size that have no record, cheapest decision first, one per core, at the lowest priority. Each adds
+# its record as soon as it has ended, so it can be stopped at will; with HOURS=2, only runs that fit into two hours start.
+evidence: $(STAMP)
+	nice -n 19 $(BIN)/grokinterp reproduce --missing $(if $(HOURS),--hours $(HOURS))
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
