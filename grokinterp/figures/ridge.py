@@ -44,7 +44,7 @@ _BOUNDS = (
 )
 _CURVE_POINTS = 400
 _SIDES = (("m < n", GREEN), ("m ≥ n", VIOLET))
-_EXPECTED_POINTS = 60
+_EXPECTED_POINTS = 40
 
 
 def times(table: pd.DataFrame) -> go.Figure:

@@ -10,7 +10,7 @@ from grokinterp.errors import ConfigError
 from grokinterp.theory.exponentials import ExponentialSum
 from grokinterp.theory.sweep import RidgeSetting
 
-_NODES = 400  # of the quadrature over the spectrum, which converges exponentially
+_NODES = 400  # of the quadrature over the spectrum; 1,000 change the times by at most a step
 
 
 @dataclass(frozen=True)
