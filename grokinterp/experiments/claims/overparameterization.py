@@ -37,10 +37,11 @@ def _grows_and_saturates(table: pd.DataFrame) -> Claim:
     }
     met, measured, runs = np.empty(0), "not run at m = n/2, m = n, m = 2 n, and a larger m", table.iloc[:0]
     if {0.5, 1.0, 2.0} <= set(delays) and max(delays) > 2:
-        half, equal, double, largest = delays[0.5], delays[1.0], delays[2.0], delays[max(delays)]
+        ratios = [0.5, 1.0, 2.0, max(delays)]
+        half, equal, double, largest = (delays[ratio] for ratio in ratios)
         met = (half < equal) & (equal < double) & (double >= 10 * half) & (largest <= 1.5 * double)
-        runs = table.loc[np.isin(column(table, "ratio"), [0.5, 1.0, 2.0, max(delays)])]
-        medians = {ratio: float(np.median(values)) for ratio, values in delays.items()}
+        runs = table.loc[np.isin(column(table, "ratio"), ratios)]
+        medians = {ratio: float(np.median(delays[ratio])) for ratio in ratios}
         measured = (
             f"median delay {times_by_setting(medians, 'at m/n =')}; from n/2 to 2 n, it grows by a factor of "
             f"{span(double / half, '.0f')}; from 2 n on, by {span(largest / double, '.2f')}"
