@@ -8,6 +8,7 @@ import pytest
 
 from grokinterp.analysis.transition import find_transition
 from grokinterp.experiments.claims import general, psi
+from grokinterp.experiments.evidence import Evidence
 from grokinterp.experiments.recipes import catalog
 
 WD, WIDTH, FRACTION, OPERATION = psi.DECAY, psi.WIDTH, psi.FRACTION, psi.OPERATION
@@ -99,6 +100,20 @@ def test_the_recipes_print_what_the_logs_say(logs):
                 assert one.printed == ("never" if math.isnan(value) else f"{value:,.0f}"), one
                 checked += 1
         assert checked >= 3 * len(table) - 2
+
+
+def test_the_baseline_is_drawn_with_its_losses(logs, monkeypatch):
+    table, metrics = logs["baseline"]
+    evidence = Evidence({}, quick=False)
+    monkeypatch.setattr(evidence, "table", lambda _: table)
+    monkeypatch.setattr(evidence, "metrics", lambda _: metrics)
+    ((figure, caption),) = catalog()["psi-baseline"].figures(evidence)["Learning curves"]
+    titles = {axis.title.text: axis.type for axis in figure.select_yaxes()}
+    assert titles == {"accuracy": "linear", "loss": "log", "L2 norm of the weights": "linear"}
+    loss = next(t for t in figure.data if t.yaxis == "y2" and t.line.dash == "solid" and len(t.x) > 1)
+    assert max(loss.y) == pytest.approx(10.4, abs=0.1)  # the test loss rises before it falls
+    assert loss.y[-1] < 1e-3
+    assert "Figure 1 of psi" in caption
 
 
 def runs(axis: str, times: dict, accuracy=0.999, quantity="T_grok_0.95") -> pd.DataFrame:

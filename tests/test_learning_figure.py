@@ -50,6 +50,17 @@ def test_a_single_run_needs_no_name(table):
     assert figure.layout.title.text == "A &lt;b&gt;"
 
 
+def test_losses_have_a_panel_with_a_logarithmic_axis(table):
+    metric = metrics(1.0).assign(train_loss=1e-7, test_loss=np.geomspace(20, 0.1, 11))
+    figure = gi.figures.learning_curves(table.iloc[:2], [metric, metric], losses=True)
+    assert [axis.title.text for axis in figure.select_yaxes()] == ["accuracy", "loss", "L2 norm of the weights"]
+    assert [axis.type for axis in figure.select_yaxes()] == ["linear", "log", "linear"]
+    drawn = [trace for trace in curves(figure, "model_seed = 1") if trace.yaxis == "y2"]
+    assert [(trace.line.dash, trace.y[-1]) for trace in drawn] == [("dot", 1e-7), ("solid", pytest.approx(0.1))]
+    without = gi.figures.learning_curves(table.iloc[:2], [metrics(1.0)] * 2, losses=True)
+    assert "not drawn: train loss, test loss (it was not measured)" in without.layout.meta["notes"]
+
+
 def test_long_curves_are_thinned(table):
     figure = gi.figures.learning_curves(table.iloc[:1], [metrics(1.0, points=5000)])
     lengths = {len(trace.x) for trace in figure.data if trace.legendgroup == ""}

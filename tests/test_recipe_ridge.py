@@ -20,9 +20,9 @@ EXPECTED_NOT_TO_HOLD = {"more features, more grokking", "random features: c", "t
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The whole recipe on one seed each, with smaller networks."""
+    """The whole recipe on one seed each, or three where a claim needs them, with smaller networks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "_QUICK", recipe._Plan(1, 2, 1, 800, 1))
+        patch.setattr(recipe, "_QUICK", recipe._Plan(1, 3, 2, 1, 800, 1))
         patch.setattr(recipe, "two_layer_problem", lambda **settings: two_layer_problem(12, 60, 12, **settings))
         calls = []
         done = reproduce("ridge", tmp_path_factory.mktemp("results") / "ridge", True, lambda *call: calls.append(call))
@@ -32,6 +32,7 @@ def small(tmp_path_factory):
 def test_the_recipe_writes_its_results(small):
     done, calls = small
     assert sorted(path.name for path in done.folder.iterdir()) == [
+        "overparameterization.parquet",
         "random_features.parquet",
         "report.html",
         "results.json",
@@ -59,7 +60,7 @@ def test_the_report_is_one_file_with_every_claim_and_figure(small):
     page = done.report.read_text()
     assert page.count("<!doctype html>") == 1
     assert page.count("plotly.js v") >= 1
-    assert page.count('class="plot"') == page.count(" data-for=") == 4
+    assert page.count('class="plot"') == page.count(" data-for=") == 5
     assert "http-equiv" in page
     assert "src=" not in page.split("<script>")[0]
     for claim in done.claims:
@@ -78,8 +79,8 @@ def test_rows_are_the_claims(small):
 def test_the_ridge_claims_hold_except_those_expected_to_fail(small):
     done, _ = small
     verdicts = {claim.name: claim.verdict for claim in done.claims}
-    linear = [name for name in verdicts if not name.startswith(("random", "two-layer"))]
-    assert len(linear) == 16
+    linear = [name for name in verdicts if not name.startswith(("random features", "two-layer"))]
+    assert len(linear) == 20
     for name in linear:
         assert verdicts[name] == ("not supported" if name in EXPECTED_NOT_TO_HOLD else "supported"), name
     assert verdicts["random features: c"] == "not supported"

@@ -16,6 +16,7 @@ from grokinterp.statistics import SEEDS, remaining_axes, settings
 
 _PANELS = {
     "accuracy": (("train_accuracy", "train", "dot"), ("test_accuracy", "test", "solid")),
+    "loss": (("train_loss", "train loss", "dot"), ("test_loss", "test loss", "solid")),
     "L2 norm of the weights": (("weight_norm", "L2 norm", "solid"),),
 }
 _MOST_SEEDS = 10  # of a single setting; more are not told apart by color
@@ -23,7 +24,11 @@ _MOST_POINTS = 400  # per curve; at a figure's width, more look no sharper
 
 
 def learning_curves(
-    table: Table | Analyses, metrics: Sequence[pd.DataFrame] | None = None, title: str = "Learning curves"
+    table: Table | Analyses,
+    metrics: Sequence[pd.DataFrame] | None = None,
+    title: str = "Learning curves",
+    *,
+    losses: bool = False,
 ) -> Figure:
     """Test accuracy (solid), train accuracy (dotted), and the L2 norm of all trained weights.
 
@@ -33,6 +38,7 @@ def learning_curves(
         table: a Sweep, its path, or a list of runs; or rows of a sweep's table, with the metrics of these runs.
         metrics: the evaluated metrics of the rows of `table`, in the same order, each indexed by step.
         title: the figure's title.
+        losses: also draw test and train loss, on a logarithmic axis.
 
     Raises:
         ConfigError: `table` and `metrics` differ in length, or `metrics` are not tables.
@@ -47,7 +53,8 @@ def learning_curves(
         )
     if len(rows) != len(curves):
         raise ConfigError(f"table has {len(rows)} rows but metrics has {len(curves)} entries: pass one per run")
-    canvas = Canvas(escape(title), [], y_titles=list(_PANELS))
+    panels = {name: lines for name, lines in _PANELS.items() if losses or name != "loss"}
+    canvas = Canvas(escape(title), [], y_titles=list(panels), log_y=[name == "loss" for name in panels])
     axes = remaining_axes(rows, [])
     if axes or len(rows) > _MOST_SEEDS:
         names = [setting_name(axes, row) for _, row in rows.iterrows()]
@@ -59,7 +66,7 @@ def learning_curves(
     colors = dict(zip(groups, run_colors(len(groups)), strict=True))
     in_legend = {""}
     for name, metric in zip(names, curves, strict=True):
-        for row, lines in enumerate(_PANELS.values(), start=1):
+        for row, lines in enumerate(panels.values(), start=1):
             for column, label, dash in lines:
                 if column not in metric:
                     canvas.absent(label, "it was not measured", row)

@@ -11,6 +11,7 @@ Each function takes results of `grokinterp.theory`: a table of `ridge_sweep`, st
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from plotly.subplots import make_subplots
 
 from grokinterp.errors import ConfigError
 from grokinterp.figures.canvas import legend_key, log_ticks, tick_label
-from grokinterp.figures.style import FAINT, GRAY, QUANTITY_COLORS, TEMPLATE, run_colors
-from grokinterp.theory import RidgeSolution, Stages, TwoLayerRun
+from grokinterp.figures.style import BLACK, FAINT, GRAY, GREEN, QUANTITY_COLORS, TEMPLATE, VIOLET, run_colors
+from grokinterp.theory import RidgeSolution, Stages, TwoLayerRun, expected_times
+from grokinterp.theory.sweep import setting_of
 
-__all__ = ["loss_curves", "stage_curves", "times", "two_layer_times"]
+__all__ = ["loss_curves", "overparameterization", "stage_curves", "times", "two_layer_times"]
 
 _TRAIN, _TEST = QUANTITY_COLORS["train"], QUANTITY_COLORS["test"]
 _AXES = {
@@ -41,6 +43,8 @@ _BOUNDS = (
     ("t2_bound_sharp", "bound on t<sub>2</sub>, Theorem 4.5", _TEST, "dot", "legendonly"),
 )
 _CURVE_POINTS = 400
+_SIDES = (("m < n", GREEN), ("m ≥ n", VIOLET))
+_EXPECTED_POINTS = 40
 
 
 def times(table: pd.DataFrame) -> go.Figure:
@@ -87,6 +91,60 @@ def times(table: pd.DataFrame) -> go.Figure:
     missing = int(np.isnan(np.concatenate([_values(table, "t1"), _values(table, "t2")])).sum())
     notes = [f"{missing} times do not exist and are not drawn; the table gives the reasons"] if missing else []
     return finish(figure, "Overfitting and generalization times", rows, notes)
+
+
+def overparameterization(table: pd.DataFrame, *, c: float = 0.01) -> go.Figure:
+    """The delay t2 - t1 against the number of features per training example, and against the slowest decay rate.
+
+    Points are seeds, and the line is their median. The dashed curve is the delay expected for large random matrices.
+    The dotted line is ln(ν²/c) / (2 g), the time in which the population loss would fall to c if every direction of
+    weight space decayed at the slowest rate g = η (λ + λ_min(ΦᵀΦ)/n).
+
+    Args:
+        table: the table that `grokinterp.theory.ridge_sweep` returns for several m, with n, λ, η, ν² and ‖θ*‖ fixed.
+        c: the thresholds c and ε with which it was computed.
+
+    Raises:
+        ConfigError: the table has no rows, or another setting than m varies.
+    """
+    if table.empty:
+        raise ConfigError("the table has no rows: pass a table that ridge_sweep returned")
+    rows = table.to_dict("records")
+    setting = setting_of(rows[0])
+    others = [name for name in asdict(setting) if name != "m"]
+    if varied := [name for name in others if len({row[name] for row in rows}) > 1]:
+        raise ConfigError(f"the table varies {', '.join(varied)}, but this figure draws runs that differ only in m")
+    features, delays, seeds = _values(table, "m"), _values(table, "delay"), np.array([row["seed"] for row in rows])
+    sizes = np.unique(np.geomspace(features.min(), features.max(), _EXPECTED_POINTS).round().astype(int))
+    expected = [expected_times(replace(setting, m=int(m)), eps=c, c=c) for m in sizes]
+    rates = np.array([times.slowest_rate for times in expected])
+    figure = go.Figure(make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.05))
+    ratio = features / setting.n
+    medians = table.groupby("m").median(numeric_only=True)
+    line = _median(medians.index.to_numpy(dtype=float) / setting.n, _values(medians, "delay"), "delay", GRAY)
+    figure.add_trace(line.update(name="median of the seeds"), row=1, col=1)
+    panels = (
+        (ratio, sizes / setting.n, "features per training example, m/n"),
+        (_values(table, "slowest_rate"), rates, "slowest decay rate g"),
+    )
+    for column, (x, expected_x, title) in enumerate(panels, start=1):
+        place: dict[str, Any] = {"row": 1, "col": column}
+        for (name, color), side in zip(_SIDES, (ratio < 1, ratio >= 1), strict=True):
+            points = _points(x[side], delays[side], seeds[side].tolist(), name, color)
+            figure.add_trace(points.update(legendgroup=name, showlegend=column == 1), **place)
+        dashed = {"color": BLACK, "width": 1.5, "dash": "dash"}
+        curve = go.Scatter(x=expected_x, y=[times.delay for times in expected], mode="lines", line=dashed)
+        curve.update(name="expected for large n and m", legendgroup="expected", showlegend=column == 1)
+        figure.add_trace(curve.update(hovertemplate="expected: %{y:,.0f} steps at %{x:.3g}<extra></extra>"), **place)
+        figure.update_xaxes(**_log_axis([*x, *expected_x], title), **place)
+    limit = go.Scatter(x=rates, y=np.log(setting.init_variance / c) / (2 * rates), mode="lines", hoverinfo="skip")
+    limit.update(line={"color": GRAY, "width": 1.5, "dash": "dot"}, name="ln(ν²/c) / (2 g)")
+    figure.add_trace(limit, row=1, col=2)
+    figure.update_yaxes(**_log_axis(delays, ""))
+    figure.update_yaxes(title_text="delay t<sub>2</sub> − t<sub>1</sub> (steps)", row=1, col=1)
+    missing = int(np.isnan(delays).sum())
+    notes = [f"{missing} delays do not exist and are not drawn; the table gives the reasons"] if missing else []
+    return finish(figure, "From fewer to more features than training examples", 1, notes)
 
 
 def stage_curves(runs: Stages | Sequence[Stages]) -> go.Figure:

@@ -10,6 +10,7 @@
 """
 
 from grokinterp.theory.bounds import Bound, Bounds, Condition, Stages, bounds, stages, step_sizes
+from grokinterp.theory.expected import ExpectedTimes, expected_times
 from grokinterp.theory.exponentials import ExponentialSum
 from grokinterp.theory.polynomial import PolynomialProblem, PolynomialRun, polynomial_problem, train_polynomial
 from grokinterp.theory.population import LinearTeacher, Population, ReLUTeacher, relu_kernel, relu_second_moments
@@ -25,6 +26,7 @@ __all__ = [
     "Bounds",
     "Condition",
     "Crossing",
+    "ExpectedTimes",
     "ExponentialSum",
     "GrokkingTimes",
     "LinearTeacher",
@@ -40,6 +42,7 @@ __all__ = [
     "TwoLayerProblem",
     "TwoLayerRun",
     "bounds",
+    "expected_times",
     "gaussian_problem",
     "grokking_times",
     "polynomial_problem",

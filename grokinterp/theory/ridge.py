@@ -177,6 +177,16 @@ class RidgeSolution:
         return 1 - self.lr * self.weight_decay
 
     @property
+    def slowest_rate(self) -> float:
+        """η (λ + λ_min(ΦᵀΦ)/n), the rate at which the slowest direction of the weights approaches its limit.
+
+        λ_min is the smallest of all m eigenvalues. It is 0 if there are more features than training examples, because
+        then no example sees some of the directions; these decay at the rate η λ.
+        """
+        seen_all = len(self.rates) == self.problem.m
+        return self.lr * (self.weight_decay + (self._curvature[-1].item() if seen_all else 0.0))
+
+    @property
     def minimizer(self) -> Float[Tensor, " m"]:
         """`[m]`, θ*_λ, the minimizer of the objective, to which training converges."""
         return self.problem.spectrum.right @ self._limits

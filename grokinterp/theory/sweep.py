@@ -1,8 +1,9 @@
 """Sweeps over the settings of a ridge regression, as a table with one row for each setting and seed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,15 +85,16 @@ def ridge_sweep(
           `…_applies` (whether its conditions hold), and `probability` of the starts for which the bounds on t2 hold;
         - `stage_overfits`, `stage_generalizes_late`, `stage_generalizes`: the inequalities of Theorem 4.1 along the
           trajectory of the same start with the zero teacher, at `stage_steps` steps;
-        - `lr_…`: each step size of `step_sizes`, and `lr_…_holds`; `weakest_gap`: η (λ⁺_min/n + λ).
+        - `lr_…`: each step size of `step_sizes`, and `lr_…_holds`; `weakest_gap`: η (λ⁺_min/n + λ);
+        - `slowest_rate`: η (λ_min/n + λ), where λ_min is 0 if m > n (see `RidgeSolution.slowest_rate`).
 
     Raises:
         ConfigError: an unknown field, or no values or seeds.
     """
-    fields = list(asdict(base))
+    known = list(asdict(base))
     for name, values in grid.items():
-        if name not in fields:
-            raise ConfigError(f"a ridge regression has no setting {name!r}: {nearest(name, fields)}")
+        if name not in known:
+            raise ConfigError(f"a ridge regression has no setting {name!r}: {nearest(name, known)}")
         if not len(values):
             raise ConfigError(f"the grid has no values for {name}")
     if not len(seeds):
@@ -115,6 +117,11 @@ def ridge_sweep(
     if progress is not None:
         progress(len(plan), len(plan))
     return pd.DataFrame(rows)
+
+
+def setting_of(row: Mapping[Any, Any]) -> RidgeSetting:
+    """The setting of a row, as a dictionary, of the table of `ridge_sweep`."""
+    return RidgeSetting(**{field.name: row[field.name] for field in fields(RidgeSetting)})
 
 
 def _problems(setting: RidgeSetting, seed: int) -> tuple[RidgeProblem, RidgeProblem]:
@@ -159,6 +166,7 @@ def _row(problems: tuple[RidgeProblem, RidgeProblem], setting: RidgeSetting, eps
         name = condition.name.replace(" ", "_").replace(".", "_")
         row[f"lr_{name}"], row[f"lr_{name}_holds"] = condition.limit, condition.holds
     row["weakest_gap"] = setting.lr * (problems[0].spectrum.smallest / setting.n + setting.weight_decay)
+    row["slowest_rate"] = solution.slowest_rate
     return row
 
 

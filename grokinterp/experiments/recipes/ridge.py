@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from grokinterp.experiments.claims.networks import decide_random_features, decide_two_layer
+from grokinterp.experiments.claims.overparameterization import decide_overparameterization
 from grokinterp.experiments.claims.ridge import Evidence, decide_ridge
 from grokinterp.experiments.outcome import Outcome, Progress
 from grokinterp.experiments.recipe import Form, Recipe
@@ -32,24 +33,32 @@ class _Plan:
     """The size of each part: seeds and the number of random features."""
 
     sweep_seeds: int
+    overparameterization_seeds: int
     zero_seeds: int
     feature_seeds: int
     features: int
     network_seeds: int
 
 
-_FULL = _Plan(sweep_seeds=10, zero_seeds=50, feature_seeds=3, features=10_000, network_seeds=3)
-_QUICK = _Plan(sweep_seeds=3, zero_seeds=5, feature_seeds=1, features=4000, network_seeds=1)
+_FULL = _Plan(
+    sweep_seeds=10, overparameterization_seeds=10, zero_seeds=50, feature_seeds=3, features=10_000, network_seeds=3
+)
+_QUICK = _Plan(
+    sweep_seeds=3, overparameterization_seeds=3, zero_seeds=5, feature_seeds=1, features=4000, network_seeds=1
+)
+_M = (10, 25, 50, 75, 90, 100, 110, 125, 150, 200, 400, 1000, 4000)  # from n/10 to 40 n
+_FIRST_SEED = 100  # of the sweep over these m; its criteria were fixed before these seeds were run
 _FEATURE_DECAYS = (1e-6, 3e-6, 1e-5, 3e-5)
 _NETWORK_DECAYS = (0.05, 0.1, 0.2)
 
 
 def run(quick: bool, progress: Progress | None) -> Outcome:
-    """Reproduces Figures 1 to 4 of the paper, varies η as well, and decides the claims."""
+    """Reproduces Figures 1 to 4 of the paper, varies η and m < n as well, and decides the claims."""
     plan = _QUICK if quick else _FULL
     rows = plan.sweep_seeds * sum(map(len, FIGURE_2.values()))
     parts = (
         rows
+        + plan.overparameterization_seeds * len(_M)
         + plan.zero_seeds
         + plan.feature_seeds * (len(_FEATURE_DECAYS) + 3)
         + plan.network_seeds * (len(_NETWORK_DECAYS) + 1)
@@ -63,6 +72,8 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
             progress(done, parts)
 
     table = ridge_sweep(seeds=range(plan.sweep_seeds), progress=lambda completed, _: tick(completed - done))
+    seeds = range(_FIRST_SEED, _FIRST_SEED + plan.overparameterization_seeds)
+    passing = ridge_sweep({"m": _M}, seeds, progress=lambda completed, _: tick(rows + completed - done))
     zero = []
     for trajectory in _zero_teacher(plan):
         zero.append(trajectory)
@@ -81,13 +92,24 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
     evidence = Evidence(table, tuple(zero), _update_error(range(plan.sweep_seeds)))
     base = [trained for row, trained in networks if row["init_variance"] == 1.0]
     return Outcome(
-        claims=(*decide_ridge(evidence), *decide_random_features(feature_table), *decide_two_layer(network_table)),
-        tables={"ridge": table, "random_features": feature_table, "two_layer": network_table},
-        figures=_figures(table, zero, curves, base),
+        claims=(
+            *decide_ridge(evidence),
+            *decide_overparameterization(passing),
+            *decide_random_features(feature_table),
+            *decide_two_layer(network_table),
+        ),
+        tables={
+            "ridge": table,
+            "overparameterization": passing,
+            "random_features": feature_table,
+            "two_layer": network_table,
+        },
+        figures=_figures(table, passing, zero, curves, base),
         settings={
             "ridge": "n = 100, m = 1000, ν² = 1, λ = 1e-4, η = 1, ‖θ*‖ = 1, c = ε = 0.01 unless varied",
             "ridge, seeds": plan.sweep_seeds,
             **{f"ridge, {name}": ", ".join(f"{value:g}" for value in values) for name, values in FIGURE_2.items()},
+            "over-parameterization": f"n = 100, m = {', '.join(map(str, _M))}, {plan.overparameterization_seeds} seeds",
             "zero teacher": f"n = 100, m = 10000, λ = 1e-5, ν² = 1, η = 1, {plan.zero_seeds} seeds",
             "random features": f"d = 100, n = 100, m = {plan.features}, ν² = 1, η = 1, x ~ N(0, I), "
             f"{plan.feature_seeds} seeds",
@@ -142,7 +164,11 @@ def _update_error(seeds: range) -> dict[int, float]:
 
 
 def _figures(
-    table: pd.DataFrame, zero: list[Stages], curves: dict[str, RidgeSolution], networks: list[TwoLayerRun]
+    table: pd.DataFrame,
+    passing: pd.DataFrame,
+    zero: list[Stages],
+    curves: dict[str, RidgeSolution],
+    networks: list[TwoLayerRun],
 ) -> dict[str, tuple]:
     return {
         "Ridge regression": (
@@ -152,6 +178,17 @@ def _figures(
                 "Points are seeds, lines are medians, dashes are the bounds (8): t1 stays below its bound, t2 above "
                 "its bound (Xu et al. 2026, Figure 2, whose grids are not printed; the panel over η is not in the "
                 "paper).",
+            ),
+        ),
+        "From fewer to more features than training examples": (
+            (
+                figures.overparameterization(passing),
+                "Left: the delay t2 - t1 grows as the number of features m passes the number of training examples n, "
+                "and then saturates. Right: the same runs against their slowest decay rate g = η (λ + λ_min(ΦᵀΦ)/n). "
+                "With m < n, the delay falls as 1/g. With m > n, the training examples miss some directions of weight "
+                "space, which decay at the rate g = η λ whatever m; then the delay depends only on how many there "
+                "are. Dashed: expected for large random matrices. Dotted: ln(ν²/c) / (2 g), the time in which the "
+                "population loss would fall to c if every direction were the slowest.",
             ),
         ),
         "Zero teacher": (
