@@ -212,6 +212,24 @@ ASSERTIONS: Mapping[int, Assertion] = {
             Part("transformer", ("memo-parity: stuck, transformer",)),
         ),
     ),
+    23: Assertion(
+        "psi's MLP memorizes even 18 and 188 training pairs, and does not generalize from them.",
+        (
+            Part("memorization", ("psi-tiny-data: tiny sets are memorized",)),
+            Part("no generalization", ("psi-tiny-data: tiny sets do not generalize",)),
+        ),
+        "A review lists data sets that are too small to be memorized.",
+    ),
+    24: Assertion(
+        "In ridge regression, the delay grows as the number of features m passes the number of training examples n, and "
+        "then saturates. Below n, it is inversely proportional to the slowest decay rate; above 2n, weight decay alone "
+        "sets it.",
+        (
+            Part("growth and saturation", ("ridge: m below and above n",)),
+            Part("m < n: the slowest decay rate", ("ridge: spectral gap",)),
+            Part("m ≥ 2n: weight decay alone", ("ridge: weight decay alone",)),
+        ),
+    ),
 }
 
 
