@@ -12,6 +12,8 @@ from trainings import contents, result
 from grokinterp.config import MLPConfig, OptimizerConfig, RegressionConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.schedule import scheduled_steps
 from grokinterp.errors import ConfigError
+from grokinterp.experiments.manir import network, residual, small_network, transformer
+from grokinterp.experiments.recipes import catalog
 from grokinterp.runs.verification import verify
 from grokinterp.sweep import train_sweep
 from grokinterp.sweep.rows import transition_from_metrics
@@ -319,6 +321,28 @@ class TestLastNeededStep:
             ]
             ends = [end for rule in active if (end := end_of(rule, rows)) is not None]
             assert last_needed_step(schedule, t_train, t_grok) == min([*ends, schedule.steps])
+
+
+class TestRecipes:
+    def test_published_networks_end_when_they_cannot_memorize(self):
+        for config in (network(4, 512, lr=3e-2, decay=2e-3), residual(), transformer(1.0)):
+            schedule = config.training().schedule
+            assert schedule.memorization_budget == 60_000
+            assert schedule.stop_when_not_memorized
+            assert schedule.stop_when_dead
+
+    def test_miniatures_do_if_they_have_a_budget(self):
+        for budget, ends in ((1000, True), (None, False)):
+            schedule = small_network(4, lr=0.2, decay=1e-3, steps=5000, memorization_budget=budget).training().schedule
+            assert schedule.stop_when_not_memorized is schedule.stop_when_dead is ends
+
+    def test_a_run_within_its_budget_makes_all_steps(self):
+        """The claim of this recipe needs the dead network at the step at which the other one has memorized."""
+        (arm,) = catalog()["manir-goldilocks-edge"].full.arms
+        schedule = arm.base.training().schedule
+        assert (schedule.steps, schedule.memorization_budget) == (1300, 60_000)
+        assert not schedule.stop_when_not_memorized
+        assert not schedule.stop_when_dead
 
 
 def test_train_says_why_the_run_ended(tmp_path, shell):
