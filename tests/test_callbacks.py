@@ -17,7 +17,8 @@ from grokinterp.errors import ConfigError, RunError
 from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
 from grokinterp.training import Callback, Tracker, bookkeeping, train
-from grokinterp.training.callbacks import _BAR, ProgressLines, StopWhenGrokked, describe_metrics
+from grokinterp.training.callbacks import _BAR, ProgressLines, describe_metrics
+from grokinterp.training.stopping import StopWhenGrokked
 
 
 class TestStopWhenGrokked:

@@ -193,6 +193,11 @@ OUTCOMES = {
         {"status": "stopped", "memorization_budget": 5000},
         "DNF_train",
     ),
+    "a rule ended it before its budget": (
+        grokking(train_accuracy=rises(0, 0.01), test_accuracy=rises(0, 0.01), novel_accuracy=None),
+        {"status": "finished", "memorization_budget": 60_000},
+        "DNF_train",
+    ),
     "diverged, as the run says": (grokking(), {"status": "diverged"}, "diverged"),
     "diverged, by its final train loss": (
         grokking(train_loss=line((0, 4.7), (9000, 0.1), (10_000, 2 * CHANCE + 0.01))),

@@ -224,8 +224,9 @@ def _outcome(
     if memorized is None or memorized > budget:
         if unfinished and (memorization_budget is None or int(curves.index[-1]) < budget):
             return Outcome.UNDETERMINED, "the run is unfinished: train accuracy has not reached 0.99 yet"
+        trained = min(budget, int(curves.index[-1]))  # a rule may have ended the run before its budget
         aside = "" if generalized is None else f", though test accuracy reached 0.95 at step {generalized}"
-        return Outcome.DNF_TRAIN, f"train accuracy did not reach 0.99 within {budget} steps{aside}"
+        return Outcome.DNF_TRAIN, f"train accuracy did not reach 0.99 within {trained} steps{aside}"
     if generalized is not None:
         return _grokked_or_not(curves, memorized, generalized, n_classes, thresholds)
     if unfinished:

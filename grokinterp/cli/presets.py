@@ -37,7 +37,7 @@ def _describe(name: str) -> int:
 
     config, text = preset(name), DESCRIPTIONS[name]
     cost = estimate(config, quick=True)
-    time = cost_text(cost.seconds, config.training().schedule.stop_when_grokked, cost.scaled)
+    time = cost_text(cost.seconds, config.training().schedule.may_stop_early, cost.scaled)
     say(f"{name}: {text.what} ({text.source})")
     say(text.details)
     step = f"{1000 * cost.seconds_per_step:.1f} ms"

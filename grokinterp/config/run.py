@@ -75,6 +75,10 @@ class RunConfig(Fields, Displayed):
             self.loss == "cross_entropy" or self.loss_dtype != PLAIN,
             f"loss_dtype float32_plain applies only to loss cross_entropy: with loss {self.loss} choose float32",
         )
+        require(
+            self.loss != "mse" or self.schedule is None or not self.schedule.stop_when_dead,
+            "schedule.stop_when_dead compares the train loss with ln p: it needs loss cross_entropy or stablemax",
+        )
 
     def replace(self, values: Mapping[str, Any], source: str = "replace") -> "RunConfig":
         """A configuration with other values of some fields.

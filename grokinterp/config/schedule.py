@@ -127,6 +127,11 @@ class ScheduleConfig(Fields):
     """factor used by stop_when_grokked"""
     memorization_budget: int | None = None
     """steps within which train accuracy must reach 0.99; otherwise the outcome is DNF_train; None: all steps"""
+    stop_when_not_memorized: bool = False
+    """stop at memorization_budget, which must be set, if train accuracy has not reached 0.99 by then"""
+    stop_when_dead: bool = False
+    """stop when the network can no longer learn: the train loss has stayed within 2 % of that of a constant prediction
+    while the RMS of every hidden layer has shrunk to a tenth, as under too large a weight decay"""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -134,8 +139,18 @@ class ScheduleConfig(Fields):
         require_in(self.resume_every, "resume_every", 1)
         require_finite(self.stop_factor, "stop_factor", at_least=1.0)
         require_in(self.memorization_budget, "memorization_budget", 1)
+        require(
+            not self.stop_when_not_memorized or self.memorization_budget is not None,
+            "stop_when_not_memorized needs memorization_budget: set it to the number of steps within which train "
+            "accuracy must reach 0.99",
+        )
         for name in ("evaluate_every", "checkpoints"):
             count = most_scheduled(getattr(self, name), self.steps)
             require(
                 count <= MAX_STEPS, f"{name} selects {count:,} of {self.steps:,} steps: choose at most {MAX_STEPS:,}"
             )
+
+    @property
+    def may_stop_early(self) -> bool:
+        """Whether the run may end before its last step."""
+        return self.stop_when_grokked or self.stop_when_not_memorized or self.stop_when_dead

@@ -8,6 +8,7 @@ training, and about ten times the learning rate. Their T_grok is about 3 / (η_e
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.config.presets import preset
@@ -19,8 +20,10 @@ DECAY, SEED, ACTIVATION = "optimizer.weight_decay", "model_seed", "model.activat
 # The delays of the MLP of depth 4 and width 512 at λ = 5e-4, seed by seed.
 MLP_DELAYS = ("54,000", "40,000", "42,000", "48,000", "44,000")
 
-# Every run stops at 1.1 T_grok(0.99). The published runs continued to the last step, which changes no reported time.
+# Every run stops at 1.1 T_grok(0.99), and a run with a memorization budget when it has not memorized within that budget
+# or can no longer do so. The published runs continued to the last step, which changes no reported time or outcome.
 _STOP = 1.1
+_BUDGET = 60_000
 
 
 def network(
@@ -96,13 +99,14 @@ def small_network(
         p: modulus.
         fraction: share of the pairs used for training.
         every: steps between two evaluations.
-        memorization_budget: steps within which the network must memorize.
+        memorization_budget: steps within which the network must memorize; a network that does not ends there, or
+            before if its weights have decayed.
     """
     return RunConfig(
         task=_task(p, fraction, operation),
         model=MLPConfig(input="sum", depth=depth, width=width, activation=activation),  # pyright: ignore[reportArgumentType]
         optimizer=_sgd(lr, decay),
-        schedule=until_grokked(steps, every, _STOP, checkpoints="log:6", memorization_budget=memorization_budget),
+        schedule=until_grokked(steps, every, _STOP, checkpoints="log:6", **_budget(memorization_budget, steps)),
         loss_dtype="float32",
     )
 
@@ -146,4 +150,10 @@ def _residual(width: int) -> MLPConfig:
 
 
 def _published_schedule(steps: int) -> ScheduleConfig:
-    return until_grokked(steps, 100, _STOP, checkpoints="log:20+every:50000", memorization_budget=60_000)
+    return until_grokked(steps, 100, _STOP, checkpoints="log:20+every:50000", **_budget(_BUDGET, steps))
+
+
+def _budget(steps: int | None, total: int) -> dict[str, Any]:
+    """The fields of a schedule for a memorization budget; a run that is not longer than it makes all of its steps."""
+    ends = steps is not None and steps < total
+    return {"memorization_budget": steps, "stop_when_not_memorized": ends, "stop_when_dead": ends}

@@ -1,7 +1,6 @@
 """The folder of records: which runs of published experiments exist already, and which of them serve a configuration."""
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from grokinterp.errors import RunError
 from grokinterp.experiments.record import Record
 from grokinterp.runs.files import exists, make_folder, write_atomically
 from grokinterp.runs.status import RunStatus
+from grokinterp.training.stopping import is_dead, last_needed_step
 
 _SOURCE = Path(__file__).parents[2] / "docs" / "reproductions" / "records"
 
@@ -52,25 +52,16 @@ def serves(record: Record, config: RunConfig) -> bool:
     """
     if record.config.schedule is None or config.schedule is None or not is_same_run(record.config, config):
         return False
-    needed = config.schedule.steps
-    if record.status != RunStatus.DIVERGED:
-        row = record.row(config)
-        needed = last_needed_step(config, row["T_train_0.99"], row["T_grok_0.99"])
-        if record.step < needed:
-            return False
+    row, needed = record.row(config), record.step
+    if record.status != RunStatus.DIVERGED and not (config.schedule.stop_when_dead and is_dead(record.reason)):
+        times = (row[name] if row[name] is None else int(row[name]) for name in ("T_train_0.99", "T_grok_0.99"))
+        needed = last_needed_step(config.schedule, *times)
+    if record.step < needed:
+        return False
     until = min(needed, record.step)
     ours = scheduled_steps(record.config.schedule.evaluate_every, record.config.schedule.steps)
     theirs = scheduled_steps(config.schedule.evaluate_every, config.schedule.steps)
     return {step for step in theirs if step <= until and step != config.schedule.steps} <= set(ours)
-
-
-def last_needed_step(config: RunConfig, t_train: float | None, t_grok: float | None) -> int:
-    """The last step before which no run with this configuration ends, given its T_train(0.99) and T_grok(0.99)."""
-    schedule = config.training().schedule
-    last = schedule.steps
-    if schedule.stop_when_grokked and t_grok is not None:
-        last = min(last, math.ceil(schedule.stop_factor * t_grok))
-    return last
 
 
 @dataclass

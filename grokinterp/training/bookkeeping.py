@@ -14,10 +14,10 @@ from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
 from grokinterp.runs.writer import RunWriter
 from grokinterp.tasks import AnyTask
-from grokinterp.training.callbacks import Callback, StopWhenGrokked
-from grokinterp.training.evaluation import evaluate
+from grokinterp.training.callbacks import Callback
+from grokinterp.training.evaluation import evaluate, hidden_rms
 from grokinterp.training.numerics import Monitor
-from grokinterp.training.preparation import GROKKED
+from grokinterp.training.stopping import StoppingRule, stopping_rules
 
 
 class Bookkeeper:
@@ -53,8 +53,7 @@ class Bookkeeper:
         self.config, self.writer, self.task, self.forward, self.trained = config, writer, task, forward, trained
         self.schedule = config.training().schedule
         self.callbacks = callbacks
-        if self.schedule.stop_when_grokked:
-            self.callbacks.append(StopWhenGrokked(self.schedule))
+        self.callbacks += stopping_rules(config, task)
         self.tokens = task.tokens.to(device)
         self.evaluation_steps = set(scheduled_steps(self.schedule.evaluate_every, self.schedule.steps))
         self.checkpoint_steps = set(scheduled_steps(self.schedule.checkpoints, self.schedule.steps))
@@ -116,6 +115,8 @@ class Bookkeeper:
             logits = self.forward.logits_by_rows(weights, self.tokens)
             trained = {name: weight for name, weight in weights.items() if name in self.trained}
             row = {"step": step, **evaluate(self.task, logits, trained, self.config.loss)}
+            if self.schedule.stop_when_dead:
+                row |= hidden_rms(trained)
             self.writer.append_metrics(row)
             count = len(self.monitor.findings)
             self.monitor.check(step, logits, weights, row, zero_gradients)
@@ -162,9 +163,8 @@ class Bookkeeper:
         """The reason why the run finished at this step."""
         if step >= self.schedule.steps:
             return "all steps made"
-        rules = [c for c in self.callbacks if isinstance(c, StopWhenGrokked)]
-        grokked = any(c.grokked_at is not None and step >= c.factor * c.grokked_at for c in rules)
-        return GROKKED if grokked else "a callback ended it"
+        rules = [callback for callback in self.callbacks if isinstance(callback, StoppingRule)]
+        return next((rule.reason for rule in rules if rule.reason is not None), "a callback ended it")
 
     def note_status(self, step: int) -> None:
         """Writes to status.json that the run is running, with its warnings so far."""

@@ -1,4 +1,7 @@
-"""Callbacks: a progress bar and a stopping rule; tracker.py has another. No callback changes an update."""
+"""Callbacks: the base class, a progress bar and progress lines. No callback changes an update.
+
+The stopping rules are in stopping.py, the tracker in tracker.py.
+"""
 
 import sys
 import time
@@ -7,10 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from grokinterp.config import RunConfig, ScheduleConfig
+from grokinterp.config import RunConfig
 from grokinterp.statistics.formatting import duration
 
-GROKKED_ACCURACY = 0.99
 # The bar takes what the text leaves, so that 80 columns show the accuracies and 100 the losses too.
 _BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining}, {rate_fmt}{postfix}]"
 
@@ -103,7 +105,7 @@ class ProgressLines(Callback):
         self.metrics, self.about = "", "about"
 
     def on_start(self, config: RunConfig, step: int, last_step: int) -> None:
-        self.about = "at most" if config.training().schedule.stop_when_grokked else "about"
+        self.about = "at most" if config.training().schedule.may_stop_early else "about"
         self.start_time = self.time = time.monotonic()
         self.start_step, self.last_step = step, last_step
 
@@ -133,20 +135,6 @@ def describe_metrics(metrics: Mapping[str, float]) -> str:
         values = [metrics[f"{split}_{name}"] for split in ("train", "test") if f"{split}_{name}" in metrics]
         parts += [f"{name} {'/'.join(f'{value:{spec}}' for value in values)}"] if values else []
     return f"{', '.join(parts)} (train/test)"
-
-
-class StopWhenGrokked(Callback):
-    """Ends a run at `stop_factor` times the first evaluated step with at least 99 % test accuracy."""
-
-    def __init__(self, schedule: ScheduleConfig):
-        self.factor = schedule.stop_factor
-        self.grokked_at: int | None = None
-
-    def on_evaluation(self, metrics: Mapping[str, float]) -> bool:
-        step = int(metrics["step"])
-        if self.grokked_at is None and (metrics.get("test_accuracy") or 0.0) >= GROKKED_ACCURACY:
-            self.grokked_at = step
-        return self.grokked_at is not None and step >= self.factor * self.grokked_at
 
 
 def _in_notebook() -> bool:

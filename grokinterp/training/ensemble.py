@@ -65,12 +65,12 @@ def train_many(
     [[0, 10, 20], [0, 10, 20]]
 
     A run has the same initialization, split and minibatches as in `train`, and its weights are equal up to rounding,
-    but not bit for bit. Runs end independently: finished, grokked (`stop_when_grokked`) or diverged. The same call with
-    `resume=True` continues interrupted runs, and so does `train`, one by one; runs started by `train` can be continued
-    here. Runs that resume in the same group as before, from the same step, end in the same bits as without the
-    interruption; otherwise they are equal up to rounding, whose effect grows in the course of training. (Ctrl-C stops
-    all runs at the same step, but a kill can come between the resume points of two runs.) Nothing is written unless all
-    checks pass. All runs are in memory at the same time.
+    but not bit for bit. Runs end independently: finished, ended by a rule such as `stop_when_grokked`, or diverged. The
+    same call with `resume=True` continues interrupted runs, and so does `train`, one by one; runs started by `train`
+    can be continued here. Runs that resume in the same group as before, from the same step, end in the same bits as
+    without the interruption; otherwise they are equal up to rounding, whose effect grows in the course of training.
+    (Ctrl-C stops all runs at the same step, but a kill can come between the resume points of two runs.) Nothing is
+    written unless all checks pass. All runs are in memory at the same time.
 
     Args:
         configs: what to train. The configurations may differ in seeds, split, label noise, initialization, learning

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from grokinterp.measures.norms import parameter_group
 from grokinterp.measures.scores import cross_entropy_by_input
 from grokinterp.tasks import AnyTask, RegressionTask
 from grokinterp.training.losses import stablemax_and_gradient
@@ -61,3 +62,26 @@ def evaluate(
     if count:
         row |= {"weight_norm": total**0.5, "weight_rms": (total / count) ** 0.5}
     return row
+
+
+def hidden_rms(weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """Root mean square of the parameters of each hidden layer, as `group_rms.NAME`, the column of the measure.
+
+    >>> weights = {"embed.W_E": torch.ones(2, 2), "layers.0.W": torch.tensor([3.0]), "layers.0.b": torch.tensor([1.0])}
+    >>> hidden_rms(weights)
+    {'group_rms.layers.0': 2.23606797749979}
+
+    Args:
+        weights: the trained parameters, without frozen ones. Hidden layers are all except embeddings and unembedding.
+    """
+    groups: dict[str, list[Tensor]] = {}
+    for name, weight in weights.items():
+        if name.startswith(("layers.", "blocks.")):
+            groups.setdefault(parameter_group(name), []).append(weight.detach().cpu().double())
+    return {
+        f"group_rms.{group}": (
+            sum(tensor.square().sum().item() for tensor in tensors) / sum(tensor.numel() for tensor in tensors)
+        )
+        ** 0.5
+        for group, tensors in groups.items()
+    }

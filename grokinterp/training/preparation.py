@@ -28,10 +28,9 @@ from grokinterp.runs.tensors import deserialize
 from grokinterp.runs.writer import START, RunWriter, require_vacant
 from grokinterp.tasks import AnyTask
 from grokinterp.training.interventions import require_draws
+from grokinterp.training.stopping import ended_by_rule
 
 log = logger(__name__)
-
-GROKKED = "grokked"  # the reason in status.json of a run that finished early because it grokked
 
 
 def choose_device(name: str) -> str:
@@ -141,10 +140,10 @@ def may_follow(new: RunConfig, old: RunConfig) -> bool:
 
 
 def has_ended(run: Run, config: RunConfig) -> bool:
-    """Whether resuming a run would make no update: it has made all steps, or has grokked or diverged before."""
+    """Whether resuming a run would make no update: it has made all steps, a rule ended it, or it has diverged."""
     status = run.status
     if status.get("status") == RunStatus.FINISHED:
-        return status["step"] >= config.training().schedule.steps or status.get("reason") == GROKKED
+        return status["step"] >= config.training().schedule.steps or ended_by_rule(status.get("reason"))
     return status.get("status") == RunStatus.DIVERGED
 
 

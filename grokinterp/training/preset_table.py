@@ -58,7 +58,7 @@ class PresetTable(Mapping[str, RunConfig]):
                     "what": text.what,
                     "source": text.source,
                     "steps": cost.steps,
-                    "stops": config.training().schedule.stop_when_grokked,
+                    "stops": config.training().schedule.may_stop_early,
                     "parameters": cost.parameters,
                     "seconds": cost.seconds,
                     "scaled": cost.scaled,
