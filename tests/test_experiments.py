@@ -7,13 +7,13 @@ from types import MappingProxyType
 
 import pandas as pd
 import pytest
-from grokinterp.experiments.literature import CONTRADICTIONS, contradictions_of
 
 import grokinterp as gi
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.experiments import Arm, Claim, Evidence, Form, Outcome, Published, Recipe, catalog, reproduce, training
 from grokinterp.experiments import reproduction as reproducing
+from grokinterp.experiments.contradictions import CONTRADICTIONS, contradictions_of
 from grokinterp.experiments.evidence import Entry
 from grokinterp.experiments.records import Records
 from grokinterp.experiments.training import configurations

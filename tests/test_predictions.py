@@ -92,10 +92,8 @@ def test_changes_after_a_stored_result_are_registered():
         for commit in git("log", "--format=%H", "--reverse", "--", path).split():
             content = json.loads(git("show", f"{commit}:{path}"))
             for claim in content["claims"]:
-                found = (
-                    re.findall(r"\d[\d.]*\d", re.sub(r"T_\w+\([\d.]+\)", "", claim["threshold"])),
-                    claim["should_hold"],
-                )
+                criterion = re.sub(r"T_\w+\([\d.]+\)", "", claim["threshold"])
+                found = (re.findall(r"\d[\d.]*\d", criterion), claim["should_hold"])
                 if found != earlier.setdefault(claim["name"], found):  # perhaps long after the change itself
                     changes = registered.get((content["recipe"], claim["name"]), [])
                     assert any(is_ancestor(c["commit"], commit) for c in changes), (path, commit, claim["name"])

@@ -221,9 +221,9 @@ ASSERTIONS: Mapping[int, Assertion] = {
         "A review lists data sets that are too small to be memorized.",
     ),
     24: Assertion(
-        "In ridge regression, the delay grows as the number of features m passes the number of training examples n, and "
-        "then saturates. Below n, it is inversely proportional to the slowest decay rate; above 2n, weight decay alone "
-        "sets it.",
+        "In ridge regression, the delay grows as the number of features m passes the number of training examples n, "
+        "and then saturates. Below n, it is inversely proportional to the slowest decay rate; above 2n, weight decay "
+        "alone sets it.",
         (
             Part("growth and saturation", ("ridge: m below and above n",)),
             Part("m < n: the slowest decay rate", ("ridge: spectral gap",)),

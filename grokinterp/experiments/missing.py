@@ -17,6 +17,7 @@ _FIRST = (
     "prieto-softmax-collapse",
     "omnigrok-constrained-norm",
     "nanda-mainline",
+    "psi-tiny-data",
     "memo-parity",
     "nanda-data-fraction",
     "memo-transformer",

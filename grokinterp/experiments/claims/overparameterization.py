@@ -9,7 +9,14 @@ the delay is about a fifth of ln(ν²/c) / (2 g); for m of at least 2 n, it is 9
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import column, is_inverse, seed_slopes, times_by_setting, verdict
+from grokinterp.experiments.claims.numbers import (
+    column,
+    fewest_runs,
+    is_inverse,
+    seed_slopes,
+    times_by_setting,
+    verdict,
+)
 from grokinterp.experiments.outcome import Claim
 from grokinterp.statistics import settings
 from grokinterp.statistics.formatting import span
@@ -118,6 +125,6 @@ def _claim(
     runs: pd.DataFrame, name: str, statement: str, published: str, measured: str, threshold: str, met: object
 ) -> Claim:
     """The claim that every seed, run, or m meets a criterion; inconclusive with fewer than three seeds at some m."""
-    fewest = min((len(seeds) for _, seeds in settings(runs, ["m"])), default=0)
+    fewest = fewest_runs(runs, ["m"])
     decision = verdict(bool(np.all(np.asarray(met, dtype=bool))), len(runs)) if fewest >= _SEEDS else "inconclusive"
-    return Claim(name, statement, published, measured, len(runs), threshold, decision)
+    return Claim(name, statement, published, measured, len(runs), threshold, decision, number=24, fewest=fewest)

@@ -3,10 +3,17 @@
 import numpy as np
 import pandas as pd
 
-from grokinterp.experiments.claims.numbers import T_TRAIN, column, counted, median_times, times_by_setting, verdict
+from grokinterp.experiments.claims.numbers import (
+    T_TRAIN,
+    column,
+    counted,
+    fewest_runs,
+    median_times,
+    times_by_setting,
+    verdict,
+)
 from grokinterp.experiments.claims.psi import FRACTION
 from grokinterp.experiments.outcome import Claim
-from grokinterp.statistics import settings
 from grokinterp.statistics.formatting import span
 
 _SEEDS = 3  # fewer at a train fraction do not decide a claim
@@ -68,6 +75,6 @@ def _claim(
     table: pd.DataFrame, name: str, statement: str, published: str, measured: str, threshold: str, met: np.ndarray
 ) -> Claim:
     """The claim that every run meets a criterion; inconclusive with fewer than three runs at some train fraction."""
-    fewest = min((len(runs) for _, runs in settings(table, [FRACTION])), default=0)
+    fewest = fewest_runs(table, [FRACTION])
     decision = verdict(bool(met.all()), len(table)) if fewest >= _SEEDS else "inconclusive"
-    return Claim(name, statement, published, measured, len(table), threshold, decision)
+    return Claim(name, statement, published, measured, len(table), threshold, decision, number=23, fewest=fewest)
