@@ -71,9 +71,8 @@ def test_muon_and_adamw_differ_in_the_optimizer_only(quick):
         assert adamw.model_seed == muon.model_seed
     rates = {run.optimizer.lr for run in runs["adamw"]}
     for lion in runs["lion"]:
-        assert differences(runs["adamw"][0], lion) == {"optimizer.name", "optimizer.lr", "optimizer.weight_decay"}
-        assert lion.optimizer.weight_decay == 10 * runs["adamw"][0].optimizer.weight_decay
-        assert any(10 * lion.optimizer.lr == pytest.approx(rate) for rate in rates)
+        assert differences(runs["adamw"][0], lion) - {"optimizer.lr"} == {"optimizer.name"}
+        assert any(5 * lion.optimizer.lr == pytest.approx(rate) for rate in rates)
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -82,7 +81,7 @@ def test_claims_about_muon_and_lion(quick):
 
     def time_of(arm: str, config: RunConfig) -> float:
         """At the larger rates, AdamW groks sooner, too: a comparison across rates would be wrong."""
-        rate = config.optimizer.lr * (10 if arm == "lion" else 1)
+        rate = config.optimizer.lr * (5 if arm == "lion" else 1)
         return times[arm] * 2e-3 / rate + 10 * config.model_seed
 
     assert verdicts("tveit-muon", quick, time_of) == ["supported", "not supported"]
