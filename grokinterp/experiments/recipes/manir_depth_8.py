@@ -39,7 +39,7 @@ RECIPE = Recipe(
                 _SMALL_GRID,
             ),
         ),
-        "50 s",
+        "60 s",
         "p = 31, 60 % of the pairs, width 64, lr 0.1, λ = 3e-3, three seeds",
     ),
     decide=_decide,

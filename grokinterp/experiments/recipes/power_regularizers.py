@@ -79,7 +79,7 @@ RECIPE = Recipe(
         _arms(
             _TRANSFORMER,
             {
-                "l1": (1e-5, 1e-4),
+                "l1": (1e-5, 3e-5, 1e-4),
                 "dropout": (0.2, 0.5),
                 "gradient-noise": (1e-4, 1e-3),
                 "initialization": (0.25, 0.5),
@@ -90,7 +90,7 @@ RECIPE = Recipe(
         "recipe asks which of them suffices without weight decay, for a 1-layer transformer on addition mod 53",
     ),
     quick=Form(
-        _arms(_MLP, {"l1": (1e-5, 1e-4), "dropout": (0.5,), "gradient-noise": (1e-3,), "initialization": (0.5,)}),
+        _arms(_MLP, {"l1": (1e-5, 3e-5, 1e-4), "dropout": (0.5,), "gradient-noise": (1e-3,), "initialization": (0.5,)}),
         "80 s",
         "an MLP on addition mod 43 with 70 % of the pairs, three seeds",
     ),
