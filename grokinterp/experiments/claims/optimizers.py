@@ -1,6 +1,7 @@
 """Claims that compare optimizers: whether one groks sooner than AdamW (Tveit et al. 2025)."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -26,7 +27,8 @@ def groks_sooner(table: pd.DataFrame, optimizer: str, axis: str, *, published: s
     """
     title = _TITLES[optimizer]
     ratios = {setting[axis]: _ratio(runs, optimizer) for setting, runs in settings(table, [axis])}
-    short, decided = axis.rsplit(".", 1)[-1], [_compare(ratio) for ratio in ratios.values()]
+    decided: list[Verdict] = [_compare(ratio) for ratio in ratios.values()]
+    short = axis.rsplit(".", 1)[-1]
     texts = [
         f"{short} {value:g}: {ratio if isinstance(ratio, str) else format_ratio(ratio, title, 'AdamW')}"
         for value, ratio in ratios.items()
@@ -36,16 +38,19 @@ def groks_sooner(table: pd.DataFrame, optimizer: str, axis: str, *, published: s
         f"{title} groks in fewer steps than AdamW.",
         published,
         "; ".join(texts) or "-",
-        int(table[NAME].isin([optimizer, "adamw"]).sum()),
+        sum(name in (optimizer, "adamw") for name in table[NAME]),
         "the 95 % interval of the ratio of T_grok(0.95) lies below 1 at every setting; not supported if it lies above "
         "1 at some setting; inconclusive otherwise",
-        "not supported"
-        if "not supported" in decided
-        else "supported"
-        if decided and set(decided) == {"supported"}
-        else "inconclusive",
+        _combine(decided),
         should_hold,
     )
+
+
+def _combine(verdicts: Sequence[Verdict]) -> Verdict:
+    """Supported at every setting, or not supported at some setting."""
+    if "not supported" in verdicts:
+        return "not supported"
+    return "supported" if verdicts and set(verdicts) == {"supported"} else "inconclusive"
 
 
 def _ratio(runs: pd.DataFrame, optimizer: str) -> ArmRatio | str:

@@ -7,8 +7,9 @@ from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 
 _GRID, _SMALL_GRID = {SEED: range(5)}, {SEED: range(3)}
-# The same learning rate and weight decay for both networks.
-_RATES, _SMALL_RATES = {"lr": 1e-2, "decay": 2e-3}, {"lr": 0.1, "decay": 3e-3}
+# Learning rate and weight decay of both networks: at the published size, and in miniature.
+_LR, _DECAY = 1e-2, 2e-3
+_SMALL_LR, _SMALL_DECAY = 0.1, 3e-3
 
 
 def _decide(evidence: Evidence) -> tuple[Claim, ...]:
@@ -22,8 +23,8 @@ RECIPE = Recipe(
     source=SOURCE,
     full=Form(
         (
-            Arm("depth-8-residual", residual(**_RATES), _GRID),
-            Arm("depth-4-flat", network(4, 256, **_RATES), _GRID),
+            Arm("depth-8-residual", residual(lr=_LR, decay=_DECAY), _GRID),
+            Arm("depth-4-flat", network(4, 256, lr=_LR, decay=_DECAY), _GRID),
         ),
         "80 hours",
         "each run stops at 1.1 T_grok(0.99); the paper does not print the learning rate and weight decay of depth 8, "
@@ -32,10 +33,14 @@ RECIPE = Recipe(
     ),
     quick=Form(
         (
-            Arm("depth-8-residual", small_residual(**_SMALL_RATES, steps=3000, fraction=0.6), _SMALL_GRID),
+            Arm(
+                "depth-8-residual",
+                small_residual(lr=_SMALL_LR, decay=_SMALL_DECAY, steps=3000, fraction=0.6),
+                _SMALL_GRID,
+            ),
             Arm(
                 "depth-4-flat",
-                small_network(4, **_SMALL_RATES, steps=3000, fraction=0.6, memorization_budget=1000),
+                small_network(4, lr=_SMALL_LR, decay=_SMALL_DECAY, steps=3000, fraction=0.6, memorization_budget=1000),
                 _SMALL_GRID,
             ),
         ),
