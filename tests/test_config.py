@@ -181,7 +181,7 @@ BAD_VALUES = [
     ("model.init", "xavier", ["init", "'nanda'", "'transformer_lens'", "'torch'"]),
     ("model.init_scale", 0.0, ["init_scale", "> 0", "0.0"]),
     ("model.init_scale", float("nan"), ["init_scale", "finite", "nan"]),
-    ("optimizer.name", "lion", ["optimizer.name", "'adamw'", "'adam'", "'sgd'"]),
+    ("optimizer.name", "rmsprop", ["optimizer.name", "'adamw'", "'adam'", "'sgd'", "'lion'", "'muon'"]),
     ("optimizer.lr", 0.0, ["lr must be a finite number > 0", "0.0"]),
     ("optimizer.lr", float("inf"), ["lr must be a finite number > 0", "inf"]),
     ("optimizer.lr", "fast", ["optimizer.lr", "number"]),

@@ -33,6 +33,7 @@ def test_a_quick_form_finishes_and_its_claims_hold(name, tmp_path):
 
 def test_every_source_has_a_recipe():
     """The catalog covers at least the sources on the page of reproductions."""
-    sources = ("kumar-", "manir-", "memo-", "nanda-", "omnigrok-", "power-", "prieto-", "psi-", "ridge", "slingshot")
+    sources = ("kumar-", "manir-", "memo-", "nanda-", "omnigrok-", "power-", "prieto-", "psi-", "tveit-")
+    sources += ("ridge", "slingshot")
     assert {next(s for s in sources if name.startswith(s)) for name in catalog()} == set(sources)
     assert set(RUN_HERE) <= set(catalog())

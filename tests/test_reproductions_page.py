@@ -54,8 +54,8 @@ def test_the_page_has_every_claim_and_number(tmp_path):
     page = write_markdown(results, tmp_path / "docs" / "page.md", records=tmp_path / "none").read_text()
     lines = page.splitlines()
     assert (
-        "Of 24 assertions, 1 is true by construction and 1 are decided by runs of the published size: 1 supported, "
-        "0 not supported, 0 mixed. 0 are decided in part, and 22 not at all; of these 22, miniatures show a complete "
+        "Of 27 assertions, 1 is true by construction and 1 are decided by runs of the published size: 1 supported, "
+        "0 not supported, 0 mixed. 0 are decided in part, and 25 not at all; of these 25, miniatures show a complete "
         "trend for 0." in page
     )
     third = next(line for line in lines if line.startswith("| 3 |"))
@@ -76,8 +76,8 @@ def test_miniatures_stand_apart_and_decide_nothing(tmp_path):
     store(tmp_path, "small", [claim(verdict="not supported")], quick=True)
     page = write_markdown(tmp_path, tmp_path / "page.md", records=tmp_path / "none").read_text()
     assert "and 0 are decided by runs of the published size" in page
-    assert "22 not at all" not in page
-    assert "23 not at all; of these 23, miniatures show a complete trend for 1." in page
+    assert "25 not at all" not in page
+    assert "26 not at all; of these 26, miniatures show a complete trend for 1." in page
     line = next(line for line in page.splitlines() if line.startswith("| 3 |"))
     assert "| **inconclusive** | not supported (n = 5) | [small](#small-miniature) (miniature): " in line
     store(tmp_path, "large", [claim()])

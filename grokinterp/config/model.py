@@ -167,6 +167,11 @@ class MLPConfig(Fields):
         """Width of an embedding."""
         return self.d_embed if self.d_embed is not None else self.width
 
+    @property
+    def has_hidden_matrices(self) -> bool:
+        """Whether there is a weight matrix between the input layer (or the embeddings) and the unembedding."""
+        return self.depth > 1 or self.input in ("concat", "sum")
+
 
 @dataclass(frozen=True)
 class RecordedConfig(Fields):

@@ -14,8 +14,16 @@ from grokinterp.config.checks import (
     require_unit,
 )
 
-# The tensors that each optimizer stores for every parameter, as torch.optim names them.
-STATE_SLOTS = {"adamw": ("exp_avg", "exp_avg_sq"), "adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
+# The tensors that each optimizer stores for every parameter, as torch.optim names them. muon stores its own for hidden
+# matrices, and those of adamw for the other parameters.
+STATE_SLOTS = {
+    "adamw": ("exp_avg", "exp_avg_sq"),
+    "adam": ("exp_avg", "exp_avg_sq"),
+    "sgd": ("momentum_buffer",),
+    "lion": ("exp_avg",),
+    "muon": ("momentum_buffer",),
+}
+_COUNTING = ("adamw", "adam")  # those that also store the number of updates
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,9 @@ class OptimizerConfig(Fields):
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
-    """PyTorch optimizer"""
+    name: Literal["adamw", "adam", "sgd", "lion", "muon"] = "adamw"
+    """`lion`: sign of a moving average (Chen et al. 2023); `muon`: orthogonalized momentum for hidden matrices, adamw
+    for the other parameters (Jordan et al. 2024); the others: as in PyTorch"""
     lr: float = 1e-3
     """learning rate"""
     weight_decay: float = 1.0
@@ -38,11 +47,13 @@ class OptimizerConfig(Fields):
     decay: Literal["decoupled", "coupled"] | None = None
     """`decoupled`: separate from the gradient; `coupled`: added to it; None: PyTorch's behavior for this optimizer"""
     betas: tuple[float, float] = (0.9, 0.98)
-    """decay rates of Adam's moving averages"""
+    """decay rates of the moving averages of adam, adamw, and lion, whose source uses 0.9 and 0.99"""
     eps: float = 1e-8
     """constant added to Adam's denominator"""
     momentum: float = 0.0
     """momentum coefficient; only for sgd"""
+    muon_momentum: float = 0.95
+    """for muon: momentum coefficient of the hidden matrices"""
     batch_size: int | None = None
     """training examples per update; None: all examples"""
     warmup_steps: int = 0
@@ -75,7 +86,13 @@ class OptimizerConfig(Fields):
         require_finite(self.eps, "eps")
         require(all(0 <= b < 1 for b in self.betas), f"betas must lie in [0, 1), but are {self.betas}")
         require_unit(self.momentum, "momentum")
-        require(self.momentum == 0 or self.name == "sgd", f"momentum applies only to sgd; for {self.name} set betas")
+        other = "muon_momentum" if self.name == "muon" else "betas"
+        require(self.momentum == 0 or self.name == "sgd", f"momentum applies only to sgd; for {self.name} set {other}")
+        require_unit(self.muon_momentum, "muon_momentum")
+        require(
+            self.name == "muon" or self.muon_momentum == OptimizerConfig.muon_momentum,
+            f'muon_momentum has no effect unless name is "muon" (it is "{self.name}")',
+        )
         require_in(self.batch_size, "batch_size", 1)
         require_in(self.warmup_steps, "warmup_steps", 0)
         if self.clip is not None:
@@ -84,7 +101,8 @@ class OptimizerConfig(Fields):
         require_finite(self.gradient_noise, "gradient_noise")
         self._check_grokfast()
         options = (self.name, self.decay)
-        require(options != ("adamw", "coupled"), "adamw decouples weight decay; for coupled decay choose name adam")
+        for name in ("adamw", "lion", "muon"):
+            require(options != (name, "coupled"), f"{name} decouples weight decay; for coupled decay choose name adam")
         require(options != ("adam", "decoupled"), "adam couples weight decay; for decoupled decay choose name adamw")
 
     def _check_grokfast(self) -> None:
@@ -115,7 +133,17 @@ class OptimizerConfig(Fields):
         """The tensors that this optimizer keeps for every parameter; sgd without momentum keeps none."""
         return () if self.name == "sgd" and not self.momentum else STATE_SLOTS[self.name]
 
+    def slots_of(self, *, hidden_matrix: bool) -> tuple[str, ...]:
+        """Everything that this optimizer keeps for a parameter: its tensors and the number of updates, `step`.
+
+        Args:
+            hidden_matrix: whether muon orthogonalizes the momentum of this parameter.
+        """
+        if self.name == "muon" and not hidden_matrix:
+            return (*STATE_SLOTS["adamw"], "step")
+        return (*self.state_slots, "step") if self.name in _COUNTING else self.state_slots
+
     @property
     def decoupled(self) -> bool:
         """Whether weight decay is decoupled from the gradient."""
-        return self.decay == "decoupled" if self.decay is not None else self.name == "adamw"
+        return self.decay == "decoupled" if self.decay is not None else self.name in ("adamw", "lion", "muon")

@@ -71,6 +71,12 @@ class RunConfig(Fields, Displayed):
             self.loss == "mse" or not isinstance(self.task, RegressionConfig),
             f"{self.task.title} is a regression: it needs loss mse",
         )
+        single_layer = isinstance(self.model, MLPConfig) and not self.model.has_hidden_matrices
+        require(
+            self.optimizer is None or self.optimizer.name != "muon" or not single_layer,
+            "muon updates matrices between hidden layers, and this MLP has none: choose model.depth 2 or another "
+            "optimizer.name",
+        )
         require(
             self.loss == "cross_entropy" or self.loss_dtype != PLAIN,
             f"loss_dtype float32_plain applies only to loss cross_entropy: with loss {self.loss} choose float32",

@@ -230,6 +230,25 @@ ASSERTIONS: Mapping[int, Assertion] = {
             Part("m ≥ 2n: weight decay alone", ("ridge: weight decay alone",)),
         ),
     ),
+    25: _whole(
+        "Muon groks in fewer steps than AdamW.",
+        "tveit-muon: Muon against AdamW",
+        note="Two publications disagree: Tveit et al. 2025 (102.9 against 153.1 epochs) and Essential AI 2025 (no "
+        "clear effect).",
+    ),
+    26: Assertion(
+        "Without weight decay, another regularizer makes a network generalize.",
+        (
+            Part("L1", ("power-regularizers: L1 for weight decay",)),
+            Part("dropout", ("power-regularizers: dropout for weight decay",)),
+            Part("gradient noise", ("power-regularizers: gradient noise for weight decay",)),
+            Part("a small initialization", ("power-regularizers: a smaller initialization for weight decay",)),
+        ),
+    ),
+    27: _whole(
+        "With residual connections and LayerNorm, an MLP of depth 8 groks where a flat one of depth 4 does not.",
+        "manir-depth-8: depth 8",
+    ),
 }
 
 

@@ -111,9 +111,9 @@ def small_network(
     )
 
 
-def small_residual(*, lr: float, decay: float, steps: int, width: int = 64) -> RunConfig:
+def small_residual(*, lr: float, decay: float, steps: int, width: int = 64, fraction: float = 0.5) -> RunConfig:
     """The residual MLP of depth 8 in miniature."""
-    base = small_network(8, lr=lr, decay=decay, steps=steps, width=width)
+    base = small_network(8, lr=lr, decay=decay, steps=steps, width=width, fraction=fraction)
     return replace(base, model=_residual(width), optimizer=_sgd(lr, decay, clip=1.0))
 
 

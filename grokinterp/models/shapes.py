@@ -1,6 +1,7 @@
 """Names and shapes of the parameters of a model, computed from its configuration without allocating anything."""
 
 import math
+from collections.abc import Iterable
 
 from grokinterp.config import MLPConfig, ModelConfig, RegressionConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError
@@ -42,6 +43,31 @@ def parameter_count(config: ModelConfig, task: TaskConfig | RegressionConfig) ->
         ConfigError: the model is recorded: its architecture is not known.
     """
     return sum(math.prod(shape) for shape in parameter_shapes(config, task).values())
+
+
+def hidden_matrices(names: Iterable[str]) -> tuple[str, ...]:
+    """Selects the weight matrices between the first and the last layer: those of attention and of hidden layers.
+
+    Embeddings, the unembedding, biases, and LayerNorms are not among them. Without embeddings, the first layer of an
+    MLP is its input layer, and its weights are the embedding of one-hot inputs.
+
+    >>> hidden_matrices(["layers.0.W", "layers.0.b", "layers.1.W", "unembed.W_U"])
+    ('layers.1.W',)
+    >>> hidden_matrices(["embed.W_E", "blocks.0.attn.W_Q", "blocks.0.attn.b_Q", "blocks.0.mlp.W_in", "unembed.W_U"])
+    ('blocks.0.attn.W_Q', 'blocks.0.mlp.W_in')
+
+    Args:
+        names: of all parameters of the model, frozen ones included.
+    """
+    names = list(names)
+    embedded = any(name.startswith("embed") for name in names)
+    return tuple(
+        name
+        for name in names
+        if name.startswith(("blocks.", "layers."))
+        and name.rsplit(".", 1)[-1].startswith("W")
+        and (embedded or name != "layers.0.W")
+    )
 
 
 def _transformer(config: TransformerConfig, p: int, n_classes: int, operands: int) -> Shapes:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from grokinterp.config import RecordedConfig, RunConfig, TransformerConfig
 from grokinterp.errors import RunError
-from grokinterp.models.shapes import parameter_shapes
+from grokinterp.models.shapes import hidden_matrices, parameter_shapes
 from grokinterp.runs.checksums import DIFFERS, sha256
 from grokinterp.runs.files import exists, file_checksum, parse_json, read_bytes, write_atomically
 from grokinterp.runs.metrics import DAMAGED, METRICS, is_repaired
@@ -164,12 +164,12 @@ def state_shapes(config: RunConfig, step: int) -> Shapes:
     shapes = {f"weights:{name}": shape for name, shape in parameters.items()}
     if step == 0:
         return shapes
+    matrices = hidden_matrices(parameters)
     for name, shape in parameters.items():
         if isinstance(config.model, TransformerConfig) and not config.model.trains(name):
             continue
-        shapes |= {f"optimizer:{name}:{slot}": shape for slot in optimizer.state_slots}
-        if optimizer.name != "sgd":  # the others count their updates
-            shapes[f"optimizer:{name}:step"] = ()
+        slots = optimizer.slots_of(hidden_matrix=name in matrices)
+        shapes |= {f"optimizer:{name}:{slot}": () if slot == "step" else shape for slot in slots}
     return shapes
 
 

@@ -96,6 +96,8 @@ class Stack:
             gradient.addcmul_(self.weights, settings["decay"].float())
         if self.config.name == "sgd":
             self._descend(gradient, rate)
+        elif self.config.name == "lion":
+            self._follow_sign(gradient, rate)
         else:
             self._adapt(gradient, rate, clock + 1)
         self.weights.grad = None
@@ -115,6 +117,12 @@ class Stack:
             gradient = velocity.mul_(self.settings["momentum"].float()).add_(gradient)
         self.weights.addcmul_(gradient, -rate.float())
 
+    def _follow_sign(self, gradient: Tensor, rate: Tensor) -> None:
+        (mean,) = self.moments.values()
+        sign = mean.lerp(gradient, (1.0 - self.settings["beta1"]).float()).sign_()
+        self.weights.addcmul_(sign, -rate.float())
+        mean.lerp_(gradient, (1.0 - self.settings["beta2"]).float())
+
     def _adapt(self, gradient: Tensor, rate: Tensor, count: Tensor) -> None:
         beta1, beta2 = self.settings["beta1"], self.settings["beta2"]
         mean, square = self.moments.values()
@@ -132,7 +140,7 @@ class Stack:
             return state
         for slot, rows in self.moments.items() if self.has_moments[i] else ():
             state |= {f"optimizer:{name}:{slot}": t[i].to("cpu", copy=True) for name, t in self.split(rows).items()}
-        if self.config.name != "sgd":
+        if "step" in self.config.slots_of(hidden_matrix=False):
             state |= {f"optimizer:{name}:step": torch.tensor(float(step)) for name in self.trained}
         return state
 

@@ -40,6 +40,7 @@ def interventions_of(config: RunConfig) -> list[str]:
             "optimizer.orthogonal_gradient": options.orthogonal_gradient,
             "optimizer.grokfast": options.grokfast != "none",
             "optimizer.constrain_norm": options.constrain_norm,
+            "optimizer.name muon": options.name == "muon",
         }
     return [name for name, on in enabled.items() if on]
 

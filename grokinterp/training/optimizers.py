@@ -9,7 +9,10 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
 from grokinterp.config import OptimizerConfig
+from grokinterp.models.shapes import hidden_matrices
 from grokinterp.training.interventions import Interventions
+from grokinterp.training.lion import Lion
+from grokinterp.training.muon import Muon
 
 # What the steps of these optimizers call.
 _FUNCTIONS: dict[str, Callable[..., None]] = {"adam": adam, "adamw": adamw}
@@ -57,6 +60,8 @@ class Updater:
             seed: the run's model_seed.
         """
         self.config = config
+        parameters = list(parameters)
+        matrices = hidden_matrices(name for name, _ in parameters) if config.name == "muon" else ()
         self.named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         self.tensors: list[Tensor] = [parameter for _, parameter in self.named]
         self.interventions = Interventions(self.named, config, seed)
@@ -68,16 +73,18 @@ class Updater:
         self.rate: float | Tensor = torch.tensor(config.lr, device=tensors[0].device) if self.on_cuda else config.lr
         self.slots: tuple[list[Tensor], ...] | None = None  # the state of Adam on the CPU, once there is one
         self.calls_function = config.name in _FUNCTIONS and fused and not self.on_cuda
-        self.optimizer: torch.optim.Optimizer
+        self.optimizer: torch.optim.Optimizer  # of all tensors; for muon, of those that are not hidden matrices
         if config.name == "sgd":
             coupled = 0.0 if config.decoupled else config.weight_decay
             self.optimizer = torch.optim.SGD(
                 tensors, lr=self.rate, momentum=config.momentum, weight_decay=coupled, fused=fused
             )
+        elif config.name == "lion":
+            self.optimizer = Lion(tensors, self.rate, config.betas, config.weight_decay)
         else:
-            kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+            kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
             self.optimizer = kind(
-                tensors,
+                [tensor for name, tensor in self.named if name not in matrices],
                 lr=self.rate,
                 betas=config.betas,
                 eps=config.eps,
@@ -85,6 +92,11 @@ class Updater:
                 fused=fused,
                 capturable=self.on_cuda,
             )
+        self.optimizers = (self.optimizer,)
+        if matrices:
+            hidden = [tensor for name, tensor in self.named if name in matrices]
+            self.optimizers += (Muon(hidden, self.rate, config.muon_momentum, config.weight_decay),)
+        self.owners = {name: self.optimizers[name in matrices] for name, _ in self.named}
 
     def apply(self, step: int) -> None:
         """Applies the gradients in update number `step` (from 0), and clears them."""
@@ -98,7 +110,9 @@ class Updater:
         if isinstance(self.rate, Tensor):
             self.rate.fill_(rate)
         else:
-            self.rate = self.optimizer.param_groups[0]["lr"] = rate
+            self.rate = rate
+            for optimizer in self.optimizers:
+                optimizer.param_groups[0]["lr"] = rate
 
     def update(self) -> None:
         """Applies the gradients at the current learning rate, and clears them."""
@@ -118,7 +132,8 @@ class Updater:
         """Steps the optimizer; Adam on the CPU without `step`, whose bookkeeping takes longer than a small update."""
         gradients = [tensor.grad for tensor in self.tensors]
         if self.slots is None or any(gradient is None for gradient in gradients):
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             states = [self.optimizer.state[tensor] for tensor in self.tensors] if self.calls_function else []
             if states and all("exp_avg" in state for state in states):
                 self.slots = tuple([state[slot] for state in states] for slot in ("exp_avg", "exp_avg_sq", "step"))
@@ -144,14 +159,19 @@ class Updater:
 
     def drop_negligible(self) -> None:
         """Sets negligible weights and moments to 0; see the function of this name."""
-        drop_negligible(self.tensors, [*self.optimizer.state.values(), self.interventions.slow])
+        states = [state for optimizer in self.optimizers for state in optimizer.state.values()]
+        drop_negligible(self.tensors, [*states, self.interventions.slow])
+
+    def _states(self) -> dict[str, dict[str, Any]]:
+        """What the optimizer keeps for each parameter, by the name of the parameter; may be changed in place."""
+        return {name: self.owners[name].state[tensor] for name, tensor in self.named}
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer's tensors under `optimizer:parameter:slot`, and those of the interventions."""
         tensors = {
             f"optimizer:{name}:{key}": value.detach().cpu()
-            for name, parameter in self.named
-            for key, value in self.optimizer.state[parameter].items()
+            for name, stored in self._states().items()
+            for key, value in stored.items()
             if isinstance(value, Tensor)
         }
         return {**tensors, **self.interventions.state()}
@@ -160,9 +180,9 @@ class Updater:
         """Restores what `state` returned."""
         self.slots = None
         self.interventions.restore(state)
-        parameters = dict(self.named)
+        parameters, states = dict(self.named), self._states()
         for key, value in state.items():
             kind, name, slot = (*key.split(":"), "", "")[:3]
             if kind == "optimizer":
                 # Fused optimizers expect the step count on the device of its parameter.
-                self.optimizer.state[parameters[name]][slot] = value.to(parameters[name].device)
+                states[name][slot] = value.to(parameters[name].device)
