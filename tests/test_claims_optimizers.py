@@ -65,7 +65,7 @@ MIXED = (400, 1500, 900, 1100, 700)
 )
 def test_groks_sooner(table, expected):
     claim = groks_sooner(table, "muon", "optimizer.lr", published="sooner")
-    assert (claim.verdict, claim.number, claim.n) == (expected, None, len(table))
+    assert (claim.verdict, claim.number, claim.n) == (expected, 25, len(table))
 
 
 def test_the_ratio_is_printed():
@@ -124,7 +124,7 @@ def replacement(table: pd.DataFrame, plain: pd.DataFrame = PLAIN, decayed: pd.Da
 )
 def test_replaces_weight_decay(table, expected):
     claim = replacement(table)
-    assert (claim.verdict, claim.number, claim.n) == (expected, None, len(table))
+    assert (claim.verdict, claim.number, claim.n) == (expected, 26, len(table))
 
 
 def test_nothing_is_replaced_where_nothing_is_needed():
@@ -157,5 +157,5 @@ def test_every_strength_is_described():
 )
 def test_residual_depth_groks(deep, flat, expected):
     claim = residual_depth_groks(deep, flat, published_size=False)
-    assert (claim.verdict, claim.number, claim.n) == (expected, None, len(deep) + len(flat))
+    assert (claim.verdict, claim.number, claim.n) == (expected, 27, len(deep) + len(flat))
     assert claim.measured.startswith("scaled down: depth 8: ")

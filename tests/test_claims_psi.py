@@ -104,7 +104,7 @@ def test_the_recipes_print_what_the_logs_say(logs):
 
 def test_the_baseline_is_drawn_with_its_losses(logs, monkeypatch):
     table, metrics = logs["baseline"]
-    evidence = Evidence({}, quick=False)
+    evidence = Evidence("psi-baseline", {}, quick=False)
     monkeypatch.setattr(evidence, "table", lambda _: table)
     monkeypatch.setattr(evidence, "metrics", lambda _: metrics)
     ((figure, caption),) = catalog()["psi-baseline"].figures(evidence)["Learning curves"]

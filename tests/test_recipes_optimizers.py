@@ -30,7 +30,7 @@ class Tables(Evidence):
     """Evidence in which runs grok at the times that a function gives."""
 
     def __init__(self, form: Form, quick: bool, time_of: Any):
-        super().__init__({}, quick)
+        super().__init__("toy", {}, quick)
         for name, runs in configs(form).items():
             grok = np.array([time_of(name, config) for config in runs], dtype=float)
             rows = pd.DataFrame([config_columns(config) for config in runs])

@@ -155,7 +155,7 @@ class TestTraining:
         assert run.status["reason"].startswith(reason)
         assert run.metrics.index[-1] == run.steps[-1] == end
         assert verify(run.path).problems == ()
-        transition = transition_from_metrics(run, run.metrics, run.status["status"])
+        transition = transition_from_metrics(run.config, run.metrics, run.status["status"])
         assert transition.outcome == "DNF_train"
         assert transition.reason == f"train accuracy did not reach 0.99 within {47 if end == 50 else end} steps"
         assert run.analyze(measures=["weight_norm"]).transition.outcome == "DNF_train"
@@ -165,7 +165,7 @@ class TestTraining:
         ended, whole = train(config, tmp_path / "run"), train(without_rules(config), tmp_path / "whole")
         assert whole.status["step"] == 400
         assert whole.metrics.loc[:end].equals(ended.metrics[list(whole.metrics)])
-        assert transition_from_metrics(whole, whole.metrics, "finished").outcome == "DNF_train"
+        assert transition_from_metrics(whole.config, whole.metrics, "finished").outcome == "DNF_train"
         extra = set(ended.metrics) - set(whole.metrics)
         assert extra == ({f"group_rms.layers.{i}" for i in range(3)} if config is DEAD else set())
 

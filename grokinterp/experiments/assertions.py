@@ -240,9 +240,9 @@ ASSERTIONS: Mapping[int, Assertion] = {
         "Without weight decay, another regularizer makes a network generalize.",
         (
             Part("L1", ("power-regularizers: L1 for weight decay",)),
-            Part("dropout", ("power-regularizers: dropout for weight decay",)),
-            Part("gradient noise", ("power-regularizers: gradient noise for weight decay",)),
-            Part("a small initialization", ("power-regularizers: a smaller initialization for weight decay",)),
+            Part("dropout", ("power-regularizers: Dropout for weight decay",)),
+            Part("gradient noise", ("power-regularizers: Gradient noise for weight decay",)),
+            Part("a small initialization", ("power-regularizers: A small initialization for weight decay",)),
         ),
     ),
     27: _whole(

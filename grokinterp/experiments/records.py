@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grokinterp.config import RunConfig
@@ -55,7 +55,9 @@ def serves(record: Record, config: RunConfig) -> bool:
     row, needed = record.row(config), record.step
     if record.status != RunStatus.DIVERGED and not (config.schedule.stop_when_dead and is_dead(record.reason)):
         times = (row[name] if row[name] is None else int(row[name]) for name in ("T_train_0.99", "T_grok_0.99"))
-        needed = last_needed_step(config.schedule, *times)
+        # Rules end a run at an evaluated step, here at one of its own.
+        own = replace(config.schedule, evaluate_every=record.config.schedule.evaluate_every)
+        needed = last_needed_step(own, *times)
     if record.step < needed:
         return False
     until = min(needed, record.step)
