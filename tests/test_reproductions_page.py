@@ -97,8 +97,17 @@ def test_both_forms_are_shown(tmp_path):
 
 def test_a_folder_without_results_is_refused(tmp_path):
     with pytest.raises(RunError, match="has no results: run grokinterp reproduce NAME first"):
-        write_markdown(tmp_path, tmp_path / "page.md")
+        write_markdown(tmp_path, tmp_path / "page.md", records=tmp_path / "none")
     assert not (tmp_path / "page.md").exists()
+
+
+def test_the_page_is_made_from_records_alone(tmp_path):
+    """Without results of miniatures, runs, or history."""
+    kept = ROOT / "docs" / "reproductions" / "records"
+    page = write_markdown(tmp_path, tmp_path / "page.md", records=kept).read_text()
+    for recipe in {file.parent.name for file in kept.glob("*/*.json")}:
+        assert f"### {recipe}\n" in page
+    assert ", miniature" not in page
 
 
 def test_results_cannot_bring_html_into_the_page(tmp_path):

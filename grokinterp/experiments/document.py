@@ -73,7 +73,7 @@ def write_markdown(folder: Path, page: Path, *, records: Path | None = None) -> 
         by_source.setdefault(result.source, []).append(result)
     parts = [_HEAD.format(page=page.as_posix(), folder=folder.as_posix()), _assertions(results)]
     for source, group in by_source.items():
-        parts.append(f"\n## {source}\n")
+        parts.append(f"\n## {source}")
         parts += [_recipe(result, _images(result, folder, page)) for result in group]
     missing = missing_runs(kept)
     if missing:
@@ -175,7 +175,7 @@ def _recipe(result: Results, images: Iterable[str]) -> str:
     time = "" if result.seconds is None else f"; total run time {duration(result.seconds)}, one thread per run"
     missing = f"; {result.missing:,} runs are missing" if result.missing else ""
     parts = [
-        f"### {result.recipe}{', miniature' if result.quick else ''}\n",
+        f"\n### {result.recipe}{', miniature' if result.quick else ''}\n",
         f"{result.title}. {form}{machine}{time}{missing}.\n",
         *(f"- {name}: {value}" for name, value in result.settings.items() if name != "cost"),
         *(f"- **{warning}**" for warning in result.warnings),
