@@ -9,8 +9,8 @@ from grokinterp.experiments.results import Results
 TWO = Assertion("A and B.", (Part("A", ("toy: a",)), Part("B", ("toy: b", "toy-*: b"))))
 
 
-def result(recipe="toy", *, bf16=False):
-    return Results(recipe, "", "", False, None, None, {}, (), (), (), 0, 0, bf16)
+def result(recipe="toy", *, bf16=False, partial=False):
+    return Results(recipe, "", "", False, None, None, {}, (), (), (), 0, 0, bf16, partial)
 
 
 def claim(name, verdict, n=3, fewest=None):
@@ -36,7 +36,9 @@ def test_every_part_must_be_decided(a, b, decided):
     assert decision(claim("a", a), claim("b", b)) == decided
 
 
-@pytest.mark.parametrize("undecided", ["missing", "inconclusive", "two runs", "two runs of one setting", "bf16"])
+@pytest.mark.parametrize(
+    "undecided", ["missing", "inconclusive", "two runs", "two runs of one setting", "bf16", "partial arm"]
+)
 @pytest.mark.parametrize("verdict", ["supported", "not supported"])
 def test_a_part_without_evidence_never_yields_a_whole_verdict(undecided, verdict):
     other = {
@@ -45,6 +47,7 @@ def test_a_part_without_evidence_never_yields_a_whole_verdict(undecided, verdict
         "two runs": [(result(), claim("b", verdict, n=2))],
         "two runs of one setting": [(result(), claim("b", verdict, n=20, fewest=2))],
         "bf16": [(result(bf16=True), claim("b", verdict, n=20))],
+        "partial arm": [(result(partial=True), claim("b", verdict, n=20))],
     }[undecided]
     found = decide_assertion(TWO, [(result(), claim("a", verdict)), *other])
     assert found.decision == "partly"
@@ -74,6 +77,7 @@ def test_three_runs_of_every_setting_decide():
     assert decides(result(), claim("a", "supported", n=3))
     assert decides(result(), claim("a", "supported", n=6, fewest=3))
     assert not decides(result(), claim("a", "supported", n=6, fewest=2))
+    assert not decides(result(), claim("a", "supported", n=1, fewest=3))  # most runs have no value
     assert not decides(result(), claim("a", "inconclusive", n=6))
 
 

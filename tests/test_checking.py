@@ -9,7 +9,7 @@ from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleCon
 from grokinterp.errors import ConfigError
 from grokinterp.experiments import checking
 from grokinterp.experiments.checking import Check, check
-from grokinterp.experiments.record import Record
+from grokinterp.experiments.recording import record_run
 from grokinterp.experiments.records import Records
 from grokinterp.training import train
 
@@ -25,7 +25,7 @@ TINY = RunConfig(
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     run = train(TINY, tmp_path_factory.mktemp("runs") / "run", threads=1, progress=False)
-    return Record.of(run, "memo-parity", "tiny")
+    return record_run(run, "memo-parity", "tiny")
 
 
 @pytest.mark.parametrize(("steps", "last"), [(None, 60), (35, 30), (60, 60)])

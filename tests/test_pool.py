@@ -58,14 +58,14 @@ def test_the_cheapest_comes_first_and_a_shared_run_once(shelf, tmp_path):
 def test_it_trains_what_fits_writes_records_and_trains_nothing_twice(shelf, tmp_path):
     said = []
     hours = 1.0  # enough for 60 updates, too little for a billion
-    assert train_pool(tmp_path / "runs", Records(tmp_path / "records"), 2, hours=hours, say=said.append) == 2
+    assert train_pool(tmp_path / "runs", Records(tmp_path / "records"), 2, hours=hours, say=said.append) == (2, 0)
     files = sorted(path.relative_to(tmp_path / "records").as_posix() for path in (tmp_path / "records").glob("*/*"))
     assert files == ["toy-a/seeds,model_seed=0.json", "toy-a/seeds,model_seed=1.json"]
     records = Records(tmp_path / "records")
     assert records.find(TINY, "toy-b").extracted == {"toy-b": {"steps": 2}}
     assert sum("begins" in line for line in said) == 2
     assert names(missing_runs(records)) == [("toy-a", "long", "run")]
-    assert train_pool(tmp_path / "runs", records, 2, hours=hours, say=said.append) == 0
+    assert train_pool(tmp_path / "runs", records, 2, hours=hours, say=said.append) == (0, 0)
     assert len(said) == 4
 
 
@@ -74,13 +74,19 @@ def test_a_run_that_fails_does_not_stop_the_others(shelf, tmp_path, monkeypatch)
 
     def fails_once(run, *rest):
         if run.config.model_seed == 0:
-            raise pool.GrokinterpError("no disk")
+            raise OSError("no disk")
         return real(run, *rest)
 
     monkeypatch.setattr(pool, "record_of", fails_once)
     said = []
-    assert train_pool(tmp_path / "runs", Records(tmp_path / "records"), 1, hours=1.0, say=said.append) == 1
-    assert "toy-a/seeds/model_seed=0: no disk" in said
+    assert train_pool(tmp_path / "runs", Records(tmp_path / "records"), 1, hours=1.0, say=said.append) == (1, 1)
+    assert "toy-a/seeds/model_seed=0: OSError('no disk')" in said
+
+
+def test_two_schedules_of_one_run_are_both_missing(monkeypatch, tmp_path):
+    short, long = (recipe(f"toy-{steps}", Arm("a", TINY.replace({"schedule.steps": steps}))) for steps in (60, 90))
+    monkeypatch.setattr(missing, "catalog", lambda: {each.name: each for each in (short, long)})
+    assert [name for name, _, _ in names(missing_runs(Records(tmp_path)))] == ["toy-60", "toy-90"]
 
 
 def test_estimates_follow_the_operations():

@@ -14,6 +14,7 @@ from grokinterp.config.presets import preset
 from grokinterp.errors import RunError
 from grokinterp.experiments import catalog
 from grokinterp.experiments.record import MAX_RECORD_BYTES, Record
+from grokinterp.experiments.recording import record_run
 from grokinterp.experiments.records import Records, has_bf16_products, is_same_run, serves
 from grokinterp.experiments.thinning import digests, exact_steps, thinned_steps
 from grokinterp.runs.checksums import with_checksum
@@ -23,6 +24,7 @@ from grokinterp.sweep.rows import config_columns, summarize
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs" / "reproductions" / "records"
 RUN42 = ROOT / "checkpoints" / "run42"
+RUN42_CONFIG = Run.open(RUN42).config
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def record(run):
-    return Record.of(run, "demo", "run42", {"demo": {"keys": 3}})
+    return record_run(run, "demo", "run42", {"demo": {"keys": 3}})
 
 
 class TestContent:
@@ -79,14 +81,14 @@ class TestContent:
     def test_an_unfinished_run_leaves_none(self, run, monkeypatch):
         monkeypatch.setattr(Run, "status", {"status": "running", "step": 5})
         with pytest.raises(RunError, match="has not ended"):
-            Record.of(run, "demo", "run42")
+            record_run(run, "demo", "run42")
 
     def test_a_run_without_weights_by_group_or_classes(self, tmp_path):
         """A regression has no snapshot; its norms come from the weights themselves."""
         from grokinterp.training import train
 
         config = preset("teacher-student").replace({"schedule.steps": 20, "schedule.evaluate_every": 10})
-        found = Record.of(train(config, tmp_path / "run", progress=False), "toy", "run")
+        found = record_run(train(config, tmp_path / "run", progress=False), "toy", "run")
         assert set(found.norms.groups) == {"layers.0", "layers.1", "unembed"}
         assert found.key_frequencies is None
 
@@ -100,7 +102,7 @@ class TestThinning:
                 {"train_accuracy": accuracy, "test_loss": rng.random(3000)}, index=range(0, 30_000, 10)
             )
             steps = thinned_steps(table.index.to_numpy(), exact_steps(table), 50)
-            assert len(steps) <= 60
+            assert len(steps) <= 72
             for theta in (0.95, 0.99):
                 hits = table.index[table["train_accuracy"] >= theta]
                 if len(hits):
@@ -125,7 +127,8 @@ class TestServing:
             ({"schedule.stop_factor": 1.2}, True),  # the run went on for longer
             ({"schedule.stop_factor": 2.5}, False),
             ({"schedule.stop_when_grokked": False}, False),
-            ({"schedule.steps": 4000, "schedule.stop_when_grokked": False}, True),
+            ({"schedule.steps": 4240, "schedule.stop_when_grokked": False}, True),
+            ({"schedule.steps": 4000, "schedule.stop_when_grokked": False}, False),  # its last step need not be kept
             ({"schedule.evaluate_every": 50}, True),
             ({"schedule.evaluate_every": 5}, False),
             ({"schedule.checkpoints": 7}, True),
@@ -141,14 +144,22 @@ class TestServing:
         seeds = not any(not name.startswith("schedule") for name in changes)
         assert is_same_run(record.config, config) is seeds
 
-    def test_a_shorter_arm_sees_only_its_own_steps(self, record):
-        config = record.config.replace({"schedule.steps": 1000, "schedule.stop_when_grokked": False})
-        row = record.row(config)
-        assert row["T_train_0.99"] == 130
-        assert row["T_grok_0.99"] is None
-        assert (row["outcome"], row["step"]) == ("DNF_test", 1000)
-        assert record.metrics_for(config).index[-1] <= 1000
-        assert "final.gini_embedding" not in row
+    def test_a_diverged_run_serves_arms_that_would_have_come_to_its_end(self, record):
+        diverged = replace(record, status="diverged")
+        assert serves(diverged, record.config.replace({"schedule.stop_factor": 2.5}))
+        assert not serves(diverged, record.config.replace({"schedule.stop_factor": 1.2}))
+
+    def test_a_dead_run_serves_arms_with_that_rule(self, record):
+        dead = replace(record, reason="dead: from step 10 to 4240, ...")
+        rule = {"schedule.stop_when_grokked": False, "schedule.stop_when_dead": True}
+        assert serves(dead, record.config.replace(rule))
+        assert not serves(record, record.config.replace(rule))
+        assert not serves(dead, record.config.replace({"schedule.stop_when_grokked": False}))
+
+    def test_another_memorization_budget_changes_the_outcome(self, record):
+        config = record.config.replace({"schedule.memorization_budget": 50})
+        assert record.row(config)["outcome"] == "DNF_train"
+        assert record.row(record.config)["outcome"] == "grokked"
 
     def test_what_one_recipe_trained_counts_in_another(self, record, tmp_path):
         records = Records(tmp_path)
@@ -177,7 +188,9 @@ class TestDamage:
         file.parent.mkdir(exist_ok=True)
         file.write_text(content if isinstance(content, str) else json.dumps(with_checksum(content)))
         with pytest.raises(RunError, match=match) as raised:
-            list(Records(tmp_path))
+            list(records := Records(tmp_path))
+        with pytest.raises(RunError, match=match):  # what was read before the error does not stay
+            records.find(RUN42_CONFIG)
         assert str(file) in str(raised.value)
         assert "\n" not in str(raised.value)
 
@@ -193,15 +206,23 @@ class TestDamage:
             (("status",), "running", "status"),
             (("outcome",), "DNF_test", "its outcome is DNF_test, but grokked in its metrics"),
             (("times", "T_grok_0.99"), 2480, "its T_grok_0.99 is 2480, but 2490 in its metrics"),
-            (("step",), 10, "its metrics are longer than the run"),
+            (("step",), 10, "it ends at step 10, its metrics at 4240"),
             (("step",), "4240", "step"),
             (("config", "task", "p"), -1, "p"),
             (("config", "optimizer", "name"), "sgdd", "optimizer"),
-            (("metrics", "train_loss"), [1.0], "its metrics are no table"),
-            (("metrics", "step"), [], "its metrics are no table"),
+            (("metrics", "train_loss"), [1.0], "its metrics are not a table"),
+            (("metrics", "step"), [], "its metrics are not a table"),
             (("metrics", "train_loss"), "all", "train_loss"),
-            (("digests",), ["0"], "its metrics are no table"),
+            (("digests",), ["0"], "its metrics are not a table"),
             (("norms",), {"step": 1}, "norms"),
+            (("step",), 10**9, "it ends at step 1000000000, its metrics at 4240"),
+            (("parameters",), -1, "parameters"),
+            (("parameters",), 10**400, "parameters"),
+            (("seconds",), float("inf"), "seconds"),
+            (("metrics", "train_loss", 3), float("nan"), "train_loss"),
+            (("metrics", "step", 1), float("inf"), "step"),
+            (("final", "test_accuracy"), 0.0, "its measures repeat a column"),
+            (("environment", "packages"), [1], "names no versions"),
             (("extracted",), [1], "extracted"),
             (("name",), "", "name"),
             (("name",), "other", "is the record of demo/other"),
@@ -214,6 +235,9 @@ class TestDamage:
             inner = inner[part]
         inner[path[-1]] = value
         self.refused(tmp_path, content, match)
+
+    def test_a_missing_checksum(self, record, tmp_path):
+        self.refused(tmp_path, json.dumps(record.content), "it has no checksum")
 
     def test_other_content(self, tmp_path):
         self.refused(tmp_path, "", "is damaged")

@@ -115,12 +115,12 @@ def _train_missing(options: Reproduce) -> int:
 
     records = Records(options.records or default_folder())
     try:
-        count = train_pool(options.folder or _FOLDER, records, cores(), hours=options.hours, say=say)
+        count, failed = train_pool(options.folder or _FOLDER, records, cores(), hours=options.hours, say=say)
     except KeyboardInterrupt:
         say("Interrupted. Run the same command again to continue.")
         return 130
-    say(f"records written: {count}")
-    return 0
+    say(f"records written: {count}; runs that failed: {failed}")
+    return 1 if failed else 0
 
 
 def _check(options: Reproduce, file: Path) -> int:

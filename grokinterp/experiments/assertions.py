@@ -80,7 +80,14 @@ ASSERTIONS: Mapping[int, Assertion] = {
             Part("ridge regression", ("ridge: 1/λ in ridge regression",)),
             Part("psi's MLP", ("psi-weight-decay: 1/λ, delay*",)),
             Part("Manir and Rupa's MLP", ("manir-weight-decay: 1/λ, delay*",)),
-            Part("transformers", ("nanda-weight-decay: 1/λ, delay*", "omnigrok-weight-decay: 1/λ, delay*")),
+            Part(
+                "transformers",
+                (
+                    "nanda-weight-decay: 1/λ, delay*",
+                    "omnigrok-weight-decay: 1/λ, delay*",
+                    "manir-weight-decay: 1/λ, transformer",
+                ),
+            ),
         ),
     ),
     7: Assertion(
@@ -165,7 +172,7 @@ ASSERTIONS: Mapping[int, Assertion] = {
     ),
     18: Assertion(
         "Without weight decay, networks trained by gradient descent grok while their norm rises; a smaller output "
-        "scale removes the delay.",
+        "scale shortens the delay.",
         (
             Part("arithmetic: grokking", ("kumar-modular: grokking without weight decay",)),
             Part("arithmetic: the norm rises", ("kumar-modular: norm rises",)),
@@ -282,10 +289,11 @@ def _text(decision: Decision, n: int) -> str:
 def decides(result: Results, claim: Claim) -> bool:
     """Whether a claim may decide a part of an assertion: it has a verdict, by at least three runs of every setting.
 
-    Runs with bf16 products point where to look but decide nothing.
+    Runs with bf16 products point where to look but decide nothing. Neither do runs of an arm of which some are missing:
+    those that grok soon end first.
     """
-    runs = claim.n if claim.fewest is None else claim.fewest
-    return claim.verdict != "inconclusive" and runs >= FEWEST_RUNS and not result.bf16
+    runs = claim.n if claim.fewest is None else min(claim.n, claim.fewest)
+    return claim.verdict != "inconclusive" and runs >= FEWEST_RUNS and not result.bf16 and not result.partial
 
 
 def decide_assertion(assertion: Assertion, claims: Iterable[tuple[Results, Claim]]) -> Verdicts:

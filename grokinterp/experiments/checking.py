@@ -88,6 +88,8 @@ def check(record: Record, folder: str | Path, steps: int | None = None, *, progr
     products = record.environment.get("products", "float32")
     check_products(products, "cpu")
     compared = [step for step in record.digests if steps is None or step <= steps]
+    if not {"train_loss", "train_accuracy"} <= set(record.metrics) or list(record.digests) == [0]:
+        raise ConfigError(f"{record.recipe}/{record.name} has no evaluations to compare")
     if compared[-1:] in ([], [0]):
         least = min(step for step in record.digests if step > 0)
         raise ConfigError(f"the record has no evaluation in the first {steps} steps: give --steps {least} or more")

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from grokinterp.errors import RunError
@@ -47,7 +48,8 @@ decide the claim. Times are in updates, which equal epochs in full-batch trainin
 _RULES = (
     'An assertion is "supported" or "not supported" only if every part of it is decided; "mixed" means that some parts '
     'hold and others do not, and "partly" that some are not decided. A part is decided by at least three runs of every '
-    "setting that it compares; runs with bf16 products decide nothing. Miniatures stand in a column of their own. n is "
+    "setting that it compares, of arms whose runs all have a "
+    "record; runs with bf16 products decide nothing. Miniatures stand in a column of their own. n is "
     "the number of runs."
 )
 
@@ -90,12 +92,20 @@ def _all_results(folder: Path, records: Records) -> list[Results]:
     for file in sorted(folder.glob(f"*/{RESULTS}")):
         result = results_in(file.parent)
         if result is not None:  # not deleted since the folder was listed
-            stored[result.recipe, result.quick] = result
+            stored[result.recipe, result.quick] = result if result.quick else _without_records(result)
     for recipe in catalog().values():
         recorded = results_of_records(recipe, records)
         if recorded is not None:
             stored[recipe.name, False] = recorded
     return [stored[key] for key in sorted(stored)]
+
+
+def _without_records(result: Results) -> Results:
+    """Results of runs of published size that left no records, which show something but decide nothing."""
+    recipe = catalog().get(result.recipe)
+    if recipe is None or recipe.run is not None:  # nothing is trained that could leave a record
+        return result
+    return replace(result, partial=True, warnings=(*result.warnings, "These runs have left no records."))
 
 
 def _images(result: Results, folder: Path, page: Path) -> list[str]:
@@ -150,7 +160,7 @@ def _statement(assertion: Assertion) -> str:
 def _evidence(claims: Iterable[tuple[Results, Claim]]) -> str:
     lines = [
         f"[{result.recipe}](#{_anchor(result)}){' (miniature)' if result.quick else ''}: {claim.name}: "
-        f"{claim.measured} ({_counts(claim)}; {claim.verdict}{'' if _counted(result, claim) else ', too few runs'})"
+        f"{claim.measured} ({_counts(claim)}; {claim.verdict}{'' if _counted(result, claim) else ', not counted'})"
         for result, claim in claims
     ]
     return "\n".join(lines) or "not run"

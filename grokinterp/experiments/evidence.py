@@ -95,16 +95,13 @@ class Evidence:
 
     def records(self, arm: str, where: Mapping[str, Any] = _ALL) -> list[Record]:
         """The records of these rows, in the order of the table."""
-        return [record for _, record in self._recorded(arm, where)]
-
-    def _recorded(self, arm: str, where: Mapping[str, Any]) -> list[tuple[RunConfig, Record]]:
-        entries = {entry.name: entry for entry in self.entries[arm]}
-        found = [entries[name] for name in self.table(arm, where)["run"]]
-        return [(entry.config, entry.record) for entry in found if entry.record is not None]
+        by_name = {entry.name: entry.record for entry in self.entries[arm]}
+        found = [by_name[name] for name in self.table(arm, where)["run"]]
+        return [record for record in found if record is not None]
 
     def metrics(self, arm: str, where: Mapping[str, Any] = _ALL) -> list[pd.DataFrame]:
         """The thinned metrics of each of these runs, by step."""
-        return [record.metrics_for(config) for config, record in self._recorded(arm, where)]
+        return [record.metrics for record in self.records(arm, where)]
 
     def extracted(self, arm: str, where: Mapping[str, Any] = _ALL) -> list[Mapping[str, Any]]:
         """What `Arm.extract` took from the checkpoints of each of these runs."""
@@ -123,13 +120,21 @@ class Evidence:
             f"run {arm}/{entry.name} {entry.failure}"
             for arm, runs in self.entries.items()
             for entry in runs
-            if entry.failure is not None
+            if entry.failure is not None and entry.record is None
         )
 
     @property
     def missing(self) -> int:
         """Number of runs that have not been trained."""
         return sum(entry.record is None and entry.failure is None for runs in self.entries.values() for entry in runs)
+
+    @property
+    def partial(self) -> bool:
+        """Whether an arm has some of its runs but not all, so that they decide no assertion."""
+        return any(
+            any(entry.record is not None for entry in runs) and any(entry.record is None for entry in runs)
+            for runs in self.entries.values()
+        )
 
     @property
     def bf16(self) -> bool:

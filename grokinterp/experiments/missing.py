@@ -1,12 +1,12 @@
 """What is missing: the runs of published size without a record, over all recipes, cheapest decision first."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grokinterp.config import OptimizerConfig, RunConfig, ScheduleConfig
 from grokinterp.experiments.recipe import Arm, Recipe
 from grokinterp.experiments.recipes import catalog
-from grokinterp.experiments.records import Records, identity
+from grokinterp.experiments.records import Records, has_bf16_products, identity
 from grokinterp.experiments.training import configurations
 from grokinterp.models.shapes import parameter_shapes
 
@@ -31,8 +31,8 @@ _FIRST = (
     "manir-canonical",
 )
 _CHEAP = 2.5  # hours of a run that is trained in this order
-_GFLOPS = 60.0  # of one core, with the matrices of these networks
-_OVERHEAD = 5e-4  # seconds per update besides the products
+_GFLOPS = 100.0  # of one core, with the matrices of these networks
+_OVERHEAD = 1e-3  # seconds per update besides the products
 _SGD_TIME = 7.0  # T_grok of an MLP of Manir and Rupa, in units of 1 / (η_eff λ)
 
 
@@ -58,7 +58,7 @@ class Missing:
 def missing_runs(records: Records) -> list[Missing]:
     """The runs of all full forms that have no record, in the order in which the pool trains them.
 
-    A run that several recipes need occurs once.
+    A run that several recipes need with the same schedule occurs once.
 
     Raises:
         RunError: a record is damaged.
@@ -67,12 +67,14 @@ def missing_runs(records: Records) -> list[Missing]:
     for recipe in catalog().values():
         for arm in recipe.full.arms:
             for name, config in configurations(arm).items():
-                if records.find(config, recipe.name if arm.extract else None) is None:
+                record = records.find(config, recipe.name if arm.extract else None)
+                if record is None or has_bf16_products(record):
                     hours = estimated_hours(config, arm.updates)
                     found.append((_place(recipe, hours), Missing(recipe, arm, name, config, hours)))
     distinct: dict[str, Missing] = {}
     for _, run in sorted(found, key=lambda item: item[0]):
-        distinct.setdefault(identity(run.config), run)
+        schedule = run.config.training().schedule
+        distinct.setdefault(f"{identity(run.config)} {replace(schedule, checkpoints=1, resume_every=1)}", run)
     return list(distinct.values())
 
 

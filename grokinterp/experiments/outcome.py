@@ -126,6 +126,7 @@ class Outcome:
         lost: the number of runs that failed.
         missing: the number of runs that have not been trained.
         bf16: whether some runs were trained with bf16 products, so that they decide no assertion.
+        partial: whether an arm has some of its runs but not all, so that they decide no assertion either.
         seconds: the summed training time of the runs; None if there are no runs.
     """
 
@@ -138,4 +139,5 @@ class Outcome:
     lost: int = 0
     missing: int = 0
     bf16: bool = False
+    partial: bool = False
     seconds: float | None = None

@@ -7,7 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from threading import Event, Lock, Thread
 
-from grokinterp.errors import GrokinterpError
+import torch
+
+from grokinterp.errors import GrokinterpError, RunError
 from grokinterp.experiments.missing import Missing, missing_runs
 from grokinterp.experiments.records import Records
 from grokinterp.experiments.reproduction import extracting_arms
@@ -26,7 +28,7 @@ def train_pool(
     *,
     hours: float | None = None,
     say: Callable[[str], None] = print,
-) -> int:
+) -> tuple[int, int]:
     """Trains what is missing, one run per worker at a time, and writes the record of each as soon as it has ended.
 
     A run that was interrupted is resumed. The runs of a recipe lie where `reproduce NAME` would train them.
@@ -39,12 +41,13 @@ def train_pool(
         say: called with a line for each run that starts or ends.
 
     Returns:
-        The number of records written.
+        The number of records written, and the number of runs that failed.
 
     Raises:
         RunError: a record is damaged, or the folder cannot be written to.
         KeyboardInterrupt: the user interrupted the training; interrupted runs can be resumed.
     """
+    torch.set_num_threads(1)  # of what is extracted from the runs
     pool = _Pool(folder, records, missing_runs(records), hours, say)
     threads = [Thread(target=pool.work, daemon=True) for _ in range(workers)]
     for thread in threads:
@@ -57,7 +60,7 @@ def train_pool(
         pool.stopping.set()
         for thread in threads:
             thread.join()
-    return pool.written
+    return pool.written, pool.failed
 
 
 class _Pool:
@@ -69,7 +72,7 @@ class _Pool:
         self.folder, self.records, self.runs, self.say = folder, records, runs, say
         self.end = math.inf if hours is None else time.monotonic() + 3600 * hours
         self.extracting = extracting_arms()
-        self.stopping, self.lock, self.written = Event(), Lock(), 0
+        self.stopping, self.lock, self.written, self.failed = Event(), Lock(), 0, 0
 
     def take(self) -> Missing | None:
         """The next run that is expected to end in time."""
@@ -86,21 +89,27 @@ class _Pool:
             self.say(f"{place}: begins; about {run.hours:.2g} hours")
             try:
                 self.say(f"{place}: {self.train(run)}")
-            except GrokinterpError as error:
-                self.say(f"{place}: {error}")
+            except Exception as error:  # the other runs go on
+                self.failed += 1
+                self.say(f"{place}: {error if isinstance(error, GrokinterpError) else repr(error)}")
 
     def train(self, run: Missing) -> str:
-        """Trains one run; returns how it ended."""
+        """Trains one run; returns how it ended.
+
+        Raises:
+            RunError: the run failed.
+        """
         arm, path = run.arm, self.folder / run.recipe.name / "runs" / run.arm.name
         sweep = plan(path, arm.base, grid=arm.grid or None, points=arm.points or None)
         sweep.write()
         job = Job(str(path), {run.name: run.config.to_json()}, "cpu", current_command())
         ended = next(self.endings(job), None)
         if ended is None or ended.stopped:
-            return "interrupted"
+            return "another process trains it" if ended is not None and ended.in_use else "interrupted"
         if ended.failure is not None and ended.failure.kind != "diverged":
             sweep.record_failure(run.name, ended.failure)
-            return str(ended.failure)
+            raise RunError(str(ended.failure))
+        sweep.record_failure(run.name, None)  # of an earlier attempt
         record = record_of(Run.open(path / run.name), run.recipe, arm, run.name, self.extracting)
         with self.lock:
             self.records.add(record)

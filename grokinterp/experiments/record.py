@@ -14,30 +14,16 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
-from grokinterp.experiments.thinning import digests, exact_steps, thinned_steps
-from grokinterp.measures import group_norms, key_frequencies
-from grokinterp.measures.norms import parameter_group
-from grokinterp.runs.checksums import read_checked_json, sha256, with_checksum
-from grokinterp.runs.files import MAX_STEP, read_bytes
-from grokinterp.runs.metrics import METRICS
-from grokinterp.runs.run import Run
+from grokinterp.runs.checksums import with_checksum, without_checksum
+from grokinterp.runs.files import MAX_STEP, parse_json, read_text
 from grokinterp.runs.status import RunStatus
 from grokinterp.statistics.outcomes import Outcome
-from grokinterp.sweep.rows import Row, config_columns, row_from_metrics, summarize
-from grokinterp.tasks import Task
+from grokinterp.sweep.rows import Row, config_columns, row_from_metrics
 
 RECORD_VERSION = 1
 MAX_RECORD_BYTES = 15_000
-_POINTS = (200, 160, 130, 100, 80, 60, 40, 20)  # the largest number of rows with which the file is small enough
-_DIGITS = 5  # of a number in a row that is not exact
 
-_VERSIONS = ("grokinterp", "torch", "transformer-lens", "numpy")
-_ENVIRONMENT = (
-    *("python", "packages", "machine", "processor", "device", "threads", "commit", "forward_path"),
-    *("matrix_products", "float32_precision", "products", "compiled", "resumed"),
-)
-
-Number = float | None
+Number = Annotated[float, Field(allow_inf_nan=False)] | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +73,7 @@ class _Content:
     outcome: str
     times: dict[str, int | None]
     final: dict[str, Number]
-    parameters: int | None
+    parameters: Annotated[int, Field(gt=0, lt=1 << 53)] | None
     metrics: dict[str, list[Number]]
     digests: list[str]
     norms: Norms | None
@@ -100,7 +86,9 @@ class _Content:
 class Record:
     """A finished run of an experiment without its weights.
 
-    >>> record = Record.of(Run.open("checkpoints/run42"), "demo", "run42")
+    >>> from grokinterp.experiments.recording import record_run
+    >>> from grokinterp.runs import Run
+    >>> record = record_run(Run.open("checkpoints/run42"), "demo", "run42")
     >>> record.outcome, record.row(record.config)["T_grok_0.99"], len(record.metrics) < 220
     ('grokked', 2490, True)
 
@@ -112,7 +100,7 @@ class Record:
         status: `finished` or `diverged`.
         reason: why it ended.
         step: its last step.
-        seconds: time in training; None if unknown.
+        seconds: time in training, at the speed of its last session; None if unknown.
         outcome: as found from all metrics.
         metrics: about 200 rows of the run's metrics: exact at the first and the last step, around each event and at
             extremes; rounded to five digits elsewhere.
@@ -120,7 +108,7 @@ class Record:
         final: every measure at the last checkpoint.
         norms: L2 norm of each part of the network around T_grok; None if the weights are unknown.
         key_frequencies: at the last checkpoint; None for a task that has none.
-        extracted: by recipe, what `Recipe.extract` took from the checkpoints.
+        extracted: by recipe, what `Arm.extract` took from the checkpoints.
         checksums: of the run's files.
     """
 
@@ -147,59 +135,6 @@ class Record:
         return f"Record({self.recipe}/{self.name}: {self.outcome} at step {self.step:,})"
 
     @staticmethod
-    def of(run: Run, recipe: str, name: str, extracted: Mapping[str, Mapping[str, Any]] | None = None) -> "Record":
-        """The record of a run that has ended.
-
-        Args:
-            run: the run.
-            recipe: the recipe for which it was trained.
-            name: name of the record.
-            extracted: by recipe, what `Recipe.extract` took from the run.
-
-        Raises:
-            RunError: the run has not ended, or its metrics cannot be thinned to a small file.
-        """
-        status = run.status
-        if status.get("status") not in (RunStatus.FINISHED, RunStatus.DIVERGED):
-            raise RunError(f"{run.path} has not ended, so it leaves no record: resume it first")
-        metrics, summary = run.metrics, summarize(run)
-        known = {f"final.{column}" for column in metrics}
-        content = {
-            "format_version": RECORD_VERSION,
-            "kind": "run",
-            "recipe": recipe,
-            "name": name,
-            "config": json.loads(run.config.to_json()),
-            "environment": _environment(run.environment),
-            "status": status["status"],
-            "reason": str(status.get("reason", "")),
-            "step": status["step"],
-            "seconds": (status.get("timing") or {}).get("seconds"),
-            "outcome": summary["outcome"],
-            "times": {name: _integer(value) for name, value in summary.items() if name.startswith("T_")},
-            "final": {
-                column.removeprefix("final."): None if value is None else _rounded(value, 6)
-                for column, value in summary.items()
-                if column.startswith("final.") and column not in known
-            },
-            "parameters": _parameters(metrics),
-            "norms": _norms(run, summary),
-            "key_frequencies": _keys(run),
-            "extracted": dict(extracted or {}),
-            "checksums": {
-                "config": sha256(read_bytes(run.path / "config.json")),
-                "metrics": sha256(read_bytes(run.path / METRICS)),
-                "weights": run.checksum(run.steps[-1]),
-            },
-        }
-        for count in _POINTS:
-            for digits in (_DIGITS, 17):  # rounding must not move an event
-                record = _attempt(content, metrics, count, digits, str(run.path))
-                if record is not None:
-                    return record
-        raise RunError(f"{run.path} cannot be recorded in {MAX_RECORD_BYTES:,} bytes")
-
-    @staticmethod
     def read(file: Path) -> "Record":
         """Reads a record, and checks that it is complete and consistent.
 
@@ -207,10 +142,13 @@ class Record:
             RunError: the file is damaged, has another format version, or contradicts itself.
         """
         try:
-            content = read_checked_json(file, limit=2 * MAX_RECORD_BYTES)
+            content = parse_json(read_text(file, limit=2 * MAX_RECORD_BYTES))
+            plain = without_checksum(content)
         except ValueError as error:
             raise _damaged(str(file), str(error)) from None
-        return Record.from_content(content, str(file))
+        if len(plain) == len(content):
+            raise _damaged(str(file), "it has no checksum")
+        return Record.from_content(plain, str(file))
 
     @staticmethod
     def from_content(content: Any, source: str) -> "Record":
@@ -262,41 +200,12 @@ class Record:
         """The columns of a sweep's table that this run would have with a configuration whose arm it serves.
 
         Args:
-            config: which may train fewer steps, or have another memorization budget.
+            config: which may have another schedule.
         """
-        metrics, last = self.metrics_for(config), self.step
-        if config.schedule is not None:
-            last = min(last, config.schedule.steps)
-        row = row_from_metrics(config, metrics, {"status": self.status, "step": last})
-        if last == self.step:
-            row |= {f"final.{name}": value for name, value in self.final.items()}
-            row["outcome"] = self.outcome if _only_flatness({row["outcome"], self.outcome}) else row["outcome"]
+        row = row_from_metrics(config, self.metrics, {"status": self.status, "step": self.step})
+        row |= {f"final.{name}": value for name, value in self.final.items()}
+        row["outcome"] = self.outcome if _only_flatness({row["outcome"], self.outcome}) else row["outcome"]
         return row | config_columns(config)
-
-    def metrics_for(self, config: RunConfig) -> pd.DataFrame:
-        """The metrics up to the last step of a configuration whose arm this run serves."""
-        if config.schedule is None or self.step <= config.schedule.steps:
-            return self.metrics
-        metrics = pd.DataFrame(self.metrics.loc[self.metrics.index <= config.schedule.steps])
-        metrics.attrs |= self.metrics.attrs
-        return metrics
-
-
-def _attempt(content: dict[str, Any], metrics: pd.DataFrame, count: int, digits: int, source: str) -> Record | None:
-    """The record with this many rows of metrics; None if its file is too large or its rows have lost an event."""
-    exact = set(exact_steps(metrics))
-    rows = metrics.loc[thinned_steps(metrics.index.to_numpy(), exact, count)]
-    columns: dict[str, list[float | None]] = {"step": [int(step) for step in rows.index]}
-    for name in rows:
-        if name != "weight_rms":
-            values = zip(rows.index, rows[name], strict=True)
-            columns[str(name)] = [_rounded(value, 17 if step in exact else digits) for step, value in values]
-    try:
-        full = {**content, "metrics": columns, "digests": list(digests(metrics, columns["step"]))}  # pyright: ignore
-        record = Record.from_content(full, source)
-    except RunError:
-        return None
-    return record if len(record.to_json().encode()) <= MAX_RECORD_BYTES else None
 
 
 def _table(parsed: _Content, config: RunConfig, source: str) -> pd.DataFrame:
@@ -306,7 +215,7 @@ def _table(parsed: _Content, config: RunConfig, source: str) -> pd.DataFrame:
     lengths = {len(values) for values in (*columns.values(), parsed.digests)}
     whole = all(isinstance(step, int | float) and step == int(step) and 0 <= step <= MAX_STEP for step in steps)
     if not steps or lengths != {len(steps)} or not whole or sorted(set(steps)) != steps:  # pyright: ignore
-        raise _damaged(source, "its metrics are no table with ascending steps")
+        raise _damaged(source, "its metrics are not a table with ascending steps")
     data = {name: np.array(values, dtype=float) for name, values in columns.items()}
     if "weight_norm" in data and parsed.parameters:
         data["weight_rms"] = data["weight_norm"] / math.sqrt(parsed.parameters)
@@ -317,14 +226,23 @@ def _table(parsed: _Content, config: RunConfig, source: str) -> pd.DataFrame:
 
 def _require_consistent(record: Record, times: Mapping[str, int | None], source: str) -> None:
     """Raises an error if a record's outcome or times are not those of its own metrics."""
-    if int(record.metrics.index[-1]) > record.step:
-        raise _damaged(source, "its metrics are longer than the run")
+    last, schedule = int(record.metrics.index[-1]), record.config.schedule
+    whole = last == record.step or (record.status == RunStatus.DIVERGED and last < record.step)
+    if not whole or schedule is None or record.step > schedule.steps:
+        raise _damaged(source, f"it ends at step {record.step}, its metrics at {last}")
+    if set(record.final) & set(record.metrics):
+        raise _damaged(source, "its measures repeat a column of its metrics")
     row = row_from_metrics(record.config, record.metrics, {"status": record.status, "step": record.step})
-    found = {name: _integer(row.get(name)) for name in row if name.startswith("T_")}
+    found = {name: integer(row[name]) for name in row if name.startswith("T_")}
     wrong = next((name for name in found if found[name] != times.get(name)), None)
     if wrong is not None:
         raise _damaged(source, f"its {wrong} is {times.get(wrong)}, but {found[wrong]} in its metrics")
     outcomes = {row["outcome"], record.outcome}
+    packages = record.environment.get("packages")
+    if not isinstance(packages, dict) or not all(
+        version is None or isinstance(version, str) for version in packages.values()
+    ):
+        raise _damaged(source, "its environment names no versions of packages")
     if len(outcomes) > 1 and not _only_flatness(outcomes):
         raise _damaged(source, f"its outcome is {record.outcome}, but {row['outcome']} in its metrics")
 
@@ -334,51 +252,9 @@ def _only_flatness(outcomes: set[str]) -> bool:
     return outcomes == {Outcome.SEMI_GROKKED, Outcome.DNF_TEST}
 
 
-def _environment(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of environment.json without command and path; of further sessions, their number."""
-    kept = {name: environment[name] for name in _ENVIRONMENT if name in environment}
-    resumed, packages = kept.get("resumed", []), kept.get("packages", {})
-    kept["packages"] = {name: packages[name] for name in _VERSIONS if name in packages}
-    return {**kept, "resumed": len(resumed)} if resumed else kept
-
-
-def _parameters(metrics: pd.DataFrame) -> int | None:
-    """How many numbers the trained weights have, from the ratio of their norm and their RMS."""
-    if not {"weight_norm", "weight_rms"} <= set(metrics):
-        return None
-    norm, rms = (metrics[name].to_numpy(dtype=float) for name in ("weight_norm", "weight_rms"))
-    positive = rms > 0
-    return round(float(np.median(norm[positive] / rms[positive])) ** 2) if positive.any() else None
-
-
-def _norms(run: Run, summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    grokked = summary.get("T_grok_0.99")
-    steps = run.steps
-    step = steps[-1] if grokked is None else min(steps, key=lambda step: (abs(step - grokked), step))
-    if isinstance(run.task, Task):
-        norms = group_norms(run.snapshot(step))
-    else:
-        norms = dict[str, float]()
-        for name, weight in run.weights(step).items():
-            group = parameter_group(name)
-            norms[group] = math.hypot(norms.get(group, 0.0), weight.double().norm().item())
-    return {"step": step, "groups": {name: _rounded(norm, 6) for name, norm in norms.items()}}
-
-
-def _keys(run: Run) -> dict[str, Any] | None:
-    if not isinstance(run.task, Task) or run.task.group is None:
-        return None
-    step = run.steps[-1]
-    return {"step": step, "values": [int(k) for k in key_frequencies(run.snapshot(step)).values]}
-
-
-def _integer(value: Any) -> int | None:
+def integer(value: Any) -> int | None:
+    """A number from a table as an integer; None if it is missing."""
     return None if value is None or not math.isfinite(value) else int(value)
-
-
-def _rounded(value: float, digits: int) -> float | None:
-    """A number rounded to some significant digits; None if it is not finite."""
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
 def _compact(value: Any) -> str:

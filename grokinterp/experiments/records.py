@@ -41,29 +41,32 @@ def identity(config: RunConfig) -> str:
 def serves(record: Record, config: RunConfig) -> bool:
     """Whether a record can stand for a run with this configuration, because it is the same run and covers it.
 
-    It must have trained at least until the step at which such a run would end, given the record's own events, and it
-    must have been evaluated at every step at which such a run is evaluated until then.
+    It must have trained until the step at which such a run would end, given the record's own events, though not beyond
+    the last step of its schedule, and it must have been evaluated at every step at which such a run is evaluated.
 
+    >>> from grokinterp.experiments.recording import record_run
     >>> from grokinterp.runs import Run
-    >>> record = Record.of(Run.open("checkpoints/run42"), "demo", "run42")
+    >>> record = record_run(Run.open("checkpoints/run42"), "demo", "run42")
     >>> longer = record.config.replace({"schedule.stop_factor": 9})
     >>> serves(record, record.config), serves(record, longer)
     (True, False)
     """
     if record.config.schedule is None or config.schedule is None or not is_same_run(record.config, config):
         return False
-    row, needed = record.row(config), record.step
-    if record.status != RunStatus.DIVERGED and not (config.schedule.stop_when_dead and is_dead(record.reason)):
-        times = (row[name] if row[name] is None else int(row[name]) for name in ("T_train_0.99", "T_grok_0.99"))
-        # Rules end a run at an evaluated step, here at one of its own.
-        own = replace(config.schedule, evaluate_every=record.config.schedule.evaluate_every)
-        needed = last_needed_step(own, *times)
-    if record.step < needed:
+    row = record.row(config)
+    times = (row[name] if row[name] is None else int(row[name]) for name in ("T_train_0.99", "T_grok_0.99"))
+    # Rules end a run at an evaluated step, here at one of its own.
+    needed = last_needed_step(replace(config.schedule, evaluate_every=record.config.schedule.evaluate_every), *times)
+    if record.status == RunStatus.DIVERGED:
+        ended = record.step < needed
+    else:
+        ended = record.step >= needed or (config.schedule.stop_when_dead and is_dead(record.reason))
+    if not ended or record.step > config.schedule.steps:
         return False
-    until = min(needed, record.step)
     ours = scheduled_steps(record.config.schedule.evaluate_every, record.config.schedule.steps)
     theirs = scheduled_steps(config.schedule.evaluate_every, config.schedule.steps)
-    return {step for step in theirs if step <= until and step != config.schedule.steps} <= set(ours)
+    last = min(needed, record.step)
+    return {step for step in theirs if step <= last and step != config.schedule.steps} <= set(ours)
 
 
 @dataclass
@@ -71,8 +74,8 @@ class Records:
     """The records in a folder, by recipe and name: `RECIPE/NAME.json`.
 
     >>> records = Records(Path("docs/reproductions/records"))
-    >>> list(records.of_recipe("no-such-recipe"))
-    []
+    >>> records.find(RunConfig()) is None
+    True
 
     Attributes:
         folder: the folder, which need not exist yet.
@@ -88,10 +91,6 @@ class Records:
             RunError: a file is damaged; the message names it.
         """
         return (record for same in self._read().values() for record in same)
-
-    def of_recipe(self, recipe: str) -> Iterator[Record]:
-        """The records of the runs that were trained for a recipe."""
-        return (record for record in self if record.recipe == recipe)
 
     def find(self, config: RunConfig, extracted_for: str | None = None) -> Record | None:
         """The record that serves a configuration, if there is one; preferably of a run without bf16 products.
@@ -126,9 +125,10 @@ class Records:
 
     def _read(self) -> dict[str, list[Record]]:
         if self._by_run is None:
-            self._by_run = {}
+            by_run: dict[str, list[Record]] = {}
             for record in map(_read_named, sorted(self.folder.glob("*/*.json"))):
-                self._by_run.setdefault(identity(record.config), []).append(record)
+                by_run.setdefault(identity(record.config), []).append(record)
+            self._by_run = by_run
         return self._by_run
 
 

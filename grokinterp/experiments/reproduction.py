@@ -180,6 +180,7 @@ def _results(result: Reproduction) -> dict[str, Any]:
         "lost": outcome.lost,
         "missing": outcome.missing,
         "bf16": outcome.bf16,
+        "partial": outcome.partial,
         "tables": [f"{name}.parquet" for name in outcome.tables],
     }
 
@@ -258,6 +259,7 @@ def outcome_of(recipe: Recipe, evidence: Evidence, *, draw: bool = True) -> Outc
         lost=len(evidence.lost),
         missing=evidence.missing,
         bf16=evidence.bf16,
+        partial=evidence.partial,
         seconds=evidence.seconds,
     )
 
@@ -276,16 +278,22 @@ def results_of_records(recipe: Recipe, records: Records) -> Results | None:
         arm.name: [Entry(name, config, found.get((arm.name, name))) for name, config in configurations(arm).items()]
         for arm in form.arms
     }
-    outcome = outcome_of(recipe, Evidence(recipe.name, entries, quick=False), draw=False)
+    try:
+        outcome = outcome_of(recipe, Evidence(recipe.name, entries, quick=False), draw=False)
+    except (KeyError, TypeError, AttributeError) as error:  # `extracted` is of an earlier version, or damaged
+        raise RunError(
+            f"records of {recipe.name} do not hold what its claims need ({error}): remove records/{recipe.name} and "
+            "train its runs again"
+        ) from None
     environments = [record.environment for record in found.values()]
     processors, versions = (
         ", ".join(sorted({str(name) for name in names}))
         for names in (
             (environment.get("processor", "unknown processor") for environment in environments),
-            ((environment.get("packages") or {}).get("torch", "unknown") for environment in environments),
+            (dict(environment["packages"]).get("torch", "unknown") for environment in environments),
         )
     )
-    shared = ("seconds", "settings", "claims", "comparisons", "warnings", "lost", "missing", "bf16")
+    shared = ("seconds", "settings", "claims", "comparisons", "warnings", "lost", "missing", "bf16", "partial")
     return Results(
         recipe.name,
         recipe.title,

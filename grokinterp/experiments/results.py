@@ -20,7 +20,7 @@ _READABLE = (1, RESULTS_VERSION)
 
 # Fields that results without a format version may lack, and those that version 2 added.
 _DEFAULTS = {"title": "", "seconds": None, "machine": None, "comparisons": [], "warnings": [], "lost": 0}
-_ADDED: dict[str, Any] = {"missing": 0, "bf16": False}
+_ADDED: dict[str, Any] = {"missing": 0, "bf16": False, "partial": False}
 
 
 def _require_every_field(claim: Any) -> Any:
@@ -58,6 +58,7 @@ class Results:
     lost: int
     missing: int
     bf16: bool
+    partial: bool
 
 
 def results_in(folder: Path) -> Results | None:

@@ -10,7 +10,7 @@ import pandas as pd
 from grokinterp.analysis.transition import THRESHOLDS, first_reaching
 
 _ACCURACIES = ("train_accuracy", "test_accuracy", "novel_accuracy")
-_EXTREMES = ("weight_norm", "test_loss")  # whose largest and smallest values are kept
+_EXTREMES = ("weight_norm", "test_loss")  # whose largest and smallest values are kept, before T_grok(0.95) and after
 _DIGEST = 6  # hexadecimal digits
 
 
@@ -31,11 +31,13 @@ def exact_steps(metrics: pd.DataFrame) -> list[int]:
             for theta in THRESHOLDS:
                 event = first_reaching(metrics, name, theta)
                 kept |= {step for step in (event.step, event.previous) if step is not None}
+    grokked = first_reaching(metrics, "test_accuracy", 0.95).step
     for name in _EXTREMES:
         values = pd.Series(metrics[name]).dropna() if name in metrics else pd.Series(dtype=float)
-        if len(values):
-            places = np.array([values.to_numpy().argmax(), values.to_numpy().argmin()])
-            kept |= {int(step) for step in values.index.to_numpy()[places]}
+        for part in (values, values.loc[:grokked], values.loc[grokked:]) if grokked is not None else (values,):
+            if len(part):
+                places = np.array([part.to_numpy().argmax(), part.to_numpy().argmin()])
+                kept |= {int(step) for step in part.index.to_numpy()[places]}
     return sorted(kept)
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from grokinterp.config import RunConfig
-from grokinterp.errors import ConfigError, nearest
+from grokinterp.errors import ConfigError, GrokinterpError, nearest
 from grokinterp.experiments.evidence import Entry
 from grokinterp.experiments.outcome import Progress
 from grokinterp.experiments.recipe import Arm, Form, Recipe
 from grokinterp.experiments.record import Record
-from grokinterp.experiments.records import Records, is_same_run
+from grokinterp.experiments.recording import record_run
+from grokinterp.experiments.records import Records, has_bf16_products, is_same_run
 from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep, train_sweep
 from grokinterp.sweep.running import Progress as SweepProgress
@@ -97,7 +98,7 @@ def record_of(run: Run, recipe: Recipe, arm: Arm, name: str, extracting: Collect
         if served.extract is not None
         and any(is_same_run(config, run.config) for config in configurations(served).values())
     }
-    return Record.of(run, recipe.name, f"{arm.name},{name}", extracted)
+    return record_run(run, recipe.name, f"{arm.name},{name}", extracted)
 
 
 def train_missing(
@@ -132,7 +133,7 @@ def train_missing(
         wanted = [
             name
             for name, config in configs.items()
-            if name not in done and choice.admits(arm.name, name, config.model_seed)
+            if (name not in done or has_bf16_products(done[name])) and choice.admits(arm.name, name, config.model_seed)
         ]
         before += _PARTS * (len(configs) - len(wanted))
         failures, trained = dict[str, str](), dict[str, Record]()
@@ -162,22 +163,25 @@ def _train(
     """Trains some runs of an arm; returns their records, and by name why the others failed."""
     before, total = parts
     grid, points, interrupted = arm.grid or None, arm.points or None, False
-    trained = dict[str, Record]()
+    trained, failed = dict[str, Record](), dict[str, str]()
     planned = plan(folder, arm.base, grid=grid, points=points)
 
     def record_ended(sweep: Sweep) -> None:
         for name in wanted:
             point = sweep.point(name)
-            run = None if name in trained else sweep.ended_run(point, point.config(sweep.base))
+            run = None if name in trained or name in failed else sweep.ended_run(point, point.config(sweep.base))
             failure = None if run is None else sweep.failure_of(point)
             if run is not None and (failure is None or failure.kind == "diverged"):
-                trained[name] = record_of(run, recipe, arm, name, extracting)
-                keep(trained[name])
+                try:
+                    trained[name] = record_of(run, recipe, arm, name, extracting)
+                    keep(trained[name])
+                except GrokinterpError as error:  # the other runs go on
+                    failed[name] = str(error)
 
     def watch(state: SweepProgress) -> None:
         nonlocal interrupted
         interrupted = state.interrupted
-        if state.done + len(state.failed) > len(trained):
+        if state.done + len(state.failed) > len(trained) + len(failed):
             record_ended(planned)
         if progress is not None:
             partial = sum(step / steps for step, steps in state.running.values())
@@ -187,4 +191,5 @@ def _train(
     if interrupted:
         raise KeyboardInterrupt
     record_ended(sweep)
-    return trained, {name: str(failure) for name, failure in sweep.failures.items() if name not in trained}
+    failed |= {name: str(failure) for name, failure in sweep.failures.items() if name in wanted}
+    return trained, {name: failure for name, failure in failed.items() if name not in trained}

@@ -13,6 +13,7 @@ from grokinterp.analysis.timeline import analyze
 from grokinterp.cli import main
 from grokinterp.config import ScheduleConfig
 from grokinterp.errors import GrokinterpError
+from grokinterp.experiments.records import Records
 from grokinterp.experiments.results import results_in
 from grokinterp.report import write_report, write_sweep_report
 from grokinterp.runs.run import Run
@@ -220,6 +221,12 @@ def read_results(folder: Path) -> None:
     command("reproduce", "--document", folder.parents[1] / "out" / "page.md", "--folder", folder.parent)
 
 
+def read_records(folder: Path) -> None:
+    for record in Records(folder):
+        Records(folder).find(record.config)
+    command("reproduce", "--document", folder.parents[1] / "out" / "page.md", "--folder", folder, "--records", folder)
+
+
 def resume_together(folder: Path) -> None:
     with interrupted():
         train_many([Run.open(folder).config], [folder], resume=True, device="cpu", progress=False)
@@ -302,4 +309,5 @@ TARGETS: dict[str, Target] = {
     "demo command": Target(demo_command, TRAINED, ABOUT, 0.5, False),
     "verify sweep": Target(verify_command, SWEEPS, ("sweep.*", "failures/*", *OF_RUNS), 1),
     "results": Target(read_results, RESULTS, ("results.json",), 2),
+    "records": Target(read_records, ("records/kept",), ("*/*.json",), 2),
 }  # fmt: skip

@@ -31,7 +31,7 @@ def needs_a_regularizer(plain: pd.DataFrame, decayed: pd.DataFrame) -> Claim:
         "Without weight decay or another regularizer, the network memorizes but does not generalize in twice the time "
         "in which it generalizes with weight decay.",
         "Power et al. 2022, Section 3.3: weight decay has a very large effect on data efficiency",
-        f"without: {grokked(plain)} of {len(plain)} generalize in {span(column(plain, 'step'), ',.0f')} steps; with "
+        f"without: {grokked(plain)} of {len(plain)} generalize in {_budget(plain)} steps; with "
         f"weight decay: {grokked(decayed)} of {len(decayed)}, T_grok(0.95) {_times(decayed)}",
         n,
         f"every run without is DNF_test; inconclusive with fewer than {_RUNS} runs, if a run with weight decay does "
@@ -87,6 +87,10 @@ def _replacement_verdict(strengths: Sequence[pd.DataFrame], plain: pd.DataFrame,
         return "supported"
     refuted = not any(grokked(runs) for runs in strengths) and all(_long_enough(runs, decayed) for runs in strengths)
     return "not supported" if refuted else "inconclusive"
+
+
+def _budget(runs: pd.DataFrame) -> str:
+    return span(column(runs, "step"), ",.0f") if len(runs) else "0"
 
 
 def _long_enough(runs: pd.DataFrame, decayed: pd.DataFrame) -> bool:

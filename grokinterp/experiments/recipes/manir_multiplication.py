@@ -41,7 +41,7 @@ RECIPE = Recipe(
                 network(4, 512, lr=3e-2, decay=1e-3, operation=_PRODUCT),
                 {ACTIVATION: ("gelu", "relu", "tanh"), SEED: range(5)},
             ),
-            Arm("transformer", transformer(1.0, operation=_PRODUCT), {SEED: range(5)}),
+            Arm("transformer", transformer(1.0, operation=_PRODUCT), {SEED: range(5)}, updates=55_000),
         ),
         "50 hours",
         "each run stops at 1.1 T_grok(0.99); the paper does not restate the weight decays; this recipe uses 1e-3 "

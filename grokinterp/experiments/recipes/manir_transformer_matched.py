@@ -34,7 +34,7 @@ RECIPE = Recipe(
     full=Form(
         (
             Arm("mlp", network(4, 512, lr=3e-2, decay=5e-4, steps=600_000), {SEED: range(5)}),
-            Arm("transformer", transformer(1.0, steps=600_000), {SEED: range(5)}),
+            Arm("transformer", transformer(1.0, steps=600_000), {SEED: range(5)}, updates=55_000),
         ),
         "39 hours",
         "each run stops at 1.1 T_grok(0.99); the paper does not print AdamW's betas and epsilon, so this recipe uses "

@@ -80,7 +80,7 @@ RECIPE = Recipe(
     full=Form(
         (
             Arm("mlp", network(4, 512, lr=3e-2, decay=5e-4), {DECAY: tuple(_MLP), SEED: range(3)}),
-            Arm("transformer", transformer(1.0), {DECAY: tuple(_TRANSFORMER), SEED: range(3)}),
+            Arm("transformer", transformer(1.0), {DECAY: tuple(_TRANSFORMER), SEED: range(3)}, updates=133_000),
         ),
         "42 + 290 hours (MLPs, transformers)",
         "each run stops at 1.1 T_grok(0.99), or when it has not memorized within 60,000 steps or can no longer do so",

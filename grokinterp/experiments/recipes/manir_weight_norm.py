@@ -29,7 +29,10 @@ _WIDE = ({ACTIVATION: "gelu", DECAY: 5e-4}, {ACTIVATION: "gelu", DECAY: 1e-3}, {
 
 
 def _all(evidence: Evidence) -> pd.DataFrame:
-    return pd.concat([evidence.table(arm).dropna(axis=1, how="all") for arm in evidence.arms], ignore_index=True)
+    tables = [evidence.table(arm) for arm in evidence.entries]
+    columns = dict.fromkeys(str(name) for table in tables for name in table)  # transformers have other fields
+    rows = [row for table in tables for row in table.to_dict("records")]
+    return pd.DataFrame(rows, columns=list(columns))
 
 
 def _mlps(evidence: Evidence) -> pd.DataFrame:
@@ -94,7 +97,7 @@ RECIPE = Recipe(
         (
             Arm("depth-2", network(2, 256, lr=1e-2, decay=2e-3), {SEED: range(3)}),
             Arm("depth-4", network(4, 512, lr=3e-2, decay=5e-4), {SEED: range(3)}, points=_WIDE),
-            Arm("transformer", transformer(1.0), {DECAY: (1.0, 5.0)}),
+            Arm("transformer", transformer(1.0), {DECAY: (1.0, 5.0)}, updates=55_000),
         ),
         "22 hours",
         "three seeds of each MLP where the paper has one; each run stops at 1.1 T_grok(0.99)",

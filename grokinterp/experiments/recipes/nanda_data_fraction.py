@@ -32,7 +32,7 @@ RECIPE = Recipe(
     title="Grokking addition at several train fractions",
     source="Nanda et al. 2023, arXiv:2301.05217, saved curves",
     full=Form(
-        (Arm("fraction", _FULL, {FRACTION: (*_EPOCHS, 0.7, 0.9)}),),
+        (Arm("fraction", _FULL, {FRACTION: (*_EPOCHS, 0.7, 0.9)}, updates=8_000),),
         "half an hour (estimated)",
         "measures T_grok(0.95), while the saved curves give the first epoch with a test loss below 0.1",
     ),

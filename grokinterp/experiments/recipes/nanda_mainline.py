@@ -76,7 +76,11 @@ RECIPE = Recipe(
     name="nanda-mainline",
     title="Progress measures of a 1-layer transformer that groks addition",
     source="Nanda et al. 2023, arXiv:2301.05217",
-    full=Form((Arm(_ARM, _FULL, {"model_seed": range(3)}, extract=_extract),), "20 minutes (estimated)", "three seeds"),
+    full=Form(
+        (Arm(_ARM, _FULL, {"model_seed": range(3)}, extract=_extract, updates=14_000),),
+        "20 minutes (estimated)",
+        "three seeds",
+    ),
     quick=Form((Arm(_ARM, preset("demo"), extract=_extract),), "50 s", "preset demo: p = 67, width 64, one seed"),
     decide=_decide,
     published=(

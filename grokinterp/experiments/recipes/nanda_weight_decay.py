@@ -38,7 +38,7 @@ RECIPE = Recipe(
     title="Grokking addition at several weight decays",
     source="Nanda et al. 2023, arXiv:2301.05217, Appendix D.1",
     full=Form(
-        (Arm("decay", _FULL, {DECAY: (0.1, 0.3, 1.0, 3.0), "model_seed": range(3)}),),
+        (Arm("decay", _FULL, {DECAY: (0.1, 0.3, 1.0, 3.0), "model_seed": range(3)}, updates=40_000),),
         "5 hours (estimated), most of it at weight decay 0.1",
         "three seeds",
     ),
