@@ -107,7 +107,7 @@ def test_the_page_is_made_from_records_alone(tmp_path):
     page = write_markdown(tmp_path, tmp_path / "page.md", records=kept).read_text()
     for recipe in {file.parent.name for file in kept.glob("*/*.json")}:
         assert f"### {recipe}\n" in page
-    assert ", miniature" not in page
+    assert ", miniature\n" not in page
 
 
 def test_results_cannot_bring_html_into_the_page(tmp_path):

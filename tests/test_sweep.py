@@ -479,7 +479,7 @@ class TestEnsembles:
     @pytest.mark.parametrize(("workers", "sizes"), [(1, [5, 5]), (2, [3, 2, 3, 2]), (9, [1] * 10)])
     def test_runs_of_one_shape_are_divided_among_the_workers(self, workers, sizes, tmp_path):
         sweep = plan(tmp_path / "s", BASE, grid={"task.train_fraction": [0.7, 0.5], "model_seed": range(5)})
-        jobs, _ = running._prepare(sweep, "cpu", True, workers, "float32")
+        jobs, _ = running._prepare(sweep, sweep.points, "cpu", True, workers, "float32")
         assert [len(job.runs) for job in jobs] == sizes
 
     def test_a_run_that_cannot_be_trained_does_not_stop_its_group(self, tmp_path):
