@@ -310,7 +310,7 @@ def decide_assertion(assertion: Assertion, claims: Iterable[tuple[Results, Claim
     for part in assertion.parts:
         found = [claim for result, claim in claims if part.concerns(result.recipe, claim)]
         parts[part.statement] = _combined(claim.verdict for claim in found), min((c.n for c in found), default=0)
-    decisions = [decision for decision, _ in parts.values()]
+    decisions: list[Decision] = [decision for decision, _ in parts.values()]
     if "inconclusive" in decisions:
         return Verdicts("inconclusive" if set(decisions) == {"inconclusive"} else "partly", parts)
     return Verdicts(_combined(decisions), parts)

@@ -92,7 +92,7 @@ def estimated_hours(config: RunConfig, updates: int | None = None) -> float:
     """
     training = config.training()
     count = _expected_updates(training.optimizer, training.schedule) if updates is None else updates
-    examples = training.optimizer.batch_size or config.task.train_fraction * config.task.n_inputs
+    examples = training.optimizer.batch_size or (config.task.train_fraction or 1.0) * config.task.n_inputs
     products = sum(math.prod(shape) for shape in parameter_shapes(config.model, config.task).values() if len(shape) > 1)
     return count * (6e-9 * products * examples / _GFLOPS + _OVERHEAD) / 3600
 

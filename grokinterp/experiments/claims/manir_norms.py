@@ -30,7 +30,7 @@ def rms_at_grok(table: pd.DataFrame, *, published_size: bool = True) -> Claim:
         published_size: False for a miniature, which cannot decide the claim.
     """
     rms = finite(column(table, _at(RMS, published_size)))
-    settings = table.groupby(["model.activation", DECAY], dropna=False).size()
+    settings = [len(runs) for _, runs in table.groupby(["model.activation", DECAY], dropna=False)]
     decided = published_size and len(rms) == len(table) and len(settings) >= _NETWORKS
     return Claim(
         "RMS at T_grok",
@@ -41,7 +41,7 @@ def rms_at_grok(table: pd.DataFrame, *, published_size: bool = True) -> Claim:
         "0.022 ± 0.003 at T_grok(0.99) in every run, and every run grokked",
         verdict(bool((np.abs(rms - 0.022) <= 0.003).all()), len(rms) if decided else 0),
         number=4,
-        fewest=int(settings.min()) if len(settings) else 0,
+        fewest=min(settings, default=0),
     )
 
 

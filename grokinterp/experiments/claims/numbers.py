@@ -15,7 +15,7 @@ T_TRAIN, T_GROK = "T_train_0.99", "T_grok_0.95"
 def fewest_runs(table: pd.DataFrame, axes: Sequence[str]) -> int:
     """The number of runs of the setting that has the fewest; 0 without runs. Axes that the table lacks do not vary."""
     varied = [axis for axis in axes if axis in table]
-    return int(table.groupby(varied, dropna=False).size().min()) if varied and len(table) else len(table)
+    return min(len(runs) for _, runs in table.groupby(varied, dropna=False)) if varied and len(table) else len(table)
 
 
 def counted(n: int, noun: str) -> str:
