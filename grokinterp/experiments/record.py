@@ -87,7 +87,7 @@ class Record:
     """A finished run of an experiment without its weights.
 
     >>> from grokinterp.experiments.recording import record_run
-    >>> from grokinterp.runs import Run
+    >>> from grokinterp.runs.run import Run
     >>> record = record_run(Run.open("checkpoints/run42"), "demo", "run42")
     >>> record.outcome, record.row(record.config)["T_grok_0.99"], len(record.metrics) < 220
     ('grokked', 2490, True)

@@ -45,7 +45,7 @@ def serves(record: Record, config: RunConfig) -> bool:
     the last step of its schedule, and it must have been evaluated at every step at which such a run is evaluated.
 
     >>> from grokinterp.experiments.recording import record_run
-    >>> from grokinterp.runs import Run
+    >>> from grokinterp.runs.run import Run
     >>> record = record_run(Run.open("checkpoints/run42"), "demo", "run42")
     >>> longer = record.config.replace({"schedule.stop_factor": 9})
     >>> serves(record, record.config), serves(record, longer)
