@@ -43,8 +43,8 @@ def expected_times(setting: RidgeSetting, *, eps: float = 0.01, c: float = 0.01)
     1 - n/m is not and decays at the rate η λ alone, so the delay grows and then saturates:
 
     >>> delays = [expected_times(RidgeSetting(n=100, m=m)).delay for m in (50, 100, 200, 4000)]
-    >>> [round(delay, -2) for delay in delays]
-    [300.0, 7600.0, 20700.0, 22800.0]
+    >>> [100 * round(delay / 100) for delay in delays]
+    [300, 7600, 20700, 22800]
 
     The eigenvalues of ΦᵀΦ/n follow the law of Marchenko and Pastur: they lie between (1 - √(m/n))²/m and
     (1 + √(m/n))²/m, and for m > n a fraction 1 - n/m of them is 0.

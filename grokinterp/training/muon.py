@@ -24,7 +24,7 @@ def orthogonalize(matrices: Float[Tensor, "*r a b"]) -> Float[Tensor, "*r a b"]:
 
     >>> values = torch.linalg.svdvals(orthogonalize(torch.diag(torch.tensor([300.0, 2.0, 0.0]))))
     >>> [round(float(value), 1) for value in values]
-    [1.1, 0.8, 0.0]
+    [0.9, 0.7, 0.0]
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, whose code computes in bfloat16.
     """
