@@ -32,8 +32,8 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])(?!br>)")
 _HEAD = """# Reproductions
 
 This page compares the results that published studies of grokking report with those that grokinterp measures when it
-repeats the experiments. Runs of the published size come from their records (`docs/reproductions/records`), small files with
-configuration, machine, thinned curves, and checksums; miniatures come from the `results.json` files that
+repeats the experiments. Runs of the published size come from their records in `docs/reproductions/records`: small files
+with configuration, machine, thinned curves, and checksums. Miniatures come from the `results.json` files that
 `grokinterp reproduce NAME --quick` writes. To regenerate the page from these files, run
 
     grokinterp reproduce --document {page} --folder {folder}
