@@ -4,22 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
+from trainings import TINY
 
-from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.errors import ConfigError
 from grokinterp.experiments import checking
 from grokinterp.experiments.checking import Check, check
 from grokinterp.experiments.recording import record_run
 from grokinterp.experiments.records import Records
 from grokinterp.training import train
-
-TINY = RunConfig(
-    task=TaskConfig(p=7, train_fraction=0.6),
-    model=MLPConfig(width=16),
-    optimizer=OptimizerConfig(lr=1e-2, weight_decay=1.0),
-    schedule=ScheduleConfig(steps=60, evaluate_every=10, checkpoints=60),
-    loss_dtype="float32",
-)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ from types import MappingProxyType
 
 import pandas as pd
 import pytest
+from trainings import TINY
 
 import grokinterp as gi
-from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
+from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.experiments import Arm, Claim, Evidence, Form, Outcome, Published, Recipe, catalog, reproduce, training
 from grokinterp.experiments import reproduction as reproducing
@@ -19,14 +20,6 @@ from grokinterp.experiments.records import Records
 from grokinterp.experiments.training import configurations
 from grokinterp.sweep import Sweep
 from grokinterp.sweep.running import Progress as SweepProgress
-
-TINY = RunConfig(
-    task=TaskConfig(p=7, train_fraction=0.6),
-    model=MLPConfig(width=16),
-    optimizer=OptimizerConfig(lr=1e-2, weight_decay=1.0),
-    schedule=ScheduleConfig(steps=60, evaluate_every=10, checkpoints=60),
-    loss_dtype="float32",
-)
 
 
 def count_runs(evidence: Evidence) -> tuple[Claim, ...]:

@@ -1,23 +1,16 @@
-"""The pool: which runs are missing, in which order they are trained, and what a stop leaves behind."""
+"""The pool: which runs are missing, in which order they are trained, and that a failure does not stop the others."""
 
 from types import MappingProxyType
 
 import pytest
+from trainings import TINY
 
-from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig
 from grokinterp.experiments import Arm, Form, Recipe, missing, pool, reproduction
 from grokinterp.experiments.manir import network, transformer
 from grokinterp.experiments.missing import estimated_hours, missing_runs
 from grokinterp.experiments.pool import train_pool
 from grokinterp.experiments.records import Records
 
-TINY = RunConfig(
-    task=TaskConfig(p=7, train_fraction=0.6),
-    model=MLPConfig(width=16),
-    optimizer=OptimizerConfig(lr=1e-2, weight_decay=1.0),
-    schedule=ScheduleConfig(steps=60, evaluate_every=10, checkpoints=60),
-    loss_dtype="float32",
-)
 LONGER = TINY.replace({"schedule.steps": 100_000, "model_seed": 7})
 
 

@@ -28,6 +28,14 @@ MINIBATCH_MLP = RunConfig(
     schedule=SCHEDULE,
     model_seed=3,
 )
+# A run of less than a second.
+TINY = RunConfig(
+    task=TaskConfig(p=7, train_fraction=0.6),
+    model=MLPConfig(width=16),
+    optimizer=OptimizerConfig(lr=1e-2, weight_decay=1.0),
+    schedule=ScheduleConfig(steps=60, evaluate_every=10, checkpoints=60),
+    loss_dtype="float32",
+)
 # Shorter runs with the other forward passes and gradients, which are killed at fewer places.
 SHORTER = ScheduleConfig(steps=40, evaluate_every=10, checkpoints=10, resume_every=20)
 TWO_LAYERS = replace(

@@ -82,15 +82,15 @@ def run_reproduce(arguments: Sequence[str]) -> int:
 
 def _require_fitting(options: Reproduce) -> None:
     """Raises an error if an option has no effect here."""
-    for option, given, needed in (
-        ("--check RECORD", options.check is not None, options.name is not None),
-        ("--steps", options.steps is not None, options.check is not None),
-        ("--hours", options.hours is not None, options.missing),
-        ("--arms, --only and --seeds", bool(options.arms or options.only or options.seeds), options.name is not None),
+    named, name = options.name is not None, "the name of an experiment"
+    for option, given, fits, needed in (
+        ("--check RECORD", options.check is not None, named, name),
+        ("--steps", options.steps is not None, options.check is not None, "--check RECORD"),
+        ("--hours", options.hours is not None, options.missing, "--missing"),
+        ("--arms, --only and --seeds", bool(options.arms or options.only or options.seeds), named, name),
     ):
-        if given and not needed:
-            where = {"--steps": "--check RECORD", "--hours": "--missing"}.get(option, "the name of an experiment")
-            raise ConfigError(f"reproduce: {option} can only be given with {where}")
+        if given and not fits:
+            raise ConfigError(f"reproduce: {option} can only be given with {needed}")
 
 
 _FOLDER = Path("reproductions")

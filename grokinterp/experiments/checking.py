@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from grokinterp.analysis.transition import first_reaching
 from grokinterp.errors import ConfigError
 from grokinterp.experiments.record import Record
 from grokinterp.experiments.thinning import digests
@@ -120,8 +121,8 @@ def _differences(recorded: Mapping[str, object], found: Mapping[str, object]) ->
 
 def _deviations(recorded: pd.DataFrame, found: pd.DataFrame, steps: list[int]) -> tuple[float, float, int]:
     """The largest deviations of train loss and accuracy up to T_train(0.99), and the step up to which they count."""
-    memorized = recorded.index[(recorded["train_accuracy"] >= 0.99).to_numpy()].to_numpy()
-    last = min([steps[-1], *memorized[:1].tolist()])
+    memorized = first_reaching(recorded, "train_accuracy", 0.99).step
+    last = steps[-1] if memorized is None else min(steps[-1], memorized)
     common = [step for step in steps if step <= last and step in found.index]
     columns = ["train_loss", "train_accuracy"]
     ours, theirs = (table.loc[common, columns].to_numpy(dtype=float) for table in (found, recorded))

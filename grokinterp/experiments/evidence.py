@@ -95,9 +95,7 @@ class Evidence:
 
     def records(self, arm: str, where: Mapping[str, Any] = _ALL) -> list[Record]:
         """The records of these rows, in the order of the table."""
-        by_name = {entry.name: entry.record for entry in self.entries[arm]}
-        found = [by_name[name] for name in self.table(arm, where)["run"]]
-        return [record for record in found if record is not None]
+        return [entry.record for entry in self._selected(arm, where) if entry.record is not None]
 
     def metrics(self, arm: str, where: Mapping[str, Any] = _ALL) -> list[pd.DataFrame]:
         """The thinned metrics of each of these runs, by step."""
@@ -109,9 +107,22 @@ class Evidence:
 
     def runs(self, arm: str, where: Mapping[str, Any] = _ALL) -> list[Run]:
         """Those of these runs whose checkpoints are on this machine, for figures."""
-        folders = {entry.name: entry.folder for entry in self.entries[arm]}
-        found = [folders[name] for name in self.table(arm, where)["run"]]
-        return [Run.open(folder) for folder in found if folder is not None and exists(folder / "config.json")]
+        folders = [entry.folder for entry in self._selected(arm, where)]
+        return [Run.open(folder) for folder in folders if folder is not None and exists(folder / "config.json")]
+
+    def _selected(self, arm: str, where: Mapping[str, Any]) -> list[Entry]:
+        """The entries of these rows of an arm's table."""
+        by_name = {entry.name: entry for entry in self.entries[arm]}
+        return [by_name[name] for name in self.table(arm, where)["run"]]
+
+    def _recorded(self) -> list[tuple[str, str, Record]]:
+        """Every record, with its arm and run."""
+        return [
+            (arm, entry.name, entry.record)
+            for arm, runs in self.entries.items()
+            for entry in runs
+            if entry.record is not None
+        ]
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -139,28 +150,21 @@ class Evidence:
     @property
     def bf16(self) -> bool:
         """Whether some runs were trained with bf16 products, so that they decide no assertion."""
-        return any(
-            has_bf16_products(entry.record)
-            for runs in self.entries.values()
-            for entry in runs
-            if entry.record is not None
-        )
+        return any(has_bf16_products(record) for _, _, record in self._recorded())
 
     @property
     def diverged(self) -> tuple[str, ...]:
         """Runs that diverged. They are part of the evidence."""
         return tuple(
-            f"run {arm}/{entry.name} diverged: {entry.record.reason}"
-            for arm, runs in self.entries.items()
-            for entry in runs
-            if entry.record is not None and entry.record.outcome == Outcome.DIVERGED
+            f"run {arm}/{name} diverged: {record.reason}"
+            for arm, name, record in self._recorded()
+            if record.outcome == Outcome.DIVERGED
         )
 
     @property
     def seconds(self) -> float:
         """The summed training time of all runs."""
-        records = [entry.record for runs in self.entries.values() for entry in runs if entry.record is not None]
-        return sum(record.seconds or 0.0 for record in records)
+        return sum(record.seconds or 0.0 for _, _, record in self._recorded())
 
 
 def _has_outcome(table: pd.DataFrame) -> np.ndarray:

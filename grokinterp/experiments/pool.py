@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -90,7 +90,8 @@ class _Pool:
             try:
                 self.say(f"{place}: {self.train(run)}")
             except Exception as error:  # the other runs go on
-                self.failed += 1
+                with self.lock:
+                    self.failed += 1
                 self.say(f"{place}: {error if isinstance(error, GrokinterpError) else repr(error)}")
 
     def train(self, run: Missing) -> str:
@@ -103,7 +104,7 @@ class _Pool:
         sweep = plan(path, arm.base, grid=arm.grid or None, points=arm.points or None)
         sweep.write()
         job = Job(str(path), {run.name: run.config.to_json()}, "cpu", current_command())
-        ended = next(self.endings(job), None)
+        ended = self.run(job)
         if ended is None or ended.stopped:
             return "another process trains it" if ended is not None and ended.in_use else "interrupted"
         if ended.failure is not None and ended.failure.kind != "diverged":
@@ -116,10 +117,12 @@ class _Pool:
             self.written += 1
         return f"{record.outcome} at step {record.step:,}"
 
-    def endings(self, job: Job) -> Iterator[Ended]:
+    def run(self, job: Job) -> Ended | None:
+        """Runs a job in a process of its own; None if the pool is stopped before it has ended."""
         with closing(LocalExecutor(1).execute([job])) as events:
             for event in events:
                 if isinstance(event, Ended):
-                    yield event
+                    return event
                 if self.stopping.is_set():
-                    return
+                    break
+        return None

@@ -76,29 +76,36 @@ def record_run(run: Run, recipe: str, name: str, extracted: Mapping[str, Mapping
             "weights": run.checksum(run.steps[-1]),
         },
     }
+    steps, exact = metrics.index.to_numpy(), exact_steps(metrics)
+    hashes = dict(zip(steps.tolist(), digests(metrics, steps.tolist()), strict=True))
     for count in _POINTS:
+        rows = metrics.loc[thinned_steps(steps, exact, count)]
         for digits in (_DIGITS, 17):  # rounding must not move an event
-            record = _attempt(content, metrics, count, digits, str(run.path))
-            if record is not None:
+            columns = _columns(rows, set(exact), digits)
+            full = {**content, "metrics": columns, "digests": [hashes[step] for step in columns["step"]]}
+            record = _record_if_consistent(full, str(run.path))
+            if record is not None and len(record.to_json().encode()) <= MAX_RECORD_BYTES:
                 return record
     raise RunError(f"{run.path} cannot be recorded in {MAX_RECORD_BYTES:,} bytes")
 
 
-def _attempt(content: dict[str, Any], metrics: pd.DataFrame, count: int, digits: int, source: str) -> Record | None:
-    """The record with this many rows of metrics; None if its file is too large or its rows have lost an event."""
-    exact = set(exact_steps(metrics))
-    rows = metrics.loc[thinned_steps(metrics.index.to_numpy(), exact, count)]
-    columns: dict[str, list[float | None]] = {"step": [int(step) for step in rows.index]}
+def _columns(rows: pd.DataFrame, exact: set[int], digits: int) -> dict[str, list[Any]]:
+    """Rows of metrics as columns, rounded except for those of exact steps; without the RMS, which the norm gives."""
+    steps = rows.index.to_numpy().tolist()
+    columns: dict[str, list[Any]] = {"step": steps}
     for name in rows:
         if name != "weight_rms":
-            values = zip(rows.index, rows[name], strict=True)
+            values = zip(steps, rows[name], strict=True)
             columns[str(name)] = [rounded(value, 17 if step in exact else digits) for step, value in values]
+    return columns
+
+
+def _record_if_consistent(content: dict[str, Any], source: str) -> Record | None:
+    """The record with this content; None if its rows have lost an event."""
     try:
-        full = {**content, "metrics": columns, "digests": list(digests(metrics, columns["step"]))}  # pyright: ignore
-        record = Record.from_content(full, source)
+        return Record.from_content(content, source)
     except RunError:
         return None
-    return record if len(record.to_json().encode()) <= MAX_RECORD_BYTES else None
 
 
 def _environment(environment: Mapping[str, Any]) -> dict[str, Any]:

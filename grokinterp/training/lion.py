@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grokinterp.training.tensorwise import TensorwiseOptimizer
 
-class Lion(torch.optim.Optimizer):
+
+class Lion(TensorwiseOptimizer):
     """Lion (evolved sign momentum), with decoupled weight decay.
 
     With the gradient g, the moving average m (initially 0), the learning rate η, and the weight decay λ, an update is
@@ -41,23 +43,12 @@ class Lion(torch.optim.Optimizer):
         """
         super().__init__(parameters, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Makes one update, and returns what `closure` returned, which may compute loss and gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            rate, (beta1, beta2) = group["lr"], group["betas"]
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if "exp_avg" not in state:
-                    state["exp_avg"] = torch.zeros_like(weight)
-                mean = state["exp_avg"]
-                sign = mean.lerp(weight.grad, 1.0 - beta1).sign_()
-                weight.mul_(1.0 - rate * group["weight_decay"]).sub_(sign.mul_(rate))
-                mean.lerp_(weight.grad, 1.0 - beta2)
-        return loss
+    def update(self, weight: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """See the base class."""
+        (beta1, beta2), rate = group["betas"], group["lr"]
+        if "exp_avg" not in state:
+            state["exp_avg"] = torch.zeros_like(weight)
+        mean = state["exp_avg"]
+        sign = mean.lerp(gradient, 1.0 - beta1).sign_()
+        weight.mul_(1.0 - rate * group["weight_decay"]).sub_(sign.mul_(rate))
+        mean.lerp_(gradient, 1.0 - beta2)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokinterp.training.tensorwise import TensorwiseOptimizer
+
 # Jordan et al. 2024: a quintic polynomial with a steep slope at 0, iterated five times.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _ITERATIONS = 5
@@ -37,7 +39,7 @@ def orthogonalize(matrices: Float[Tensor, "*r a b"]) -> Float[Tensor, "*r a b"]:
     return x.mT if tall else x
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(TensorwiseOptimizer):
     """Muon (momentum orthogonalized by Newton-Schulz), with Nesterov momentum and decoupled weight decay.
 
     With the gradient G, the momentum M (initially 0), the learning rate η, and the weight decay λ, an update of an
@@ -69,24 +71,13 @@ class Muon(torch.optim.Optimizer):
         """
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Makes one update, and returns what `closure` returned, which may compute loss and gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            rate, momentum = group["lr"], group["momentum"]
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
-                mean = state["momentum_buffer"]
-                mean.lerp_(weight.grad, 1.0 - momentum)
-                update = orthogonalize(weight.grad.lerp(mean, momentum))
-                scale = _RMS * math.sqrt(max(weight.shape[-2:]))
-                weight.mul_(1.0 - rate * group["weight_decay"]).sub_(update.mul_(scale * rate))
-        return loss
+    def update(self, weight: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """See the base class."""
+        rate, momentum = group["lr"], group["momentum"]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        mean = state["momentum_buffer"]
+        mean.lerp_(gradient, 1.0 - momentum)
+        update = orthogonalize(gradient.lerp(mean, momentum))
+        scale = _RMS * math.sqrt(max(weight.shape[-2:]))
+        weight.mul_(1.0 - rate * group["weight_decay"]).sub_(update.mul_(scale * rate))

@@ -86,9 +86,8 @@ class StopWhenDead(StoppingRule):
     answer occurs among them; if that is more than 2 % lower, no run is called dead.
 
     The factor of a tenth leaves networks alone whose loss stays at ln p for long before they memorize. Under a weight
-    decay just below the largest at which it memorizes, the layers of a network shrink at first, too: the layers of an
-    MLP of depth 4 (p = 31, width 64) shrank to 0.29 of
-    their RMS before they grew again.
+    decay just below the largest at which it memorizes, the layers of a network shrink at first, too: those of an MLP of
+    depth 4 (p = 31, width 64) shrank to 0.29 of their RMS before they grew again.
     """
 
     LOSS_TOLERANCE = 0.02
