@@ -7,10 +7,10 @@ import pytest
 from trainings import TINY
 
 from grokinterp.errors import ConfigError
-from grokinterp.experiments import checking
-from grokinterp.experiments.checking import Check, check
-from grokinterp.experiments.recording import record_run
-from grokinterp.experiments.records import Records
+from grokinterp.experiments.records import checking
+from grokinterp.experiments.records.checking import Check, check
+from grokinterp.experiments.records.folder import Records
+from grokinterp.experiments.records.recording import record_run
 from grokinterp.training import train
 
 

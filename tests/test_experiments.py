@@ -16,7 +16,7 @@ from grokinterp.experiments import Arm, Claim, Evidence, Form, Outcome, Publishe
 from grokinterp.experiments import reproduction as reproducing
 from grokinterp.experiments.contradictions import CONTRADICTIONS, contradictions_of
 from grokinterp.experiments.evidence import Entry
-from grokinterp.experiments.records import Records
+from grokinterp.experiments.records.folder import Records
 from grokinterp.experiments.training import configurations
 from grokinterp.sweep import Sweep
 from grokinterp.sweep.running import Progress as SweepProgress

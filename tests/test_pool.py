@@ -9,7 +9,7 @@ from grokinterp.experiments import Arm, Form, Recipe, missing, pool, reproductio
 from grokinterp.experiments.manir import network, transformer
 from grokinterp.experiments.missing import estimated_hours, missing_runs
 from grokinterp.experiments.pool import train_pool
-from grokinterp.experiments.records import Records
+from grokinterp.experiments.records.folder import Records
 
 LONGER = TINY.replace({"schedule.steps": 100_000, "model_seed": 7})
 

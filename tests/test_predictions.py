@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from grokinterp.experiments import catalog
-from grokinterp.experiments.records import Records
+from grokinterp.experiments.records.folder import Records
 from grokinterp.experiments.reproduction import results_of_records
 from grokinterp.experiments.results import results_in
 

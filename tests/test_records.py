@@ -13,10 +13,10 @@ import pytest
 from grokinterp.config.presets import preset
 from grokinterp.errors import RunError
 from grokinterp.experiments import catalog
-from grokinterp.experiments.record import MAX_RECORD_BYTES, Record
-from grokinterp.experiments.recording import record_run
-from grokinterp.experiments.records import Records, has_bf16_products, is_same_run, serves
-from grokinterp.experiments.thinning import digests, exact_steps, thinned_steps
+from grokinterp.experiments.records.folder import Records, has_bf16_products, is_same_run, serves
+from grokinterp.experiments.records.record import MAX_RECORD_BYTES, Record
+from grokinterp.experiments.records.recording import record_run
+from grokinterp.experiments.records.thinning import digests, exact_steps, thinned_steps
 from grokinterp.runs.checksums import with_checksum
 from grokinterp.runs.run import Run
 from grokinterp.sweep.rows import config_columns, summarize

@@ -50,7 +50,8 @@ class Reproduce:
     hours: float | None = None
     """with --missing: start a run only if it is expected to end within this time; None: start every run"""
     check: Path | None = None
-    """train the run of this record again with the same threads, and say where its metrics part; None: check none"""
+    """train the run of this record again with the same threads, or compute the results of a recipe that trains no runs
+    again, and say what differs; None: check none"""
     steps: int | None = None
     """with --check: number of steps to train; None: all"""
 
@@ -110,7 +111,7 @@ def _list() -> int:
 
 def _train_missing(options: Reproduce) -> int:
     from grokinterp.experiments.pool import train_pool
-    from grokinterp.experiments.records import Records, default_folder
+    from grokinterp.experiments.records.folder import Records, default_folder
     from grokinterp.runs.environment import cores
 
     records = Records(options.records or default_folder())
@@ -126,9 +127,12 @@ def _train_missing(options: Reproduce) -> int:
 def _check(options: Reproduce, file: Path) -> int:
     import tempfile
 
-    from grokinterp.experiments.checking import check
-    from grokinterp.experiments.record import Record
+    from grokinterp.experiments.records.checking import check
+    from grokinterp.experiments.records.computation import COMPUTATION
+    from grokinterp.experiments.records.record import Record
 
+    if file.name == COMPUTATION:
+        return _check_computation(options, file)
     record = Record.read(file)
     if record.recipe != options.name:
         raise ConfigError(f"{file} is a record of {record.recipe}, not of {options.name}")
@@ -139,6 +143,21 @@ def _check(options: Reproduce, file: Path) -> int:
             say("Interrupted.")
             return 130
     say(f"{record.recipe}/{record.name}: {found}")
+    return 0 if found.passed else 1
+
+
+def _check_computation(options: Reproduce, file: Path) -> int:
+    from grokinterp.experiments.records.computation import Computation, compare_computations
+    from grokinterp.experiments.reproduction import recipe_of
+
+    recorded = Computation.read(file)
+    recipe = recipe_of(recorded.recipe)
+    if recorded.recipe != options.name or recipe.run is None:
+        raise ConfigError(f"{file} is a record of {recorded.recipe}, not of {options.name}")
+    if options.steps is not None:
+        raise ConfigError(f"{recorded.recipe} trains no runs: leave out --steps")
+    found = compare_computations(recorded, Computation.of(recipe.name, recipe.run(False, progress_bar("part"))))
+    say(f"{recipe.name}: {found}")
     return 0 if found.passed else 1
 
 

@@ -20,7 +20,7 @@ from grokinterp.experiments.missing import Missing, missing_runs
 from grokinterp.experiments.outcome import Claim
 from grokinterp.experiments.pages import COMPARISON_HEAD, CONTRADICTION_HEAD, comparison_rows, contradiction_rows
 from grokinterp.experiments.recipes import catalog
-from grokinterp.experiments.records import Records, default_folder
+from grokinterp.experiments.records.folder import Records, default_folder
 from grokinterp.experiments.reproduction import results_of_records
 from grokinterp.experiments.results import RESULTS, Machine, Results, results_in
 from grokinterp.report.page import write_output
@@ -101,11 +101,8 @@ def _all_results(folder: Path, records: Records) -> list[Results]:
 
 
 def _without_records(result: Results) -> Results:
-    """Results of runs of published size that left no records, which show something but decide nothing."""
-    recipe = catalog().get(result.recipe)
-    if recipe is None or recipe.run is not None:  # nothing is trained that could leave a record
-        return result
-    return replace(result, partial=True, warnings=(*result.warnings, "These runs have left no records."))
+    """Results of published size that left no records, which show something but decide nothing."""
+    return replace(result, partial=True, warnings=(*result.warnings, "These results have left no records."))
 
 
 def _images(result: Results, folder: Path, page: Path) -> list[str]:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from grokinterp.config import RunConfig
 from grokinterp.errors import ConfigError, nearest
-from grokinterp.experiments.record import Record
-from grokinterp.experiments.records import has_bf16_products
+from grokinterp.experiments.records.folder import has_bf16_products
+from grokinterp.experiments.records.record import Record
 from grokinterp.runs.files import exists
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus

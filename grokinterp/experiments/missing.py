@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from grokinterp.config import OptimizerConfig, RunConfig, ScheduleConfig
 from grokinterp.experiments.recipe import Arm, Recipe
 from grokinterp.experiments.recipes import catalog
-from grokinterp.experiments.records import Records, has_bf16_products, identity
+from grokinterp.experiments.records.folder import Records, has_bf16_products, identity
 from grokinterp.experiments.training import configurations
 from grokinterp.models.shapes import parameter_shapes
 

@@ -1,7 +1,7 @@
 """The outcome of an experiment: claims with verdicts, published and measured numbers, tables and figures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -128,6 +128,7 @@ class Outcome:
         bf16: whether some runs were trained with bf16 products, so that they decide no assertion.
         partial: whether an arm has some of its runs but not all, so that they decide no assertion either.
         seconds: the summed training time of the runs; None if there are no runs.
+        results: of a recipe that trains no runs, the tables that its record keeps, with one row per setting.
     """
 
     claims: tuple[Claim, ...]
@@ -141,3 +142,4 @@ class Outcome:
     bf16: bool = False
     partial: bool = False
     seconds: float | None = None
+    results: Mapping[str, pd.DataFrame] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import torch
 
 from grokinterp.errors import GrokinterpError, RunError
 from grokinterp.experiments.missing import Missing, missing_runs
-from grokinterp.experiments.records import Records
+from grokinterp.experiments.records.folder import Records
 from grokinterp.experiments.reproduction import extracting_arms
 from grokinterp.experiments.training import record_of
 from grokinterp.runs.environment import current_command

@@ -4,7 +4,7 @@ import io
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +24,8 @@ from grokinterp.experiments.outcome import Claim, Comparison, Figures, Outcome, 
 from grokinterp.experiments.pages import html_report
 from grokinterp.experiments.recipe import Arm, Form, Published, Recipe
 from grokinterp.experiments.recipes import catalog
-from grokinterp.experiments.records import Records, default_folder
+from grokinterp.experiments.records.computation import Computation
+from grokinterp.experiments.records.folder import Records, default_folder
 from grokinterp.experiments.results import RESULTS, RESULTS_VERSION, Machine, Results, results_in
 from grokinterp.experiments.training import ALL, Choice, configurations, recorded, train_missing
 from grokinterp.figures import learning_curves
@@ -233,7 +234,10 @@ def run_recipe(
             "--arms, --only or --seeds to choose some of its runs, or --anyway to train them all on the CPU"
         )
     if recipe.run is not None:
-        return recipe.run(quick, progress)
+        outcome = recipe.run(quick, progress)
+        if not quick:
+            shelf.add_computation(Computation.of(recipe.name, outcome))
+        return outcome
     extracting = [(recipe.name, arm) for arm in form.arms] if quick else extracting_arms()
     keep = (lambda record: None) if quick else shelf.add
     entries = train_missing(recipe, form, folder / "runs", found, choice, progress, keep, extracting)
@@ -265,11 +269,13 @@ def outcome_of(recipe: Recipe, evidence: Evidence, *, draw: bool = True) -> Outc
 
 
 def results_of_records(recipe: Recipe, records: Records) -> Results | None:
-    """The results of a recipe's full form from records alone; None if none of its runs has a record.
+    """The results of a recipe's full form from records alone; None if it has none.
 
     Raises:
         RunError: a record is damaged.
     """
+    if recipe.run is not None:
+        return _results_of_computation(recipe, records.computation(recipe.name))
     form = recipe.form(quick=False)
     found = recorded(recipe, form, records)
     if not found:
@@ -285,23 +291,32 @@ def results_of_records(recipe: Recipe, records: Records) -> Results | None:
             f"records of {recipe.name} do not hold what its claims need ({error}): remove records/{recipe.name} and "
             "train its runs again"
         ) from None
-    environments = [record.environment for record in found.values()]
-    processors, versions = (
-        ", ".join(sorted({str(name) for name in names}))
-        for names in (
-            (environment.get("processor", "unknown processor") for environment in environments),
-            (dict(environment["packages"]).get("torch", "unknown") for environment in environments),
-        )
-    )
     shared = ("seconds", "settings", "claims", "comparisons", "warnings", "lost", "missing", "bf16", "partial")
     return Results(
         recipe.name,
         recipe.title,
         recipe.source,
         False,
-        machine=Machine(processors, None, None, versions),
+        machine=_machines([record.environment for record in found.values()]),
         **{name: getattr(outcome, name) for name in shared},
     )
+
+
+def _results_of_computation(recipe: Recipe, computation: Computation | None) -> Results | None:
+    if computation is None:
+        return None
+    machine = _machines([computation.environment])
+    settings, claims = computation.inputs, computation.claims
+    return Results(
+        recipe.name, recipe.title, recipe.source, False, None, machine, settings, claims, (), (), 0, 0, False, False
+    )
+
+
+def _machines(environments: Sequence[Mapping[str, Any]]) -> Machine:
+    """The machines on which runs were recorded, as one."""
+    processors = {str(environment.get("processor", "unknown processor")) for environment in environments}
+    versions = {str(dict(environment["packages"]).get("torch", "unknown")) for environment in environments}
+    return Machine(", ".join(sorted(processors)), None, None, ", ".join(sorted(versions)))
 
 
 def extracting_arms() -> list[tuple[str, Arm]]:

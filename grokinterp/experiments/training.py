@@ -10,9 +10,9 @@ from grokinterp.errors import ConfigError, GrokinterpError, nearest
 from grokinterp.experiments.evidence import Entry
 from grokinterp.experiments.outcome import Progress
 from grokinterp.experiments.recipe import Arm, Form, Recipe
-from grokinterp.experiments.record import Record
-from grokinterp.experiments.recording import record_run
-from grokinterp.experiments.records import Records, has_bf16_products, is_same_run
+from grokinterp.experiments.records.folder import Records, has_bf16_products, is_same_run
+from grokinterp.experiments.records.record import Record
+from grokinterp.experiments.records.recording import record_run
 from grokinterp.runs.run import Run
 from grokinterp.sweep import Sweep, train_sweep
 from grokinterp.sweep.running import Progress as SweepProgress

@@ -13,7 +13,7 @@ from grokinterp.analysis.timeline import analyze
 from grokinterp.cli import main
 from grokinterp.config import ScheduleConfig
 from grokinterp.errors import GrokinterpError
-from grokinterp.experiments.records import Records
+from grokinterp.experiments.records.folder import Records
 from grokinterp.experiments.results import results_in
 from grokinterp.report import write_report, write_sweep_report
 from grokinterp.runs.run import Run

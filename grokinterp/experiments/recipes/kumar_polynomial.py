@@ -8,6 +8,7 @@ import pandas as pd
 from grokinterp.experiments.claims.polynomial import decide_polynomial
 from grokinterp.experiments.outcome import Outcome, Progress
 from grokinterp.experiments.recipe import Form, Recipe
+from grokinterp.experiments.records.computation import by_setting
 from grokinterp.figures import polynomial as figures
 from grokinterp.theory import PolynomialRun, polynomial_problem, train_polynomial
 
@@ -33,6 +34,7 @@ _FULL = _Plan(
     steps=100_000,
 )
 _QUICK = _Plan(scales=(1 / 8, 1 / 4, 1 / 2, 1.0), scales_once=(), curvatures=(0.05, 0.1, 0.28), seeds=2, steps=12_000)
+_RESULTS = ("T_train", "T_test", "norm_end", "alignment_start", "alignment_end")
 _DATA = (50, 120, 500)  # at d = 40, N = 100, ε = 0.5
 
 
@@ -114,6 +116,7 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
             "P": f"{', '.join(map(str, _DATA))} at D = 40, N = 100, ε = 0.5, α = 1; 2,000 steps",
             "seeds": plan.seeds,
         },
+        results={"polynomial": by_setting(table, ["varied", "scale", "curvature", "d", "n_train", "width"], _RESULTS)},
     )
 
 

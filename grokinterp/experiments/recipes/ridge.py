@@ -10,6 +10,7 @@ from grokinterp.experiments.claims.overparameterization import decide_overparame
 from grokinterp.experiments.claims.ridge import Evidence, decide_ridge
 from grokinterp.experiments.outcome import Outcome, Progress
 from grokinterp.experiments.recipe import Form, Recipe
+from grokinterp.experiments.records.computation import by_setting
 from grokinterp.figures import ridge as figures
 from grokinterp.theory import (
     FIGURE_2,
@@ -89,6 +90,7 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
         networks.append((row, trained))
         tick(1)
     feature_table, network_table = pd.DataFrame(features), pd.DataFrame([row for row, _ in networks])
+    times = ["t1", "t2"]
     evidence = Evidence(table, tuple(zero), _update_error(range(plan.sweep_seeds)))
     base = [trained for row, trained in networks if row["init_variance"] == 1.0]
     return Outcome(
@@ -116,7 +118,20 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
             "two-layer ReLU": f"d = 50, n = 50, m = 1000, ν² = 1, η = 1e-3 (the paper: 1e-4), x ~ N(0, I), "
             f"{plan.network_seeds} seeds",
         },
+        results={
+            "ridge": by_setting(_with_value(table), ["varied", "value"], times),
+            "overparameterization": by_setting(passing, ["m"], ["slowest_rate", "delay"]),
+            "random_features": by_setting(
+                _with_value(feature_table), ["varied", "value"], ["t1", "halfway", "plateau"]
+            ),
+            "two_layer": by_setting(network_table, ["init_variance", "weight_decay"], times),
+        },
     )
+
+
+def _with_value(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with the value of the setting that each row varies."""
+    return table.assign(value=[float(row[row["varied"]]) for _, row in table.iterrows()])
 
 
 def _zero_teacher(plan: _Plan) -> Iterator[Stages]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from grokinterp.config import RunConfig
 from grokinterp.config.schedule import scheduled_steps
 from grokinterp.errors import RunError
-from grokinterp.experiments.record import Record
+from grokinterp.experiments.records.computation import COMPUTATION, Computation
+from grokinterp.experiments.records.record import Record, damaged
 from grokinterp.runs.files import exists, make_folder, write_atomically
 from grokinterp.runs.status import RunStatus
 from grokinterp.training.stopping import is_dead, last_needed_step
 
-_SOURCE = Path(__file__).parents[2] / "docs" / "reproductions" / "records"
+_SOURCE = Path(__file__).parents[3] / "docs" / "reproductions" / "records"
 
 
 def default_folder() -> Path:
@@ -44,7 +45,7 @@ def serves(record: Record, config: RunConfig) -> bool:
     It must have trained until the step at which such a run would end, given the record's own events, though not beyond
     the last step of its schedule, and it must have been evaluated at every step at which such a run is evaluated.
 
-    >>> from grokinterp.experiments.recording import record_run
+    >>> from grokinterp.experiments.records.recording import record_run
     >>> from grokinterp.runs.run import Run
     >>> record = record_run(Run.open("checkpoints/run42"), "demo", "run42")
     >>> longer = record.config.replace({"schedule.stop_factor": 9})
@@ -71,7 +72,7 @@ def serves(record: Record, config: RunConfig) -> bool:
 
 @dataclass
 class Records:
-    """The records in a folder, by recipe and name: `RECIPE/NAME.json`.
+    """The records in a folder: `RECIPE/NAME.json` of a run, `RECIPE/computation.json` of a recipe that trains none.
 
     >>> records = Records(Path("docs/reproductions/records"))
     >>> records.find(RunConfig()) is None
@@ -85,7 +86,7 @@ class Records:
     _by_run: dict[str, list[Record]] | None = field(default=None, init=False, repr=False)
 
     def __iter__(self) -> Iterator[Record]:
-        """Every record, in the order of the files.
+        """Every record of a run, in the order of the files.
 
         Raises:
             RunError: a file is damaged; the message names it.
@@ -123,10 +124,36 @@ class Records:
         same[:] = [other for other in same if (other.recipe, other.name) != (record.recipe, record.name)] + [record]
         return file
 
+    def computation(self, recipe: str) -> Computation | None:
+        """The record of a recipe that trains no runs; None if there is none.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        file = self.folder / recipe / COMPUTATION
+        if not exists(file):
+            return None
+        found = Computation.read(file)
+        if found.recipe != recipe:
+            raise damaged(str(file), f"it is of {found.recipe}")
+        return found
+
+    def add_computation(self, computation: Computation) -> Path:
+        """Writes the record of a recipe that trains no runs, replaces an earlier one, and returns its path.
+
+        Raises:
+            RunError: the folder cannot be written to.
+        """
+        file = self.folder / computation.recipe / COMPUTATION
+        make_folder(file.parent)
+        write_atomically(file, computation.to_json())
+        return file
+
     def _read(self) -> dict[str, list[Record]]:
         if self._by_run is None:
             by_run: dict[str, list[Record]] = {}
-            for record in map(_read_named, sorted(self.folder.glob("*/*.json"))):
+            files = (file for file in sorted(self.folder.glob("*/*.json")) if file.name != COMPUTATION)
+            for record in map(_read_named, files):
                 by_run.setdefault(identity(record.config), []).append(record)
             self._by_run = by_run
         return self._by_run

@@ -9,8 +9,8 @@ import pandas as pd
 
 from grokinterp.analysis.transition import first_reaching
 from grokinterp.errors import ConfigError
-from grokinterp.experiments.record import Record
-from grokinterp.experiments.thinning import digests
+from grokinterp.experiments.records.record import Record
+from grokinterp.experiments.records.thinning import digests
 from grokinterp.runs.environment import rounding_changes
 from grokinterp.training import train
 from grokinterp.training.callbacks import Callback

@@ -86,7 +86,7 @@ class _Content:
 class Record:
     """A finished run of an experiment without its weights.
 
-    >>> from grokinterp.experiments.recording import record_run
+    >>> from grokinterp.experiments.records.recording import record_run
     >>> from grokinterp.runs.run import Run
     >>> record = record_run(Run.open("checkpoints/run42"), "demo", "run42")
     >>> record.outcome, record.row(record.config)["T_grok_0.99"], len(record.metrics) < 220
@@ -141,14 +141,7 @@ class Record:
         Raises:
             RunError: the file is damaged, has another format version, or contradicts itself.
         """
-        try:
-            content = parse_json(read_text(file, limit=2 * MAX_RECORD_BYTES))
-            plain = without_checksum(content)
-        except ValueError as error:
-            raise _damaged(str(file), str(error)) from None
-        if len(plain) == len(content):
-            raise _damaged(str(file), "it has no checksum")
-        return Record.from_content(plain, str(file))
+        return Record.from_content(parse_record(file, MAX_RECORD_BYTES), str(file))
 
     @staticmethod
     def from_content(content: Any, source: str) -> "Record":
@@ -161,21 +154,16 @@ class Record:
         Raises:
             RunError: as `read`.
         """
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if version != RECORD_VERSION:
-            raise RunError(
-                f"{source} has format version {version!r}, and this grokinterp reads version {RECORD_VERSION}: install "
-                "the release that wrote it"
-            )
+        require_version(content, source)
         try:
             plain = json.loads(json.dumps(content))
             parsed = _adapter().validate_json(json.dumps(plain), strict=True)
             config = RunConfig.from_json(json.dumps(parsed.config), source)
         except ValidationError as error:
             first = error.errors()[0]
-            raise _damaged(source, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            raise damaged(source, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         except (ConfigError, RecursionError) as error:
-            raise _damaged(source, str(error)) from None
+            raise damaged(source, str(error)) from None
         metrics = _table(parsed, config, source)
         found = dict(zip((int(step) for step in metrics.index), parsed.digests, strict=True))
         shared = ("recipe", "name", "environment", "status", "reason", "step", "seconds", "outcome", "final", "norms")
@@ -190,10 +178,10 @@ class Record:
         lines = []
         for name, value in with_checksum(self.content).items():
             if name == "metrics":
-                columns = ",\n".join(f" {_compact(column)}:{_compact(values)}" for column, values in value.items())
+                columns = ",\n".join(f" {compact(column)}:{compact(values)}" for column, values in value.items())
                 lines.append(f'"metrics":{{\n{columns}}}')
             else:
-                lines.append(f"{_compact(name)}:{_compact(value)}")
+                lines.append(f"{compact(name)}:{compact(value)}")
         return "{" + ",\n".join(lines) + "}\n"
 
     def row(self, config: RunConfig) -> Row:
@@ -215,7 +203,7 @@ def _table(parsed: _Content, config: RunConfig, source: str) -> pd.DataFrame:
     lengths = {len(values) for values in (*columns.values(), parsed.digests)}
     whole = all(isinstance(step, int | float) and step == int(step) and 0 <= step <= MAX_STEP for step in steps)
     if not steps or lengths != {len(steps)} or not whole or sorted(set(steps)) != steps:  # pyright: ignore
-        raise _damaged(source, "its metrics are not a table with ascending steps")
+        raise damaged(source, "its metrics are not a table with ascending steps")
     data = {name: np.array(values, dtype=float) for name, values in columns.items()}
     if "weight_norm" in data and parsed.parameters:
         data["weight_rms"] = data["weight_norm"] / math.sqrt(parsed.parameters)
@@ -229,22 +217,18 @@ def _require_consistent(record: Record, times: Mapping[str, int | None], source:
     last, schedule = int(record.metrics.index[-1]), record.config.schedule
     whole = last == record.step or (record.status == RunStatus.DIVERGED and last < record.step)
     if not whole or schedule is None or record.step > schedule.steps:
-        raise _damaged(source, f"it ends at step {record.step}, its metrics at {last}")
+        raise damaged(source, f"it ends at step {record.step}, its metrics at {last}")
     if set(record.final) & set(record.metrics):
-        raise _damaged(source, "its measures repeat a column of its metrics")
+        raise damaged(source, "its measures repeat a column of its metrics")
     row = row_from_metrics(record.config, record.metrics, {"status": record.status, "step": record.step})
     found = {name: integer(row[name]) for name in row if name.startswith("T_")}
     wrong = next((name for name in found if found[name] != times.get(name)), None)
     if wrong is not None:
-        raise _damaged(source, f"its {wrong} is {times.get(wrong)}, but {found[wrong]} in its metrics")
+        raise damaged(source, f"its {wrong} is {times.get(wrong)}, but {found[wrong]} in its metrics")
     outcomes = {row["outcome"], record.outcome}
-    packages = record.environment.get("packages")
-    if not isinstance(packages, dict) or not all(
-        version is None or isinstance(version, str) for version in packages.values()
-    ):
-        raise _damaged(source, "its environment names no versions of packages")
+    require_packages(record.environment, source)
     if len(outcomes) > 1 and not _only_flatness(outcomes):
-        raise _damaged(source, f"its outcome is {record.outcome}, but {row['outcome']} in its metrics")
+        raise damaged(source, f"its outcome is {record.outcome}, but {row['outcome']} in its metrics")
 
 
 def _only_flatness(outcomes: set[str]) -> bool:
@@ -257,8 +241,56 @@ def integer(value: Any) -> int | None:
     return None if value is None or not math.isfinite(value) else int(value)
 
 
-def _compact(value: Any) -> str:
+def compact(value: Any) -> str:
+    """A value as JSON without spaces."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def parse_record(file: Path, size: int) -> dict[str, Any]:
+    """The parsed JSON of a record, without its checksum, which must match.
+
+    Args:
+        file: the record.
+        size: the largest size of its kind, in bytes; files of more than twice that are not read.
+
+    Raises:
+        RunError: the file is damaged or missing.
+    """
+    try:
+        content = parse_json(read_text(file, limit=2 * size))
+        plain = without_checksum(content)
+    except ValueError as error:
+        raise damaged(str(file), str(error)) from None
+    if len(plain) == len(content):
+        raise damaged(str(file), "it has no checksum")
+    return plain
+
+
+def require_version(content: Any, source: str) -> None:
+    """Raises an error if the parsed JSON of a record has another format version.
+
+    Raises:
+        RunError: it has.
+    """
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != RECORD_VERSION:
+        raise RunError(
+            f"{source} has format version {version!r}, and this grokinterp reads version {RECORD_VERSION}: install "
+            "the release that wrote it"
+        )
+
+
+def require_packages(environment: Mapping[str, Any], source: str) -> None:
+    """Raises an error if the environment of a record names no versions of packages.
+
+    Raises:
+        RunError: it does not.
+    """
+    packages = environment.get("packages")
+    if not isinstance(packages, dict) or not all(
+        version is None or isinstance(version, str) for version in packages.values()
+    ):
+        raise damaged(source, "its environment names no versions of packages")
 
 
 @cache
@@ -266,5 +298,6 @@ def _adapter() -> Any:
     return TypeAdapter(_Content)
 
 
-def _damaged(source: str, reason: str) -> RunError:
+def damaged(source: str, reason: str) -> RunError:
+    """The error that a damaged record raises."""
     return RunError(f"{source} is damaged ({reason}): restore the original file, or remove it and train the run again")

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from grokinterp.errors import RunError
-from grokinterp.experiments.record import MAX_RECORD_BYTES, RECORD_VERSION, Record, integer
-from grokinterp.experiments.thinning import digests, exact_steps, thinned_steps
+from grokinterp.experiments.records.record import MAX_RECORD_BYTES, RECORD_VERSION, Record, integer
+from grokinterp.experiments.records.thinning import digests, exact_steps, thinned_steps
 from grokinterp.measures import group_norms, key_frequencies
 from grokinterp.measures.norms import parameter_group
 from grokinterp.runs.checksums import sha256
@@ -54,7 +54,7 @@ def record_run(run: Run, recipe: str, name: str, extracted: Mapping[str, Mapping
         "recipe": recipe,
         "name": name,
         "config": json.loads(run.config.to_json()),
-        "environment": _environment(run.environment),
+        "environment": recorded_environment(run.environment),
         "status": status["status"],
         "reason": str(status.get("reason", "")),
         "step": status["step"],
@@ -108,7 +108,7 @@ def _record_if_consistent(content: dict[str, Any], source: str) -> Record | None
         return None
 
 
-def _environment(environment: Mapping[str, Any]) -> dict[str, Any]:
+def recorded_environment(environment: Mapping[str, Any]) -> dict[str, Any]:
     """The part of environment.json without command and path; of further sessions, their number."""
     kept = {name: environment[name] for name in _ENVIRONMENT if name in environment}
     resumed, packages = kept.get("resumed", []), kept.get("packages", {})
