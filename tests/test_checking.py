@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from trainings import TINY
 
@@ -53,9 +54,18 @@ def test_on_another_machine_bounds_decide(record, tmp_path):
     assert any(difference.startswith("processor: Abacus -> ") for difference in found.differences)
     assert found.passed
     assert found.loss <= 1e-4  # rounded to five digits
-    assert not Check(60, 0, 10, ("threads: 1 -> 2",), 0.03, 0.0, 60).passed
-    assert not Check(60, 0, 10, ("threads: 1 -> 2",), 0.0, 0.03, 60).passed
-    assert Check(60, 0, 10, ("threads: 1 -> 2",), 0.01, 0.01, 60).passed
+    assert not Check(60, 0, 10, ("threads: 1 -> 2",), 0.002, 0.0, 60).passed
+    assert not Check(60, 0, 10, ("threads: 1 -> 2",), 0.0, 0.02, 60).passed
+    assert Check(60, 0, 10, ("threads: 1 -> 2",), 0.001, 0.01, 60).passed
+
+
+def test_bounds_apply_until_the_train_loss_has_fallen_by_a_tenth():
+    """Later, differences in rounding have grown too large."""
+    recorded = pd.DataFrame({"train_loss": [4.0, 3.9, 3.6, 1.0], "train_accuracy": [0.0, 0.1, 0.2, 1.0]}, range(4))
+    found = recorded.assign(train_loss=[4.0, 3.9, 3.5964, 2.0], train_accuracy=[0.0, 0.1, 0.205, 0.5])
+    assert checking._deviations(recorded, found, [0, 1, 2, 3]) == pytest.approx((0.001, 0.005, 2))
+    assert checking._deviations(recorded, found, [0, 1])[2] == 1
+    assert checking._deviations(recorded.loc[[0, 3]], found, [0, 3]) == pytest.approx((1.0, 0.5, 3))
 
 
 def test_what_cannot_be_checked_is_refused(record, tmp_path, monkeypatch):

@@ -41,6 +41,7 @@ def three_recipes(monkeypatch, tmp_path):
     for place in (reproducing, shelf):
         monkeypatch.setattr(place, "catalog", lambda: recipes)
     monkeypatch.setattr("grokinterp.experiments.catalog", lambda: recipes)
+    monkeypatch.setattr(reproducing, "default_folder", lambda: tmp_path / "records")
     monkeypatch.chdir(tmp_path)
     return recipes
 
@@ -57,6 +58,7 @@ def test_published_stands_beside_measured(capsys, tmp_path):
     for text in ("33,000", "30,100", "mind this", "report: reproductions/toy-good/report.html"):
         assert text in out
     assert (tmp_path / "reproductions" / "toy-good" / "results.json").is_file()
+    assert (tmp_path / "records" / "toy-good" / "computation.json").is_file()
 
 
 def test_a_claim_that_should_hold_but_does_not_exits_with_1(capsys):
@@ -160,3 +162,17 @@ def test_images_are_written_or_the_reason_is_reported(capsys, tmp_path, monkeypa
     assert code == 2
     assert "cannot draw PNG files (RuntimeError: no Chrome): install Chrome" in err
     assert json.loads((tmp_path / "reproductions" / "toy-good" / "results.json").read_text())
+
+
+def test_a_computation_can_be_checked(capsys, tmp_path, three_recipes):
+    run(capsys, "toy-good")
+    record = str(tmp_path / "records" / "toy-good" / "computation.json")
+    code, out, _ = run(capsys, "toy-good", "--check", record)
+    assert (code, out) == (0, "toy-good: all results equal to 6 digits; the same verdicts\n")
+    code, _, err = run(capsys, "toy-good", "--check", record, "--steps", "5")
+    assert (code, err) == (2, "grokinterp: toy-good trains no runs: leave out --steps\n")
+    code, _, err = run(capsys, "toy-bad", "--check", record)
+    assert (code, err) == (2, f"grokinterp: {record} is a record of toy-good, not of toy-bad\n")
+    three_recipes["toy-good"] = replace(three_recipes["toy-good"], run=lambda *_: outcome(BAD))
+    code, out, _ = run(capsys, "toy-good", "--check", record)
+    assert (code, out) == (1, "toy-good: all results equal to 6 digits; other verdicts: a, b\n")

@@ -1,7 +1,10 @@
 """The pool: which runs are missing, in which order they are trained, and that a failure does not stop the others."""
 
+import sys
+from pathlib import Path
 from types import MappingProxyType
 
+import processes
 import pytest
 from trainings import TINY
 
@@ -10,6 +13,8 @@ from grokinterp.experiments.manir import network, transformer
 from grokinterp.experiments.missing import estimated_hours, missing_runs
 from grokinterp.experiments.pool import train_pool
 from grokinterp.experiments.records.folder import Records
+from grokinterp.runs import locks
+from grokinterp.runs.run import Run
 
 LONGER = TINY.replace({"schedule.steps": 100_000, "model_seed": 7})
 
@@ -74,6 +79,43 @@ def test_a_run_that_fails_does_not_stop_the_others(shelf, tmp_path, monkeypatch)
     said = []
     assert train_pool(tmp_path / "runs", Records(tmp_path / "records"), 1, hours=1.0, say=said.append) == (1, 1)
     assert "toy-a/seeds/model_seed=0: OSError('no disk')" in said
+
+
+STOPPABLE = TINY.replace({"schedule.steps": 4_000, "schedule.resume_every": 100})
+COMMAND = """
+import sys
+from test_pool import STOPPABLE, recipe
+from grokinterp.cli import main
+from grokinterp.experiments import Arm, missing, reproduction
+
+toy = recipe("toy", Arm("long", STOPPABLE, updates=1))
+missing.catalog = reproduction.catalog = lambda: {"toy": toy}
+sys.exit(main(["reproduce", "--missing", "--folder", sys.argv[1], "--records", sys.argv[2]]))
+"""
+
+
+def is_free(folder):
+    try:
+        with locks.hold(folder):
+            return True
+    except locks.FolderInUseError:
+        return False
+
+
+def test_it_ends_on_sigterm_with_its_worker_and_resumes_later(tmp_path):
+    records = tmp_path / "records"
+    command = [sys.executable, "-c", COMMAND, str(tmp_path / "runs"), str(records)]
+    folder = tmp_path / "runs" / "toy" / "runs" / "long" / "run"
+    with processes.start(command, cwd=Path(__file__).parent) as process:
+        processes.wait_until((folder / "resume.safetensors").exists, process)
+        process.terminate()
+        assert process.wait(processes.TIMEOUT) != 0
+        processes.wait_until(lambda: is_free(folder))  # its worker has ended, too
+    assert not records.exists()
+    assert Run.open(folder).status["step"] < 4_000
+    processes.run(command, cwd=Path(__file__).parent, check=True)
+    (record,) = Records(records)
+    assert (record.step, record.environment["resumed"]) == (4_000, 1)
 
 
 def test_two_schedules_of_one_run_are_both_missing(monkeypatch, tmp_path):

@@ -9,6 +9,9 @@ import pytest
 from grokinterp.errors import RunError
 from grokinterp.experiments.assertions import ASSERTIONS, claims_by_assertion
 from grokinterp.experiments.document import write_markdown
+from grokinterp.experiments.outcome import Claim
+from grokinterp.experiments.records.computation import Computation
+from grokinterp.experiments.records.folder import Records
 from grokinterp.experiments.results import results_in
 
 ROOT = Path(__file__).parents[1]
@@ -54,20 +57,21 @@ def test_the_page_has_every_claim_and_number(tmp_path):
     page = write_markdown(results, tmp_path / "docs" / "page.md", records=tmp_path / "none").read_text()
     lines = page.splitlines()
     assert (
-        "Of 27 assertions, 1 is true by construction and 1 are decided by runs of the published size: 1 supported, "
-        "0 not supported, 0 mixed. 0 are decided in part, and 25 not at all; of these 25, miniatures show a complete "
-        "trend for 0." in page
+        "Of 27 assertions, 1 is true by construction. Runs of the published size decide 0 (0 supported, 0 not "
+        "supported, 0 mixed), and 0 in part; 26 are open. Of those that are open or decided in part, miniatures show a "
+        "complete trend for 0." in page
     )
     third = next(line for line in lines if line.startswith("| 3 |"))
-    assert third.endswith(
-        "| **supported (n = 5)** | - | [toy-full](#toy-full): 95 % or 99 %: 5 of 5 (n = 5; supported) |"
-    )
-    assert next(line for line in lines if line.startswith("| 4 |")).endswith("| **inconclusive** | - | not run |")
+    assert third.endswith("| **inconclusive** | - |")
+    shown = lines.index("Assertion 3:")
+    assert lines[shown + 2] == "- [toy-full](#toy-full): 95 % or 99 %: 5 of 5 (n = 5; supported, not counted)"
+    assert "Assertion 4: not run" in lines
     assert "| T | 33,000 | 30,100 | 2 |" in lines
     assert "| norm | S. | a \\| b | 0.5 | 5 | all | not supported (not expected to hold) |" in lines
     assert "A toy. Published size, on Abacus, 2 cores, torch 2.0; total run time 2 min, one thread per run." in page
     assert "![A toy](../results/toy-full/figure-1.png)" in page
     assert "- **run x failed**" in page
+    assert "- **These results have left no records.**" in page
     assert "## What remains" in page
     assert "## Where sources disagree" in page
 
@@ -75,13 +79,16 @@ def test_the_page_has_every_claim_and_number(tmp_path):
 def test_miniatures_stand_apart_and_decide_nothing(tmp_path):
     store(tmp_path, "small", [claim(verdict="not supported")], quick=True)
     page = write_markdown(tmp_path, tmp_path / "page.md", records=tmp_path / "none").read_text()
-    assert "and 0 are decided by runs of the published size" in page
-    assert "25 not at all" not in page
-    assert "26 not at all; of these 26, miniatures show a complete trend for 1." in page
+    assert "Runs of the published size decide 0 (0 supported" in page
+    assert "26 are open. Of those that are open or decided in part, miniatures show a complete trend for 1." in page
     line = next(line for line in page.splitlines() if line.startswith("| 3 |"))
-    assert "| **inconclusive** | not supported (n = 5) | [small](#small-miniature) (miniature): " in line
-    store(tmp_path, "large", [claim()])
-    page = write_markdown(tmp_path, tmp_path / "page.md", records=tmp_path / "none").read_text()
+    assert line.endswith("| **inconclusive** | not supported (n = 5) |")
+    assert "- [small](#small-miniature) (miniature): 95 % or 99 %: 5 of 5 (n = 5; not supported)" in page
+    packages = {"packages": {"torch": "2.0"}}
+    large = Computation(1, "computation", "ridge", packages, {"n": 100}, {}, (Claim(**claim()),))
+    Records(tmp_path / "records").add_computation(large)
+    page = write_markdown(tmp_path, tmp_path / "page.md", records=tmp_path / "records").read_text()
+    assert "Runs of the published size decide 1 (1 supported" in page
     line = next(line for line in page.splitlines() if line.startswith("| 3 |"))
     assert "| **supported (n = 5)** | not supported (n = 5) |" in line
 

@@ -171,7 +171,7 @@ def _reproduce_all(options: Reproduce) -> int:
         folder = _default(name, options.quick, options.folder or _FOLDER)
         try:
             results = results_in(folder)
-            if results is None or results.lost:
+            if results is None or results.lost or results.missing:
                 codes.append(_reproduce(name, folder, options))
                 if codes[-1] == 130:
                     return 130

@@ -117,7 +117,7 @@ def _folder_name(result: Results) -> str:
 
 def _assertions(results: Sequence[Results]) -> str:
     """The table of assertions, each decided by runs of the published size, and by miniatures apart from them."""
-    rows, decisions, miniatures = [], list[Verdicts](), list[Verdicts]()
+    rows, evidence, decisions, miniatures = [], list[str](), list[Verdicts](), list[Verdicts]()
     for number, claims in claims_by_assertion(results).items():
         assertion = ASSERTIONS[number]
         full = decide_assertion(assertion, [(result, claim) for result, claim in claims if not result.quick])
@@ -125,9 +125,13 @@ def _assertions(results: Sequence[Results]) -> str:
         decisions.append(full)
         miniatures.append(quick)
         small = quick.text if assertion.parts and any(result.quick for result, _ in claims) else "-"
-        rows.append([str(number), _statement(assertion), f"**{full.text}**", small, _evidence(claims)])
-    head = ["", "assertion", "verdict", "miniatures", "evidence"]
-    return f"\n## The assertions\n\n{_summary(decisions, miniatures)}\n\n{_RULES}\n\n{_table(head, rows)}"
+        rows.append([str(number), _statement(assertion), f"**{full.text}**", small])
+        evidence.append(f"\nAssertion {number}:{_evidence(claims)}")
+    head = ["", "assertion", "verdict", "miniatures"]
+    return (
+        f"\n## The assertions\n\n{_summary(decisions, miniatures)}\n\n{_RULES}\n\n{_table(head, rows)}\n\n"
+        "### Evidence for each assertion\n" + "\n".join(evidence)
+    )
 
 
 def _summary(decisions: Sequence[Verdicts], miniatures: Sequence[Verdicts]) -> str:
@@ -138,15 +142,14 @@ def _summary(decisions: Sequence[Verdicts], miniatures: Sequence[Verdicts]) -> s
 
     decided = ("supported", "not supported", "mixed")
     total = sum(count(name) for name in decided)
-    undecided = [
-        small for full, small in zip(decisions, miniatures, strict=True) if full.decision in ("partly", "inconclusive")
-    ]
-    shown = sum(count(name, undecided) for name in decided)
+    undecided = ("partly", "inconclusive")
+    small = [quick for full, quick in zip(decisions, miniatures, strict=True) if full.decision in undecided]
+    shown = sum(count(name, small) for name in decided)
     return (
-        f"Of {len(decisions)} assertions, {count('true by construction')} is true by construction and {total} are "
-        f"decided by runs of the published size: {', '.join(f'{count(name)} {name}' for name in decided)}. "
-        f"{count('partly')} are decided in part, and {count('inconclusive')} not at all; of these "
-        f"{len(undecided)}, miniatures show a complete trend for {shown}."
+        f"Of {len(decisions)} assertions, {count('true by construction')} is true by construction. Runs of the "
+        f"published size decide {total} ({', '.join(f'{count(name)} {name}' for name in decided)}), and "
+        f"{count('partly')} in part; {count('inconclusive')} are open. Of those that are open or decided in part, "
+        f"miniatures show a complete trend for {shown}."
     )
 
 
@@ -155,12 +158,13 @@ def _statement(assertion: Assertion) -> str:
 
 
 def _evidence(claims: Iterable[tuple[Results, Claim]]) -> str:
+    """The claims behind an assertion as a list, after a colon."""
     lines = [
-        f"[{result.recipe}](#{_anchor(result)}){' (miniature)' if result.quick else ''}: {claim.name}: "
+        f"\n- [{result.recipe}](#{_anchor(result)}){' (miniature)' if result.quick else ''}: {claim.name}: "
         f"{claim.measured} ({_counts(claim)}; {claim.verdict}{'' if _counted(result, claim) else ', not counted'})"
         for result, claim in claims
     ]
-    return "\n".join(lines) or "not run"
+    return "\n" + "".join(lines) if lines else " not run"
 
 
 def _counted(result: Results, claim: Claim) -> bool:

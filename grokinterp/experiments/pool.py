@@ -69,7 +69,7 @@ class _Pool:
     def __init__(
         self, folder: Path, records: Records, runs: list[Missing], hours: float | None, say: Callable[[str], None]
     ):
-        self.folder, self.records, self.runs, self.say = folder, records, runs, say
+        self.folder, self.records, self.runs, self.print = folder, records, runs, say
         self.end = math.inf if hours is None else time.monotonic() + 3600 * hours
         self.extracting = extracting_arms()
         self.stopping, self.lock, self.written, self.failed = Event(), Lock(), 0, 0
@@ -82,6 +82,11 @@ class _Pool:
             if chosen is not None:
                 self.runs.remove(chosen)
         return chosen
+
+    def say(self, line: str) -> None:
+        """Reports one line at a time, although several threads report."""
+        with self.lock:
+            self.print(line)
 
     def work(self) -> None:
         while not self.stopping.is_set() and (run := self.take()) is not None:

@@ -131,7 +131,7 @@ def run(quick: bool, progress: Progress | None) -> Outcome:
 
 def _with_value(table: pd.DataFrame) -> pd.DataFrame:
     """A table with the value of the setting that each row varies."""
-    return table.assign(value=[float(row[row["varied"]]) for _, row in table.iterrows()])
+    return table.assign(value=[float(row[row["varied"]]) for row in table.to_dict(orient="records")])
 
 
 def _zero_teacher(plan: _Plan) -> Iterator[Stages]:

@@ -144,7 +144,7 @@ def by_setting(table: pd.DataFrame, axes: Sequence[str], results: Sequence[str] 
         results: the columns to summarize.
     """
     groups = table.groupby(list(axes), sort=True, dropna=False)
-    columns: dict[str, pd.Series] = {"runs": groups.size()}
+    columns: dict[str, Any] = {"runs": groups.size()}
     for name in results:
         values = groups[name]
         columns |= {f"{name}, median": values.median(), f"{name}, min": values.min(), f"{name}, max": values.max()}
