@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from weights import in_float64 as as_float64
 from weights import randomized
 
 from grokinterp.config import MLPConfig, RunConfig, TaskConfig, TransformerConfig
@@ -89,9 +90,8 @@ def the_modules(model: Any, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Ten
 
 
 def in_float64(config: RunConfig, model: Any) -> Any:
-    """The same HookedTransformer in float64. Its own `to` also converts its LayerNorms; `nn.Module.double` does not."""
-    exact: Any = build_model(config, task_of(config))
-    exact = exact.to(torch.float64, print_details=False)
+    """The same model in float64."""
+    exact = as_float64(build_model(config, task_of(config)))
     exact.load_state_dict(model.state_dict())
     return exact.requires_grad_(True)
 

@@ -93,7 +93,7 @@ def test_rooms_need_few_libraries():
 
 def test_a_library_is_imported_at_home_only():
     homes = {
-        "transformer_lens": {"models/transformer.py", "models/mlp.py"},
+        "transformer_lens": {"models/transformer.py", "models/modules.py"},
         "plotly": {"figures", "report"},
         "tyro": {"cli"},
         "psutil": {"models/memory.py", "runs/environment.py"},
@@ -111,8 +111,8 @@ def test_only_the_transformer_file_takes_hooked_transformer():
         taken = {
             name for module, names in imports(path) if module.split(".")[0] == "transformer_lens" for name in names
         }
-        if path.relative_to(PACKAGE).as_posix() == "models/mlp.py":
-            assert taken == {"HookedRootModule", "HookPoint"}
+        if path.relative_to(PACKAGE).as_posix() == "models/modules.py":
+            assert taken == {"ActivationCache", "HookedRootModule", "HookPoint"}
         else:
             assert not taken or path.relative_to(PACKAGE).as_posix() == "models/transformer.py"
 

@@ -11,27 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
-from weights import randomized, weights_of
+from weights import in_float64, randomized, weights_of
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RecordedConfig, RunConfig, TransformerConfig
 from grokinterp.config.presets import preset
 from grokinterp.errors import ConfigError
 from grokinterp.models import build_model, forward_for, task_of
 from grokinterp.models.forward import prefix
+from grokinterp.models.modules import Transformer
+from grokinterp.models.shapes import parameter_shapes
 from grokinterp.tasks import Task
 from grokinterp.training.optimizers import Updater
 
 pytestmark = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 
 P = 7
-
-
-def in_float64(transformer: Any) -> Any:
-    """The same HookedTransformer in float64.
-
-    `nn.Module.double` leaves its configuration at float32, to which its LayerNorm then rounds; its own `to` does not.
-    """
-    return transformer.to(torch.float64, print_details=False)
 
 
 def gradients(logits: Tensor, labels: Tensor, parameters: dict[str, Any]) -> dict[str, Tensor]:
@@ -268,15 +262,34 @@ def test_one_layer_has_the_same_logits_by_prefix(name):
     torch.testing.assert_close(by_prefix, folded, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ONE_LAYER | DEEPER)
+def test_our_own_transformer_is_a_hooked_transformer_in_all_but_name(name):
+    """The same parameters, logits, and activations at the hooks that both have."""
+    config = (ONE_LAYER | DEEPER)[name]
+    task = small_task(config)
+    theirs = in_float64(randomized(build_model(config, task)))
+    ours = Transformer(config, parameter_shapes(config, task.config)).double()
+    assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
+    ours.load_state_dict(weights_of(theirs))
+    with torch.no_grad():
+        expected, their_cache = theirs.run_with_cache(task.tokens)
+        found, our_cache = ours.run_with_cache(task.tokens)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert set(our_cache) <= set(their_cache)
+    for hook in our_cache:
+        torch.testing.assert_close(our_cache[hook], their_cache[hook], rtol=1e-12, atol=1e-12, msg=hook)
+
+
 @pytest.mark.parametrize("name", ["demo", "two layers", "layernorm"])
 def test_plain_runs_the_module(name):
     config = (ONE_LAYER | DEEPER)[name]
     task = small_task(config)
-    model: Any = randomized(build_model(config, task))
+    model: Any = in_float64(randomized(build_model(config, task)))
     plain = forward_for(config, task, plain=True)
     assert plain.path == "module"
     with torch.no_grad():
-        torch.testing.assert_close(plain.logits(weights_of(model), task.tokens), model(task.tokens)[:, -1])
+        logits = plain.logits(weights_of(model), task.tokens)
+        torch.testing.assert_close(logits, model(task.tokens)[:, -1], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("plain", [False, True])

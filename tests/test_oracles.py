@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from weights import in_float64 as as_float64
 
 from grokinterp.analysis.measure_calls import evaluate as evaluate_call
 from grokinterp.analysis.measure_calls import measure_call
@@ -71,8 +72,7 @@ def small(name: str, **more: Any) -> RunConfig:
 
 def in_float64(config: RunConfig, weights: dict[str, Tensor]) -> Any:
     """The module itself with these weights, in float64 on the CPU."""
-    model: Any = build_model(config, task_of(config))
-    model = model.to(torch.float64, print_details=False) if hasattr(model, "cfg") else model.double()
+    model = as_float64(build_model(config, task_of(config)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from weights import randomized
+from weights import in_float64, randomized
 
 from grokinterp.analysis.result import Analysis
 from grokinterp.analysis.timeline import analyze
@@ -154,7 +154,7 @@ TRANSFORMERS = {
 def test_prefix_logits_and_gradients_equal_those_of_the_module(name):
     config = RunConfig(task=parity(K), model=TRANSFORMERS[name])
     task = task_of(config)
-    module = randomized(build_model(config, task)).to(torch.float64, print_details=False)
+    module = in_float64(randomized(build_model(config, task)))
     assert module.cfg.n_ctx == K + config.model.equals_token
     assert module.cfg.d_vocab == 2 + config.model.equals_token
     weights = dict(module.named_parameters())
@@ -175,7 +175,7 @@ def test_prefix_logits_and_gradients_equal_those_of_the_module(name):
 def test_attention_and_neurons_are_those_of_run_with_cache(name):
     config = RunConfig(task=parity(K), model=TRANSFORMERS[name])
     task = task_of(config)
-    module = randomized(build_model(config, task)).to(torch.float64, print_details=False)
+    module = in_float64(randomized(build_model(config, task)))
     weights = {n: w.detach() for n, w in module.named_parameters()}
     activity = forward_for(config.model, task).activity(weights, task.tokens)
     neurons, attention = activity.neurons, activity.attention

@@ -18,3 +18,12 @@ def randomized(model: Any, seed: int = 11, std: float = 0.4) -> Any:
         parameter.normal_(std=std, generator=generator)
         parameter.requires_grad_(True)
     return model
+
+
+def in_float64(model: Any) -> Any:
+    """The same model in float64.
+
+    `nn.Module.double` leaves the configuration of a HookedTransformer at float32, to which its LayerNorm then rounds;
+    its own `to` does not.
+    """
+    return model.to(torch.float64, print_details=False) if hasattr(model, "cfg") else model.double()

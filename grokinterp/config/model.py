@@ -40,7 +40,7 @@ class TransformerConfig(Fields):
     """width of each head; None: d_model / n_heads"""
     d_mlp: int = 512
     """MLP neurons per block"""
-    activation: Literal["relu", "gelu"] = "relu"
+    activation: Literal["relu", "gelu", "tanh"] = "relu"
     """activation function of the neurons"""
     normalization: Literal["none", "layernorm", "post_layernorm"] = "none"
     """`layernorm`: LayerNorm before attention, MLP, and unembedding; `post_layernorm`: LayerNorm after the outputs of
@@ -68,6 +68,11 @@ class TransformerConfig(Fields):
     readout: Literal["last", "mean"] = "last"
     """whether the answer is read at the last position or from the mean over positions (`mean` needs bidirectional
     attention)"""
+    attention_rate: float = 1.0
+    """share of softmax attention; the rest is constant attention of 1 to every position (Zhong et al. 2023)"""
+    shared_embedding: bool = True
+    """`shared_embedding`: whether both operands share one embedding (`embed.W_E`); otherwise, each has its own
+    (`embed_a.W_E`, and `embed_b.W_E`, whose last row embeds `=`)"""
     final_norm: bool = True
     """`final_norm`: for normalization `layernorm`, whether a LayerNorm precedes the unembedding"""
 
@@ -82,6 +87,11 @@ class TransformerConfig(Fields):
         require(
             self.readout == "last" or self.attention == "bidirectional",
             "readout mean needs attention bidirectional: with causal attention the first position sees only itself",
+        )
+        require(0 <= self.attention_rate <= 1, f"attention_rate must lie in [0, 1], but is {self.attention_rate}")
+        require(
+            self.attention_rate == 1 or self.attention == "bidirectional",
+            "attention_rate below 1 needs attention bidirectional: constant attention has no mask",
         )
         require(
             self.final_norm or self.normalization == "layernorm",
@@ -120,10 +130,10 @@ class MLPConfig(Fields):
 
     kind: Literal["mlp"] = "mlp"
     """kind of model"""
-    input: Literal["one_hot", "concat", "sum", "signs", "vector"] = "one_hot"
-    """input of the first layer; `one_hot`: concatenated one-hot vectors; `concat`: concatenated embeddings; `sum`: the
-    sum of the embeddings (symmetric in the operands); `signs`: bits encoded as -1 and 1; `vector`: the input vectors of
-    a regression task"""
+    input: Literal["one_hot", "one_hot_sum", "concat", "sum", "signs", "vector"] = "one_hot"
+    """input of the first layer; `one_hot`: concatenated one-hot vectors; `one_hot_sum`: the sum of the one-hot vectors
+    (symmetric in the operands); `concat`: concatenated embeddings; `sum`: the sum of the embeddings (symmetric);
+    `signs`: bits encoded as -1 and 1; `vector`: the input vectors of a regression task"""
     shared_embedding: bool = True
     """`shared_embedding`: whether all operands share one embedding (`embed.W_E`); otherwise, each of the two operands
     has its own (`embed_a.W_E`, `embed_b.W_E`)"""
@@ -201,6 +211,11 @@ def require_fit(model: TransformerConfig | MLPConfig | RecordedConfig, task: Tas
         reads_vectors = isinstance(model, MLPConfig) and model.input == "vector"
         require(reads_vectors, f"{task.title} is a regression: it needs model.kind mlp with model.input vector")
         return
+    if isinstance(model, TransformerConfig):
+        require(
+            model.shared_embedding or task.operands == 2,
+            f"model.shared_embedding false works only for 2 operands, and {task.title} has {task.operands}",
+        )
     if not isinstance(model, MLPConfig):
         return
     require(model.input != "vector", f"model.input vector works only for regressions, and {task.title} is not one")

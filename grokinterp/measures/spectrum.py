@@ -16,7 +16,7 @@ def embedding_table(snapshot: Snapshot) -> Float[Tensor, "g d"]:
     """The embedding of each operand value, in the order of the task's group.
 
     It is read from `snapshot.embedding`, or else from the first p rows of `embed.W_E` (leaving out the `=` token), from
-    `embed_a.W_E` and `embed_b.W_E`, or, for one-hot inputs, from the two halves of `layers.0.W`. The embeddings of two
+    `embed_a.W_E` and `embed_b.W_E`, or, for one-hot inputs, from `layers.0.W` or its two halves. The embeddings of two
     operands stand side by side.
 
     Returns:
@@ -45,12 +45,12 @@ def _standard_tables(snapshot: Snapshot) -> Sequence[Tensor]:
         return (weights["embed.W_E"],)
     if "embed_a.W_E" in weights and "embed_b.W_E" in weights:
         return weights["embed_a.W_E"], weights["embed_b.W_E"]
-    if "layers.0.W" in weights and len(weights["layers.0.W"]) == 2 * p:
+    if "layers.0.W" in weights and len(weights["layers.0.W"]) in (p, 2 * p):
         return weights["layers.0.W"].split(p)
     raise MissingNeedError(
         "the embedding spectrum",
         "weights",
-        "no parameter named embed.W_E, embed_a.W_E and embed_b.W_E, or layers.0.W with 2p rows; "
+        "no parameter named embed.W_E, embed_a.W_E and embed_b.W_E, or layers.0.W with p or 2p rows; "
         "Snapshot.from_model and Recorder take its name as embedding=",
     )
 

@@ -1,6 +1,6 @@
 """Building the task and the model that a configuration describes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,7 @@ from grokinterp.config import (
 )
 from grokinterp.models.initialization import initial_parameters
 from grokinterp.models.memory import require_memory
-from grokinterp.models.shapes import parameter_shapes, sizes
+from grokinterp.models.shapes import parameter_shapes
 from grokinterp.tasks import AnyTask, RegressionTask, Task
 
 _COPIES_OF_INPUTS = 3  # in memory while the inputs are made
@@ -71,7 +71,7 @@ def _count_numbers(task: AnyTaskConfig) -> int:
 def build_model(
     config: RunConfig | ModelConfig, task: AnyTask, seed: int | None = None, device: str = "cpu"
 ) -> nn.Module:
-    """Builds a freshly initialized model: a `HookedTransformer`, or an MLP that is a `HookedRootModule`.
+    """Builds a freshly initialized model with the hooks of TransformerLens; see `Run.model` for its class.
 
     >>> import grokinterp as gi
     >>> task = gi.Task.modular_addition(p=7, equals_token=False)
@@ -94,16 +94,40 @@ def build_model(
     if isinstance(config, TransformerConfig):
         from grokinterp.models.transformer import build_transformer
 
-        model = build_transformer(config, *sizes(task.config))
+        model = build_transformer(config, task.config)
     else:
-        from grokinterp.models.mlp import MLP
+        from grokinterp.models.modules import MLP
 
         assert isinstance(config, MLPConfig)  # initial_parameters refuses recorded models
         model = MLP(config, parameter_shapes(config, task.config))
-    for name, parameter in model.named_parameters():
-        parameter.data.copy_(parameters[name])
-        parameter.requires_grad_(parameters[name].requires_grad)
-    return move_model(model, device)
+    return move_model(set_weights(model, parameters), device)
+
+
+def set_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Copies weights into a model of `build_model`; parameters among them also say whether they are trained.
+
+    Args:
+        model: the model.
+        weights: the weights by their names in checkpoints.
+    """
+    translate = _as_they_are
+    if not set(weights) <= {name for name, _ in model.named_parameters()}:
+        from grokinterp.models.transformer import bridge_weights
+
+        translate = bridge_weights
+    # Buffers of a HookedTransformer (mask, IGNORE) are not among the weights.
+    found = model.load_state_dict(translate(model, weights), strict=False)
+    assert not found.unexpected_keys
+    state = model.state_dict(keep_vars=True)
+    for name, weight in weights.items():
+        if isinstance(weight, nn.Parameter):
+            for target in translate(model, {name: weight}):
+                state[target].requires_grad_(weight.requires_grad)
+    return model
+
+
+def _as_they_are(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return weights
 
 
 def move_model(model: Any, device: str | torch.device) -> nn.Module:

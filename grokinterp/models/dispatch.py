@@ -13,11 +13,12 @@ from grokinterp.config import MLPConfig, ModelConfig, RecordedConfig, Transforme
 from grokinterp.errors import ConfigError
 from grokinterp.models import forward as exact
 from grokinterp.models import mlp_forward
-from grokinterp.models.building import build_model, move_model
+from grokinterp.models.building import move_model
 from grokinterp.models.folding import Weights, with_output_scale
 from grokinterp.models.forward import Activations, Hook, no_hook
 from grokinterp.models.products import Matmul, product
 from grokinterp.models.rows import last_position_activations, last_position_by_rows, logits_by_rows
+from grokinterp.models.shapes import parameter_shapes
 from grokinterp.tasks import AnyTask, Task
 
 
@@ -119,7 +120,9 @@ def forward_for(config: ModelConfig, task: AnyTask, *, plain: bool = False) -> F
 
 
 def _module_activations(config: TransformerConfig, task: AnyTask) -> Callable[..., Activations]:
-    module: Any = build_model(config, task)
+    from grokinterp.models.modules import Transformer
+
+    module: Any = Transformer(config, parameter_shapes(config, task.config))
     outputs: dict[str, Tensor] = {}
     replace = no_hook
 

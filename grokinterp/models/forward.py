@@ -59,7 +59,8 @@ class Activations:
 def has_last_position_form(config: TransformerConfig, operands: int = 2) -> bool:
     """Whether `last_position` can compute this architecture for this number of operands."""
     one_layer = config.n_layers == 1 and config.normalization == "none"
-    return one_layer and operands == 2 and config.readout == "last"
+    plain = config.attention_rate == 1 and config.shared_embedding
+    return one_layer and plain and operands == 2 and config.readout == "last"
 
 
 def no_hook(name: str, value: Tensor) -> Tensor:
@@ -133,10 +134,10 @@ def prefix(
         hook: receives the neurons of a position, one row per pair, and returns what replaces them.
     """
     weights = with_output_scale(weights, config)
-    W_E, W_pos = weights["embed.W_E"], weights["pos_embed.W_pos"]
-    n_positions = tokens.shape[1]
+    W_pos, n_positions = weights["pos_embed.W_pos"], tokens.shape[1]
     streams = []
     for position in range(n_positions):
+        W_E = weights["embed.W_E" if config.shared_embedding else "embed_b.W_E" if position else "embed_a.W_E"]
         is_equals = config.equals_token and position == n_positions - 1
         rows = (W_E[-1:] if is_equals else W_E) + W_pos[position]
         streams.append(_Stream(rows, torch.zeros_like(tokens[:, 0]) if is_equals else tokens[:, position]))
@@ -160,6 +161,8 @@ def prefix(
                 sources = range(position + 1 if causal else n_positions)
                 scores = [_scores(query, q, streams[i], keys[i]) / math.sqrt(config.head_width) for i in sources]
                 shares = torch.stack(scores, dim=2).softmax(dim=2)
+                if config.attention_rate != 1:
+                    shares = config.attention_rate * shares + (1 - config.attention_rate)
                 attention.append(shares)
                 parts = [shares[:, :, i, None] * streams[i].spread(values[i]) for i in sources]
                 z, token, pre = parts[0] + sum(parts[1:]), None, query.spread(query.rows)

@@ -71,7 +71,8 @@ def _transformer_weights(config: TransformerConfig, shapes: Shapes, generator: t
     nn.MultiheadAttention, and positions are N(0, 0.02^2); this gives the RMS that Manir and Rupa 2026 print. Sinusoidal
     positions are not scaled.
     """
-    encoder, d_vocab = config.init == "torch_encoder", shapes["embed.W_E"][0]
+    encoder = config.init == "torch_encoder"
+    d_vocab = sum(shape[0] for name, shape in shapes.items() if name.endswith(".W_E"))
     attention_width = config.n_heads * config.head_width
     fan_in = {"W_O": attention_width, "b_O": attention_width, "W_out": config.d_mlp, "b_out": config.d_mlp}
     xavier = math.sqrt(6 / (config.d_model + 3 * attention_width))

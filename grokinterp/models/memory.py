@@ -131,7 +131,7 @@ def _kept_for_gradient(model: ModelConfig, operands: int) -> int:
         last = positions if model.readout == "mean" else 1  # positions at which the last layer is computed
         return ((model.n_layers - 1) * positions + last) * (2 * model.d_mlp + 8 * _widths(model))
     if isinstance(model, MLPConfig):
-        looked_up = operands if model.input in ("one_hot", "sum", "concat") else 0
+        looked_up = operands if model.input in ("one_hot", "one_hot_sum", "sum", "concat") else 0
         return model.width * (looked_up + (6 if model.architecture == "residual" else 3) * model.depth)
     return 0
 

@@ -32,9 +32,9 @@ def mlp(
     activation, weights = ACTIVATIONS[config.activation], with_output_scale(weights, config)
     operands, W_0 = inputs.unbind(dim=1), weights["layers.0.W"]
     tables = _first_layer_tables(weights, len(inputs), len(operands), config, matmul) if hook is no_hook else None
-    if config.input == "one_hot":
+    if config.input in ("one_hot", "one_hot_sum"):
         # A one-hot vector times a matrix is a row of the matrix.
-        tables = W_0.chunk(len(operands))
+        tables = W_0.chunk(len(operands)) if config.input == "one_hot" else [W_0] * len(operands)
     is_multiplied = tables is not None
     if tables is not None:  # x is already multiplied by the matrix of the first layer
         x = sum_of([F.embedding(operand, table) for operand, table in zip(operands, tables, strict=True)])

@@ -73,7 +73,10 @@ def hidden_matrices(names: Iterable[str]) -> tuple[str, ...]:
 def _transformer(config: TransformerConfig, p: int, n_classes: int, operands: int) -> Shapes:
     d, m, h, head = config.d_model, config.d_mlp, config.n_heads, config.head_width
     outputs = n_classes + config.equals_logit
-    shapes: Shapes = {"embed.W_E": (p + config.equals_token, d), "pos_embed.W_pos": (operands + config.equals_token, d)}
+    tokens = p + config.equals_token
+    tables = {"embed": tokens} if config.shared_embedding else {"embed_a": p, "embed_b": tokens}
+    shapes: Shapes = {f"{table}.W_E": (rows, d) for table, rows in tables.items()}
+    shapes["pos_embed.W_pos"] = (operands + config.equals_token, d)
     for layer in range(config.n_layers):
         block = f"blocks.{layer}"
         if config.normalization != "none":
@@ -91,7 +94,8 @@ def _transformer(config: TransformerConfig, p: int, n_classes: int, operands: in
 
 def _mlp(config: MLPConfig, p: int, n_outputs: int, operands: int) -> Shapes:
     shapes: Shapes = {}
-    n_input, width = operands if config.input in ("signs", "vector") else operands * p, config.width
+    inputs = {"signs": operands, "vector": operands, "one_hot_sum": p}
+    n_input, width = inputs.get(config.input, operands * p), config.width
     if config.input in ("concat", "sum"):
         tables = ["embed"] if config.shared_embedding else ["embed_a", "embed_b"]
         shapes |= {f"{table}.W_E": (p, config.embedding_width) for table in tables}

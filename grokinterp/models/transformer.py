@@ -1,94 +1,113 @@
-"""The HookedTransformer of TransformerLens: the only file that imports it."""
+"""Transformers as TransformerLens builds them: a HookedTransformer in version 3, a TransformerBridge in version 4.
+
+Architectures that the installed version cannot express are built as our own `modules.Transformer`, which has the same
+parameter and hook names as a HookedTransformer.
+"""
 
 import warnings
+from collections.abc import Mapping
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
-from jaxtyping import Float
+import torch
+import transformer_lens
 from torch import Tensor, nn
-from transformer_lens import HookedTransformer, HookedTransformerConfig
-from transformer_lens.components import TransformerBlock, Unembed
-from transformer_lens.hook_points import HookPoint
 
-from grokinterp.config import TransformerConfig
+from grokinterp.config import RegressionConfig, TaskConfig, TransformerConfig
+from grokinterp.models.modules import Transformer
+from grokinterp.models.shapes import parameter_shapes, sizes
+
+# Version 4 raises an ImportError where `hasattr` asks for a removed name, so only the version tells what is there.
+MAJOR = int(version("transformer-lens").split(".")[0])
 
 
-def build_transformer(config: TransformerConfig, p: int, n_classes: int, operands: int = 2) -> HookedTransformer:
-    """Builds a HookedTransformer on operands in 0 .. p-1 on the CPU, without setting its weights.
+def build_transformer(config: TransformerConfig, task: TaskConfig | RegressionConfig) -> nn.Module:
+    """Builds a transformer on the CPU, without setting its weights.
 
-    With `post_layernorm`, `hook_resid_mid` and `hook_resid_post` of a block are the outputs of its LayerNorms. With
-    readout `mean`, the logits are `[n, 1, c]`, computed from the mean over positions at `unembed.hook_mean`.
+    It is a HookedTransformer, with version 4 of TransformerLens a TransformerBridge, and where neither can express the
+    architecture, a `Transformer` with the same hooks.
 
     Inputs are `a b =`; those of Power et al. 2022 are `<eos> a op b =`, where the two additional tokens are the same in
     every input. Their loss is the mean over the answer and the `<eos>` after it; this loss covers only the answer.
 
     Args:
         config: the architecture.
-        p: number of values of an operand; `=` is token p.
-        n_classes: number of classes; with `equals_logit` the output has one more.
-        operands: number of operands.
+        task: gives the number of operands, of their values, and of classes.
     """
-    hooked_config = HookedTransformerConfig(
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        d_model=config.d_model,
-        d_head=config.head_width,
-        d_mlp=config.d_mlp,
-        act_fn=config.activation,
-        normalization_type=None if config.normalization == "none" else "LN",
-        attention_dir=config.attention,
-        d_vocab=p + 1 if config.equals_token else p,
-        d_vocab_out=n_classes + 1 if config.equals_logit else n_classes,
-        n_ctx=operands + config.equals_token,
-        init_weights=False,
-        device="cpu",
-    )
+    if not is_expressible(config):
+        return Transformer(config, parameter_shapes(config, task))
+    return _hooked_transformer(config, task) if MAJOR < 4 else _bridge(config, task)
+
+
+def is_expressible(config: TransformerConfig) -> bool:
+    """Whether the installed TransformerLens can express an architecture."""
+    plain = config.normalization != "post_layernorm" and config.readout == "last" and config.activation != "tanh"
+    plain = plain and config.attention_rate == 1 and config.shared_embedding
+    return plain and (MAJOR < 4 or config.final_norm)
+
+
+def bridge_weights(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with the names and layouts of a TransformerBridge's state dict.
+
+    Args:
+        model: the bridge.
+        weights: the weights by their names in version 3.
+    """
+    from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
+
+    return convert_tl_checkpoint(dict(weights), model.cfg)
+
+
+def _common(config: TransformerConfig, task: TaskConfig | RegressionConfig) -> dict[str, Any]:
+    """What the configurations of both versions have in common."""
+    p, n_classes, operands = sizes(task)
+    return {
+        "n_layers": config.n_layers,
+        "n_heads": config.n_heads,
+        "d_model": config.d_model,
+        "d_head": config.head_width,
+        "act_fn": config.activation,
+        "normalization_type": None if config.normalization == "none" else "LN",
+        "attention_dir": config.attention,
+        "d_vocab": p + 1 if config.equals_token else p,
+        "d_vocab_out": n_classes + 1 if config.equals_logit else n_classes,
+        "n_ctx": operands + config.equals_token,
+        "init_weights": False,
+        "device": "cpu",
+    }
+
+
+def _hooked_transformer(config: TransformerConfig, task: TaskConfig | RegressionConfig) -> nn.Module:
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    hooked_config = HookedTransformerConfig(d_mlp=config.d_mlp, **_common(config, task))
     with warnings.catch_warnings():
-        # HookedTransformer announces its removal in version 4, which pyproject.toml excludes.
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
         model = HookedTransformer(hooked_config)
-    if config.normalization == "post_layernorm":
-        for layer in range(config.n_layers):
-            model.blocks[layer] = _PostNormBlock(model.cfg, layer)
-    if config.normalization == "post_layernorm" or not config.final_norm:
+    if not config.final_norm:
         model.ln_final = nn.Identity()
-    if config.readout == "mean":
-        model.unembed = _MeanUnembed(model.cfg)
-    model.setup()  # names the hooks of the replaced modules
-    if config.output_scale != 1:
-        model.unembed.register_forward_hook(partial(_scale_logits, config.output_scale))
+        model.setup()  # names the hooks
+    _scale_output(model.unembed, config)
     return model
+
+
+def _bridge(config: TransformerConfig, task: TaskConfig | RegressionConfig) -> nn.Module:
+    from transformer_lens.config import TransformerBridgeConfig
+
+    bridge_config = TransformerBridgeConfig(**_common(config, task))
+    bridge_config.d_mlp = config.d_mlp  # the constructor does not take it
+    state = torch.random.get_rng_state()
+    model = transformer_lens.TransformerBridge.boot_native(bridge_config)
+    torch.random.set_rng_state(state)  # nn.Linear draws weights
+    _scale_output(model.unembed, config)
+    return model
+
+
+def _scale_output(unembed: nn.Module, config: TransformerConfig) -> None:
+    if config.output_scale != 1:
+        unembed.register_forward_hook(partial(_scale_logits, config.output_scale))
 
 
 def _scale_logits(scale: float, module: nn.Module, inputs: Any, logits: Tensor) -> Tensor:
     return scale * logits
-
-
-class _PostNormBlock(TransformerBlock):
-    """A block whose LayerNorms come after attention and MLP are added to the residual stream (Power et al. 2022)."""
-
-    def forward(
-        self,
-        resid_pre: Float[Tensor, "n t d"],
-        shortformer_pos_embed: Any = None,
-        past_kv_cache_entry: Any = None,
-        attention_mask: Any = None,
-    ) -> Float[Tensor, "n t d"]:
-        """Computes the residual stream after the block; HookedTransformer passes the other arguments."""
-        stream = self.hook_resid_pre(resid_pre)
-        options = {"past_kv_cache_entry": past_kv_cache_entry, "attention_mask": attention_mask}
-        attended = self.hook_attn_out(self.attn(query_input=stream, key_input=stream, value_input=stream, **options))
-        resid_mid = self.hook_resid_mid(self.ln1(stream + attended))
-        return self.hook_resid_post(self.ln2(resid_mid + self.hook_mlp_out(self.mlp(resid_mid))))
-
-
-class _MeanUnembed(Unembed):
-    """An unembedding that reads the mean over positions."""
-
-    def __init__(self, cfg: HookedTransformerConfig):
-        super().__init__(cfg)
-        self.hook_mean = HookPoint()
-
-    def forward(self, residual: Float[Tensor, "n t d"]) -> Float[Tensor, "n 1 c"]:
-        """Computes the logits as if there were one position."""
-        return super().forward(self.hook_mean(residual.mean(dim=1, keepdim=True)))

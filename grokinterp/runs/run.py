@@ -17,6 +17,7 @@ from grokinterp.display import Card, Carded
 from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.measures.own_model import Names, Parts
 from grokinterp.models import Forward, build_model, forward_for, task_of
+from grokinterp.models.building import set_weights
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
 from grokinterp.runs.checkpoints import (
@@ -220,10 +221,12 @@ class Run(Carded):
         return {step: combined_checksum(checksums) for step, checksums in by_step.items()}
 
     def model(self, step: Step) -> nn.Module:
-        """The model with the weights of a checkpoint: a HookedTransformer, or an MLP with hooks.
+        """The model with the weights of a checkpoint and the hooks of TransformerLens.
+
+        It is a HookedTransformer (with version 4 of TransformerLens, a TransformerBridge), or, for MLPs and where these
+        cannot express the architecture, a HookedRootModule.
 
         >>> model = Run.open("checkpoints/run42").model("last")
-
         Args:
             step: the step of the checkpoint, or `last`.
 
@@ -234,10 +237,7 @@ class Run(Carded):
         weights = self.weights(step)
         if self.own_model is not None:
             return self.own_model.with_weights(weights)
-        model = build_model(self.config, self.task)
-        # A HookedTransformer has buffers (mask, IGNORE), which checkpoints do not store.
-        model.load_state_dict(weights, strict=False)
-        return model
+        return set_weights(build_model(self.config, self.task), weights)
 
     def with_model(
         self,
