@@ -36,8 +36,10 @@ _HOME = {
     "Transition": "analysis.transition",
     "analyze": "analysis.timeline",
     "build_model": "models",
+    "import_run": "formats.importing",
     "list_runs": "sweep.listing",
     "load": "sweep.listing",
+    "export_run": "formats.exporting",
     "find_transition": "analysis.transition",
     "preset": "config.presets",
     "presets": "training.preset_table",
@@ -84,9 +86,11 @@ __all__ = [
     "analyze",
     "build_model",
     "experiments",
+    "export_run",
     "figures",
     "find_transition",
     "fourier",
+    "import_run",
     "list_runs",
     "load",
     "measures",
@@ -156,6 +160,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.config.presets import preset
     from grokinterp.errors import ConfigError, GrokinterpError, MissingNeedError, RunError
     from grokinterp.figures.saving import save_figure
+    from grokinterp.formats.exporting import export_run
+    from grokinterp.formats.importing import import_run
     from grokinterp.measures import Snapshot, fourier
     from grokinterp.models import build_model
     from grokinterp.report import write_report, write_sweep_report

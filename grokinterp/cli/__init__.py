@@ -23,6 +23,8 @@ Train networks on modular arithmetic, save their checkpoints, and measure how th
   figures RUN [NAME]   save figures of a run as SVG, PDF, PNG, or HTML files
   sweep DIR            train many runs that differ in some options and tabulate their outcomes
   reproduce NAME       run a published experiment and test its claims (--list shows the names)
+  import SOURCE RUN    import a model or run that was trained elsewhere as a run folder
+  export RUN TARGET    write a run in a form that TransformerLens or the Hugging Face Hub reads
   verify RUN           check every file and checksum of a run or sweep
   list [DIR]           list the runs and sweeps in a folder (default: checkpoints)
   presets [NAME]       list the presets with their cost on this machine, or describe one
@@ -38,6 +40,8 @@ _COMMANDS = {
     "analyze": ("analyze", "run_analyze"),
     "report": ("report", "run_report"),
     "figures": ("figures", "run_figures"),
+    "import": ("import_run", "run_import"),
+    "export": ("export_run", "run_export"),
     "verify": ("verify", "run_verify"),
     "list": ("list", "run_list"),
     "presets": ("presets", "run_presets"),

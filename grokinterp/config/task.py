@@ -39,9 +39,10 @@ class TaskConfig(Fields):
     p: int = 113
     """modulus, odd or even (must be prime for division, 120 for permutations, and 2 for parity)"""
     train_fraction: float | None = 0.3
-    """fraction of inputs used for training, strictly between 0 and 1; None: the split is unknown"""
-    split: Literal["torch", "python", "numpy", "given", "unknown"] = "torch"
-    """library whose shuffle generates the split; `given`: stored with the run; `unknown`: for imported models"""
+    """fraction of inputs used for training, strictly between 0 and 1; None: the split is unknown; 1 with split `all`"""
+    split: Literal["torch", "python", "numpy", "given", "unknown", "all"] = "torch"
+    """library whose shuffle generates the split; `given`: stored with the run; `unknown` and `all` (every input was
+    trained on, so there is no test set): for imported models"""
     data_seed: int = 0
     """seed for the split, random labels, and label noise"""
     label_noise: float = 0.0
@@ -79,6 +80,9 @@ class TaskConfig(Fields):
         if self.split == "unknown":
             require(self.train_fraction is None, "split unknown needs train_fraction null")
             require(self.label_noise == 0, "label_noise must be 0 with split unknown: the training set is unknown")
+        elif self.split == "all":
+            require(self.train_fraction == 1.0, "split all needs train_fraction 1")
+            require(self.label_noise == 0, "label_noise must be 0 with split all")
         else:
             require(
                 self.train_fraction is not None and 0.0 < self.train_fraction < 1.0,

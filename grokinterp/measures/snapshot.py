@@ -361,7 +361,7 @@ class Snapshot(Carded):
     def lacks(self, need: str) -> str | None:
         """The reason why this snapshot cannot serve a need (one of `NEEDS`); None if it can."""
         if need == "split" and self.task.train_mask is None:
-            return "the train/test split is unknown"
+            return self.task.why_no_split
         if need == "grid" and self.task.group is None:
             return self.task.why_no_group
         if need == "gradients" and self.forward is None:

@@ -4,6 +4,7 @@ These are MLPs, and the transformers that a HookedTransformer cannot express.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -97,13 +98,13 @@ class Transformer(HookedRootModule):
         logits, cache = super().run_with_cache(*args, **options)
         return logits, ActivationCache(cache, self)
 
-    def _embedded(self, tokens: Tensor, weights: dict[str, Tensor]) -> Float[Tensor, "n t d"]:
+    def _embedded(self, tokens: Tensor, weights: Mapping[str, Tensor]) -> Float[Tensor, "n t d"]:
         if self.config.shared_embedding:
             return weights["embed.W_E"][tokens]
         first, rest = weights["embed_a.W_E"][tokens[:, :1]], weights["embed_b.W_E"][tokens[:, 1:]]
         return torch.cat([first, rest], dim=1)
 
-    def _block(self, block: str, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    def _block(self, block: str, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """The residual stream after a block."""
         config, hooks = self.config, self.hook_dict
         pre_norm, post_norm = config.normalization == "layernorm", config.normalization == "post_layernorm"
@@ -117,7 +118,7 @@ class Transformer(HookedRootModule):
         x = x + hooks[f"{block}hook_mlp_out"](neurons @ weights[f"{block}mlp.W_out"] + weights[f"{block}mlp.b_out"])
         return hooks[f"{block}hook_resid_post"](_layer_norm(x, weights, f"{block}ln2") if post_norm else x)
 
-    def _attention(self, attn: str, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    def _attention(self, attn: str, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         config, hooks = self.config, self.hook_dict
         q, k, v = (
             hooks[f"{attn}hook_{kind.lower()}"](
@@ -136,7 +137,7 @@ class Transformer(HookedRootModule):
         return torch.einsum("nqhe,hed->nqd", z, weights[f"{attn}W_O"]) + weights[f"{attn}b_O"]
 
 
-def _layer_norm(x: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
+def _layer_norm(x: Tensor, weights: Mapping[str, Tensor], name: str) -> Tensor:
     return nn.functional.layer_norm(x, x.shape[-1:], weights[f"{name}.w"], weights[f"{name}.b"])
 
 

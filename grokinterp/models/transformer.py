@@ -7,6 +7,7 @@ parameter and hook names as a HookedTransformer.
 import warnings
 from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -54,9 +55,8 @@ def bridge_weights(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tenso
         model: the bridge.
         weights: the weights by their names in version 3.
     """
-    from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
-
-    return convert_tl_checkpoint(dict(weights), model.cfg)
+    module: Any = import_module("transformer_lens.utilities.tl_checkpoint_conversion")  # which version 3 lacks
+    return module.convert_tl_checkpoint(dict(weights), model.cfg)
 
 
 def _common(config: TransformerConfig, task: TaskConfig | RegressionConfig) -> dict[str, Any]:
@@ -98,7 +98,8 @@ def _bridge(config: TransformerConfig, task: TaskConfig | RegressionConfig) -> n
     bridge_config = TransformerBridgeConfig(**_common(config, task))
     bridge_config.d_mlp = config.d_mlp  # the constructor does not take it
     state = torch.random.get_rng_state()
-    model = transformer_lens.TransformerBridge.boot_native(bridge_config)
+    bridges: Any = transformer_lens
+    model = bridges.TransformerBridge.boot_native(bridge_config)
     torch.random.set_rng_state(state)  # nn.Linear draws weights
     _scale_output(model.unembed, config)
     return model

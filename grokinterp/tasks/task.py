@@ -40,7 +40,7 @@ class Task(Carded):
         config: the configuration of the task.
         inputs: `[n, k]`, the operands in row-major order; k = 2, except for parity.
         labels: `[n]`, what a model is trained and scored on, including label noise.
-        train_mask: `[n]`, True for the training inputs; None if the split is unknown.
+        train_mask: `[n]`, True for the training inputs; None if the split is unknown or every input was trained on.
         equals_token: whether `tokens` end in `=`, so that there are p + 1 tokens.
     """
 
@@ -83,7 +83,7 @@ class Task(Carded):
             config = replace(config, split="given", train_fraction=len(indices) / n)
         elif config.split == "given":
             raise ConfigError("split 'given' needs train_indices, the positions of the training inputs")
-        elif config.split == "unknown":
+        elif config.split in ("unknown", "all"):
             train_mask = None
         else:
             train_mask = seeded_split(config, n)
@@ -168,7 +168,7 @@ class Task(Carded):
         (torch.Size([10, 3]), torch.Size([10]))
 
         Raises:
-            ConfigError: the split is unknown.
+            ConfigError: there is no split.
         """
         return self.tokens[self.require_split()]
 
@@ -177,7 +177,7 @@ class Task(Carded):
         """`[m]`, the labels of the training inputs.
 
         Raises:
-            ConfigError: the split is unknown.
+            ConfigError: there is no split.
         """
         return self.labels[self.require_split()]
 
@@ -186,7 +186,7 @@ class Task(Carded):
         """`[m, t]`, the tokens of the test inputs.
 
         Raises:
-            ConfigError: the split is unknown.
+            ConfigError: there is no split.
         """
         return self.tokens[~self.require_split()]
 
@@ -195,7 +195,7 @@ class Task(Carded):
         """`[m]`, the labels of the test inputs.
 
         Raises:
-            ConfigError: the split is unknown.
+            ConfigError: there is no split.
         """
         return self.labels[~self.require_split()]
 
@@ -206,7 +206,7 @@ class Task(Carded):
 
     @cached_property
     def test_mask(self) -> Bool[Tensor, " n"] | None:
-        """`[n]`, True for the test inputs; None if the split is unknown."""
+        """`[n]`, True for the test inputs; None without a split (see `why_no_split`)."""
         return None if self.train_mask is None else ~self.train_mask
 
     @property
@@ -254,11 +254,19 @@ class Task(Carded):
         """Returns `train_mask`, never None.
 
         Raises:
-            ConfigError: the split is unknown.
+            ConfigError: there is no split.
         """
         if self.train_mask is None:
-            raise ConfigError("the train/test split is unknown: give a split and a train_fraction, or train_indices")
+            hint = "" if self.config.split == "all" else ": give a split and a train_fraction, or train_indices"
+            raise ConfigError(f"{self.why_no_split}{hint}")
         return self.train_mask
+
+    @property
+    def why_no_split(self) -> str:
+        """Why there is no training set and test set to compare, for messages."""
+        if self.config.split == "all":
+            return "every input was trained on, so there is no test set"
+        return "the train/test split is unknown"
 
     @cached_property
     def group(self) -> CyclicGroup | None:
@@ -289,7 +297,7 @@ class Task(Carded):
         n, width = self.tokens.shape
         facts = {"inputs": f"{n:,}, each of {self.operands} operands", "classes": f"{self.n_classes:,}"}
         if self.train_mask is None:
-            facts["split"] = "unknown"
+            facts["split"] = self.why_no_split
         else:
             n_train = int(self.train_mask.sum())
             facts["split"] = f"{n_train:,} training and {n - n_train:,} test inputs"

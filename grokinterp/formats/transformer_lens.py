@@ -1,0 +1,178 @@
+"""Weights and configurations of TransformerLens, versions 1 to 4, without importing it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from grokinterp.config import TaskConfig, TransformerConfig
+from grokinterp.errors import RunError
+from grokinterp.formats.files import required, tensors
+from grokinterp.models.shapes import parameter_shapes
+
+
+class HookedConfig:
+    """Stands in for the configuration in a pickle: only its attributes are read."""
+
+
+class _Ignored:
+    """Stands in for a NumPy number in a pickle, whose value is not needed."""
+
+    def __init__(self, *parts: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+ALLOWED: Mapping[str, type] = {
+    **dict.fromkeys(
+        (
+            "easy_transformer.EasyTransformerConfig.EasyTransformerConfig",
+            "transformer_lens.EasyTransformerConfig.EasyTransformerConfig",
+            "transformer_lens.HookedTransformerConfig.HookedTransformerConfig",
+            "transformer_lens.config.HookedTransformerConfig.HookedTransformerConfig",
+            "transformer_lens.config.hooked_transformer_config.HookedTransformerConfig",
+            "transformer_lens.config.transformer_bridge_config.TransformerBridgeConfig",
+        ),
+        HookedConfig,
+    ),
+    **dict.fromkeys(
+        ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtypes.Float64DType"),
+        _Ignored,
+    ),
+}
+"""Classes that a pickled configuration may contain, under the names of every version."""
+
+# What a TransformerConfig cannot say, with the values that mean "not used".
+_UNUSED = {"attn_only": (False,), "gated_mlp": (False,), "positional_embedding_type": ("standard",)}
+_UNUSED |= {"n_key_value_heads": (None,), "parallel_attn_mlp": (False,), "shortformer_pos": (False,)}
+_ACTIVATIONS: dict[str, Literal["relu", "gelu"]] = {"relu": "relu", "gelu": "gelu"}
+
+
+def read_config(config: Mapping[str, Any], file: Path) -> tuple[TransformerConfig, int]:
+    """The architecture that a configuration of TransformerLens describes, with frozen biases, and the modulus.
+
+    Args:
+        config: the fields of a HookedTransformerConfig or a TransformerBridgeConfig.
+        file: named in messages.
+
+    Raises:
+        RunError: a field is missing, or the architecture is another one.
+    """
+    for name, values in _UNUSED.items():
+        if name in config and config[name] not in values:
+            raise RunError(f"{file}: models with {name} = {config[name]!r} are not read")
+    sizes = {name: required(config, name, int, file) for name in ("n_layers", "d_model", "n_ctx", "d_head", "n_heads")}
+    d_mlp, d_vocab = (required(config, name, int, file) for name in ("d_mlp", "d_vocab"))
+    activation, normalization = config.get("act_fn"), config.get("normalization_type")
+    if activation not in _ACTIVATIONS:
+        raise RunError(f"{file}: the activation function {activation!r} is not read; relu and gelu are")
+    if normalization not in (None, "LN"):
+        raise RunError(f"{file}: the normalization {normalization!r} is not read; None and LN are")
+    n_ctx = sizes.pop("n_ctx")
+    if n_ctx not in (2, 3):
+        raise RunError(f"{file}: inputs of {n_ctx} tokens are not pairs")
+    p = d_vocab - 1 if n_ctx == 3 else d_vocab
+    classes = config.get("d_vocab_out", d_vocab)
+    classes = d_vocab if classes in (None, -1) else classes
+    if classes not in (p, p + 1) or (classes == p + 1 and n_ctx == 2):
+        raise RunError(f"{file}: {classes} classes do not fit {d_vocab} tokens")
+    model = TransformerConfig(
+        **sizes,
+        d_mlp=d_mlp,
+        activation=_ACTIVATIONS[activation],
+        normalization="none" if normalization is None else "layernorm",
+        attention="bidirectional" if config.get("attention_dir") == "bidirectional" else "causal",
+        equals_token=n_ctx == 3,
+        equals_logit=classes == p + 1,
+    )
+    return model, p
+
+
+def read_weights(
+    state: Mapping[str, Tensor], model: TransformerConfig, task: TaskConfig, file: Path
+) -> dict[str, Tensor]:
+    """The parameters in a state dict of version 1 to 3, or of version 4 (`embed.weight`, ...), under our names.
+
+    Biases that the file lacks are 0. Buffers (`mask`, `IGNORE`) are left out.
+
+    Raises:
+        RunError: a parameter is missing or has another shape.
+    """
+    shapes = parameter_shapes(model, task)
+    if "embed.weight" in state:
+        state = _from_version_4(state, model, file)
+    given = {name: shape for name, shape in shapes.items() if name in state or not _is_bias(name)}
+    found = tensors(state, given, file)
+    return {name: found[name] if name in found else torch.zeros(shape) for name, shape in shapes.items()}
+
+
+def trained_biases(weights: Mapping[str, Tensor]) -> Literal["frozen", "mlp", "trained"]:
+    """Which biases have been trained, judged by which are not 0."""
+    used = {name for name, weight in weights.items() if _is_bias(name) and bool(weight.any())}
+    if not used:
+        return "frozen"
+    return "mlp" if all(".mlp." in name for name in used) else "trained"
+
+
+def _is_bias(name: str) -> bool:
+    return name.rsplit(".", 1)[-1].startswith("b_")
+
+
+_NAMES = {"q": "Q", "k": "K", "v": "V"}
+
+
+def _from_version_4(state: Mapping[str, Tensor], model: TransformerConfig, file: Path) -> dict[str, Tensor]:
+    """A state dict of a TransformerBridge under the names of version 3."""
+    heads = model.n_heads
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        *path, kind = name.split(".")
+        place, part = ".".join(path[:-1]), path[-1] if path else ""
+        if kind not in ("weight", "bias"):
+            continue
+        is_weight = kind == "weight"
+        try:
+            if name in ("embed.weight", "pos_embed.weight"):
+                found[f"{part}.{'W_E' if part == 'embed' else 'W_pos'}"] = tensor
+            elif part == "unembed":
+                found[f"unembed.{'W_U' if is_weight else 'b_U'}"] = tensor.T if is_weight else tensor
+            elif part in _NAMES:
+                pattern = "(h e) d -> h d e" if is_weight else "(h e) -> h e"
+                found[f"{place}.{'W' if is_weight else 'b'}_{_NAMES[part]}"] = rearrange(tensor, pattern, h=heads)
+            elif part == "o":
+                found[f"{place}.{'W' if is_weight else 'b'}_O"] = (
+                    rearrange(tensor, "d (h e) -> h e d", h=heads) if is_weight else tensor
+                )
+            elif part in ("in", "out"):
+                found[f"{place}.{'W' if is_weight else 'b'}_{part}"] = tensor.T if is_weight else tensor
+            elif part.startswith("ln"):
+                found[f"{place}.{part}.{'w' if is_weight else 'b'}".removeprefix(".")] = tensor
+        except Exception as error:  # einops says in its own words which sizes do not fit
+            raise RunError(f"{file}: {name!r} of shape {list(tensor.shape)} does not fit {heads} heads") from error
+    return found
+
+
+def to_version_4(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under our names as the state dict of a TransformerBridge of version 4."""
+    found: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        place, kind = name.rsplit(".", 1)
+        letter, _, part = kind.partition("_")
+        suffix = "weight" if letter in ("W", "w") else "bias"
+        if kind in ("W_E", "W_pos", "w", "b"):
+            found[f"{place}.{suffix}"] = weight
+        elif place == "unembed":
+            found[f"unembed.{suffix}"] = weight.T if suffix == "weight" else weight
+        elif part in "QKV":
+            pattern = "h d e -> (h e) d" if suffix == "weight" else "h e -> (h e)"
+            found[f"{place}.{part.lower()}.{suffix}"] = rearrange(weight, pattern)
+        elif part == "O":
+            found[f"{place}.o.{suffix}"] = rearrange(weight, "h e d -> d (h e)") if suffix == "weight" else weight
+        else:
+            found[f"{place}.{part}.{suffix}"] = weight.T if suffix == "weight" else weight
+    return {name: tensor.contiguous() for name, tensor in found.items()}
