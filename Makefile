@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO_RUN ?= checkpoints/demo
 TEST_WORKERS ?= 2
 
-.PHONY: demo test check docs faults bench gpu-wheels reproduce-quick evidence package test-floor clean
+.PHONY: demo test check docs faults bench gpu-wheels reproduce-quick evidence package test-floor test-tl clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -70,5 +70,13 @@ test-floor:
 	.venv-floor/bin/uv pip install --quiet --python .venv-floor/bin/python --resolution $(FLOOR) -e ".[dev]"
 	.venv-floor/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(FLOOR_TESTS)
 
+# What touches TransformerLens, under the version in constraints.txt and under the newest version 4.
+test-tl: $(STAMP)
+	$(PYTHON) -m venv .venv-tl4
+	grep -v '^transformer-lens==' constraints.txt > .venv-tl4/constraints.txt
+	.venv-tl4/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-tl4/constraints.txt -e ".[dev]" "transformer-lens>=4,<5"
+	$(BIN)/python -m pytest tests/test_transformer_lens.py
+	.venv-tl4/bin/python -m pytest tests/test_transformer_lens.py
+
 clean:
-	rm -rf $(VENV) .venv-floor .pytest_cache .ruff_cache build dist docs/reference docs/gallery docs/tutorials/*.ipynb
+	rm -rf $(VENV) .venv-floor .venv-tl4 .pytest_cache .ruff_cache build dist docs/reference docs/gallery docs/tutorials/*.ipynb

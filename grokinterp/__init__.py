@@ -43,7 +43,9 @@ _HOME = {
     "find_transition": "analysis.transition",
     "preset": "config.presets",
     "presets": "training.preset_table",
+    "record_checkpoints": "formats.recording",
     "sample_run": "runs.sample",
+    "snapshot": "models.snapshots",
     "save_figure": "figures.saving",
     "train": "training",
     "train_sweep": "sweep",
@@ -97,8 +99,10 @@ __all__ = [
     "models",
     "preset",
     "presets",
+    "record_checkpoints",
     "sample_run",
     "save_figure",
+    "snapshot",
     "statistics",
     "theory",
     "train",
@@ -162,8 +166,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ reso
     from grokinterp.figures.saving import save_figure
     from grokinterp.formats.exporting import export_run
     from grokinterp.formats.importing import import_run
+    from grokinterp.formats.recording import record_checkpoints
     from grokinterp.measures import Snapshot, fourier
     from grokinterp.models import build_model
+    from grokinterp.models.snapshots import snapshot
     from grokinterp.report import write_report, write_sweep_report
     from grokinterp.runs.run import Run
     from grokinterp.runs.sample import sample_run

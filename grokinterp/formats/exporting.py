@@ -17,7 +17,7 @@ from grokinterp.config import TransformerConfig
 from grokinterp.errors import ConfigError, RunError, nearest
 from grokinterp.formats.hub import write_card
 from grokinterp.formats.state_dicts import CONFIG, REVISIONS, SPLIT, WEIGHTS, revision
-from grokinterp.formats.transformer_lens import to_version_4
+from grokinterp.models.version_4 import to_version_4
 from grokinterp.runs.files import accessing, exists, make_folder
 from grokinterp.runs.folders import as_path
 from grokinterp.runs.run import Run

@@ -1,7 +1,6 @@
 """Opening other people's files: pickles only by torch's weights-only loader, which executes no code of theirs."""
 
 import json
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -42,13 +41,13 @@ def load_pickle(file: Path, allowed: Allowed | None = None) -> Any:
         try:
             with safe_globals([(stand_in, name) for name, stand_in in (allowed or {}).items()]):
                 return torch.load(file, map_location="cpu", weights_only=True)
-        except OSError:
+        except (FileNotFoundError, PermissionError):
             raise
-        except pickle.UnpicklingError as error:
-            raise _refused(file, str(error), allowed or {}) from None
         except MemoryError:
             raise RunError(f"{file} does not fit into memory") from None
         except Exception as error:  # the formats are old and many; whatever it is, the file cannot be read
+            if type(error).__name__ == "UnpicklingError":
+                raise _refused(file, str(error), allowed or {}) from None
             raise RunError(f"{file} is damaged, or not a file of torch.save ({shorten(str(error))})") from None
 
 

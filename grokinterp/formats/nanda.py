@@ -48,7 +48,7 @@ def read(place: Path) -> Imported:
     model = TransformerConfig(
         n_heads=heads,
         d_model=d,
-        d_head=width,
+        d_head=None if heads * width == d else width,
         d_mlp=weights["blocks.0.mlp.W_in"].shape[1],
         biases="mlp",
         equals_logit=True,

@@ -91,7 +91,7 @@ def _read_transformer(
         n_layers=layers,
         n_heads=heads,
         d_model=d,
-        d_head=width,
+        d_head=None if heads * width == d else width,
         d_mlp=weights["blocks.0.mlp.W_in"].shape[1],
         activation=activation,
         biases="mlp",

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from grokinterp.config import MLPConfig, RegressionConfig, RunConfig, TaskConfig, TransformerConfig
+from grokinterp.config import OPERATIONS, MLPConfig, RegressionConfig, RunConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.formats.files import load_json, load_pickle, load_safetensors, state_dict_of, tensors
 from grokinterp.formats.imported import Imported, Place, Weights
@@ -34,7 +34,9 @@ _NUMBER = re.compile(r"([0-9]{1,12})$")
 def find(source: Path) -> list[Place]:
     """The runs at a place: a file with a configuration beside it, or a folder with one."""
     folder = source if source.is_dir() else source.parent
-    files = list(_files(folder).values()) if source.is_dir() else [source] if source.suffix in _SUFFIXES else []
+    files = (
+        list(checkpoint_files(folder).values()) if source.is_dir() else [source] if source.suffix in _SUFFIXES else []
+    )
     return [Place(source, source.name)] if files and exists(folder / CONFIG) else []
 
 
@@ -43,8 +45,14 @@ def revision(step: int) -> str:
     return f"step{step}"
 
 
-def _files(folder: Path) -> dict[int, Path]:
-    """The files with a number at the end of their names, by this number; of a folder for the Hub, its checkpoints."""
+def checkpoint_files(folder: Path) -> dict[int, Path]:
+    """The files with a number at the end of their names, by this number; of a folder for the Hub, its checkpoints.
+
+    Raises:
+        RunError: the folder does not exist, or two files have the same number.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder} is not a folder")
     files: dict[int, Path] = {}
     if exists(folder / WEIGHTS):
         for place in folder.glob(f"step*/{WEIGHTS}"):
@@ -57,7 +65,7 @@ def _files(folder: Path) -> dict[int, Path]:
         if file.suffix in _SUFFIXES and number is not None:
             other = files.setdefault(int(number[1]), file)
             if other != file:
-                raise RunError(f"{folder} has two files for step {number[1]}: {other.name} and {file.name}")
+                raise RunError(f"{folder} has two files for step {int(number[1])}: {other.name} and {file.name}")
     return files
 
 
@@ -68,7 +76,7 @@ def read(place: Path) -> Imported:
         RunError: a file is damaged, or the weights do not fit the configuration.
     """
     folder = place if place.is_dir() else place.parent
-    files = _files(folder) if place.is_dir() else {_step_of(place): place}
+    files = checkpoint_files(folder) if place.is_dir() else {_step_of(place): place}
     task, model, indices = _configuration(folder)
     read_one = partial(_weights, model=model, task=task)
     if isinstance(model, TransformerConfig) and model.biases == "frozen":
@@ -117,19 +125,31 @@ def _configuration(folder: Path) -> tuple[TaskConfig, TransformerConfig | MLPCon
     indices = content.get("train_indices")
     if indices is not None and not (isinstance(indices, list) and all(type(index) is int for index in indices)):
         raise RunError(f"{file}: 'train_indices' is no list of integers")
+    operation = content.get("operation", "add")
+    if operation not in OPERATIONS:
+        raise RunError(f"{file}: the operation {operation!r} is none of {', '.join(OPERATIONS)}")
     try:
-        return TaskConfig(content.get("operation", "add"), p, None, "unknown"), model, indices
+        return TaskConfig(operation, p, None, "unknown"), model, indices
     except ConfigError as error:
         raise RunError(f"{file}: {error}") from None
 
 
 def _weights(file: Path, model: TransformerConfig | MLPConfig, task: TaskConfig) -> Weights:
-    state = state_dict_of(_load(file), file)
+    state = load_state_dict(file)
     if isinstance(model, MLPConfig):
         return tensors(state, parameter_shapes(model, task), file)
     if _is_transposed(state, model):
         return read_transposed(state, model.n_layers, file)
     return read_weights(state, model, task, file)
+
+
+def load_state_dict(file: Path) -> dict[str, Tensor]:
+    """The state dict in a file, alone or as the entry `model` of a dict.
+
+    Raises:
+        RunError: the file is damaged, would execute code, or holds no state dict.
+    """
+    return state_dict_of(_load(file), file)
 
 
 def _load(file: Path) -> Mapping[str, Any]:

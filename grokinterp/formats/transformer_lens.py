@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from grokinterp.config import TaskConfig, TransformerConfig
 from grokinterp.errors import RunError
 from grokinterp.formats.files import required, tensors
 from grokinterp.models.shapes import parameter_shapes
+from grokinterp.models.version_4 import from_version_4
 
 
 class HookedConfig:
@@ -73,7 +73,7 @@ def read_config(config: Mapping[str, Any], file: Path) -> tuple[TransformerConfi
         raise RunError(f"{file}: the activation function {activation!r} is not read; relu and gelu are")
     if normalization not in (None, "LN"):
         raise RunError(f"{file}: the normalization {normalization!r} is not read; None and LN are")
-    n_ctx = sizes.pop("n_ctx")
+    n_ctx, d_head = sizes.pop("n_ctx"), sizes.pop("d_head")
     if n_ctx not in (2, 3):
         raise RunError(f"{file}: inputs of {n_ctx} tokens are not pairs")
     p = d_vocab - 1 if n_ctx == 3 else d_vocab
@@ -83,6 +83,7 @@ def read_config(config: Mapping[str, Any], file: Path) -> tuple[TransformerConfi
         raise RunError(f"{file}: {classes} classes do not fit {d_vocab} tokens")
     model = TransformerConfig(
         **sizes,
+        d_head=None if d_head * sizes["n_heads"] == sizes["d_model"] else d_head,
         d_mlp=d_mlp,
         activation=_ACTIVATIONS[activation],
         normalization="none" if normalization is None else "layernorm",
@@ -105,7 +106,10 @@ def read_weights(
     """
     shapes = parameter_shapes(model, task)
     if "embed.weight" in state:
-        state = _from_version_4(state, model, file)
+        try:
+            state = from_version_4(state, model.n_heads)
+        except ValueError as error:
+            raise RunError(f"{file}: {error}") from None
     given = {name: shape for name, shape in shapes.items() if name in state or not _is_bias(name)}
     found = tensors(state, given, file)
     return {name: found[name] if name in found else torch.zeros(shape) for name, shape in shapes.items()}
@@ -121,58 +125,3 @@ def trained_biases(weights: Mapping[str, Tensor]) -> Literal["frozen", "mlp", "t
 
 def _is_bias(name: str) -> bool:
     return name.rsplit(".", 1)[-1].startswith("b_")
-
-
-_NAMES = {"q": "Q", "k": "K", "v": "V"}
-
-
-def _from_version_4(state: Mapping[str, Tensor], model: TransformerConfig, file: Path) -> dict[str, Tensor]:
-    """A state dict of a TransformerBridge under the names of version 3."""
-    heads = model.n_heads
-    found: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        *path, kind = name.split(".")
-        place, part = ".".join(path[:-1]), path[-1] if path else ""
-        if kind not in ("weight", "bias"):
-            continue
-        is_weight = kind == "weight"
-        try:
-            if name in ("embed.weight", "pos_embed.weight"):
-                found[f"{part}.{'W_E' if part == 'embed' else 'W_pos'}"] = tensor
-            elif part == "unembed":
-                found[f"unembed.{'W_U' if is_weight else 'b_U'}"] = tensor.T if is_weight else tensor
-            elif part in _NAMES:
-                pattern = "(h e) d -> h d e" if is_weight else "(h e) -> h e"
-                found[f"{place}.{'W' if is_weight else 'b'}_{_NAMES[part]}"] = rearrange(tensor, pattern, h=heads)
-            elif part == "o":
-                found[f"{place}.{'W' if is_weight else 'b'}_O"] = (
-                    rearrange(tensor, "d (h e) -> h e d", h=heads) if is_weight else tensor
-                )
-            elif part in ("in", "out"):
-                found[f"{place}.{'W' if is_weight else 'b'}_{part}"] = tensor.T if is_weight else tensor
-            elif part.startswith("ln"):
-                found[f"{place}.{part}.{'w' if is_weight else 'b'}".removeprefix(".")] = tensor
-        except Exception as error:  # einops says in its own words which sizes do not fit
-            raise RunError(f"{file}: {name!r} of shape {list(tensor.shape)} does not fit {heads} heads") from error
-    return found
-
-
-def to_version_4(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under our names as the state dict of a TransformerBridge of version 4."""
-    found: dict[str, Tensor] = {}
-    for name, weight in weights.items():
-        place, kind = name.rsplit(".", 1)
-        letter, _, part = kind.partition("_")
-        suffix = "weight" if letter in ("W", "w") else "bias"
-        if kind in ("W_E", "W_pos", "w", "b"):
-            found[f"{place}.{suffix}"] = weight
-        elif place == "unembed":
-            found[f"unembed.{suffix}"] = weight.T if suffix == "weight" else weight
-        elif part in "QKV":
-            pattern = "h d e -> (h e) d" if suffix == "weight" else "h e -> (h e)"
-            found[f"{place}.{part.lower()}.{suffix}"] = rearrange(weight, pattern)
-        elif part == "O":
-            found[f"{place}.o.{suffix}"] = rearrange(weight, "h e d -> d (h e)") if suffix == "weight" else weight
-        else:
-            found[f"{place}.{part}.{suffix}"] = weight.T if suffix == "weight" else weight
-    return {name: tensor.contiguous() for name, tensor in found.items()}

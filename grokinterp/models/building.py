@@ -1,6 +1,6 @@
 """Building the task and the model that a configuration describes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +19,7 @@ from grokinterp.config import (
 from grokinterp.models.initialization import initial_parameters
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
+from grokinterp.models.version_4 import to_version_4
 from grokinterp.tasks import AnyTask, RegressionTask, Task
 
 _COPIES_OF_INPUTS = 3  # in memory while the inputs are made
@@ -110,24 +111,17 @@ def set_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
         model: the model.
         weights: the weights by their names in checkpoints.
     """
-    translate = _as_they_are
-    if not set(weights) <= {name for name, _ in model.named_parameters()}:
-        from grokinterp.models.transformer import bridge_weights
-
-        translate = bridge_weights
+    is_bridge = not set(weights) <= {name for name, _ in model.named_parameters()}
+    translate: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = to_version_4 if is_bridge else dict
     # Buffers of a HookedTransformer (mask, IGNORE) are not among the weights.
-    found = model.load_state_dict(translate(model, weights), strict=False)
+    found = model.load_state_dict(translate(weights), strict=False)
     assert not found.unexpected_keys
     state = model.state_dict(keep_vars=True)
     for name, weight in weights.items():
         if isinstance(weight, nn.Parameter):
-            for target in translate(model, {name: weight}):
+            for target in translate({name: weight}):
                 state[target].requires_grad_(weight.requires_grad)
     return model
-
-
-def _as_they_are(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    return weights
 
 
 def move_model(model: Any, device: str | torch.device) -> nn.Module:

@@ -5,9 +5,7 @@ parameter and hook names as a HookedTransformer.
 """
 
 import warnings
-from collections.abc import Mapping
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -46,17 +44,6 @@ def is_expressible(config: TransformerConfig) -> bool:
     plain = config.normalization != "post_layernorm" and config.readout == "last" and config.activation != "tanh"
     plain = plain and config.attention_rate == 1 and config.shared_embedding
     return plain and (MAJOR < 4 or config.final_norm)
-
-
-def bridge_weights(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights with the names and layouts of a TransformerBridge's state dict.
-
-    Args:
-        model: the bridge.
-        weights: the weights by their names in version 3.
-    """
-    module: Any = import_module("transformer_lens.utilities.tl_checkpoint_conversion")  # which version 3 lacks
-    return module.convert_tl_checkpoint(dict(weights), model.cfg)
 
 
 def _common(config: TransformerConfig, task: TaskConfig | RegressionConfig) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from grokinterp.errors import ConfigError, GrokinterpError, RunError
 from grokinterp.measures.own_model import Names, Parts
 from grokinterp.models import Forward, build_model, forward_for, task_of
 from grokinterp.models.building import set_weights
-from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
 from grokinterp.runs.checkpoints import (
     CHECKPOINT_NAME,
@@ -271,29 +270,15 @@ class Run(Carded):
             ConfigError: the task is a regression.
             RunError: there is no checkpoint at this step, or its logits were not recorded (see `with_model`).
         """
-        from grokinterp.measures import Activity, Snapshot
+        from grokinterp.models.snapshots import evaluated
 
-        config, step = self.config.model, resolve_step(self, step)
-        if isinstance(config, RecordedConfig):
+        step = resolve_step(self, step)
+        if isinstance(self.config.model, RecordedConfig):
             return self._recorded_snapshot(step)
-        trains = getattr(config, "trains", lambda name: True)
-        task, forward = self.classification, self.forward
-        n, c = len(task.inputs), task.n_classes
-        require_memory(16 * n * c, f"the logits of {n:,} inputs and {c:,} classes")  # float64, two copies
+        task = self.classification
         contents = self._contents(step)  # read only once, so that the checksum belongs to these weights
         weights = self._checkpoint("weights", step, contents).tensors
-        kept = forward.activity(weights, task.tokens, torch.float64) if neurons else None
-        logits = kept.logits if kept else forward.logits_by_rows(weights, task.tokens, torch.float64)
-        return Snapshot(
-            task,
-            logits[:, : task.n_classes],
-            step=step,
-            weights=weights,
-            trained=tuple(name for name in weights if trains(name)),
-            forward=lambda changed: forward.logits(changed, task.tokens),
-            activity=lambda: Activity.of(kept or forward.activity(weights, task.tokens)),
-            checksum=checksum_of(contents),
-        )
+        return evaluated(task, self.forward, weights, step=step, neurons=neurons, checksum=checksum_of(contents))
 
     def _recorded_snapshot(self, step: int) -> "Snapshot":
         contents = self._contents(step)

@@ -181,7 +181,7 @@ class _Check:
             self.add_problem(RESUME, f"it is from step {self.resume_step}, but status.json from step {self.step}")
         elif finished and self.resume_point is not None and self.resume_step < self.step:
             self.add_problem(RESUME, f"it is from step {self.resume_step}, but the run finished at step {self.step}")
-        if finished and not exists(self.run.path / RESUME):
+        if finished and schedule is not None and not exists(self.run.path / RESUME):
             self.add_problem(RESUME, "the file is missing: the run cannot be resumed")
 
     def check_metrics(self) -> None:
