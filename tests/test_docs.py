@@ -101,7 +101,7 @@ def test_every_line_of_a_shell_block_is_one_command():
         for line in shell_lines(page):
             words = [word for word in shlex.split(line, comments=True) if not word.startswith("OMP_NUM_THREADS=")]
             where = f"{page.name}: {line}"
-            assert words[0] in ("grokinterp", "make", "pip", "sbatch"), where
+            assert words[0] in ("grokinterp", "make", "pip", "sbatch", "hf"), where
             assert not {"grokinterp", "pip", "make"} & set(words[1:]), where
             if words[0] == "grokinterp":
                 assert words[1] in names, where
