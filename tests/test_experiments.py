@@ -248,7 +248,7 @@ def test_a_claim_that_should_hold_but_does_not_is_a_failure(tmp_path, monkeypatc
     )
     recipe = replace(TOY, decide=None, run=lambda *_: Outcome(claims, {}, {}, {"x": 1}))
     monkeypatch.setattr(reproducing, "catalog", lambda: {"toy-decay": recipe})
-    done = reproduce("toy-decay", tmp_path / "new" / "folder")
+    done = reproduce("toy-decay", tmp_path / "new" / "folder", records=tmp_path / "records")
     assert [claim.name for claim in done.failed] == ["a"]
     page = done.report.read_text()
     assert "<li><b>a</b>: A &lt;b&gt;. This should hold at this scale, but does not.</li>" in page
@@ -256,7 +256,7 @@ def test_a_claim_that_should_hold_but_does_not_is_a_failure(tmp_path, monkeypatc
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(RunError, match="cannot create the folder"):
-        reproduce("toy-decay", blocked)
+        reproduce("toy-decay", blocked, records=tmp_path / "records")
 
 
 def test_damaged_results_are_named(tmp_path):

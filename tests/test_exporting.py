@@ -1,6 +1,7 @@
 """Exporting runs: what is exported is read back as the same run, and by those whose form it is."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -137,7 +138,37 @@ def test_spacing_keeps_both_ends():
     assert log_spaced([3, 5], 154) == [3, 5]
 
 
+def test_another_operation_and_another_loss_come_back(run, tmp_path):
+    task = replace(run.config.task, operation="subtract")
+    other = train(replace(run.config, task=task), tmp_path / "subtract", progress=False)
+    gi.export_run(other, tmp_path / "demo.pth", "demo")
+    assert gi.import_run(tmp_path / "demo.pth", tmp_path / "back").config.task.operation == "subtract"
+    other = train(replace(run.config, loss="mse"), tmp_path / "mse", progress=False)
+    gi.export_run(other, tmp_path / "hub", "hub")
+    back = gi.import_run(tmp_path / "hub", tmp_path / "back-2")
+    assert back.config.loss == "mse"
+    assert back.metrics["train_loss"].iloc[-1] == pytest.approx(other.metrics["train_loss"].iloc[-1], rel=1e-5)
+
+
+def test_the_untrained_model_alone(run, tmp_path):
+    gi.export_run(run, tmp_path / "demo.pth", "demo", step=0)
+    assert gi.import_run(tmp_path / "demo.pth", tmp_path / "back").steps == [0]
+    gi.export_run(run, tmp_path / "hub", "hub", step=0)
+    assert "| these weights | step 0 |" in (tmp_path / "hub" / "README.md").read_text()
+
+
 class TestRefusals:
+    @pytest.mark.parametrize("format", FORMATS[:3])
+    def test_labels_and_positions_that_a_format_cannot_express(self, run, tmp_path, format):
+        noisy = replace(run.config, task=replace(run.config.task, random_labels=True))
+        fixed = replace(run.config, model=replace(run.config.model, positions="sinusoidal"))
+        for name, config in (("noisy", noisy), ("fixed", fixed)):
+            short = config.replace({"schedule.steps": 10})
+            trained = train(short, tmp_path / name, progress=False)
+            with pytest.raises(gi.ConfigError, match="hub"):
+                gi.export_run(trained, tmp_path / "out", format)
+        assert not (tmp_path / "out").exists()
+
     def test_what_transformer_lens_cannot_express(self, tmp_path):
         config = TINY.replace({"schedule.steps": 10})
         mlp = gi.RunConfig(config.task, gi.MLPConfig(width=8), config.optimizer, config.schedule)
@@ -153,7 +184,7 @@ class TestRefusals:
     def test_an_occupied_target_and_wrong_options(self, run, tmp_path, shell):
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "mine.txt").write_text("mine")
-        with pytest.raises(gi.RunError, match="exists and is not an empty folder"):
+        with pytest.raises(gi.RunError, match="exists already: choose another name"):
             gi.export_run(run, tmp_path / "full", "hub")
         with pytest.raises(gi.ConfigError, match="no format 'huggingface'"):
             gi.export_run(run, tmp_path / "new", "huggingface")

@@ -15,6 +15,7 @@ from torch import nn
 import grokinterp as gi
 from grokinterp.config import MLPConfig, TaskConfig, TransformerConfig
 from grokinterp.formats.splits import choose_split
+from grokinterp.formats.state_dicts import checkpoint_files
 from grokinterp.models import forward_for, initial_parameters
 from grokinterp.models.version_4 import to_version_4
 from grokinterp.tasks import Task
@@ -104,7 +105,12 @@ class TestStateDicts:
     @pytest.mark.parametrize(
         ("changes", "match"),
         [
-            ({"n_heads": None}, "'n_heads' is null"),
+            ({"n_heads": None}, "'n_heads' must be an integer, but is None"),
+            ({"n_heads": -1}, "'n_heads' must be an integer from 1 to"),
+            ({"use_attn_scale": False}, "models with use_attn_scale = False are not read"),
+            ({"attn_scale": 1.0}, "models with attn_scale = 1 are not read"),
+            ({"eps": 0.5}, "models with eps = 0.5 are not read"),
+            ({"attn_only": [[[[[[[[1]]]]]]]]}, "models with attn_only = "),
             ({"act_fn": "silu"}, "the activation function 'silu' is not read"),
             ({"normalization_type": "LNPre"}, "the normalization 'LNPre' is not read"),
             ({"attn_only": True}, "models with attn_only = True are not read"),
@@ -130,6 +136,37 @@ class TestStateDicts:
         with pytest.raises(gi.RunError, match=r"lacks the tensor 'unembed\.W_U'"):
             gi.import_run(folder, tmp_path / "run")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["states"]
+
+    def test_a_tensor_that_the_architecture_lacks(self, folder, tmp_path):
+        torch.save({**weights_of(), "blocks.1.mlp.W_in": torch.zeros(8, 12)}, folder / "ep100.pth")
+        with pytest.raises(gi.RunError, match=r"has a tensor 'blocks\.1\.mlp\.W_in', which this architecture lacks"):
+            gi.import_run(folder, tmp_path / "run")
+
+    @pytest.mark.parametrize("kind", ["a view that repeats numbers", "sparse", "integers"])
+    def test_a_tensor_that_is_not_plain(self, folder, tmp_path, kind):
+        weight = torch.zeros(8, 12)
+        if kind == "sparse":
+            weight = weight.to_sparse()
+        elif kind == "integers":
+            weight = weight.long()
+        else:
+            weight = torch.zeros(1).expand(8, 12)
+        torch.save({**weights_of(), "blocks.0.mlp.W_in": weight}, folder / "ep100.pth")
+        with pytest.raises(gi.RunError, match=r"'blocks\.0\.mlp\.W_in' (is no plain tensor|holds torch\.int64)"):
+            gi.import_run(folder, tmp_path / "run")
+
+    @pytest.mark.parametrize(
+        ("name", "step"), [("lr0.001.pth", None), ("model_20240101120000.pth", None), ("a-7.pt", 7)]
+    )
+    def test_what_counts_as_a_step(self, tmp_path, name, step):
+        (tmp_path / name).touch()
+        assert list(checkpoint_files(tmp_path)) == ([] if step is None else [step])
+
+    def test_a_pipe_is_refused(self, folder, tmp_path):
+        (folder / "ep100.pth").unlink()
+        os.mkfifo(folder / "ep100.pth")
+        with pytest.raises(gi.RunError, match=r"ep100\.pth is no regular file"):
+            gi.import_run(folder, tmp_path / "run")
 
     def test_a_truncated_file(self, folder, tmp_path):
         file = folder / "ep100.pth"
@@ -157,7 +194,7 @@ class TestFinding:
             ("missing", "missing does not exist"),
             (
                 "notes.txt",
-                r"is not a model of a known format \(formats: he, chughtai, pizza, state_dicts, demo, nanda\)",
+                r"is not a model of a known format \(formats: he, chughtai, pizza, demo, nanda, state_dicts\)",
             ),
             (".", "is not a model of a known format"),
         ]:

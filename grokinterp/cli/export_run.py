@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from grokinterp.cli.options import default, parse, say
-from grokinterp.errors import ConfigError
+from grokinterp.errors import ConfigError, shorten
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,10 @@ def run_export(arguments: Sequence[str]) -> int:
         raise ConfigError("export: give --format transformer_lens_3, transformer_lens_4, demo or hub")
     from grokinterp.formats.exporting import export_run
 
-    step = int(options.step) if options.step is not None and options.step.isdecimal() else options.step
+    named = options.step is None or options.step in ("last", "all")
+    if not named and not (str(options.step).isdecimal() and len(str(options.step)) <= 12):
+        raise ConfigError(f"--step must be a step, last or all, but is {shorten(str(options.step))}")
+    step = options.step if named else int(str(options.step))
     path = export_run(
         options.run,
         options.target,

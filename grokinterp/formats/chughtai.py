@@ -11,13 +11,13 @@ from torch import Tensor
 
 from grokinterp.config import MLPConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import RunError
-from grokinterp.formats.files import load_json, load_pickle, required, state_dict_of, tensors
+from grokinterp.formats.files import integer, load_json, load_pickle, number, state_dict_of, tensors, text
 from grokinterp.formats.imported import Imported, Place
 from grokinterp.models.shapes import parameter_shapes
-from grokinterp.runs.files import exists
+from grokinterp.runs.files import MAX_STEP, exists
 
+_IGNORED = ("mask", "IGNORE", "x_embed", "y_embed")
 _MLP_NAMES = {"embed_a.W_E": "W_x", "embed_b.W_E": "W_y", "layers.0.W": "W", "unembed.W_U": "W_U"}
-_BOTH = (int, float)
 
 
 def find(source: Path) -> list[Place]:
@@ -35,21 +35,21 @@ def read(place: Path) -> Imported:
     """
     file, weights_file = place / "cfg.json", place / "model.pt"
     config = load_json(file)
-    group = required(config, "group", str, file)
+    group = text(config, "group", file)
     if group != "CyclicGroup":
         raise RunError(f"{file}: {group} is no cyclic group; only modular addition (CyclicGroup) is read")
-    p, seed = required(config, "group_parameter", int, file), required(config, "seed", int, file)
-    fraction = float(required(config, "frac_train", _BOTH, file))
-    steps = required(config, "num_epochs", int, file)
+    p, seed = integer(config, "group_parameter", file, low=3), integer(config, "seed", file, low=0, high=1 << 62)
+    fraction = number(config, "frac_train", file)
+    steps = integer(config, "num_epochs", file, high=MAX_STEP)
     state = state_dict_of(load_pickle(weights_file), weights_file)
     task = TaskConfig("add", p, None, "unknown")
-    kind = required(config, "model", str, file)
-    model = TransformerConfig() if kind == "Transformer" else _mlp_config(state, weights_file)
+    kind = text(config, "model", file)
     if kind not in ("Transformer", "OneLayerMLP"):
         raise RunError(f"{file}: the model is {kind!r}, but Transformer or OneLayerMLP is expected")
+    model = TransformerConfig() if kind == "Transformer" else _mlp_config(state, weights_file)
     names = {} if kind == "Transformer" else _MLP_NAMES
     shapes = parameter_shapes(model, task)
-    stored = tensors(state, {names.get(name, name): shape for name, shape in shapes.items()}, weights_file)
+    stored = tensors(state, {names.get(name, name): shape for name, shape in shapes.items()}, weights_file, _IGNORED)
     weights = {name: stored[names.get(name, name)] for name in shapes}
     drawn = TaskConfig("add", p, fraction, "torch", seed) if 0 < fraction < 1 else None
     return Imported(
@@ -57,6 +57,7 @@ def read(place: Path) -> Imported:
         model=model,
         checkpoints={steps: lambda: weights},
         train_indices=list(range(int(fraction * p * p))) if drawn is not None and seed == 0 else None,
+        split_reason="the first pairs, because the authors' code does not shuffle for seed 0",
         splits=() if drawn is None or seed == 0 else (drawn,),
         losses=_losses(place, steps),
         settings={
@@ -79,6 +80,4 @@ def _losses(place: Path, step: int) -> dict[int, tuple[float, float]]:
     if not exists(file):
         return {}
     metrics = load_json(file)
-    return {
-        step: (float(required(metrics, "train_loss", _BOTH, file)), float(required(metrics, "test_loss", _BOTH, file)))
-    }
+    return {step: (number(metrics, "train_loss", file), number(metrics, "test_loss", file))}

@@ -4,7 +4,7 @@ In this form people also publish such models. A checkpoint of epoch e was saved 
 e were computed before its update, so they belong to the weights after e updates. Epoch -1 is before all updates.
 """
 
-import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -13,11 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from grokinterp.config import TaskConfig
+from grokinterp.config import OPERATIONS, TaskConfig
 from grokinterp.errors import RunError
-from grokinterp.formats.files import load_pickle, state_dict_of
+from grokinterp.formats.files import as_number, load_pickle, state_dict_of
 from grokinterp.formats.imported import Imported, Losses, Place
 from grokinterp.formats.transformer_lens import ALLOWED, HookedConfig, read_config, read_weights, trained_biases
+from grokinterp.runs.files import MAX_STEP
 
 _FIELDS = ("model", "config", "checkpoints", "checkpoint_epochs", "train_losses", "test_losses", "train_indices")
 
@@ -29,7 +30,7 @@ def find(source: Path) -> list[Place]:
 
 
 def _fits(content: Any) -> bool:
-    return isinstance(content, Mapping) and {"config", "train_losses"} <= set(content)
+    return isinstance(content, Mapping) and "config" in content and "train_losses" in content
 
 
 def read(place: Path) -> Imported:
@@ -51,6 +52,10 @@ def read(place: Path) -> Imported:
     last = max(states)
     final = read_weights(states[last], model, task, place)
     model = replace(model, biases=trained_biases(final))
+    operation = content.get("operation", "add")  # which only our export adds
+    if operation not in OPERATIONS:
+        raise RunError(f"{place}: the operation {reprlib.repr(operation)} is unknown")
+    task = replace(task, operation=operation)
     indices = content["train_indices"]
     if not isinstance(indices, Tensor) or indices.is_floating_point() or indices.ndim != 1:
         raise RunError(f"{place}: 'train_indices' is no list of integers")
@@ -68,17 +73,22 @@ def _states(content: Mapping[str, Any], file: Path) -> dict[int, dict[str, Tenso
     """The state dicts by step; the final model is one of them, or comes after them."""
     epochs, checkpoints, losses = content["checkpoint_epochs"], content["checkpoints"], content["train_losses"]
     valid = isinstance(epochs, list) and isinstance(checkpoints, list) and isinstance(losses, list)
-    if not valid or len(epochs) != len(checkpoints) or not all(type(epoch) is int and epoch >= -1 for epoch in epochs):
+    steps = [epoch for epoch in epochs if type(epoch) is int and -1 <= epoch < MAX_STEP] if valid else []
+    if not valid or not len(steps) == len(epochs) == len(checkpoints):
         raise RunError(f"{file}: 'checkpoints' and 'checkpoint_epochs' do not fit each other")
     states = {epoch + 1: state_dict_of(state, file) for epoch, state in zip(epochs, checkpoints, strict=True)}
-    states.setdefault(max([len(losses), *states]), state_dict_of(content["model"], file))
+    if list(states) != [0]:  # otherwise, the model has not been trained
+        states.setdefault(max([len(losses), *states]), state_dict_of(content["model"], file))
     return dict(sorted(states.items()))
 
 
 def _losses(content: Mapping[str, Any], states: Mapping[int, Any], file: Path) -> dict[int, Losses]:
     train, test = content["train_losses"], content["test_losses"]
-    numbers = all(isinstance(value, int | float) for values in (train, test) for value in values)
-    if not isinstance(test, list) or len(test) != len(train) or not numbers:
-        raise RunError(f"{file}: 'train_losses' and 'test_losses' are no lists of numbers of one length")
-    pairs = {step: (float(train[step]), float(test[step])) for step in states if step < len(train)}
-    return {step: losses for step, losses in pairs.items() if all(map(math.isfinite, losses))}
+    if not isinstance(test, list) or len(test) != len(train):
+        raise RunError(f"{file}: 'train_losses' and 'test_losses' are no lists of one length")
+    found: dict[int, Losses] = {}
+    for step in states:
+        a, b = (as_number(values[step]) if step < len(train) else None for values in (train, test))
+        if a is not None and b is not None:
+            found[step] = (a, b)
+    return found

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from grokinterp.config import TransformerConfig
-from grokinterp.errors import ConfigError, RunError, nearest
+from grokinterp.errors import ConfigError, RunError, nearest, shorten
 from grokinterp.formats.hub import write_card
 from grokinterp.formats.state_dicts import CONFIG, REVISIONS, SPLIT, WEIGHTS, revision
 from grokinterp.models.version_4 import to_version_4
@@ -24,6 +25,7 @@ from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
 
 MOST_REVISIONS = 154  # as many as Pythia has
+_MOST_EPOCHS = 10_000_000
 
 Step = int | str
 
@@ -62,19 +64,25 @@ def export_run(
     path = as_path(target)
     if format not in _FORMATS:
         raise ConfigError(f"no format {format!r}: {nearest(format, _FORMATS)}")
-    if exists(path) and (path.is_file() or any(path.iterdir())):
-        raise RunError(f"{path} exists and is not an empty folder: choose another name")
+    if path.is_symlink() or (exists(path) and (format == "demo" or not path.is_dir() or any(path.iterdir()))):
+        raise RunError(f"{path} exists already: choose another name")
     if format != "hub" and (all_checkpoints or license != "unknown"):
         raise ConfigError(f"format {format} has neither a license nor revisions: they belong to format hub")
+    if format == "hub" and step == "all" and not all_checkpoints:
+        raise ConfigError("step all needs all_checkpoints (--all-checkpoints)")
+    if all_checkpoints and step not in (None, "all"):
+        raise ConfigError("all_checkpoints and a single step exclude each other: give one")
     if not run.steps:
         raise RunError(f"{run.path} has no checkpoints")
     steps = _steps(run, format, step, all_checkpoints)
     make_folder(path.parent)
-    with TemporaryDirectory(dir=path.parent, prefix=".exporting-") as temporary:
+    with accessing("write", path), TemporaryDirectory(dir=path.parent, prefix=".exporting-") as temporary:
         written = Path(temporary) / "target"
-        _FORMATS[format](run, written, steps, license)
-        with accessing("write", path):
-            os.replace(written, path)
+        try:
+            _FORMATS[format](run, written, steps, license)
+        except (RuntimeError, SafetensorError) as error:  # what torch and safetensors raise on a full disk
+            raise RunError(f"cannot write {path}: {shorten(str(error))}") from None
+        os.replace(written, path)
     return path
 
 
@@ -111,8 +119,11 @@ def _require_transformer(run: Run, format: str) -> TransformerConfig:
         raise ConfigError(f"format {format} is for the transformers of TransformerLens: export this run to hub")
     if model.attention_rate != 1 or not model.shared_embedding or model.activation == "tanh":
         raise ConfigError(f"TransformerLens has no model like that of {run.path}: export this run to hub")
-    if model.output_scale != 1:
-        raise ConfigError("TransformerLens has no output_scale: export this run to hub")
+    if model.output_scale != 1 or model.positions != "learned":
+        raise ConfigError("TransformerLens has neither output_scale nor fixed positions: export this run to hub")
+    task = run.classification.config
+    if task.operands != 2 or task.random_labels or task.label_noise or run.config.loss != "cross_entropy":
+        raise ConfigError(f"format {format} has no place for the labels or the loss of {run.path}: export it to hub")
     return model
 
 
@@ -157,9 +168,11 @@ def _write_demo(run: Run, file: Path, steps: Sequence[int], license: str) -> Non
     """Epoch e of a checkpoint is its step - 1, so that of an untrained model is -1; unknown losses are NaN."""
     model, task, metrics = _require_transformer(run, "demo"), run.classification, run.metrics
     train = task.require_split().nonzero().flatten()
+    if steps[-1] > _MOST_EPOCHS:
+        raise ConfigError(f"the demo keeps a loss of every epoch, and {steps[-1]:,} are too many: export it to hub")
     losses = {}
     for name in ("train_loss", "test_loss"):
-        values = [math.nan] * max(steps[-1], 1)
+        values = [math.nan] * steps[-1]
         for at, value in zip(metrics.index.tolist(), metrics[name].tolist() if name in metrics else (), strict=False):
             if at < len(values):
                 values[at] = value
@@ -172,6 +185,7 @@ def _write_demo(run: Run, file: Path, steps: Sequence[int], license: str) -> Non
             "checkpoint_epochs": [step - 1 for step in steps],
             **losses,
             "train_indices": train,
+            "operation": task.config.operation,
             "test_indices": (~task.require_split()).nonzero().flatten(),
         },
         file,
@@ -194,7 +208,7 @@ def _write_hub(run: Run, folder: Path, steps: Sequence[int], license: str) -> No
             if run.config.task.split == "given":
                 indices = torch.tensor(_split(run.classification))
                 save_file({"train_indices": indices}, target / SPLIT)
-    write_card(run, folder, license, [revision(step) for step in steps] if len(steps) > 1 else [])
+    write_card(run, folder, steps[-1], license, [revision(step) for step in steps] if len(steps) > 1 else [])
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -1,9 +1,11 @@
 """Opening other people's files: pickles only by torch's weights-only loader, which executes no code of theirs."""
 
-import json
+import math
 import re
+import reprlib
+import stat
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,10 @@ def load_pickle(file: Path, allowed: Allowed | None = None) -> Any:
             would take more memory than it says.
     """
     with accessing("read", file):
-        size = file.stat().st_size
-        _require_plain_archive(file, size)
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise RunError(f"{file} is no regular file")
+        _require_plain_archive(file, status.st_size)
         try:
             with safe_globals([(stand_in, name) for name, stand_in in (allowed or {}).items()]):
                 return torch.load(file, map_location="cpu", weights_only=True)
@@ -91,8 +95,8 @@ def load_safetensors(file: Path) -> dict[str, Tensor]:
     """
     try:
         return load_tensors(read_bytes(file, limit=MAX_FILE_BYTES))
-    except (SafetensorError, ValueError) as error:
-        raise RunError(f"{file} is damaged ({error})") from None
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise RunError(f"{file} is damaged ({shorten(str(error))})") from None
 
 
 def load_json(file: Path) -> dict[str, Any]:
@@ -118,37 +122,100 @@ def state_dict_of(content: Any, file: Path) -> dict[str, Tensor]:
     """
     if not isinstance(content, Mapping) or not content:
         raise RunError(f"{file} holds no state dict")
-    wrong = next((name for name, value in content.items() if not isinstance(value, Tensor)), None)
-    if wrong is not None or not all(isinstance(name, str) for name in content):
-        raise RunError(f"{file} holds no state dict: {wrong!r} is no tensor")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise RunError(f"{file} holds no state dict: {reprlib.repr(name)} is not the name of a tensor")
     return dict(content)
 
 
-def required(content: Mapping[str, Any], name: str, kinds: type | tuple[type, ...], file: Path) -> Any:
-    """An entry of a configuration or dict of another project.
+def text(content: Mapping[Any, Any], name: str, file: Path) -> str:
+    """An entry of another project's configuration that must be text.
 
     Raises:
-        RunError: it is missing, or of another type.
+        RunError: it is missing or something else.
     """
-    value = content.get(name)
-    if name not in content:
-        raise RunError(f"{file} has no {name!r}")
-    if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is int):
-        raise RunError(f"{file}: {name!r} is {json.dumps(value, default=repr)[:80]}")
+    return _entry(content, name, str, "text", file)
+
+
+def integer(
+    content: Mapping[Any, Any], name: str, file: Path, *, low: int = 1, high: int = 1 << 20, default: int | None = None
+) -> int:
+    """An entry of another project's configuration that must be an integer in low .. high.
+
+    Raises:
+        RunError: it is missing, no integer, or out of range.
+    """
+    if name not in content and default is not None:
+        return default
+    value = _entry(content, name, int, "an integer", file)
+    if isinstance(value, bool) or not low <= value <= high:
+        raise RunError(f"{file}: {name!r} must be an integer from {low:,} to {high:,}")
     return value
 
 
-def tensors(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], file: Path) -> dict[str, Tensor]:
-    """The tensors with these names in float32, checked against their shapes.
+def number(content: Mapping[Any, Any], name: str, file: Path) -> float:
+    """An entry of another project's configuration that must be a finite number.
 
     Raises:
-        RunError: one is missing, or has another shape or no numbers.
+        RunError: it is missing, no number, or not finite.
+    """
+    found = as_number(_entry(content, name, (int, float), "a number", file))
+    if found is None:
+        raise RunError(f"{file}: {name!r} must be a finite number")
+    return found
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number as a float; None for everything else."""
+    try:
+        found = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _entry(content: Mapping[Any, Any], name: str, kinds: Any, expected: str, file: Path) -> Any:
+    if name not in content:
+        raise RunError(f"{file} has no {name!r}")
+    if not isinstance(content[name], kinds):
+        raise RunError(f"{file}: {name!r} must be {expected}, but is {reprlib.repr(content[name])}")
+    return content[name]
+
+
+def require_plain(tensor: Tensor, name: str, file: Path) -> None:
+    """Raises an error unless a tensor is an ordinary one whose numbers are all in the file.
+
+    Raises:
+        RunError: it is sparse, quantized, without data, or a view that repeats numbers.
+    """
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not plain or tensor.numel() > tensor.untyped_storage().nbytes() // max(tensor.element_size(), 1):
+        raise RunError(f"{file}: {name!r} is no plain tensor")
+
+
+def tensors(
+    state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], file: Path, ignored: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """The tensors with these names in float32, checked against their shapes.
+
+    Args:
+        state: the tensors in the file.
+        shapes: of those that are wanted.
+        file: named in messages.
+        ignored: last parts of the names of others that the file may hold.
+
+    Raises:
+        RunError: one is missing, has another shape or no numbers, or there are others.
     """
     for name, shape in shapes.items():
         if name not in state:
             raise RunError(f"{file} lacks the tensor {name!r}")
+        require_plain(state[name], name, file)
         if tuple(state[name].shape) != tuple(shape):
             raise RunError(f"{file}: {name!r} has shape {list(state[name].shape)}, but {list(shape)} is expected")
         if not state[name].is_floating_point():
             raise RunError(f"{file}: {name!r} holds {state[name].dtype}, not floating point")
+    for name in state:
+        if name not in shapes and name.rsplit(".", 1)[-1] not in ignored:
+            raise RunError(f"{file} has a tensor {name!r}, which this architecture lacks")
     return {name: state[name].detach().float() for name in shapes}

@@ -3,6 +3,9 @@
 `0.pth`, `200.pth`, ..., each with weights, losses and accuracies; `final.pth`; `train_data.pth`, `test_data.pth`. The
 models are MLPs with one hidden layer without biases on the sum of one-hot vectors or of learned embeddings. The losses
 in a checkpoint are one update older than its weights. Some runs train on all pairs.
+
+A checkpoint `N.pth` was saved after N + 1 updates, the first of which has learning rate 0; its step here is N, the
+number of updates that changed the weights.
 """
 
 import re
@@ -15,7 +18,7 @@ from torch import Tensor
 
 from grokinterp.config import MLPConfig, TaskConfig
 from grokinterp.errors import RunError
-from grokinterp.formats.files import load_pickle, state_dict_of, tensors
+from grokinterp.formats.files import as_number, load_pickle, require_plain, state_dict_of, tensors
 from grokinterp.formats.imported import Imported, Losses, Place, Weights
 from grokinterp.runs.files import exists
 
@@ -70,7 +73,7 @@ def read(place: Path) -> Imported:
         model=model,
         checkpoints={step: partial(_weights, files[step], names, model) for step in sorted(files)},
         train_indices=None if everything else sorted(a * p + b for a, b in pairs),
-        losses={step: found for step, file in files.items() if (found := _losses(load_pickle(file))) is not None},
+        losses={step: found for step, file in files.items() if (found := _losses(_dict(load_pickle(file), file)))},
         settings={"folder": place.name, **({"weight_decay": decay[1]} if decay else {})},
         notes=("the recorded losses are one update older than the weights",),
     )
@@ -99,23 +102,28 @@ def _architecture(
 
 def _weights(file: Path, names: Mapping[str, tuple[str, tuple[int, ...]]], model: MLPConfig) -> Weights:
     state = state_dict_of(_dict(load_pickle(file), file)["model"], file)
-    found = tensors(state, dict(names.values()), file)
+    found = tensors(state, dict(names.values()), file, ("basis",))
     return {ours: found[theirs].T for ours, (theirs, _) in names.items()}
 
 
 def _losses(content: Mapping[str, Any]) -> Losses | None:
-    train, test = content.get("train_loss"), content.get("test_loss")
-    return (float(train), float(test)) if isinstance(train, float) and isinstance(test, float) else None
+    train, test = as_number(content.get("train_loss")), as_number(content.get("test_loss"))
+    return None if train is None or test is None else (train, test)
 
 
 def _pairs(file: Path, p: int) -> set[tuple[int, int]]:
     """The pairs in a data file: a list of pairs, or a tensor of pairs and one of labels."""
     content = load_pickle(file)
-    if isinstance(content, tuple | list) and len(content) == 2 and all(isinstance(part, Tensor) for part in content):
+    if isinstance(content, tuple | list) and len(content) == 2 and isinstance(content[0], Tensor):
+        require_plain(content[0], "the pairs", file)
         content = content[0].tolist()
-    valid = isinstance(content, list) and all(
-        isinstance(pair, tuple | list) and len(pair) == 2 and all(type(x) is int and 0 <= x < p for x in pair)
-        for pair in content
+    valid = (
+        isinstance(content, list)
+        and len(content) <= p * p
+        and all(
+            isinstance(pair, tuple | list) and len(pair) == 2 and all(type(x) is int and 0 <= x < p for x in pair)
+            for pair in content
+        )
     )
     if not valid:
         raise RunError(f"{file} holds no pairs of numbers below {p}")

@@ -9,6 +9,7 @@ from grokinterp.analysis.timeline import analyze
 from grokinterp.errors import ConfigError, RunError, one_line
 from grokinterp.figures import accuracy_curves, progress_measures
 from grokinterp.figures.saving import rendered
+from grokinterp.measures import key_frequencies
 from grokinterp.runs.run import Run
 
 _CARD = """---
@@ -55,12 +56,13 @@ There are {count} checkpoints, each a revision named after its step, from `{firs
 """
 
 
-def write_card(run: Run, folder: Path, license: str, revisions: Sequence[str]) -> None:
+def write_card(run: Run, folder: Path, step: int, license: str, revisions: Sequence[str]) -> None:
     """Writes README.md, and the figures if this machine can render them.
 
     Args:
         run: the run.
         folder: the folder for the Hub.
+        step: of the weights in `model.safetensors`.
         license: name of the license.
         revisions: names of the revisions, if there are several.
 
@@ -81,8 +83,8 @@ def write_card(run: Run, folder: Path, license: str, revisions: Sequence[str]) -
         "end of memorization": _step(transition.memorization_end.step),
         "end of circuit formation": _step(transition.circuit_formation_end.step),
         "end of cleanup": _step(transition.cleanup_end.step),
-        "key frequencies": _keys(analysis),
-        "last checkpoint": f"step {run.steps[-1]:,}",
+        "these weights": f"step {step:,}" + (", the last checkpoint" if step == run.steps[-1] else ""),
+        "key frequencies": _keys(run, step),
     }
     text = _CARD.format(
         license=one_line(license),
@@ -100,8 +102,10 @@ def _step(step: int | None) -> str:
     return "none" if step is None else f"step {step:,}"
 
 
-def _keys(analysis: Analysis) -> str:
-    return ", ".join(map(str, analysis.reference.frequencies.values)) or "none"
+def _keys(run: Run, step: int) -> str:
+    if run.classification.group is None:
+        return "unknown: the operation has no cyclic group"
+    return ", ".join(map(str, key_frequencies(run.snapshot(step)).values)) or "none"
 
 
 def _write_figures(analysis: Analysis, folder: Path) -> dict[str, str]:

@@ -16,9 +16,10 @@ from grokinterp.formats.imported import Imported, Place
 from grokinterp.formats.splits import choose_split, evidence_as_json
 from grokinterp.measures.scores import cross_entropy_by_input
 from grokinterp.models import forward_for
+from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
 from grokinterp.runs.environment import describe_environment
-from grokinterp.runs.files import accessing, exists, make_folder
+from grokinterp.runs.files import MAX_STEP, accessing, exists, make_folder
 from grokinterp.runs.folders import as_path
 from grokinterp.runs.run import Run
 from grokinterp.runs.status import RunStatus
@@ -31,9 +32,9 @@ FORMATS: dict[str, ModuleType] = {
     "he": he,
     "chughtai": chughtai,
     "pizza": pizza,
-    "state_dicts": state_dicts,
     "demo": demo,
     "nanda": nanda,
+    "state_dicts": state_dicts,
 }
 """The formats by name, in the order in which they are tried."""
 
@@ -59,7 +60,7 @@ def import_run(source: str | Path, run: str | Path, *, format: str | None = None
         RunError: the source is missing, damaged or of no known format, would execute code, or holds several models; or
             the run folder is not empty. Nothing is left of a run that could not be imported.
     """
-    place, name = find_model(Path(source), format)
+    place, name = find_model(Path(source).absolute(), format)
     return write_run(FORMATS[name].read(place.path), as_path(run), {"format": name, "source": place.name})
 
 
@@ -75,7 +76,8 @@ def find_model(source: Path, format: str | None = None) -> tuple[Place, str]:
     if not exists(source):
         raise RunError(f"{source} does not exist")
     for name in FORMATS if format is None else [format]:
-        places = FORMATS[name].find(source)
+        with accessing("read", source):
+            places = FORMATS[name].find(source)
         if len(places) > 1:
             names = ", ".join(place.name for place in places[:5]) + (", ..." if len(places) > 5 else "")
             raise RunError(f"{source} holds {len(places)} models ({names}): give one of them")
@@ -98,8 +100,13 @@ def write_run(imported: Imported, folder: Path, origin: Mapping[str, Any]) -> Ru
         RunError: weights do not fit the architecture, or the folder is not empty.
     """
     steps = sorted(imported.checkpoints)
+    if not steps or not 0 <= steps[0] <= steps[-1] <= MAX_STEP:
+        raise RunError(f"the steps of its checkpoints must lie in 0 .. {MAX_STEP:,}")
+    if exists(folder / "config.json"):
+        raise RunError(f"{folder} already holds a run: choose another name")
     task, evidence = _task_of(imported, steps[-1])
-    config = RunConfig(task=task.config, model=imported.model, optimizer=None, schedule=None)
+    config = RunConfig(task.config, imported.model, None, None, loss=imported.loss)
+    require_memory(16 * len(task.inputs) * task.n_classes, f"the logits of {len(task.inputs):,} inputs")
     forward = forward_for(imported.model, task)
     environment = {
         **describe_environment("cpu", forward.path),
@@ -118,7 +125,7 @@ def write_run(imported: Imported, folder: Path, origin: Mapping[str, Any]) -> Ru
                 raise RunError(f"the weights of step {step} do not fit the architecture: {problem}")
             logits = forward.logits_by_rows(weights, task.tokens, torch.float64)
             trained = {name: weight for name, weight in weights.items() if trains(name)}
-            row = {"step": step, **evaluate(task, logits, trained)}
+            row = {"step": step, **evaluate(task, logits, trained, imported.loss)}
             if step in imported.losses:
                 row |= dict(zip(("recorded_train_loss", "recorded_test_loss"), imported.losses[step], strict=True))
             writer.save_checkpoint(step, weights)
@@ -134,7 +141,7 @@ def _task_of(imported: Imported, last: int) -> tuple[Task, Mapping[str, object]]
     equals = getattr(imported.model, "equals_token", False)
     if imported.train_indices is not None:
         task = Task.from_config(imported.task, equals_token=equals, train_indices=imported.train_indices)
-        return task, {"reason": "stored in the files"}
+        return task, {"reason": imported.split_reason}
     task = Task.from_config(imported.task, equals_token=equals)
     if imported.task.split != "unknown":
         return task, {"reason": task.why_no_split if task.train_mask is None else "given by the configuration"}

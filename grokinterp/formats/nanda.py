@@ -10,7 +10,7 @@ from typing import Any
 
 from grokinterp.config import TaskConfig, TransformerConfig
 from grokinterp.errors import RunError
-from grokinterp.formats.files import load_pickle, state_dict_of
+from grokinterp.formats.files import as_number, load_pickle, state_dict_of
 from grokinterp.formats.imported import Imported, Place
 from grokinterp.formats.transposed import read_transposed
 
@@ -25,11 +25,8 @@ def find(source: Path) -> list[Place]:
 
 
 def _fits(content: Any) -> bool:
-    return (
-        isinstance(content, Mapping)
-        and {"model", "train_losses", "test_losses"} <= set(content)
-        and "config" not in content
-    )
+    fields = ("model", "train_losses", "test_losses")
+    return isinstance(content, Mapping) and all(name in content for name in fields) and "config" not in content
 
 
 def read(place: Path) -> Imported:
@@ -67,6 +64,8 @@ def read(place: Path) -> Imported:
 
 
 def _numbers(values: Any, name: str, file: Path) -> list[float]:
-    if not isinstance(values, list) or not values or not all(isinstance(value, int | float) for value in values):
-        raise RunError(f"{file}: {name!r} is no list of numbers")
-    return values
+    found = [as_number(value) for value in values] if isinstance(values, list) else []
+    numbers = [value for value in found if value is not None]
+    if not numbers or len(numbers) < len(found):
+        raise RunError(f"{file}: {name!r} is no list of finite numbers")
+    return numbers

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from grokinterp.config import MLPConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import RunError
-from grokinterp.formats.files import load_json, load_pickle, required, state_dict_of, tensors
+from grokinterp.formats.files import integer, load_json, load_pickle, number, state_dict_of, tensors
 from grokinterp.formats.imported import Imported, Place, Weights
 from grokinterp.formats.transposed import read_transposed
-from grokinterp.runs.files import exists
+from grokinterp.runs.files import MAX_STEP, exists
 
 _ACTIVATIONS: dict[str, Literal["relu", "gelu", "tanh"]] = {"relu": "relu", "gelu": "gelu", "tanh": "tanh"}
 _SETTINGS = ("epoch", "lr", "weight_decay", "batch_size", "frac", "attn_coeff", "model_type", "runid")
@@ -47,7 +47,7 @@ def read(place: Path) -> Imported:
     """
     config_file = _config_file(place)
     config = load_json(config_file)
-    p, step = required(config, "C", int, config_file), required(config, "epoch", int, config_file)
+    p, step = integer(config, "C", config_file, low=3), integer(config, "epoch", config_file, high=MAX_STEP)
     text = config.get("funcs")
     if text is not None and str(text).replace(" ", "") != f"lambdax:(x[0]+x[1])%{p}":
         raise RunError(f"{config_file}: the function is {text!r}, and only addition mod {p} is read")
@@ -70,8 +70,8 @@ def _read_transformer(
     activation = _ACTIVATIONS.get(str(config.get("act_fn", "relu")).lower())
     if activation is None:
         raise RunError(f"{config_file}: unknown activation function {config.get('act_fn')!r}")
-    layers = int(config.get("n_layers", 1))
-    rate = float(required(config, "attn_coeff", (int, float), config_file))
+    layers = integer(config, "n_layers", config_file, high=100, default=1)
+    rate = number(config, "attn_coeff", config_file)
     equals, separate = bool(config.get("eqn_sign", 0)), bool(config.get("diff_vocab", 0))
     weights = read_transposed(state, layers, file)
     heads, d, width = weights["blocks.0.attn.W_Q"].shape

@@ -19,7 +19,7 @@ from torch import Tensor
 from grokinterp.config import OPERATIONS, MLPConfig, RegressionConfig, RunConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
 from grokinterp.formats.files import load_json, load_pickle, load_safetensors, state_dict_of, tensors
-from grokinterp.formats.imported import Imported, Place, Weights
+from grokinterp.formats.imported import Imported, Loss, Place, Weights
 from grokinterp.formats.transformer_lens import read_config, read_weights, trained_biases
 from grokinterp.formats.transposed import read_transposed
 from grokinterp.models.shapes import parameter_shapes
@@ -28,7 +28,7 @@ from grokinterp.runs.files import exists
 CONFIG, SPLIT = "config.json", "split.safetensors"
 WEIGHTS, REVISIONS = "model.safetensors", "revisions.txt"  # of a folder for the Hugging Face Hub
 _SUFFIXES = (".pth", ".pt", ".safetensors")
-_NUMBER = re.compile(r"([0-9]{1,12})$")
+_NUMBER = re.compile(r"(?<![0-9.])([0-9]{1,12})$")
 
 
 def find(source: Path) -> list[Place]:
@@ -77,7 +77,7 @@ def read(place: Path) -> Imported:
     """
     folder = place if place.is_dir() else place.parent
     files = checkpoint_files(folder) if place.is_dir() else {_step_of(place): place}
-    task, model, indices = _configuration(folder)
+    task, model, indices, loss = _configuration(folder)
     read_one = partial(_weights, model=model, task=task)
     if isinstance(model, TransformerConfig) and model.biases == "frozen":
         model = replace(model, biases=trained_biases(read_one(files[max(files)])))
@@ -86,6 +86,7 @@ def read(place: Path) -> Imported:
         model=model,
         checkpoints={step: partial(read_one, file) for step, file in sorted(files.items())},
         train_indices=indices,
+        loss=loss,
     )
 
 
@@ -106,8 +107,8 @@ def _stored_step(file: Path) -> int:
     return int(step) if step.isdecimal() and len(step) <= 12 else 0
 
 
-def _configuration(folder: Path) -> tuple[TaskConfig, TransformerConfig | MLPConfig, list[int] | None]:
-    """The task, the architecture, and the positions of the training inputs if they are stored."""
+def _configuration(folder: Path) -> tuple[TaskConfig, TransformerConfig | MLPConfig, list[int] | None, Loss]:
+    """The task, the architecture, the positions of the training inputs if they are stored, and the loss."""
     file = folder / CONFIG
     content = load_json(file)
     if "model" in content:
@@ -120,7 +121,7 @@ def _configuration(folder: Path) -> tuple[TaskConfig, TransformerConfig | MLPCon
             if stored is None:
                 raise RunError(f"{folder / SPLIT} is damaged: it has no 'train_indices'")
             indices = stored.tolist()
-        return task, config.model, indices
+        return task, config.model, indices, config.loss
     model, p = read_config(content, file)
     indices = content.get("train_indices")
     if indices is not None and not (isinstance(indices, list) and all(type(index) is int for index in indices)):
@@ -129,7 +130,7 @@ def _configuration(folder: Path) -> tuple[TaskConfig, TransformerConfig | MLPCon
     if operation not in OPERATIONS:
         raise RunError(f"{file}: the operation {operation!r} is none of {', '.join(OPERATIONS)}")
     try:
-        return TaskConfig(operation, p, None, "unknown"), model, indices
+        return TaskConfig(operation, p, None, "unknown"), model, indices, "cross_entropy"
     except ConfigError as error:
         raise RunError(f"{file}: {error}") from None
 

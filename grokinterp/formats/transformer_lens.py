@@ -1,5 +1,7 @@
 """Weights and configurations of TransformerLens, versions 1 to 4, without importing it."""
 
+import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from grokinterp.config import TaskConfig, TransformerConfig
 from grokinterp.errors import RunError
-from grokinterp.formats.files import required, tensors
+from grokinterp.formats.files import as_number, integer, tensors
 from grokinterp.models.shapes import parameter_shapes
 from grokinterp.models.version_4 import from_version_4
 
@@ -50,6 +52,10 @@ ALLOWED: Mapping[str, type] = {
 # What a TransformerConfig cannot say, with the values that mean "not used".
 _UNUSED = {"attn_only": (False,), "gated_mlp": (False,), "positional_embedding_type": ("standard",)}
 _UNUSED |= {"n_key_value_heads": (None,), "parallel_attn_mlp": (False,), "shortformer_pos": (False,)}
+_UNUSED |= {"use_attn_scale": (True,), "scale_attn_by_inverse_layer_idx": (False,), "use_local_attn": (False,)}
+_UNUSED |= {"eps": (1e-5,), "attn_scores_soft_cap": (-1.0, 0.0), "output_logits_soft_cap": (-1.0, 0.0)}
+_UNUSED |= {"final_rms": (False,), "uses_rms_norm": (False,), "attention_dir": ("causal", "bidirectional")}
+_BUFFERS = ("mask", "IGNORE")
 _ACTIVATIONS: dict[str, Literal["relu", "gelu"]] = {"relu": "relu", "gelu": "gelu"}
 
 
@@ -64,26 +70,32 @@ def read_config(config: Mapping[str, Any], file: Path) -> tuple[TransformerConfi
         RunError: a field is missing, or the architecture is another one.
     """
     for name, values in _UNUSED.items():
-        if name in config and config[name] not in values:
-            raise RunError(f"{file}: models with {name} = {config[name]!r} are not read")
-    sizes = {name: required(config, name, int, file) for name in ("n_layers", "d_model", "n_ctx", "d_head", "n_heads")}
-    d_mlp, d_vocab = (required(config, name, int, file) for name in ("d_mlp", "d_vocab"))
+        if name in config and not any(type(config[name]) is type(value) and config[name] == value for value in values):
+            raise RunError(f"{file}: models with {name} = {reprlib.repr(config[name])} are not read")
+    sizes = {name: integer(config, name, file) for name in ("n_layers", "d_model", "n_ctx", "d_head", "n_heads")}
+    d_mlp, d_vocab = (integer(config, name, file) for name in ("d_mlp", "d_vocab"))
+    scale = as_number(config.get("attn_scale", -1.0))
+    if scale is not None and scale > 0 and abs(scale - math.sqrt(sizes["d_head"])) > 1e-6:
+        raise RunError(f"{file}: models with attn_scale = {scale:g} are not read")
     activation, normalization = config.get("act_fn"), config.get("normalization_type")
-    if activation not in _ACTIVATIONS:
-        raise RunError(f"{file}: the activation function {activation!r} is not read; relu and gelu are")
-    if normalization not in (None, "LN"):
-        raise RunError(f"{file}: the normalization {normalization!r} is not read; None and LN are")
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        raise RunError(f"{file}: the activation function {reprlib.repr(activation)} is not read; relu and gelu are")
+    if normalization is not None and normalization != "LN":
+        raise RunError(f"{file}: the normalization {reprlib.repr(normalization)} is not read; None and LN are")
     n_ctx, d_head = sizes.pop("n_ctx"), sizes.pop("d_head")
     if n_ctx not in (2, 3):
         raise RunError(f"{file}: inputs of {n_ctx} tokens are not pairs")
     p = d_vocab - 1 if n_ctx == 3 else d_vocab
-    classes = config.get("d_vocab_out", d_vocab)
-    classes = d_vocab if classes in (None, -1) else classes
+    unset = config.get("d_vocab_out") is None or config["d_vocab_out"] == -1
+    classes = d_vocab if unset else integer(config, "d_vocab_out", file)
     if classes not in (p, p + 1) or (classes == p + 1 and n_ctx == 2):
         raise RunError(f"{file}: {classes} classes do not fit {d_vocab} tokens")
+    heads, d_model = sizes["n_heads"], sizes["d_model"]
     model = TransformerConfig(
-        **sizes,
-        d_head=None if d_head * sizes["n_heads"] == sizes["d_model"] else d_head,
+        n_layers=sizes["n_layers"],
+        n_heads=heads,
+        d_model=d_model,
+        d_head=None if d_head * heads == d_model else d_head,
         d_mlp=d_mlp,
         activation=_ACTIVATIONS[activation],
         normalization="none" if normalization is None else "layernorm",
@@ -111,7 +123,7 @@ def read_weights(
         except ValueError as error:
             raise RunError(f"{file}: {error}") from None
     given = {name: shape for name, shape in shapes.items() if name in state or not _is_bias(name)}
-    found = tensors(state, given, file)
+    found = tensors(state, given, file, _BUFFERS)
     return {name: found[name] if name in found else torch.zeros(shape) for name, shape in shapes.items()}
 
 

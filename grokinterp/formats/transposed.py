@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from grokinterp.errors import RunError
-from grokinterp.formats.files import tensors
+from grokinterp.formats.files import require_plain, tensors
 
 
 def read_transposed(state: Mapping[str, Tensor], layers: int, file: Path) -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ def read_transposed(state: Mapping[str, Tensor], layers: int, file: Path) -> dic
         shapes |= {f"{attn}W_{kind}": (heads, width, d) for kind in "QKV"}
         shapes |= {f"{attn}W_O": (d, heads * width), f"{mlp}W_in": (m, d), f"{mlp}b_in": (m,)}
         shapes |= {f"{mlp}W_out": (d, m), f"{mlp}b_out": (d,)}
-    found = tensors(state, {**shapes, "unembed.W_U": (d, classes)}, file)
+    found = tensors(state, {**shapes, "unembed.W_U": (d, classes)}, file, ignored=("mask",))
     weights: dict[str, Tensor] = {}
     for name, tensor in found.items():
         kind = name.rsplit(".", 1)[1]
@@ -54,6 +54,7 @@ def read_transposed(state: Mapping[str, Tensor], layers: int, file: Path) -> dic
 
 
 def _sizes(tensor: Tensor, dimensions: int, name: str, file: Path) -> tuple[int, ...]:
+    require_plain(tensor, name, file)
     if tensor.ndim != dimensions:
         raise RunError(f"{file}: {name!r} has shape {list(tensor.shape)}, but {dimensions} dimensions are expected")
     return tuple(tensor.shape)
