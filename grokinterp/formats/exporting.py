@@ -103,7 +103,7 @@ def log_spaced(steps: Sequence[int], count: int) -> list[int]:
     """At most `count` of some steps, about equally spaced on a logarithmic scale, with the first and the last.
 
     >>> log_spaced(range(0, 101), 5)
-    [0, 3, 10, 32, 100]
+    [0, 2, 9, 31, 100]
     """
     if len(steps) <= count:
         return list(steps)
