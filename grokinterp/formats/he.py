@@ -71,7 +71,7 @@ def read(place: Path) -> Imported:
     return Imported(
         task=TaskConfig("add", p, 1.0, "all") if everything else TaskConfig("add", p, None, "unknown"),
         model=model,
-        checkpoints={step: partial(_weights, files[step], names, model) for step in sorted(files)},
+        checkpoints={step: partial(_weights, files[step], names) for step in sorted(files)},
         train_indices=None if everything else sorted(a * p + b for a, b in pairs),
         losses={step: found for step, file in files.items() if (found := _losses(_dict(load_pickle(file), file)))},
         settings={"folder": place.name, **({"weight_decay": decay[1]} if decay else {})},
@@ -100,7 +100,7 @@ def _architecture(
     return MLPConfig(input="one_hot_sum", **common), names
 
 
-def _weights(file: Path, names: Mapping[str, tuple[str, tuple[int, ...]]], model: MLPConfig) -> Weights:
+def _weights(file: Path, names: Mapping[str, tuple[str, tuple[int, ...]]]) -> Weights:
     state = state_dict_of(_dict(load_pickle(file), file)["model"], file)
     found = tensors(state, dict(names.values()), file, ("basis",))
     return {ours: found[theirs].T for ours, (theirs, _) in names.items()}

@@ -52,7 +52,6 @@ def read(place: Path) -> Imported:
     if text is not None and str(text).replace(" ", "") != f"lambdax:(x[0]+x[1])%{p}":
         raise RunError(f"{config_file}: the function is {text!r}, and only addition mod {p} is read")
     state = state_dict_of(load_pickle(place), place)
-    notes: tuple[str, ...] = ()
     if "model_type" in config:
         model, weights, notes = _read_linear(str(config["model_type"]), state, p, place)
     elif config.get("use_linear"):

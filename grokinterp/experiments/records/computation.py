@@ -1,6 +1,5 @@
 """Computation: what a recipe that trains no runs leaves behind, as one JSON file: inputs, results, claims."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from grokinterp.errors import RunError
 from grokinterp.experiments.outcome import Claim, Outcome
@@ -20,7 +19,7 @@ from grokinterp.experiments.records.record import (
     damaged,
     parse_record,
     require_packages,
-    require_version,
+    validated,
 )
 from grokinterp.experiments.records.recording import recorded_environment, rounded
 from grokinterp.runs.checksums import with_checksum
@@ -83,7 +82,7 @@ class Computation:
         Raises:
             RunError: the file is damaged or has another format version.
         """
-        return Computation.from_content(parse_record(file, MAX_RECORD_BYTES), str(file))
+        return Computation.from_content(parse_record(file), str(file))
 
     @staticmethod
     def from_content(content: Any, source: str) -> "Computation":
@@ -96,12 +95,7 @@ class Computation:
         Raises:
             RunError: as `read`.
         """
-        require_version(content, source)
-        try:
-            found: Computation = _adapter().validate_json(json.dumps(content), strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise damaged(source, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        found: Computation = validated(_adapter(), content, source)
         require_packages(found.environment, source)
         for name, table in found.results.items():
             if len({len(values) for values in table.values()}) > 1:

@@ -141,7 +141,7 @@ class Record:
         Raises:
             RunError: the file is damaged, has another format version, or contradicts itself.
         """
-        return Record.from_content(parse_record(file, MAX_RECORD_BYTES), str(file))
+        return Record.from_content(parse_record(file), str(file))
 
     @staticmethod
     def from_content(content: Any, source: str) -> "Record":
@@ -154,14 +154,10 @@ class Record:
         Raises:
             RunError: as `read`.
         """
-        require_version(content, source)
+        parsed: _Content = validated(_adapter(), content, source)
         try:
             plain = json.loads(json.dumps(content))
-            parsed = _adapter().validate_json(json.dumps(plain), strict=True)
             config = RunConfig.from_json(json.dumps(parsed.config), source)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise damaged(source, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         except (ConfigError, RecursionError) as error:
             raise damaged(source, str(error)) from None
         metrics = _table(parsed, config, source)
@@ -246,18 +242,14 @@ def compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def parse_record(file: Path, size: int) -> dict[str, Any]:
+def parse_record(file: Path) -> dict[str, Any]:
     """The parsed JSON of a record, without its checksum, which must match.
-
-    Args:
-        file: the record.
-        size: the largest size of its kind, in bytes; files of more than twice that are not read.
 
     Raises:
         RunError: the file is damaged or missing.
     """
     try:
-        content = parse_json(read_text(file, limit=2 * size))
+        content = parse_json(read_text(file, limit=2 * MAX_RECORD_BYTES))
         plain = without_checksum(content)
     except ValueError as error:
         raise damaged(str(file), str(error)) from None
@@ -266,11 +258,16 @@ def parse_record(file: Path, size: int) -> dict[str, Any]:
     return plain
 
 
-def require_version(content: Any, source: str) -> None:
-    """Raises an error if the parsed JSON of a record has another format version.
+def validated(adapter: Any, content: Any, source: str) -> Any:
+    """The parsed JSON of a record as a dataclass.
+
+    Args:
+        adapter: the TypeAdapter of the dataclass.
+        content: parsed JSON, without checksum.
+        source: name of the file in error messages.
 
     Raises:
-        RunError: it has.
+        RunError: it has another format version, or a field is missing, of another type, or nested too deeply.
     """
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != RECORD_VERSION:
@@ -278,6 +275,13 @@ def require_version(content: Any, source: str) -> None:
             f"{source} has format version {version!r}, and this grokinterp reads version {RECORD_VERSION}: install "
             "the release that wrote it"
         )
+    try:
+        return adapter.validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise damaged(source, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except RecursionError as error:
+        raise damaged(source, str(error)) from None
 
 
 def require_packages(environment: Mapping[str, Any], source: str) -> None:
