@@ -226,6 +226,7 @@ class Run(Carded):
         cannot express the architecture, a HookedRootModule.
 
         >>> model = Run.open("checkpoints/run42").model("last")
+
         Args:
             step: the step of the checkpoint, or `last`.
 
