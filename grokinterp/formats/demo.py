@@ -30,7 +30,7 @@ def find(source: Path) -> list[Place]:
 
 
 def _fits(content: Any) -> bool:
-    return isinstance(content, Mapping) and "config" in content and "train_losses" in content
+    return isinstance(content, Mapping) and "checkpoints" in content and "train_losses" in content
 
 
 def read(place: Path) -> Imported:

@@ -39,6 +39,9 @@ ALLOWED: Mapping[str, type] = {
             "transformer_lens.config.HookedTransformerConfig.HookedTransformerConfig",
             "transformer_lens.config.hooked_transformer_config.HookedTransformerConfig",
             "transformer_lens.config.transformer_bridge_config.TransformerBridgeConfig",
+            "transformers.Config",  # of Nanda et al.
+            "progress_measures_paper.transformers.Config",
+            "__main__.Config",
         ),
         HookedConfig,
     ),
