@@ -188,6 +188,48 @@ class TestStateDicts:
 
 
 class TestFinding:
+    def test_a_configuration_given_apart(self, folder, tmp_path, shell):
+        """As a file or an object, in the command also as options; it takes precedence over the one in the folder."""
+        given = tmp_path / "given.json"
+        (folder / "config.json").rename(given)
+        run = gi.import_run(folder, tmp_path / "lens", config=given)
+        assert run.task.train_mask.nonzero().flatten().tolist() == PAIRS
+        config = gi.RunConfig(gi.TaskConfig("add", P, 0.4, "torch", 5), MODEL, None, None)
+        run = gi.import_run(folder / "ep100.pth", tmp_path / "object", config=config)
+        assert (run.steps, run.config.task) == ([100], config.task)
+        assert torch.equal(run.task.train_mask, Task.from_config(config.task).train_mask)
+        (folder / "config.json").write_text(config.to_json())
+        sizes = "--model.n-heads 2 --model.d-model 8 --model.d-mlp 12"
+        for options, operation, fraction in [
+            (f"--task.p {P} {sizes}", "add", None),
+            (f"--config {folder / 'config.json'} --task.operation subtract", "subtract", 0.4),
+        ]:
+            name = tmp_path / operation
+            assert shell("import", str(folder), str(name), *options.split()).code == 0
+            task = gi.load(name).config.task
+            assert (task.operation, task.p, task.train_fraction) == (operation, P, fraction)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ("--config {given} --task.p 5", "is not a config.json of grokinterp: --task.p cannot change it"),
+            ("--config {given} --format he", "format he has its own configuration"),
+            ("--config {folder}/none.json", "none.json is missing"),
+            ("--task.p 5", "is expected"),
+            ("--model.kind mlp", "lacks the tensor"),
+            ("", "state dicts need a config.json beside them, or config (--config)"),
+        ],
+    )
+    def test_configurations_that_are_wrong(self, folder, tmp_path, shell, options, message):
+        given = tmp_path / "given.json"
+        (folder / "config.json").rename(given)
+        result = shell(
+            "import", str(folder), str(tmp_path / "run"), *options.format(folder=folder, given=given).split()
+        )
+        assert result.code == 2
+        assert message in result.err
+        assert not (tmp_path / "run").exists()
+
     def test_what_is_no_model(self, tmp_path):
         (tmp_path / "notes.txt").write_text("no model")
         for source, match in [

@@ -38,8 +38,12 @@ FORMATS: dict[str, ModuleType] = {
 }
 """The formats by name, in the order in which they are tried."""
 
+_DESCRIBED = "state_dicts"  # the format whose configuration can be given
 
-def import_run(source: str | Path, run: str | Path, *, format: str | None = None) -> Run:
+
+def import_run(
+    source: str | Path, run: str | Path, *, format: str | None = None, config: RunConfig | str | Path | None = None
+) -> Run:
     """Imports a model, or a run with its checkpoints, that was trained elsewhere.
 
     >>> run = import_run("downloads/C113_T_seed1", "checkpoints/chughtai-1")  # doctest: +SKIP
@@ -51,33 +55,42 @@ def import_run(source: str | Path, run: str | Path, *, format: str | None = None
         source: the file or folder.
         run: the run folder to write, which must not exist or be empty.
         format: one of `FORMATS`; by default found by looking.
+        config: task and architecture of state dicts without a config.json: a configuration, or a file like that one.
 
     Returns:
         The run, without optimizer and schedule.
 
     Raises:
-        ConfigError: there is no such format.
+        ConfigError: there is no such format, or it has its own configuration.
         RunError: the source is missing, damaged or of no known format, would execute code, or holds several models; or
             the run folder is not empty. Nothing is left of a run that could not be imported.
     """
-    place, name = find_model(Path(source).absolute(), format)
-    return write_run(FORMATS[name].read(place.path), as_path(run), {"format": name, "source": place.name})
+    if format is not None and format not in FORMATS:
+        raise ConfigError(f"no format {format!r}: {nearest(format, FORMATS)}")
+    if config is not None and format not in (None, _DESCRIBED):
+        raise ConfigError(f"format {format} has its own configuration: only format {_DESCRIBED} takes another one")
+    path = Path(source).absolute()
+    if config is None:
+        place, name = _find_model(path, format)
+        imported = FORMATS[name].read(place.path)
+    else:
+        config = config if isinstance(config, RunConfig) else Path(config)
+        place, name = _find_model(path, _DESCRIBED, config)
+        imported = state_dicts.read(place.path, config)
+    return write_run(imported, as_path(run), {"format": name, "source": place.name})
 
 
-def find_model(source: Path, format: str | None = None) -> tuple[Place, str]:
+def _find_model(source: Path, format: str | None, *config: RunConfig | Path) -> tuple[Place, str]:
     """The model at a place, and the name of its format.
 
     Raises:
-        ConfigError: there is no such format.
         RunError: there is no model, or several.
     """
-    if format is not None and format not in FORMATS:
-        raise ConfigError(f"no format {format!r}: {nearest(format, FORMATS)}")
     if not exists(source):
         raise RunError(f"{source} does not exist")
     for name in FORMATS if format is None else [format]:
         with accessing("read", source):
-            places = FORMATS[name].find(source)
+            places = FORMATS[name].find(source, *config)
         if len(places) > 1:
             names = ", ".join(place.name for place in places[:5]) + (", ..." if len(places) > 5 else "")
             raise RunError(f"{source} holds {len(places)} models ({names}): give one of them")
@@ -85,7 +98,9 @@ def find_model(source: Path, format: str | None = None) -> tuple[Place, str]:
             return places[0], name
     known = ", ".join(FORMATS)
     what = "a model of a known format" if format is None else f"a model of the format {format}"
-    raise RunError(f"{source} is not {what} (formats: {known})")
+    raise RunError(
+        f"{source} is not {what} (formats: {known}); state dicts need a config.json beside them, or config (--config)"
+    )
 
 
 def write_run(imported: Imported, folder: Path, origin: Mapping[str, Any]) -> Run:

@@ -31,13 +31,13 @@ _SUFFIXES = (".pth", ".pt", ".safetensors")
 _NUMBER = re.compile(r"(?<![0-9.])([0-9]{1,12})$")
 
 
-def find(source: Path) -> list[Place]:
-    """The runs at a place: a file with a configuration beside it, or a folder with one."""
+def find(source: Path, config: RunConfig | Path | None = None) -> list[Place]:
+    """The runs at a place: a file or a folder with a configuration beside it or in it, unless one is given."""
     folder = source if source.is_dir() else source.parent
     files = (
         list(checkpoint_files(folder).values()) if source.is_dir() else [source] if source.suffix in _SUFFIXES else []
     )
-    return [Place(source, source.name)] if files and exists(folder / CONFIG) else []
+    return [Place(source, source.name)] if files and (config is not None or exists(folder / CONFIG)) else []
 
 
 def revision(step: int) -> str:
@@ -69,15 +69,22 @@ def checkpoint_files(folder: Path) -> dict[int, Path]:
     return files
 
 
-def read(place: Path) -> Imported:
+def read(place: Path, config: RunConfig | Path | None = None) -> Imported:
     """Reads a run with all its checkpoints.
+
+    Args:
+        place: the file or folder.
+        config: the configuration, or its file; by default, the one beside the file or in the folder.
 
     Raises:
         RunError: a file is damaged, or the weights do not fit the configuration.
     """
     folder = place if place.is_dir() else place.parent
     files = checkpoint_files(folder) if place.is_dir() else {_step_of(place): place}
-    task, model, indices, loss = _configuration(folder)
+    if isinstance(config, RunConfig):
+        task, model, indices, loss = _from_own(config, folder, folder)
+    else:
+        task, model, indices, loss = _from_file(folder / CONFIG if config is None else config)
     read_one = partial(_weights, model=model, task=task)
     if isinstance(model, TransformerConfig) and model.biases == "frozen":
         model = replace(model, biases=trained_biases(read_one(files[max(files)])))
@@ -107,21 +114,28 @@ def _stored_step(file: Path) -> int:
     return int(step) if step.isdecimal() and len(step) <= 12 else 0
 
 
-def _configuration(folder: Path) -> tuple[TaskConfig, TransformerConfig | MLPConfig, list[int] | None, Loss]:
+_Description = tuple[TaskConfig, TransformerConfig | MLPConfig, list[int] | None, Loss]
+
+
+def _from_own(config: RunConfig, file: Path, folder: Path) -> _Description:
     """The task, the architecture, the positions of the training inputs if they are stored, and the loss."""
-    file = folder / CONFIG
+    if isinstance(config.task, RegressionConfig) or not isinstance(config.model, TransformerConfig | MLPConfig):
+        raise RunError(f"{file}: neither regressions nor recorded models can be imported")
+    indices = None
+    if config.task.split == "given":
+        stored = load_safetensors(folder / SPLIT).get("train_indices")
+        if stored is None:
+            raise RunError(f"{folder / SPLIT} is damaged: it has no 'train_indices'")
+        indices = stored.tolist()
+    return config.task, config.model, indices, config.loss
+
+
+def _from_file(file: Path) -> _Description:
+    """The same from a file, which is ours or one of TransformerLens."""
     content = load_json(file)
     if "model" in content:
         config = RunConfig.from_json(json.dumps({**content, "optimizer": None, "schedule": None}), str(file))
-        if isinstance(config.task, RegressionConfig) or not isinstance(config.model, TransformerConfig | MLPConfig):
-            raise RunError(f"{file}: neither regressions nor recorded models can be imported")
-        task, indices = config.task, None
-        if task.split == "given":
-            stored = load_safetensors(folder / SPLIT).get("train_indices")
-            if stored is None:
-                raise RunError(f"{folder / SPLIT} is damaged: it has no 'train_indices'")
-            indices = stored.tolist()
-        return task, config.model, indices, config.loss
+        return _from_own(config, file, file.parent)
     model, p = read_config(content, file)
     indices = content.get("train_indices")
     if indices is not None and not (isinstance(indices, list) and all(type(index) is int for index in indices)):
