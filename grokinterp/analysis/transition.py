@@ -175,7 +175,7 @@ def find_transition(
     delay = {theta: _difference(events["test"][theta].step, events["train"][theta].step) for theta in THRESHOLDS}
     usable = curves if cross_entropy else curves.drop(columns=["train_loss", "test_loss"], errors="ignore")
     outcome, reason = _outcome(usable, events, n_classes, memorization_budget, status, thresholds)
-    if outcome in (Outcome.DIVERGED, Outcome.DNF_TRAIN) or not cross_entropy or not phases:
+    if outcome in (Outcome.DIVERGED, Outcome.DNF_TRAIN) or len(curves) == 1 or not cross_entropy or not phases:
         why = reason if cross_entropy else "trained on another loss: the phases are defined by cross entropy"
         unlocated = Boundary(None, reason=why if phases else "not located")
         boundaries = unlocated, unlocated, unlocated
@@ -193,6 +193,8 @@ def first_reaching(curves: pd.DataFrame, name: str, theta: float) -> Event:
     reached = np.flatnonzero(series.to_numpy() >= theta)
     if not len(reached):
         return Event(None, reason=f"{name.replace('_', ' ')} never reached {theta}; its largest is {series.max():.3f}")
+    if len(series) == 1:
+        return Event(None, reason=f"only step {series.index[0]:,} was evaluated: it occurred then or earlier")
     i = int(reached[0])
     return Event(int(series.index[i]), int(series.index[i - 1]) if i else None)
 
