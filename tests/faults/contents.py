@@ -2,14 +2,17 @@
 
 import io
 import json
+import math
 import random
 import struct
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 # Unpickling it would create a folder in the current directory.
 PICKLE = b"cos\nmkdir\n(S'executed'\ntR."
@@ -461,4 +464,44 @@ PARQUET: dict[str, Mutation] = {
     **{"claimed rows": _claimed_rows, "many rows": _many_rows},
 }
 
-BY_SUFFIX = {".json": JSON, ".jsonl": LINES, ".safetensors": TENSORS, ".parquet": PARQUET}
+# --- files of torch.save
+
+_TENSORS: tuple[Callable[[], Any], ...] = (
+    *(lambda: torch.zeros(0), lambda: torch.zeros(()), lambda: torch.full((5, 4), math.nan), lambda: torch.ones(4, 5)),
+    *(lambda: torch.zeros(5, 4, dtype=torch.int64), lambda: torch.zeros(3, dtype=torch.complex64)),
+    *(lambda: torch.zeros(1).expand(10**6, 10**6), lambda: torch.zeros(1).expand(5, 4), lambda: torch.ones(9, 9)[::2]),
+    *(lambda: torch.eye(5).to_sparse(), lambda: torch.full((5, 4), 1e38), lambda: torch.zeros(10**7)),
+    *(lambda: torch.arange(-3, 40), lambda: torch.full((13,), 2**62), lambda: torch.ones(13, dtype=torch.bool)),
+)
+_VALUES: tuple[Any, ...] = (
+    *(None, True, -1, 0, 1, 2**31, 2**63, 10**30, 0.5, math.nan, -math.inf, "", "x" * 10**6, b"x", (), [], {}, {1: 2}),
+    *([None], [[]], [(0, 0)] * 30, [(-1, 0)], [[0, 1], [0]], list(range(10**5)), {"model": {}}, OrderedDict()),
+)
+
+
+def _pickled(rng: random.Random, data: bytes) -> bytes:
+    """Replaces, removes or adds something in the content, or repeats its checkpoints."""
+    content = torch.load(io.BytesIO(data), weights_only=True)
+    content = dict(content) if isinstance(content, OrderedDict) else content
+    place = rng.choice([at for at in _places(content) if at])
+    holder, name = _at(content, place[:-1]), place[-1]
+    what = rng.randrange(6)
+    if what == 0:
+        del holder[name]
+    elif what == 1 and isinstance(holder, dict):
+        holder[rng.choice([*_TEXTS[:12], 3, None, (1, 2)])] = holder.pop(name)
+    elif what == 2 and isinstance(holder, list):
+        holder.extend([holder[name]] * rng.choice([1, 10**5]))
+    else:
+        holder[name] = rng.choice(_TENSORS)() if rng.random() < 0.5 else rng.choice(_VALUES)
+    buffer = io.BytesIO()
+    torch.save(content, buffer, _use_new_zipfile_serialization=rng.random() < 0.8)
+    return buffer.getvalue()
+
+
+PICKLED: dict[str, Mutation] = dict.fromkeys(("pickled", "pickled again", "pickled once more"), _pickled)
+
+BY_SUFFIX: dict[str, dict[str, Mutation]] = {
+    **{".json": JSON, ".jsonl": LINES, ".safetensors": TENSORS, ".parquet": PARQUET},
+    **{".pt": PICKLED, ".pth": PICKLED},
+}

@@ -233,8 +233,9 @@ def watched(place: Path, violations: list[str]) -> Iterator[None]:
     inside = os.path.realpath(place) + os.sep
     watching = True
 
-    def real(path: Any, follow: bool) -> str:
-        text = os.path.join(os.getcwd(), os.fsdecode(path))
+    def real(path: Any, follow: bool, folder: int = -1) -> str:
+        """The path that is meant, relative to a folder's file descriptor if there is one."""
+        text = os.path.join(os.getcwd() if folder < 0 else os.readlink(f"/proc/self/fd/{folder}"), os.fsdecode(path))
         return (
             os.path.realpath(text)
             if follow
@@ -259,7 +260,8 @@ def watched(place: Path, violations: list[str]) -> Iterator[None]:
             elif event in _CHANGES:
                 for index in _CHANGES[event]:
                     if not isinstance(arguments[index], int):
-                        path = real(arguments[index], event in ("os.chmod", "os.truncate"))
+                        folder = arguments[1] if event in ("os.remove", "os.rmdir") else -1
+                        path = real(arguments[index], event in ("os.chmod", "os.truncate"), folder)
                         if not (path + os.sep).startswith(allowed):
                             note(f"{event} outside: {path}")
             elif event == "subprocess.Popen" and list(arguments[1]) not in _HARMLESS_COMMANDS:

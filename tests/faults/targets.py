@@ -15,6 +15,7 @@ from grokinterp.config import ScheduleConfig
 from grokinterp.errors import GrokinterpError
 from grokinterp.experiments.records.folder import Records
 from grokinterp.experiments.results import results_in
+from grokinterp.formats.importing import import_run
 from grokinterp.report import write_report, write_sweep_report
 from grokinterp.runs.run import Run
 from grokinterp.runs.verification import verify
@@ -227,6 +228,19 @@ def read_records(folder: Path) -> None:
     command("reproduce", "--document", folder.parents[1] / "out" / "page.md", "--folder", folder, "--records", folder)
 
 
+def import_files(folder: Path) -> None:
+    files = sorted(folder.glob("*.pth"))
+    source = files[0] if len(files) == 1 else folder  # some forms are one file
+    target = folder.parents[1] / "out" / "imported"
+    try:
+        run = import_run(source, target)
+    except GrokinterpError:
+        assert not target.exists()
+        raise
+    analyze(run, workers=0, measures=[])
+    command("import", source, target.with_name("again"))
+
+
 def resume_together(folder: Path) -> None:
     with interrupted():
         train_many([Run.open(folder).config], [folder], resume=True, device="cpu", progress=False)
@@ -278,6 +292,7 @@ KEPT = ("weights/*.safetensors", "logits/*.safetensors")
 CACHE = ("analysis/*.parquet", "analysis/analysis.json", "analysis/unfinished.jsonl")
 OF_RUNS = ("*/config.json", "*/status.json", "*/metrics.jsonl", "*/analysis/*", "*/resume.safetensors")
 SWEEPS = ("sweeps/sweep", "recipes/sweep", "checksums/sweep", "checksums/sweep")
+IMPORTS = tuple(f"imports/{name}" for name in ("he", "chughtai", "pizza", "demo", "nanda", "nanda_run", "states"))
 RESULTS = ("sweeps/reproduction", "recipes/reproduction", "checksums/reproduction")
 
 TARGETS: dict[str, Target] = {
@@ -309,5 +324,6 @@ TARGETS: dict[str, Target] = {
     "demo command": Target(demo_command, TRAINED, ABOUT, 0.5, False),
     "verify sweep": Target(verify_command, SWEEPS, ("sweep.*", "failures/*", *OF_RUNS), 1),
     "results": Target(read_results, RESULTS, ("results.json",), 2),
+    "import": Target(import_files, IMPORTS, ("**/*.pt*", "**/*.json"), 3),
     "records": Target(read_records, ("records/kept",), ("*/*.json",), 2),
 }  # fmt: skip
