@@ -70,13 +70,14 @@ test-floor:
 	.venv-floor/bin/uv pip install --quiet --python .venv-floor/bin/python --resolution $(FLOOR) -e ".[dev]"
 	.venv-floor/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(FLOOR_TESTS)
 
+TL_TESTS = $(wildcard tests/test_importing*.py) $(addprefix tests/test_,transformer_lens.py exporting.py run.py forward_paths.py)
 # What touches TransformerLens, under the version in constraints.txt and under the newest version 4.
 test-tl: $(STAMP)
 	$(PYTHON) -m venv .venv-tl4
 	grep -v '^transformer-lens==' constraints.txt > .venv-tl4/constraints.txt
 	.venv-tl4/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-tl4/constraints.txt -e ".[dev]" "transformer-lens>=4,<5"
-	$(BIN)/python -m pytest tests/test_transformer_lens.py
-	.venv-tl4/bin/python -m pytest tests/test_transformer_lens.py
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(TL_TESTS)
+	.venv-tl4/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(TL_TESTS)
 
 clean:
 	rm -rf $(VENV) .venv-floor .venv-tl4 .pytest_cache .ruff_cache build dist docs/reference docs/gallery docs/tutorials/*.ipynb

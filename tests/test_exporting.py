@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hooked import HookedTransformer, HookedTransformerConfig, needs_hooked_transformer
 from safetensors.torch import load_file
 from trainings import TINY
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 import grokinterp as gi
 from grokinterp.formats import exporting
@@ -64,6 +64,7 @@ def test_a_single_checkpoint(run, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
+@needs_hooked_transformer
 def test_transformer_lens_3_loads_it(tmp_path):
     run = gi.load(SAMPLE)
     gi.export_run(run, tmp_path / "lens", "transformer_lens_3", step="last")
@@ -78,6 +79,7 @@ def test_transformer_lens_3_loads_it(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
+@needs_hooked_transformer
 def test_the_demo_with_its_pickled_configuration_is_read(run, tmp_path):
     """The file of the demo itself holds a HookedTransformerConfig, not a dict."""
     gi.export_run(run, tmp_path / "ours.pth", "demo")

@@ -12,8 +12,8 @@ import processes
 import pytest
 import torch
 import torch.nn.functional as F
+from hooked import HookedTransformer, HookedTransformerConfig, needs_hooked_transformer
 from trainings import CONFIGS, MORE_CONFIGS, PATHS, TRANSFORMER, P, result, shortened
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from grokinterp.config import (
     TransformerConfig,
@@ -54,6 +54,7 @@ class TestForwardPaths:
         for name, weight in resumed.weights(20).items():
             torch.testing.assert_close(weight, undisturbed.weights(20)[name], rtol=0, atol=0)
 
+    @needs_hooked_transformer
     def test_five_steps_of_a_loop_written_by_hand(self, tmp_path):
         """A plain HookedTransformer, cross entropy in float64, torch.optim.AdamW, as in TransformerLens's demo."""
         config = shortened(TRANSFORMER, steps=5, evaluate_every=1, checkpoints=1)

@@ -9,8 +9,8 @@ import processes
 import pytest
 import torch
 import torch.nn.functional as F
+from hooked import HookedTransformer, HookedTransformerConfig, needs_hooked_transformer
 from torch import Tensor
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 from weights import in_float64, randomized, weights_of
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RecordedConfig, RunConfig, TransformerConfig
@@ -23,7 +23,10 @@ from grokinterp.models.shapes import parameter_shapes
 from grokinterp.tasks import Task
 from grokinterp.training.optimizers import Updater
 
-pytestmark = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning"),
+    needs_hooked_transformer,
+]
 
 P = 7
 

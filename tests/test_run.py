@@ -7,11 +7,12 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hooked import HookedTransformer, HookedTransformerConfig, needs_hooked_transformer
 from safetensors import safe_open
-from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from grokinterp.config import MLPConfig, OptimizerConfig, RunConfig, ScheduleConfig, TaskConfig, TransformerConfig
 from grokinterp.errors import ConfigError, RunError
@@ -56,7 +57,7 @@ def copy(runs, tmp_path) -> Path:
     return Path(shutil.copytree(runs["one-hot mlp"].path, tmp_path / "run"))
 
 
-def stranger(config: TransformerConfig) -> HookedTransformer:
+def stranger(config: TransformerConfig) -> Any:
     """The model that a user of TransformerLens builds from config.json, without this package."""
     settings = HookedTransformerConfig(
         n_layers=config.n_layers,
@@ -80,6 +81,7 @@ def all_pairs(equals: bool) -> torch.Tensor:
 
 
 class TestReading:
+    @needs_hooked_transformer
     @pytest.mark.parametrize("name", TRANSFORMERS)
     def test_a_checkpoint_loads_into_a_plain_hooked_transformer(self, name, runs):
         run, config = runs[name], MODELS[name]
@@ -143,6 +145,7 @@ class TestReading:
         biases = [name for name in runs["class of ="].snapshot(10).trained if ".b_" in name]
         assert biases == ["blocks.0.mlp.b_in", "blocks.0.mlp.b_out"]
 
+    @needs_hooked_transformer
     def test_step_0_is_the_initialization(self, runs):
         from grokinterp.models import build_model
 
@@ -175,6 +178,7 @@ class TestReading:
 
 
 class TestFiles:
+    @needs_hooked_transformer
     def test_a_weights_file_contains_only_parameters(self, runs):
         run = runs["frozen biases"]
         parameters = dict(run.model(10).named_parameters())
