@@ -10,7 +10,7 @@ that most files do not hold; it is then found by the recorded losses.
 
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -85,11 +85,7 @@ def read(place: Path) -> Imported:
         model=model,
         checkpoints={step: partial(_weights, state, model.n_layers, place) for step, state in sorted(states.items())},
         train_indices=_train_indices(place / _INITIAL, p) if exists(place / _INITIAL) else None,
-        splits=tuple(
-            TaskConfig(task.operation, p, fraction, "python", seed)
-            for seed in _seeds(config, place)
-            for fraction in _fractions(config, place)
-        ),
+        splits=_splits(task, config, place),
         losses=losses,
         settings={"epochs": max(states), **{name: config[name] for name in _SETTINGS if name in config}},
         notes=("the recorded losses are one update older than the weights",),
@@ -178,13 +174,14 @@ def _numbers(content: Any, name: str, file: Path) -> list[float]:
     return numbers
 
 
-def _seeds(config: Mapping[str, Any], file: Path) -> Sequence[int]:
-    return [integer(config, "seed", file, low=0, high=1 << 62)] if "seed" in config else _SEEDS
-
-
-def _fractions(config: Mapping[str, Any], file: Path) -> Sequence[float]:
-    fraction = number(config, "frac_train", file) if "frac_train" in config else None
-    return _FRACTIONS if fraction is None or not 0 < fraction < 1 else [fraction]
+def _splits(task: TaskConfig, config: Mapping[str, Any], file: Path) -> tuple[TaskConfig, ...]:
+    """The usual splits and that of the configuration, which in some files is not the one of the training."""
+    seed = integer(config, "seed", file, low=0, high=1 << 62, default=0)
+    fraction = number(config, "frac_train", file) if "frac_train" in config else 0.3
+    seeds, fractions = {*_SEEDS, seed}, {*_FRACTIONS, *([fraction] if 0 < fraction < 1 else [])}
+    return tuple(
+        TaskConfig(task.operation, task.p, fraction, "python", seed) for seed in seeds for fraction in fractions
+    )
 
 
 def _train_indices(file: Path, p: int) -> list[int]:
