@@ -596,13 +596,3 @@ def test_published_epochs_of_psi(name, public_data):
 
 def test_every_published_psi_log_is_among_those_tested(public_data):
     assert {file.stem for file in (public_data / "psi").glob("*.json")} == {*PSI, "summary"}
-
-
-def test_one_evaluated_step_says_nothing_about_when():
-    """A published model is one checkpoint, after both events: they lie at its step or earlier, and have no step."""
-    transition = find_transition(grokking().iloc[[-1]], n_classes=P)
-    for event in (*transition.T_train.values(), *transition.T_grok.values()):
-        assert (event.step, event.reason) == (None, "only step 10,000 was evaluated: it occurred then or earlier")
-    assert transition.delay == {0.95: None, 0.99: None}
-    ends = (transition.memorization_end, transition.circuit_formation_end, transition.cleanup_end)
-    assert {end.reason for end in ends} == {"a single step was evaluated"}

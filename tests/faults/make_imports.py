@@ -1,6 +1,6 @@
 """Makes `imports`: small files in the forms in which others publish models. For the fuzzer; no network was trained.
 
-cd tests/data && python make_imports.py
+python -m tests.faults.make_imports
 """
 
 import json
