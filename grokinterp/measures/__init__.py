@@ -32,6 +32,7 @@ from grokinterp.measures.losses import accuracy, cross_entropy_from_logits, loss
 from grokinterp.measures.neurons import NeuronFrequencies, neuron_frequencies
 from grokinterp.measures.norms import group_norms, group_rms, sum_of_squares, weight_norm, weight_rms
 from grokinterp.measures.own_model import Activity
+from grokinterp.measures.phases import IdealizedAccuracy, NeuronPhases, idealized_accuracy, neuron_phases
 from grokinterp.measures.progress import (
     excluded_loss,
     excluded_loss_from_logits,
@@ -50,9 +51,11 @@ __all__ = [
     "Activity",
     "CircuitEfficiency",
     "Column",
+    "IdealizedAccuracy",
     "KeyFrequencies",
     "Measure",
     "NeuronFrequencies",
+    "NeuronPhases",
     "Reference",
     "Snapshot",
     "Undefined",
@@ -74,6 +77,7 @@ __all__ = [
     "gini_neuron_logit",
     "group_norms",
     "group_rms",
+    "idealized_accuracy",
     "key_frequencies",
     "logit_variance_explained",
     "loss",
@@ -82,6 +86,7 @@ __all__ = [
     "measure",
     "neuron_frequencies",
     "neuron_logit_power",
+    "neuron_phases",
     "registered",
     "restricted_loss",
     "restricted_loss_from_logits",

@@ -14,7 +14,18 @@ from grokinterp.errors import ConfigError, as_integer, nearest
 from grokinterp.measures.fourier import n_frequencies
 from grokinterp.measures.snapshot import Snapshot
 
-NEEDS = ("logits", "grid", "weights", "gradients", "neurons", "attention", "split", "reference", "history")
+NEEDS = (
+    "logits",
+    "grid",
+    "weights",
+    "gradients",
+    "neurons",
+    "attention",
+    "pre_activations",
+    "split",
+    "reference",
+    "history",
+)
 """What a measure can declare in `needs`; see `measure`."""
 
 # Folders in which `package.module:function` is looked up if no such package is installed; the command line adds the

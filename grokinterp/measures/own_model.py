@@ -47,6 +47,21 @@ class Activity:
         return Activity(activations.neurons, activations.neuron_logit_map, activations.attention)
 
 
+@dataclass(frozen=True)
+class PreActivity:
+    """What the neurons' activation function is applied to, for all n inputs.
+
+    Attributes:
+        values: `[n, m]`, of the last layer's m neurons.
+        function: the activation function.
+        one_hot: whether the neurons read one-hot numbers, so that every row of their weights belongs to a number.
+    """
+
+    values: Float[Tensor, "n m"]
+    function: Callable[[Tensor], Tensor]
+    one_hot: bool = False
+
+
 class Activations(Protocol):
     """What the function that `Snapshot.from_activations` takes must return."""
 

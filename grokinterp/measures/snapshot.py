@@ -14,7 +14,7 @@ from grokinterp.display import Card, Carded
 from grokinterp.errors import ConfigError, MissingNeedError, as_integer, nearest
 from grokinterp.measures.checks import Array, checked_logits, require_task, require_weights, warn_if_not_logits
 from grokinterp.measures.fourier import class_sums
-from grokinterp.measures.own_model import Activations, Activity, Names, Parts, read_model
+from grokinterp.measures.own_model import Activations, Activity, Names, Parts, PreActivity, read_model
 from grokinterp.measures.pairs import PairGrid
 from grokinterp.measures.scores import cross_entropy_by_input, hit_by_input, margin_by_input
 from grokinterp.tasks import Task
@@ -25,6 +25,7 @@ _Value = TypeVar("_Value")
 _REMEDIES = {
     "weights": ": Snapshot.from_model and Recorder.record take weights=",
     "neurons": ": Snapshot.from_model and Recorder take unembedding= and neurons=",
+    "pre_activations": ", which only models of a known architecture have that is read at one position",
 }
 
 
@@ -67,6 +68,7 @@ class Snapshot(Carded):
         trained: names of the parameters that training changes; None means all.
         forward: differentiable function from weights to logits `[n, >=c]`; None if not available.
         activity: function that returns the `Activity` of the model, called once on first use; None if not available.
+        pre_activity: function that returns the `PreActivity` of the model; None if not available.
         checksum: SHA-256 of the files that the snapshot was read from; empty if it was not read from a run.
         embedding: the table with a row for each number, or one for each operand, where it was named; None otherwise.
     """
@@ -78,6 +80,7 @@ class Snapshot(Carded):
     trained: tuple[str, ...] | None = None
     forward: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     activity: Callable[[], Activity] | None = None
+    pre_activity: Callable[[], PreActivity] | None = None
     checksum: str = ""
     embedding: tuple[Tensor, ...] | None = None
     _memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
@@ -214,6 +217,11 @@ class Snapshot(Carded):
         if self.activity is None:
             raise MissingNeedError("the activations", "neurons", self.lacks("neurons") or "")
         return self.activity()
+
+    @cached_property
+    def pre_activations(self) -> PreActivity | None:
+        """What the last layer's activation function is applied to; None if not available."""
+        return None if self.pre_activity is None else self.pre_activity()
 
     @property
     def neurons(self) -> Float[Tensor, "n m"] | None:
@@ -366,7 +374,7 @@ class Snapshot(Carded):
             return self.task.why_no_group
         if need == "gradients" and self.forward is None:
             return "the snapshot was made without a differentiable forward"
-        if need in ("weights", "neurons", "attention") and getattr(self, need) is None:
+        if need in ("weights", "neurons", "attention", "pre_activations") and getattr(self, need) is None:
             return f"the snapshot was made without {need}{_REMEDIES.get(need, '')}"
         return "a snapshot holds one step and has no history" if need == "history" else None
 

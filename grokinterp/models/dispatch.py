@@ -91,6 +91,32 @@ class Forward:
         found = self.activations(weights, tokens, matmul=product)
         return found if dtype is None else replace(found, logits=found.logits.to(dtype))
 
+    @torch.no_grad()
+    def pre_activations(self, weights: Weights, tokens: Real[Tensor, "n t"]) -> Float[Tensor, "n m"]:
+        """Computes what the last layer's activation function is applied to, where the answer is read.
+
+        Args:
+            weights: the weights by name.
+            tokens: `[n, t]`, the inputs.
+
+        Raises:
+            ConfigError: the answer is read from the mean over positions, of which each has its own.
+        """
+        config = self.config
+        if isinstance(config, TransformerConfig) and config.readout == "mean":
+            raise ConfigError("a transformer that is read from the mean over positions has pre-activations at each")
+        is_transformer = isinstance(config, TransformerConfig)
+        last = f"blocks.{config.n_layers - 1}.mlp" if is_transformer else f"layers.{config.depth - 1}"
+        kept: dict[str, Tensor] = {}
+
+        def keep(name: str, value: Tensor) -> Tensor:
+            kept[name] = value
+            return value
+
+        self.activations(weights, tokens, matmul=product, hook=keep)
+        found = kept[f"{last}.hook_pre"]
+        return found[:, -1] if found.ndim == 3 else found  # a module computes every position
+
 
 def forward_for(config: ModelConfig, task: AnyTask, *, plain: bool = False) -> Forward:
     """Returns the fastest exact forward pass for an architecture.
@@ -127,12 +153,12 @@ def _module_activations(config: TransformerConfig, task: AnyTask) -> Callable[..
     replace = no_hook
 
     def replace_and_record(value: Tensor, hook: Any) -> Tensor:
-        outputs[hook.name] = replace(hook.name, value) if hook.name.endswith("hook_post") else value
+        outputs[hook.name] = replace(hook.name, value) if ".mlp." in hook.name else value
         return outputs[hook.name]
 
     hidden = [f"blocks.{layer}.mlp.hook_post" for layer in range(config.n_layers)]
     pattern = f"blocks.{config.n_layers - 1}.attn.hook_pattern"
-    for name in (*hidden, pattern):
+    for name in (*hidden, *(name.replace("post", "pre") for name in hidden), pattern):
         module.hook_dict[name].add_hook(replace_and_record)
 
     def activations(

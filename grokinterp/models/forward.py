@@ -4,7 +4,8 @@
 weight matrices. `prefix` computes any transformer: positions that depend on one operand are computed once per operand,
 and the last layer only where the answer is read. `mlp_forward` computes MLPs. All are differentiable in the weights, do
 not import transformer_lens, and are tested against HookedTransformer. Each calls `hook(name, value)` on named
-activations (every activation of an MLP, `blocks.i.mlp.hook_post` of a transformer) and continues with the result.
+activations (every activation of an MLP, those of a transformer's neurons before and after their activation function)
+and continues with the result.
 """
 
 import math
@@ -86,14 +87,14 @@ def last_position(
         tokens: `[n, t]` or, of a stack of runs, `[r, n, t]`: the operands, followed by `=` if the model reads it.
         config: the architecture; `has_last_position_form` must hold.
         matmul: multiplies two matrices.
-        hook: receives the neurons and returns what replaces them.
+        hook: receives the neurons, before and after their activation function, and returns what replaces them.
     """
     folded = fold(weights, config, matmul)
     rows = pair_rows(folded, tokens)
     attended = attend(folded, rows, config.n_heads)
     z, to_neurons, to_logits = attended.z, offset_of(folded.neuron_offset, rows), offset_of(folded.logit_offset, rows)
-    neurons = ACTIVATIONS[config.activation](matmul(z, folded.to_neurons) + to_neurons)
-    neurons = hook("blocks.0.mlp.hook_post", neurons)
+    pre = hook("blocks.0.mlp.hook_pre", matmul(z, folded.to_neurons) + to_neurons)
+    neurons = hook("blocks.0.mlp.hook_post", ACTIVATIONS[config.activation](pre))
     logits = matmul(neurons, folded.readout) + matmul(z, folded.direct) + to_logits
     return Activations(logits, neurons, folded.readout, attended.attention.movedim(0, -1))
 
@@ -131,7 +132,8 @@ def prefix(
         tokens: `[n, t]`, the operands, followed by `=` if the model reads it.
         config: the architecture.
         matmul: multiplies two matrices.
-        hook: receives the neurons of a position, one row per pair, and returns what replaces them.
+        hook: receives the neurons of a position, one row per pair, before and after their activation function, and
+            returns what replaces them.
     """
     weights = with_output_scale(weights, config)
     W_pos, n_positions = weights["pos_embed.W_pos"], tokens.shape[1]
@@ -171,8 +173,8 @@ def prefix(
             if hook is not no_hook:
                 resid_mid, token = _Stream(resid_mid, token).spread(resid_mid), None
             read = _layer_norm(resid_mid, block, "ln2") if pre_norm else resid_mid
-            hidden = ACTIVATIONS[config.activation](matmul(read, block["mlp.W_in"]) + block["mlp.b_in"])
-            neurons.append(hook(f"blocks.{layer}.mlp.hook_post", hidden))
+            before = hook(f"blocks.{layer}.mlp.hook_pre", matmul(read, block["mlp.W_in"]) + block["mlp.b_in"])
+            neurons.append(hook(f"blocks.{layer}.mlp.hook_post", ACTIVATIONS[config.activation](before)))
             if config.reads_linearly and layer == config.n_layers - 1:
                 outputs.append(_Stream(resid_mid, token))
                 continue

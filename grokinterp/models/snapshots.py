@@ -1,14 +1,17 @@
 """snapshot: weights of a known architecture, evaluated on every input of a task."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from grokinterp.config import ModelConfig
+from grokinterp.config import MLPConfig, ModelConfig
 from grokinterp.errors import ConfigError
 from grokinterp.measures import Activity, Snapshot
+from grokinterp.measures.own_model import PreActivity
 from grokinterp.models.dispatch import Forward, forward_for
+from grokinterp.models.forward import ACTIVATIONS
 from grokinterp.models.memory import require_memory
 from grokinterp.models.shapes import parameter_shapes
 from grokinterp.tasks import Task
@@ -68,5 +71,15 @@ def evaluated(
         trained=tuple(name for name in weights if trains(name)),
         forward=lambda changed: forward.logits(changed, task.tokens),
         activity=lambda: Activity.of(kept or forward.activity(weights, task.tokens)),
+        pre_activity=None
+        if getattr(forward.config, "readout", "last") == "mean"
+        else partial(_pre_activity, task, forward, weights),
         checksum=checksum,
     )
+
+
+def _pre_activity(task: Task, forward: Forward, weights: Mapping[str, Tensor]) -> PreActivity:
+    config = forward.config
+    one_hot = isinstance(config, MLPConfig) and config.input in ("one_hot", "one_hot_sum") and config.depth == 1
+    values = forward.pre_activations(weights, task.tokens)
+    return PreActivity(values, ACTIVATIONS[config.activation], one_hot)

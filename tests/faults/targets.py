@@ -292,7 +292,9 @@ KEPT = ("weights/*.safetensors", "logits/*.safetensors")
 CACHE = ("analysis/*.parquet", "analysis/analysis.json", "analysis/unfinished.jsonl")
 OF_RUNS = ("*/config.json", "*/status.json", "*/metrics.jsonl", "*/analysis/*", "*/resume.safetensors")
 SWEEPS = ("sweeps/sweep", "recipes/sweep", "checksums/sweep", "checksums/sweep")
-IMPORTS = tuple(f"../faults/imports/{name}" for name in ("he", "chughtai", "pizza", "demo", "nanda", "nanda_run", "states"))
+IMPORTS = tuple(
+    f"../faults/imports/{name}" for name in ("he", "chughtai", "pizza", "demo", "nanda", "nanda_run", "states")
+)
 RESULTS = ("sweeps/reproduction", "recipes/reproduction", "checksums/reproduction")
 
 TARGETS: dict[str, Target] = {
