@@ -69,15 +69,19 @@ def test_kumars_modular_run_follows_the_formula_of_the_paper(tmp_path):
 
 
 @pytest.mark.slow
-def test_kumars_modular_run_groks_without_decay_as_its_norm_rises(tmp_path):
-    """At scale 0.5, an independent loop gave T_train 4,300, T95 5,000 and an initial norm of 83.5."""
+def test_kumars_modular_run_generalizes_later_without_decay_as_its_norm_rises(tmp_path):
+    """At scale 0.5, an independent loop gave T_train 4,300, T95 5,000 and an initial norm of 83.5.
+
+    T95 is later than T_train, but not twice as late, which the outcome `grokked` needs.
+    """
     run = train(modular_config(0.5, steps=8000), tmp_path / "run", progress=False, device="cpu")
     row = summarize(run, measures=False)
     assert 3000 <= row["T_train_0.99"] < row["T_grok_0.95"] <= 7000
     assert run.metrics["weight_norm"].iloc[0] == pytest.approx(83.5, rel=0.05)
     assert row["weight_norm_at_T_grok_0.95"] > 3 * run.metrics["weight_norm"].iloc[0]
     table = pd.DataFrame([config_columns(run.config) | row])
-    assert generalizes_without_decay(table).verdict == "supported"
+    assert row["outcome"] == "generalized_without_delay"
+    assert generalizes_without_decay(table).verdict == "not supported"
     assert norm_rises(table, [run.metrics]).verdict == "supported"
 
 
