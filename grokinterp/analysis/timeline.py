@@ -49,6 +49,7 @@ def analyze(
     run: Run | str | Path,
     *,
     measures: Sequence[str | Callable[..., Any]] | None = None,
+    circuit: bool = False,
     steps: str | Sequence[int] | None = None,
     rule: Rule = "cube_cosine",
     frequencies: Sequence[int] | None = None,
@@ -64,8 +65,9 @@ def analyze(
 
     Args:
         run: the run, or its folder.
-        measures: names, `package.module:function`, or functions (default: all registered measures). The measures from
-            which the transition is located are always included.
+        measures: names, `package.module:function`, or functions (default: all registered measures except costly ones).
+            The measures from which the transition is located are always included.
+        circuit: also compute the costly measures, which take the circuit apart.
         steps: `A:B:C`, the step values from A to B (inclusive) with stride C, or a list of steps that have a
             checkpoint (default: every checkpoint).
         rule: the rule for key frequencies; see `grokinterp.measures.key_frequencies`.
@@ -90,7 +92,7 @@ def analyze(
     selection = select_steps(checkpoints, steps)
     require_memory(analysis_memory(run.config), f"analyzing {run.config.task.title} with this model")
     keep_freed_memory()
-    calls = _measure_calls(measures)
+    calls = _measure_calls(measures, circuit)
     reference_step = checkpoints[-1] if reference_step is None else as_integer(reference_step, "reference_step")
     if reference_step not in checkpoints:
         raise RunError(f"no checkpoint at the reference step {reference_step}; {_available(checkpoints)}")
@@ -197,10 +199,12 @@ def _available(checkpoints: Sequence[int]) -> str:
     return f"available: {checkpoints[0]} to {checkpoints[-1]}"
 
 
-def _measure_calls(measures: Sequence[str | Callable[..., Any]] | None) -> list[MeasureCall]:
+def _measure_calls(measures: Sequence[str | Callable[..., Any]] | None, circuit: bool) -> list[MeasureCall]:
     if isinstance(measures, str):
         raise ConfigError(f"measures must be a list of measures, but is {measures!r}: write [{measures!r}]")
-    requested = list(registered()) if measures is None else [*CORE_MEASURES, *measures]
+    by_default = [name for name, entry in registered().items() if not entry.costly]
+    costly = [name for name, entry in registered().items() if entry.costly and circuit]
+    requested = [*(by_default if measures is None else [*CORE_MEASURES, *measures]), *costly]
     calls = {(call.measure.name, call.measure.function): call for call in (measure_call(m, ()) for m in requested)}
     names = [name for name, _ in calls]
     if len(set(names)) < len(names):

@@ -26,8 +26,10 @@ class Analyze:
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(help_behavior_hint="(required)")]
     """the run folders"""
-    measures: Annotated[str | None, default("all")] = None
+    measures: Annotated[str | None, default("all but costly ones")] = None
     """measure names or package.module:function references, separated by commas"""
+    circuit: bool = False
+    """also compute the costly measures, which take the circuit apart; `grokinterp measures` marks them"""
     steps: Annotated[str | None, default("every checkpoint")] = None
     """A:B:C, which selects the steps from A to B (inclusive) with stride C"""
     rule: str = "cube_cosine"
@@ -64,6 +66,7 @@ def run_analyze(arguments: Sequence[str]) -> int:
         analyze(
             run,
             measures=None if options.measures is None else [name for name in options.measures.split(",") if name],
+            circuit=options.circuit,
             steps=options.steps,
             rule=options.rule,
             frequencies=_numbers(options.frequencies),

@@ -27,6 +27,7 @@ from grokinterp.measures.base import (
 )
 from grokinterp.measures.circuit import cosine_coefficients, cosine_similarities, logit_variance_explained
 from grokinterp.measures.efficiency import CircuitEfficiency, circuit_efficiency
+from grokinterp.measures.formula import FormulaFit, formula_explained, formula_fit, guaranteed_share
 from grokinterp.measures.frequencies import RULES, evaluation_pairs, key_frequencies
 from grokinterp.measures.losses import accuracy, cross_entropy_from_logits, loss, margin, margin_from_logits
 from grokinterp.measures.neurons import NeuronFrequencies, neuron_frequencies
@@ -43,14 +44,30 @@ from grokinterp.measures.progress import (
 )
 from grokinterp.measures.progress_novel import excluded_loss_novel, restricted_loss_novel
 from grokinterp.measures.snapshot import Snapshot, Undefined
+from grokinterp.measures.sparsity import (
+    activation_sparsity,
+    gini_unembedding,
+    inverse_participation_ratios,
+    mean_ipr,
+)
+from grokinterp.measures.spectra import Spectra, logit_spectra, neuron_spectra, spectrum_shares
 from grokinterp.measures.spectrum import embedding_power, gini, gini_embedding, gini_neuron_logit, neuron_logit_power
+from grokinterp.measures.symmetry import (
+    CircuitVerdict,
+    circuit_verdict,
+    circularity,
+    distance_irrelevance,
+    gradient_symmetricity,
+)
 
 __all__ = [
     "NEEDS",
     "RULES",
     "Activity",
     "CircuitEfficiency",
+    "CircuitVerdict",
     "Column",
+    "FormulaFit",
     "IdealizedAccuracy",
     "KeyFrequencies",
     "Measure",
@@ -58,13 +75,18 @@ __all__ = [
     "NeuronPhases",
     "Reference",
     "Snapshot",
+    "Spectra",
     "Undefined",
     "accuracy",
+    "activation_sparsity",
     "as_frequencies",
     "circuit_efficiency",
+    "circuit_verdict",
+    "circularity",
     "cosine_coefficients",
     "cosine_similarities",
     "cross_entropy_from_logits",
+    "distance_irrelevance",
     "embedding_power",
     "evaluation_pairs",
     "excluded_loss",
@@ -72,26 +94,36 @@ __all__ = [
     "excluded_loss_novel",
     "excluded_loss_per_frequency",
     "find_measure",
+    "formula_explained",
+    "formula_fit",
     "gini",
     "gini_embedding",
     "gini_neuron_logit",
+    "gini_unembedding",
+    "gradient_symmetricity",
     "group_norms",
     "group_rms",
+    "guaranteed_share",
     "idealized_accuracy",
+    "inverse_participation_ratios",
     "key_frequencies",
+    "logit_spectra",
     "logit_variance_explained",
     "loss",
     "margin",
     "margin_from_logits",
+    "mean_ipr",
     "measure",
     "neuron_frequencies",
     "neuron_logit_power",
     "neuron_phases",
+    "neuron_spectra",
     "registered",
     "restricted_loss",
     "restricted_loss_from_logits",
     "restricted_loss_novel",
     "restricted_loss_per_frequency",
+    "spectrum_shares",
     "sum_of_squares",
     "weight_norm",
     "weight_rms",

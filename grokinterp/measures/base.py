@@ -22,6 +22,7 @@ NEEDS = (
     "neurons",
     "attention",
     "pre_activations",
+    "embedded",
     "split",
     "reference",
     "history",
@@ -157,6 +158,7 @@ class Measure:
         needs: what it needs from a snapshot, from `NEEDS`.
         version: version of the definition; cached values of other versions are recomputed.
         columns: the columns it contributes.
+        costly: whether `analyze` computes it only with circuit=True, or if it is named.
     """
 
     name: str
@@ -164,6 +166,7 @@ class Measure:
     needs: tuple[str, ...]
     version: int
     columns: tuple[Column, ...]
+    costly: bool = False
 
     @property
     def uses_reference(self) -> bool:
@@ -188,7 +191,12 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def measure(
-    name: str, *, needs: Sequence[str] = ("logits",), version: int = 1, columns: Column | Sequence[Column] = ()
+    name: str,
+    *,
+    needs: Sequence[str] = ("logits",),
+    version: int = 1,
+    columns: Column | Sequence[Column] = (),
+    costly: bool = False,
 ) -> Callable[[_Function], _Function]:
     """Decorator that registers a function as a measure, so that `analyze` finds it by name and checks its needs.
 
@@ -202,6 +210,7 @@ def measure(
         needs: what the function needs, from `NEEDS`; with `reference` it takes the key frequencies as second argument.
         version: version of the definition; raise it with every change, so that cached values are recomputed.
         columns: the column or columns it contributes; by default one, defined by the first paragraph of the docstring.
+        costly: whether `analyze` computes it only with circuit=True, or if it is named.
 
     Returns:
         The decorator. The decorated function raises MissingNeedError if its snapshot lacks something in `needs`, and
@@ -234,7 +243,7 @@ def measure(
             raise ConfigError(f"{name!r} is reserved for a built-in measure: choose another name")
         summary = (inspect.getdoc(function) or name).split("\n\n")[0].replace("\n", " ")
         contributed = (columns,) if isinstance(columns, Column) else tuple(columns) or (Column(name, summary),)
-        _REGISTER[name] = Measure(name, checked, tuple(needs), version, contributed)
+        _REGISTER[name] = Measure(name, checked, tuple(needs), version, contributed, costly)
         return checked  # pyright: ignore[reportReturnType]
 
     return register

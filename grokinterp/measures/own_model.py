@@ -62,6 +62,21 @@ class PreActivity:
     one_hot: bool = False
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """A model as a function of the embeddings of its two operands, before positions are added.
+
+    Attributes:
+        tables: the embedding of each number as a, `[p, d]`, and as b; for one-hot inputs, the identity.
+        logits: function of embeddings of a and of b, `[n, d]` each, that returns logits `[n, c]`; differentiable.
+        is_sum: whether only the sum of the two embeddings enters.
+    """
+
+    tables: tuple[Tensor, Tensor]
+    logits: Callable[[Tensor, Tensor], Tensor]
+    is_sum: bool
+
+
 class Activations(Protocol):
     """What the function that `Snapshot.from_activations` takes must return."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from grokinterp.errors import MissingNeedError
 from grokinterp.measures.base import Column, measure, require_snapshot
 from grokinterp.measures.fourier import angles
+from grokinterp.measures.own_model import PreActivity
 from grokinterp.measures.pairs import PairGrid
 from grokinterp.measures.scores import hit_by_input
 from grokinterp.measures.snapshot import Snapshot, Undefined
@@ -105,11 +106,25 @@ def neuron_phases(snapshot: Snapshot) -> NeuronPhases:
     return snapshot.remember("neuron_phases", lambda: _phases(snapshot))
 
 
-def _phases(snapshot: Snapshot) -> NeuronPhases:
+def neuron_inputs(snapshot: Snapshot) -> tuple[Float[Tensor, "g m"], Float[Tensor, "g m"]]:
+    """`[g, m]` twice: the mean pre-activation of each neuron over b for each a, and over a for each b.
+
+    Raises:
+        MissingNeedError: the model is one of your own, or the task has no cyclic group.
+    """
+    snapshot.require("the inputs of neurons", "grid", "pre_activations")
+    return snapshot.remember("neuron_inputs", lambda: _line_means(_before(snapshot).values, snapshot.pair_grid))
+
+
+def _before(snapshot: Snapshot) -> PreActivity:
     before = snapshot.pre_activations
     if before is None:
         raise MissingNeedError("neuron_phases", "pre_activations", snapshot.lacks("pre_activations") or "")
-    of_a, of_b = _line_means(before.values, snapshot.pair_grid)
+    return before
+
+
+def _phases(snapshot: Snapshot) -> NeuronPhases:
+    of_a, of_b = neuron_inputs(snapshot)
     order = len(of_a)
     transformed_a, transformed_b = (_transform(table) for table in (of_a, of_b))
     transformed_out = _transform(neuron_logit_table(snapshot))
@@ -131,7 +146,7 @@ def _phases(snapshot: Snapshot) -> NeuronPhases:
         phase_out=phase_out,
         misalignment=_wrap(phase_a + phase_b - phase_out),
         share=torch.where(reads, most / total.clamp_min(1e-300), 0.0),
-        mean=torch.zeros_like(of_a[0]) if before.one_hot else of_a.mean(dim=0),
+        mean=torch.zeros_like(of_a[0]) if _before(snapshot).one_hot else of_a.mean(dim=0),
     )
 
 
@@ -246,9 +261,7 @@ class _Rebuilt:
     """
 
     def __init__(self, snapshot: Snapshot, phases: NeuronPhases, wave: Wave):
-        before = snapshot.pre_activations
-        assert before is not None  # neuron_phases has required it
-        self.function, self.grid = before.function, snapshot.pair_grid
+        self.function, self.grid = _before(snapshot).function, snapshot.pair_grid
         self.order = phases.frequency.argsort(stable=True)[int((phases.frequency == 0).sum()) :]
         counts = phases.counts()
         self.sizes = list(counts.values())

@@ -1,6 +1,5 @@
 """Snapshot: one checkpoint evaluated on every input, with the intermediate results that several measures share."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,9 +13,10 @@ from grokinterp.display import Card, Carded
 from grokinterp.errors import ConfigError, MissingNeedError, as_integer, nearest
 from grokinterp.measures.checks import Array, checked_logits, require_task, require_weights, warn_if_not_logits
 from grokinterp.measures.fourier import class_sums
-from grokinterp.measures.own_model import Activations, Activity, Names, Parts, PreActivity, read_model
+from grokinterp.measures.own_model import Activations, Activity, Embedded, Names, Parts, PreActivity, read_model
 from grokinterp.measures.pairs import PairGrid
 from grokinterp.measures.scores import cross_entropy_by_input, hit_by_input, margin_by_input
+from grokinterp.measures.undefined import Undefined as Undefined
 from grokinterp.tasks import Task
 
 Subset = Literal["all", "train", "test", "mirror", "novel"]
@@ -25,29 +25,9 @@ _Value = TypeVar("_Value")
 _REMEDIES = {
     "weights": ": Snapshot.from_model and Recorder.record take weights=",
     "neurons": ": Snapshot.from_model and Recorder take unembedding= and neurons=",
+    "embedded": ", which only models of a known architecture have",
     "pre_activations": ", which only models of a known architecture have that is read at one position",
 }
-
-
-class Undefined(float):
-    """A NaN with a reason. Measures return it where their definition gives no number.
-
-    >>> value = Undefined("no key frequencies")
-    >>> value
-    nan (no key frequencies)
-    >>> math.isnan(value), value.reason
-    (True, 'no key frequencies')
-    """
-
-    reason: str
-
-    def __new__(cls, reason: str) -> "Undefined":
-        value = super().__new__(cls, math.nan)
-        value.reason = reason
-        return value
-
-    def __repr__(self) -> str:
-        return f"nan ({self.reason})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,6 +49,7 @@ class Snapshot(Carded):
         forward: differentiable function from weights to logits `[n, >=c]`; None if not available.
         activity: function that returns the `Activity` of the model, called once on first use; None if not available.
         pre_activity: function that returns the `PreActivity` of the model; None if not available.
+        embedded: the model as a function of the embeddings of a and b; None if not available.
         checksum: SHA-256 of the files that the snapshot was read from; empty if it was not read from a run.
         embedding: the table with a row for each number, or one for each operand, where it was named; None otherwise.
     """
@@ -81,6 +62,7 @@ class Snapshot(Carded):
     forward: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     activity: Callable[[], Activity] | None = None
     pre_activity: Callable[[], PreActivity] | None = None
+    embedded: Embedded | None = None
     checksum: str = ""
     embedding: tuple[Tensor, ...] | None = None
     _memory: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
@@ -374,7 +356,7 @@ class Snapshot(Carded):
             return self.task.why_no_group
         if need == "gradients" and self.forward is None:
             return "the snapshot was made without a differentiable forward"
-        if need in ("weights", "neurons", "attention", "pre_activations") and getattr(self, need) is None:
+        if need in ("weights", "neurons", "attention", "pre_activations", "embedded") and getattr(self, need) is None:
             return f"the snapshot was made without {need}{_REMEDIES.get(need, '')}"
         return "a snapshot holds one step and has no history" if need == "history" else None
 

@@ -1,6 +1,7 @@
 """snapshot: weights of a known architecture, evaluated on every input of a task."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from grokinterp.config import MLPConfig, ModelConfig
 from grokinterp.errors import ConfigError
 from grokinterp.measures import Activity, Snapshot
-from grokinterp.measures.own_model import PreActivity
+from grokinterp.measures.own_model import Embedded, PreActivity
 from grokinterp.models.dispatch import Forward, forward_for
 from grokinterp.models.forward import ACTIVATIONS
 from grokinterp.models.memory import require_memory
@@ -74,6 +75,7 @@ def evaluated(
         pre_activity=None
         if getattr(forward.config, "readout", "last") == "mean"
         else partial(_pre_activity, task, forward, weights),
+        embedded=_embedded(task, forward, weights),
         checksum=checksum,
     )
 
@@ -83,3 +85,34 @@ def _pre_activity(task: Task, forward: Forward, weights: Mapping[str, Tensor]) -
     one_hot = isinstance(config, MLPConfig) and config.input in ("one_hot", "one_hot_sum") and config.depth == 1
     values = forward.pre_activations(weights, task.tokens)
     return PreActivity(values, ACTIVATIONS[config.activation], one_hot)
+
+
+def _embedded(task: Task, forward: Forward, weights: Mapping[str, Tensor]) -> Embedded | None:
+    """The model as a function of embeddings: the same architecture, with a table of its own for each operand."""
+    config = forward.config
+    if task.operands != 2 or (isinstance(config, MLPConfig) and config.input in ("signs", "vector")):
+        return None
+    one_hot = isinstance(config, MLPConfig) and config.input in ("one_hot", "one_hot_sum")
+    if one_hot:
+        tables = (torch.eye(task.p, dtype=weights["layers.0.W"].dtype),) * 2
+    else:
+        names = ("embed.W_E", "embed.W_E") if config.shared_embedding else ("embed_a.W_E", "embed_b.W_E")
+        tables = (weights[names[0]][: task.p], weights[names[1]][: task.p])
+    if isinstance(config, MLPConfig):
+        is_sum = config.input in ("sum", "one_hot_sum")
+        kind = "sum" if is_sum else "concat"
+        changed = replace(config, input=kind, shared_embedding=False, d_embed=tables[0].shape[1])
+    else:
+        is_sum, changed = False, replace(config, shared_embedding=False)
+    others = {name: weight for name, weight in weights.items() if not name.startswith("embed")}
+    equals = getattr(config, "equals_token", False)
+    last = weights["embed.W_E" if config.shared_embedding else "embed_b.W_E"][-1:] if equals else None
+
+    def logits(of_a: Tensor, of_b: Tensor) -> Tensor:
+        rows = torch.arange(len(of_a))
+        tokens = torch.stack([rows, rows, *([torch.full_like(rows, len(rows))] if equals else [])], dim=1)
+        table_b = of_b if last is None else torch.cat([of_b, last.to(of_b.dtype)])
+        given = {name: weight.to(of_a.dtype) for name, weight in others.items()}
+        return forward_for(changed, task).logits({**given, "embed_a.W_E": of_a, "embed_b.W_E": table_b}, tokens)
+
+    return Embedded(tables, logits, is_sum)
