@@ -94,7 +94,8 @@ def _embedded(task: Task, forward: Forward, weights: Mapping[str, Tensor]) -> Em
         return None
     one_hot = isinstance(config, MLPConfig) and config.input in ("one_hot", "one_hot_sum")
     if one_hot:
-        tables = (torch.eye(task.p, dtype=weights["layers.0.W"].dtype),) * 2
+        identity = torch.eye(task.p, dtype=weights["layers.0.W"].dtype)
+        tables = identity, identity
     else:
         names = ("embed.W_E", "embed.W_E") if config.shared_embedding else ("embed_a.W_E", "embed_b.W_E")
         tables = (weights[names[0]][: task.p], weights[names[1]][: task.p])
