@@ -19,9 +19,11 @@ from hand_built import (
 )
 
 import grokinterp as gi
-from grokinterp.config import MLPConfig
+from grokinterp.config import MLPConfig, TransformerConfig
 from grokinterp.errors import MissingNeedError
 from grokinterp.measures import Snapshot, idealized_accuracy, neuron_phases
+from grokinterp.models import forward_for
+from grokinterp.models.initialization import initial_parameters
 from grokinterp.tasks import Task
 
 HE = "he/p_23_dmlp_512_ReLU_random_scale_0.1_decay_2.0_08180102"
@@ -181,3 +183,34 @@ def test_run42():
         found = idealized_accuracy(run.snapshot(steps[step]))
         assert found.idealized_accuracy_novel == pytest.approx(expected, abs=0.006)
         assert found.idealized_accuracy_null < 0.03
+
+
+ARCHITECTURES = {
+    "transformer": TransformerConfig(d_model=16, n_heads=2, d_mlp=24, biases="trained"),
+    "gelu": TransformerConfig(d_model=16, n_heads=2, d_mlp=24, activation="gelu", equals_token=False),
+    "two layers": TransformerConfig(n_layers=2, d_model=16, n_heads=2, d_mlp=24, normalization="layernorm"),
+    "constant attention": TransformerConfig(
+        d_model=16, n_heads=2, d_mlp=24, attention_rate=0.0, attention="bidirectional"
+    ),
+    "one-hot mlp": MLPConfig(input="one_hot", depth=1, width=12),
+    "deep mlp": MLPConfig(input="sum", depth=2, width=12, d_embed=8),
+    "two tables": MLPConfig(input="concat", depth=1, width=12, d_embed=8, shared_embedding=False, activation="tanh"),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_form_of_a_model_gives_the_same_network(name):
+    """The pre-activations and the form by embeddings, against the plain forward pass."""
+    config = ARCHITECTURES[name]
+    task = Task.modular_addition(7, 0.5, equals_token=getattr(config, "equals_token", False))
+    parameters = initial_parameters(config, task, 3)
+    weights = {name: weight.detach().double() + 0.01 for name, weight in parameters.items()}
+    snapshot = gi.snapshot(task, config, weights)
+    before = snapshot.pre_activations
+    torch.testing.assert_close(before.function(before.values), snapshot.neurons, rtol=1e-9, atol=1e-9)
+    if isinstance(config, TransformerConfig):
+        plain = forward_for(config, task, plain=True).pre_activations(weights, task.tokens)
+        torch.testing.assert_close(before.values, plain, rtol=1e-9, atol=1e-9)
+    a, b = task.inputs.T
+    of_a, of_b = snapshot.embedded.tables
+    torch.testing.assert_close(snapshot.embedded.logits(of_a[a], of_b[b]), snapshot.logits, rtol=1e-9, atol=1e-9)

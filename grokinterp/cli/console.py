@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -313,12 +313,19 @@ def _reached(row: dict[Hashable, Any]) -> str:
     return f"{row['median']:,.0f}{share}" if math.isfinite(row["median"]) else f"-{share}"
 
 
-def show_measures(measures: "Sequence[Measure]") -> None:
-    """Prints one line for each measure: its name and definition, cut to the width of a terminal."""
+def show_measures(measures: "Sequence[Measure]", costs: Mapping[str, Any]) -> None:
+    """Prints one line for each measure: its name, its cost, and its definition, cut to the width of a terminal.
+
+    Args:
+        measures: the measures.
+        costs: by the key `milliseconds`, the cost of one checkpoint by the name of the measure.
+    """
     console = PipeConsole(highlight=False)
     width = max(len(entry.name) for entry in measures) + 2
     for entry in measures:
         text = (inspect.getdoc(entry.function) or entry.columns[0].definition).split("\n\n")[0].replace("\n", " ")
+        cost = costs["milliseconds"].get(entry.name)
+        text = f"{'' if cost is None else f'{cost:.1f} ms':>7}{' --circuit' if entry.costly else ''}  {text}"
         space = max(console.width - width, 20) if console.is_terminal else len(text)
         line = text if len(text) <= space else f"{text[: space - 3]}..."
         console.print(f"[bold]{escape(entry.name)}[/]{' ' * (width - len(entry.name))}{escape(line)}", soft_wrap=True)

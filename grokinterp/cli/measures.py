@@ -1,12 +1,14 @@
 """grokinterp measures."""
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -33,7 +35,8 @@ def run_measures(arguments: Sequence[str]) -> int:
     if options.name is None:
         from grokinterp.cli.console import show_measures
 
-        show_measures(list(entries.values()))
+        show_measures(list(entries.values()), costs := _costs())
+        say(f"costs: of one checkpoint of run42, on one thread of {costs['processor']} (python -m benchmarks.measures)")
         say("next: grokinterp measures NAME for the full definition; grokinterp analyze RUN --measures NAME,NAME")
         return 0
     by_column = {column.name: entry for entry in entries.values() for column in entry.columns}
@@ -43,6 +46,11 @@ def run_measures(arguments: Sequence[str]) -> int:
         name = _LABELS.get(name, name)
     _describe(by_column.get(name) or find_measure(name))
     return 0
+
+
+def _costs() -> dict[str, Any]:
+    """What the benchmark found each measure to cost."""
+    return json.loads((resources.files("grokinterp.measures") / "costs.json").read_text(encoding="utf-8"))
 
 
 # Labels in tables and figures that are no names of columns.
@@ -57,6 +65,8 @@ _NEEDS = {
     "gradients": "a differentiable forward pass",
     "neurons": "the activations of the neurons",
     "attention": "the attention pattern",
+    "pre_activations": "the pre-activations of the neurons",
+    "embedded": "a model of known architecture",
     "split": "a known split into training and test inputs",
     "reference": "key frequencies, from the reference step",
     "history": "other steps",
@@ -76,6 +86,8 @@ def _describe(entry: "Measure") -> None:
     say("columns:")
     for column in entry.columns:
         say(f"  {column.name}: {column.definition}{' (one value per frequency)' if column.per_frequency else ''}")
+    if entry.costly:
+        say("computed only with analyze --circuit, or if it is named with --measures")
     say(f"needs: {'; '.join(_NEEDS.get(need, need) for need in entry.needs)}")
     if entry.is_built_in:
         say(f"in Python: from grokinterp.measures import {entry.function.__name__}")

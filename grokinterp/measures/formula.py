@@ -127,6 +127,7 @@ def formula_explained(snapshot: Snapshot, frequencies: Frequencies) -> float:
 @measure(
     "guaranteed_share",
     needs=("grid", "reference"),
+    costly=True,
     columns=(
         Column("guaranteed_share", "share of pairs that the formula decides, whatever the rest of the logits does"),
         Column(

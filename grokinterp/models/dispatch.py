@@ -17,7 +17,12 @@ from grokinterp.models.building import move_model
 from grokinterp.models.folding import Weights, with_output_scale
 from grokinterp.models.forward import Activations, Hook, no_hook
 from grokinterp.models.products import Matmul, product
-from grokinterp.models.rows import last_position_activations, last_position_by_rows, logits_by_rows
+from grokinterp.models.rows import (
+    last_position_activations,
+    last_position_by_rows,
+    last_position_pre_activations,
+    logits_by_rows,
+)
 from grokinterp.models.shapes import parameter_shapes
 from grokinterp.tasks import AnyTask, Task
 
@@ -106,6 +111,8 @@ class Forward:
         if isinstance(config, TransformerConfig) and config.readout == "mean":
             raise ConfigError("a transformer that is read from the mean over positions has pre-activations at each")
         is_transformer = isinstance(config, TransformerConfig)
+        if isinstance(config, TransformerConfig) and self.path == "last_position":
+            return last_position_pre_activations(weights, tokens, config)
         last = f"blocks.{config.n_layers - 1}.mlp" if is_transformer else f"layers.{config.depth - 1}"
         kept: dict[str, Tensor] = {}
 

@@ -93,6 +93,19 @@ def last_position_by_rows(
 
 
 @torch.no_grad()
+def last_position_pre_activations(
+    weights: Weights, tokens: Int[Tensor, "n t"], config: TransformerConfig
+) -> Float[Tensor, "n m"]:
+    """Computes what the activation function of `last_position` is applied to."""
+    folded = fold(weights, config, product)
+    of_all, out = pair_rows(folded, tokens), folded.readout.new_empty(len(tokens), config.d_mlp)
+    for pairs in row_chunks(len(tokens), config.d_mlp, tokens.device):
+        rows = of_all.part(pairs)
+        out[pairs] = neurons_before(folded, attend(folded, rows, config.n_heads).z, rows, False)
+    return out
+
+
+@torch.no_grad()
 def last_position_activations(
     weights: Weights, tokens: Int[Tensor, "n t"], config: TransformerConfig, dtype: torch.dtype | None = None
 ) -> Activations:
