@@ -34,6 +34,7 @@ _HOME = {
     "TaskConfig": "config",
     "TransformerConfig": "config",
     "Transition": "analysis.transition",
+    "ablation_table": "analysis.ablations",
     "analyze": "analysis.timeline",
     "build_model": "models",
     "import_run": "formats.importing",
@@ -85,6 +86,7 @@ __all__ = [
     "TransformerConfig",
     "Transition",
     "__version__",
+    "ablation_table",
     "analyze",
     "build_model",
     "experiments",
@@ -149,6 +151,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time __getattr__ resolves the names
     from grokinterp import experiments, figures, measures, models, statistics, theory, training
+    from grokinterp.analysis.ablations import ablation_table
     from grokinterp.analysis.result import Analysis
     from grokinterp.analysis.timeline import analyze
     from grokinterp.analysis.transition import Transition, find_transition

@@ -115,7 +115,14 @@ class TestMeasures:
     def test_a_line_for_each(self, shell):
         shown = shell("measures")
         assert (shown.code, shown.err) == (0, "")
-        assert [line.split()[0] for line in shown.out.splitlines()[:-1]] == list(registered())
+        *lines, costs, hint = shown.out.splitlines()
+        assert [line.split()[0] for line in lines] == list(registered())
+        assert all(re.search(r" \d+\.\d ms ", line) for line in lines)
+        assert [line.split()[0] for line in lines if " --circuit " in line] == [
+            name for name, entry in registered().items() if entry.costly
+        ]
+        assert costs.startswith("costs: of one checkpoint of run42")
+        assert hint.startswith("next: ")
 
     @pytest.mark.parametrize("name", ["excluded_loss", "excluded_loss_novel"])
     def test_one_by_its_name_or_that_of_a_column(self, name, shell):

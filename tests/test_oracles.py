@@ -30,8 +30,9 @@ from grokinterp.config import (
     TransformerConfig,
 )
 from grokinterp.config.presets import PRESETS, preset
-from grokinterp.measures import Activity, Snapshot, registered
+from grokinterp.measures import registered
 from grokinterp.models import build_model, forward_for, task_of
+from grokinterp.models.snapshots import snapshot
 from grokinterp.runs.run import Run
 from grokinterp.tasks import Task
 from grokinterp.training import train
@@ -320,20 +321,12 @@ def test_late_losses_of_a_training(device, tmp_path):
 def test_measures_of_a_run(step):
     """The error of every measure from computing the logits in float32; all else is float64."""
     run = Run.open(RUN42)
-    task, forward = run.classification, run.forward
+    task = run.classification
     ours = run.snapshot(step)
     assert ours.weights is not None
     assert ours.logits.dtype == torch.float64
     doubles = {name: w.double() for name, w in ours.weights.items()}
-    exact = Snapshot(
-        task,
-        forward.logits_by_rows(doubles, task.tokens)[:, : task.n_classes],
-        step=step,
-        weights=doubles,
-        trained=ours.trained,
-        forward=lambda parameters: forward.logits(parameters, task.tokens),
-        activity=lambda: Activity.of(forward.activity(doubles, task.tokens)),
-    )
+    exact = snapshot(task, run.config.model, doubles, step=step)
     bound, compared = BOUNDS["test_measures_of_a_run"], 0
     for name in registered():
         call = replace(measure_call(name, ()), frequencies=(8, 14, 21))

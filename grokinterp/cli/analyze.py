@@ -14,6 +14,8 @@ from grokinterp.config.checks import is_natural_number
 from grokinterp.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from grokinterp.analysis.result import Analysis
 
 
@@ -30,6 +32,8 @@ class Analyze:
     """measure names or package.module:function references, separated by commas"""
     circuit: bool = False
     """also compute the costly measures, which take the circuit apart; `grokinterp measures` marks them"""
+    ablations: bool = False
+    """also print what the reference checkpoint loses when a part of the network is removed"""
     steps: Annotated[str | None, default("every checkpoint")] = None
     """A:B:C, which selects the steps from A to B (inclusive) with stride C"""
     rule: str = "cube_cosine"
@@ -77,16 +81,21 @@ def run_analyze(arguments: Sequence[str]) -> int:
         for run in runs
     ]
     single = len(analyses) == 1
+    tables = [_ablations(analysis) for analysis in analyses] if options.ablations else []
     if options.json:
         summaries = [analysis.summary() for analysis in analyses]
+        for summary, table in zip(summaries, tables, strict=False):
+            summary["ablations"] = table.reset_index().to_dict("records")
         print(json.dumps(summaries[0] if single else summaries, indent=2))
     else:
-        from grokinterp.cli.console import show_analyses, show_analysis
+        from grokinterp.cli.console import show_ablations, show_analyses, show_analysis
 
         if not single:
             show_analyses(analyses)
         for analysis in analyses if single or options.all else ():
             show_analysis(analysis, every_measure=options.all)
+        for analysis, table in zip(analyses, tables, strict=False):
+            show_ablations(analysis, table)
     # Written last: if the run is read-only, the result has been printed.
     files = [("report", write_reports(analyses, None))] if options.report else []
     files += [("table", file) for analysis in analyses for file in _write_tables(analysis)] if options.csv else []
@@ -102,6 +111,13 @@ def _numbers(text: str | None) -> list[int] | None:
     if not all(is_natural_number(part.strip()) for part in parts):
         raise ConfigError(f"--frequencies {text!r}: give integers separated by commas, for instance 14,35,41")
     return [int(part) for part in parts]
+
+
+def _ablations(analysis: "Analysis") -> "pd.DataFrame":
+    from grokinterp.analysis.ablations import ablation_table
+
+    keys = analysis.key_frequencies
+    return ablation_table(analysis.run, "last" if keys.step is None else keys.step, keys.values)
 
 
 def _write_tables(analysis: "Analysis") -> list[Path]:

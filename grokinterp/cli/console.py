@@ -313,6 +313,18 @@ def _reached(row: dict[Hashable, Any]) -> str:
     return f"{row['median']:,.0f}{share}" if math.isfinite(row["median"]) else f"-{share}"
 
 
+def show_ablations(analysis: "Analysis", ablations: pd.DataFrame) -> None:
+    """Prints loss and accuracy after each ablation."""
+    table = Table(title=f"{analysis.run.path}: ablations at the reference step", title_justify="left", box=SIMPLE)
+    for heading in ("part", "change"):
+        table.add_column(heading, overflow="fold")
+    for column in ablations.columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for (part, change), row in ablations.iterrows():  # pyright: ignore[reportGeneralTypeIssues]
+        table.add_row(escape(part), escape(change), *(f"{value:.4g}" for value in row))
+    PipeConsole(highlight=False).print(table)
+
+
 def show_measures(measures: "Sequence[Measure]", costs: Mapping[str, Any]) -> None:
     """Prints one line for each measure: its name, its cost, and its definition, cut to the width of a terminal.
 

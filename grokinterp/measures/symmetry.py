@@ -138,7 +138,7 @@ def circularity(snapshot: Snapshot) -> float:
         snapshot: a checkpoint with weights, of a task with a cyclic group.
 
     Returns:
-        From 0 to 1; `Undefined` if the embedding has fewer than four components that vary.
+        From 0 to 1; `Undefined` if the embedding has fewer than four components that vary, or is not finite.
 
     Raises:
         MissingNeedError: the snapshot has no weights or no embedding, or the task has no cyclic group.
@@ -147,6 +147,8 @@ def circularity(snapshot: Snapshot) -> float:
         Zhong et al. 2023 (arXiv:2306.17844), section 4.3.
     """
     table = embedding_table(snapshot)
+    if not torch.isfinite(table).all():
+        return Undefined("the embedding is not finite")
     u, s, _ = torch.linalg.svd(table - table.mean(dim=0), full_matrices=False)
     if len(s) < _COMPONENTS or s[_COMPONENTS - 1] <= 1e-12 * max(s[0].item(), 1e-300):
         return Undefined("the embedding has fewer than four components")
