@@ -24,6 +24,7 @@ from grokinterp.figures.curves import (
     accuracy_curves,
     circuit_efficiency,
     gini,
+    idealized_accuracy,
     logit_margins,
     loss_curves,
     nanda_figure_7,
@@ -62,6 +63,7 @@ OF_RUNS = (
     "key_frequencies_over_training",
     "excluded_loss_per_frequency",
     "cosine_coefficients",
+    "idealized_accuracy",
     "circuit_efficiency",
     "logit_margins",
 )
@@ -75,6 +77,7 @@ __all__ = [
     "embedding_spectrum_over_training",
     "excluded_loss_per_frequency",
     "gini",
+    "idealized_accuracy",
     "key_frequencies_over_training",
     "learning_curves",
     "logit_margins",

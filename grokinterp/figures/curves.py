@@ -287,6 +287,29 @@ def _note_gaps(canvas: Canvas, analysis: Analysis, column: str, label: str) -> N
         canvas.note(f"{label}{whose} undefined at {place}: {escape(reason)}")
 
 
+def idealized_accuracy(analysis: Analyses) -> Figure:
+    """Accuracy on novel pairs of the network, and of one rebuilt from each neuron's frequency and phases alone.
+
+    The rebuilt network often answers long before the network itself does. With output phases permuted over neurons, it
+    answers at the level of chance. Aligned phases alone do not show that a circuit has been learned: random neurons
+    with a readout that memorizes sums have them too. Read `mean_ipr` beside it: 1 if each neuron uses a single
+    frequency.
+
+    Source: Swaroop 2026.
+    """
+    canvas = Canvas("Idealized accuracy", as_list(analysis), y_titles=["accuracy"])
+    quantities = [
+        _quantity("idealized_accuracy_novel", "rebuilt from phases, novel pairs", "restricted"),
+        _quantity("novel_accuracy", "network, novel pairs", "novel", "dash"),
+        _quantity("idealized_accuracy_null", "rebuilt with permuted phases", "total", "dot"),
+        _quantity("idealized_accuracy_all", "rebuilt from phases, all pairs", "all", "longdash", extra=True),
+        _quantity("mean_ipr", "mean inverse participation ratio", "mlp", "dashdot", extra=True),
+    ]
+    draw(canvas, quantities, fallback=[_ALL_ACCURACY])
+    canvas.figure.update_yaxes(range=[-0.03, 1.03])
+    return canvas.finish()
+
+
 def logit_margins(analysis: Analyses) -> Figure:
     """Mean margin on training and test pairs: the correct logit minus the mean of the other logits.
 

@@ -26,6 +26,7 @@ FIGURES: dict[str, tuple[Callable[[list[Analysis]], Figure], ...]] = {
         figures.excluded_loss_per_frequency,
         figures.cosine_coefficients,
     ),
+    "The circuit": (figures.idealized_accuracy,),
     "Margins": (figures.circuit_efficiency, figures.logit_margins),
 }
 
