@@ -21,6 +21,11 @@ _ROWS = 2048  # of pairs at once
 class FormulaFit:
     """The least-squares fit of sum over k of A_k cos(w_k(a+b-c) - delta_k) to the class-centered logits of all pairs.
 
+    >>> import grokinterp as gi
+    >>> fit = formula_fit(gi.load("checkpoints/run42").snapshot("last"), (8, 14, 21))
+    >>> [round(amplitude) for amplitude in fit.amplitude.tolist()], fit.accuracy
+    ([17, 47, 7], 1.0)
+
     Attributes:
         frequencies: the key frequencies k.
         amplitude: `[k]`, A_k in logits.

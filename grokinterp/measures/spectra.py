@@ -19,6 +19,11 @@ _OUTPUTS = 64  # neurons or classes at once
 class Spectra:
     """Power of functions of (a, b), each of which is a neuron or a logit, without their means.
 
+    >>> import grokinterp as gi
+    >>> spectra = logit_spectra(gi.load("checkpoints/run42").snapshot("last"))
+    >>> int(spectra.power.sum(dim=1).argmax())
+    14
+
     Attributes:
         power: `[k, k]`, of all outputs together, at frequency 0, 1, ... in a (rows) and in b (columns).
         total: `[x]`, the variance of each output over pairs, times their number.

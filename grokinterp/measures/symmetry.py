@@ -160,6 +160,10 @@ def circularity(snapshot: Snapshot) -> float:
 class CircuitVerdict:
     """Which of two published circuits a network looks like.
 
+    >>> import grokinterp as gi
+    >>> circuit_verdict(gi.load("checkpoints/run42").snapshot("last")).circuit
+    'clock'
+
     Attributes:
         circuit: `clock`, `pizza`, or `neither`.
         reason: why, in a few words.
@@ -183,7 +187,7 @@ def circuit_verdict(snapshot: Snapshot) -> CircuitVerdict:
 
     >>> import grokinterp as gi
     >>> circuit_verdict(gi.load("checkpoints/run42").snapshot(0)).reason
-    'it answers 1 % of the pairs that it was not trained on'
+    'it answers 2 % of the pairs that it was not trained on'
 
     Args:
         snapshot: a checkpoint of a model of known architecture, of a task with a cyclic group.
