@@ -14,6 +14,7 @@ The docstring of each measure has its exact definition and source. Importing thi
 torch.
 """
 
+from grokinterp.measures.attention import AttentionByToken, attention_by_token
 from grokinterp.measures.base import (
     NEEDS,
     Column,
@@ -34,6 +35,7 @@ from grokinterp.measures.neurons import NeuronFrequencies, neuron_frequencies
 from grokinterp.measures.norms import group_norms, group_rms, sum_of_squares, weight_norm, weight_rms
 from grokinterp.measures.own_model import Activity
 from grokinterp.measures.phases import IdealizedAccuracy, NeuronPhases, idealized_accuracy, neuron_phases
+from grokinterp.measures.probes import LinearProbe, linear_probe
 from grokinterp.measures.progress import (
     excluded_loss,
     excluded_loss_from_logits,
@@ -64,12 +66,14 @@ __all__ = [
     "NEEDS",
     "RULES",
     "Activity",
+    "AttentionByToken",
     "CircuitEfficiency",
     "CircuitVerdict",
     "Column",
     "FormulaFit",
     "IdealizedAccuracy",
     "KeyFrequencies",
+    "LinearProbe",
     "Measure",
     "NeuronFrequencies",
     "NeuronPhases",
@@ -80,6 +84,7 @@ __all__ = [
     "accuracy",
     "activation_sparsity",
     "as_frequencies",
+    "attention_by_token",
     "circuit_efficiency",
     "circuit_verdict",
     "circularity",
@@ -107,6 +112,7 @@ __all__ = [
     "idealized_accuracy",
     "inverse_participation_ratios",
     "key_frequencies",
+    "linear_probe",
     "logit_spectra",
     "logit_variance_explained",
     "loss",
