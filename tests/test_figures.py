@@ -169,8 +169,6 @@ def without_keys(analysis: gi.Analysis) -> gi.Analysis:
         ("logit_margins", "train", "train_margin"),
         ("logit_margins", "test, novel pairs", "novel_margin"),
         ("gini", "embedding", "gini_embedding"),
-        ("idealized_accuracy", "rebuilt from phases, novel pairs", "idealized_accuracy_novel"),
-        ("idealized_accuracy", "rebuilt with permuted phases", "idealized_accuracy_null"),
         ("idealized_accuracy", "network, novel pairs", "novel_accuracy"),
         ("overview", "restricted loss", "restricted_loss"),
         ("overview", "excluded loss (train)", "excluded_loss"),
@@ -180,6 +178,21 @@ def test_a_line_is_a_column_of_the_timeline(name, trace, column, grokked):
     line, series = named(FUNCTIONS[name](grokked), trace), grokked.timeline[column].dropna()
     assert steps_of(line) == list(series.index)
     np.testing.assert_array_equal(line.y, series)
+
+
+@pytest.mark.parametrize(
+    ("trace", "column"),
+    [
+        ("rebuilt from phases, novel pairs", "idealized_accuracy_novel"),
+        ("rebuilt with permuted phases", "idealized_accuracy_null"),
+        ("rebuilt from phases, all pairs", "idealized_accuracy_all"),
+    ],
+)
+def test_the_rebuilt_network_is_drawn_where_the_architecture_is_known(trace, column, trained, grokked):
+    line, series = named(gi.figures.idealized_accuracy(trained), trace), trained.timeline[column].dropna()
+    assert steps_of(line) == list(series.index)
+    np.testing.assert_array_equal(line.y, series)
+    assert "only models of a known architecture" in notes(gi.figures.idealized_accuracy(grokked))
 
 
 @pytest.mark.parametrize(

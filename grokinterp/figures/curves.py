@@ -305,7 +305,7 @@ def idealized_accuracy(analysis: Analyses) -> Figure:
         _quantity("idealized_accuracy_all", "rebuilt from phases, all pairs", "all", "longdash", extra=True),
         _quantity("mean_ipr", "mean inverse participation ratio", "mlp", "dashdot", extra=True),
     ]
-    draw(canvas, quantities, fallback=[_ALL_ACCURACY])
+    draw(canvas, quantities)
     canvas.figure.update_yaxes(range=[-0.03, 1.03])
     return canvas.finish()
 

@@ -102,7 +102,7 @@ def neuron_phases(snapshot: Snapshot) -> NeuronPhases:
         He et al. 2026 (arXiv:2602.16849), section 3; Gromov 2023 (arXiv:2301.02679).
     """
     require_snapshot(snapshot, "neuron_phases")
-    snapshot.require("neuron_phases", "grid", "neurons", "pre_activations")
+    snapshot.require("neuron_phases", "grid", "pre_activations", "neurons")
     return snapshot.remember("neuron_phases", lambda: _phases(snapshot))
 
 
@@ -195,7 +195,7 @@ class IdealizedAccuracy:
 
 @measure(
     "idealized_accuracy",
-    needs=("grid", "neurons", "pre_activations"),
+    needs=("grid", "pre_activations", "neurons"),
     columns=(
         Column("idealized_accuracy_all", "accuracy of the network rebuilt from its neurons' phases, on all pairs"),
         Column("idealized_accuracy_novel", "accuracy of the network rebuilt from its neurons' phases, on novel pairs"),

@@ -79,7 +79,7 @@ def _ipr(table: Float[Tensor, "g m"], r: int) -> Float[Tensor, " m"]:
 
 @measure(
     "mean_ipr",
-    needs=("grid", "neurons", "pre_activations"),
+    needs=("grid", "pre_activations", "neurons"),
     columns=Column("mean_ipr", "mean inverse participation ratio of the neurons: 1 if each uses a single frequency"),
 )
 def mean_ipr(snapshot: Snapshot) -> float:

@@ -157,7 +157,7 @@ def spectrum_shares(
 
     Args:
         snapshot: a checkpoint of a task with a cyclic group.
-        level: `neuron`s of the last layer, or `logit`s.
+        level: `neuron` (those of the last layer) or `logit`.
         part: the share.
 
     Returns:
