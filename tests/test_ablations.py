@@ -1,5 +1,6 @@
 """Ablations: a circuit written down by hand, equal ways to remove the same part, run42, and a published network."""
 
+import json
 import math
 
 import pytest
@@ -190,3 +191,19 @@ class TestRefusals:
 
     def test_the_logits_of_the_circuit(self):
         torch.testing.assert_close(snapshot_of(clock_weights()).logits, circuit_logits(KEYS), rtol=1e-6, atol=1e-6)
+
+
+def test_the_command(clock, shell):
+    """`--ablations` adds a table, `--circuit` the costly measures; both also in JSON."""
+    shown = shell("analyze", str(clock.path), "--ablations", "--circuit", "--no-report", "--json", "--workers", "0")
+    assert (shown.code, shown.err) == (0, "")
+    content = json.loads(shown.out)
+    rows = {(row["part"], row["change"]): row for row in content["ablations"]}
+    assert rows["network", "as it is"]["novel_accuracy"] == 1.0
+    assert rows["embedding", "without 2, 5, 9"]["novel_accuracy"] < 0.2
+    assert content["final"]["logit_sum_class_share"] == pytest.approx(1.0)
+    assert content["final"]["guaranteed_share"] == content["final"]["idealized_accuracy_novel"] == 1.0
+    plain = shell("analyze", str(clock.path), "--ablations", "--no-report")
+    assert plain.code == 0
+    assert "ablations at the reference step" in plain.out
+    assert "guaranteed_share" not in json.loads(shell("analyze", str(clock.path), "--no-report", "--json").out)["final"]
