@@ -132,6 +132,13 @@ class TestByHand:
 
 
 class TestMissing:
+    @pytest.mark.parametrize(("value", "reason"), [(0.0, "no neuron reads a number"), (math.nan, "are not finite")])
+    def test_dead_and_diverged_networks(self, value, reason):
+        weights = {name: torch.full_like(weight, value) for name, weight in clock_weights().items()}
+        found = idealized_accuracy(snapshot_of(weights))
+        assert reason in repr(found.idealized_accuracy_all)
+        assert reason in repr(found.idealized_accuracy_null)
+
     def test_a_model_of_ones_own(self):
         task = Task.modular_addition(p=5, train_fraction=0.4)
         activity = gi.measures.Activity(torch.zeros(25, 3))

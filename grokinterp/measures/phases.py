@@ -229,7 +229,8 @@ def idealized_accuracy(snapshot: Snapshot, *, wave: Wave = "cosine") -> Idealize
             A pi/4 sign cos(w_k a - phi).
 
     Returns:
-        The accuracies; that on novel pairs is `Undefined` if the split is unknown or no pair is novel.
+        The accuracies; that on novel pairs is `Undefined` if the split is unknown or no pair is novel, all are if no
+        neuron reads a number.
 
     Raises:
         MissingNeedError: the model is one of your own, or the path from its neurons to the logits is not linear; or the
@@ -239,6 +240,10 @@ def idealized_accuracy(snapshot: Snapshot, *, wave: Wave = "cosine") -> Idealize
         Swaroop 2026 (arXiv:2603.23784).
     """
     phases, task = neuron_phases(snapshot), snapshot.task
+    if not phases.counts():
+        finite = bool(torch.isfinite(_before(snapshot).values).all())
+        nothing = Undefined("no neuron reads a number" if finite else "the pre-activations are not finite")
+        return IdealizedAccuracy(nothing, nothing, nothing)
     rebuilt = _Rebuilt(snapshot, phases, wave)
     hits = rebuilt.hits()
     mask = task.held_out_mask if task.train_mask is not None else None
