@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokinterp.config import MLPConfig, RegressionConfig, TransformerConfig
+from grokinterp.config import MLPConfig, TransformerConfig
 from grokinterp.errors import ConfigError
 from grokinterp.measures import Snapshot, key_frequencies, neuron_frequencies
 from grokinterp.measures.base import as_frequencies
@@ -172,19 +172,13 @@ def _with_embedding(
 
 def _logits(run: Run, weights: Weights, replace: Callable[[Tensor], Tensor] | None = None) -> Float[Tensor, "n c"]:
     """The logits, with the last layer's neurons replaced if a function of them is given."""
-    task, config = run.classification, run.config.model
-    is_mlp = isinstance(config, MLPConfig)
-    name = f"layers.{config.depth - 1}.hook_post" if is_mlp else f"blocks.{_layers(run) - 1}.mlp.hook_post"
+    task, name = run.classification, f"{run.forward.last_neurons}.hook_post"
 
     def hook(at: str, value: Tensor) -> Tensor:
         return replace(value) if replace is not None and at == name else value
 
     with torch.no_grad():
         return run.forward.logits(weights, task.tokens, hook=hook)[:, : task.n_classes].double()
-
-
-def _layers(run: Run) -> int:
-    return run.config.model.n_layers if isinstance(run.config.model, TransformerConfig) else 0
 
 
 def _of_neurons(run: Run, snapshot: Snapshot, keys: Sequence[int]) -> Iterator[Ablation]:
@@ -249,8 +243,6 @@ def _of_attention(run: Run, snapshot: Snapshot) -> Iterator[Ablation]:
     """Heads, attention and MLP of each layer, through the module's hooks."""
     config: Any = run.config.model
     task = run.classification
-    if isinstance(task.config, RegressionConfig):
-        return
     module: Any = Transformer(config, parameter_shapes(config, task.config))
     module.load_state_dict(dict(snapshot.weights or {}))
     for layer in range(config.n_layers):

@@ -46,14 +46,16 @@ from grokinterp.measures.progress import (
 )
 from grokinterp.measures.progress_novel import excluded_loss_novel, restricted_loss_novel
 from grokinterp.measures.snapshot import Snapshot, Undefined
-from grokinterp.measures.sparsity import (
-    activation_sparsity,
-    gini_unembedding,
-    inverse_participation_ratios,
-    mean_ipr,
-)
+from grokinterp.measures.sparsity import activation_sparsity, inverse_participation_ratios, mean_ipr
 from grokinterp.measures.spectra import Spectra, logit_spectra, neuron_spectra, spectrum_shares
-from grokinterp.measures.spectrum import embedding_power, gini, gini_embedding, gini_neuron_logit, neuron_logit_power
+from grokinterp.measures.spectrum import (
+    embedding_power,
+    gini,
+    gini_embedding,
+    gini_neuron_logit,
+    gini_unembedding,
+    neuron_logit_power,
+)
 from grokinterp.measures.symmetry import (
     CircuitVerdict,
     circuit_verdict,

@@ -42,11 +42,7 @@ def fit_cosines(sums: Float[Tensor, "g c"], n: int, norm: Float[Tensor, ""], cla
         norm: Frobenius norm of the pairs' class-centered logits.
         classes: `[g]`, the classes in the group's order.
     """
-    order = len(classes)
-    table = sums[:, classes]
-    table = table - table.mean(dim=1, keepdim=True)
-    m = torch.arange(order)
-    means = table[m[:, None], (m[:, None] - m[None, :]) % order].sum(dim=0) / max(n, 1)
+    order, means = len(classes), means_by_offset(sums, n, classes)
     theta = angles(order, range(1, n_frequencies(order) + 1))
     cos, sin = theta.cos(), theta.sin()
     cos_square, sin_square = cos.square().sum(dim=1), sin.square().sum(dim=1)
@@ -54,6 +50,14 @@ def fit_cosines(sums: Float[Tensor, "g c"], n: int, norm: Float[Tensor, ""], cla
     cos_norm, sin_norm = (n * cos_square).sqrt(), (n * sin_square).sqrt()
     sine = torch.where(has_sine, n * (sin @ means) / (sin_norm.clamp_min(1e-6) * norm), 0.0)
     return CosineFit((cos @ means) / cos_square, n * (cos @ means) / (cos_norm * norm), sine, has_sine)
+
+
+def means_by_offset(sums: Float[Tensor, "g c"], n: int, classes: Int[Tensor, " g"]) -> Float[Tensor, " g"]:
+    """`[g]`, the mean class-centered logit of some pairs by the offset a + b - c; the arguments are those above."""
+    table = sums[:, classes]
+    table = table - table.mean(dim=1, keepdim=True)
+    s = torch.arange(len(classes))
+    return table[s[:, None], (s[:, None] - s[None, :]) % len(classes)].sum(dim=0) / max(n, 1)
 
 
 def centered_norm(snapshot: Snapshot, pairs: Literal["all", "held_out"]) -> Float[Tensor, ""]:

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokinterp.measures.base import Column, Frequencies, as_frequencies, measure, require_snapshot
-from grokinterp.measures.circuit import centered_norm
+from grokinterp.measures.circuit import centered_norm, means_by_offset
 from grokinterp.measures.fourier import angles, frequency_parts
+from grokinterp.measures.progress import NO_KEYS
 from grokinterp.measures.snapshot import Snapshot, Undefined
 
 Formula = Literal["cosines", "projection"]
-NO_KEYS = "no key frequencies"
 _ROWS = 2048  # of pairs at once
 
 
@@ -73,7 +73,8 @@ def formula_fit(snapshot: Snapshot, frequencies: Frequencies) -> FormulaFit:
     snapshot.require("formula_fit", "grid")
     g = snapshot.pair_grid.order
     keys = as_frequencies(frequencies, g)
-    offsets = _mean_by_offset(snapshot)
+    sums, counts = snapshot.class_sums("all")
+    offsets = means_by_offset(sums, int(counts.sum()), snapshot.pair_grid.classes)
     theta = angles(g, keys)
     cos, sin = theta.cos(), theta.sin()
     of_cos = (cos @ offsets) / cos.square().sum(dim=1)
@@ -91,14 +92,6 @@ def formula_fit(snapshot: Snapshot, frequencies: Frequencies) -> FormulaFit:
         margin=margin,
         accuracy=float(margin > 0) if keys else Undefined(NO_KEYS),
     )
-
-
-def _mean_by_offset(snapshot: Snapshot) -> Float[Tensor, " g"]:
-    """`[g]`, the mean of the class-centered logits over all pairs, by the offset a + b - c."""
-    table = snapshot.logit_averages[:, snapshot.pair_grid.classes]
-    table = table - table.mean(dim=1, keepdim=True)
-    s = torch.arange(len(table))
-    return table[s[:, None], (s[:, None] - s[None, :]) % len(table)].mean(dim=0)
 
 
 @measure(

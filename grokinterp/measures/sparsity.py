@@ -1,44 +1,16 @@
-"""How concentrated a network is: Gini coefficients, inverse participation ratios, and silent neurons."""
+"""How concentrated a network is: inverse participation ratios and silent neurons."""
+
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokinterp.errors import ConfigError, MissingNeedError
+from grokinterp.errors import ConfigError
 from grokinterp.measures.base import Column, measure, require_snapshot
-from grokinterp.measures.fourier import component_norms
 from grokinterp.measures.phases import neuron_inputs
 from grokinterp.measures.snapshot import Snapshot, Undefined
-from grokinterp.measures.spectrum import gini, neuron_logit_table
-
-
-@measure(
-    "gini_unembedding",
-    needs=("weights", "grid"),
-    columns=Column("gini_unembedding", "Gini coefficient of the norms of all Fourier components of the unembedding"),
-)
-def gini_unembedding(snapshot: Snapshot, *, power: bool = False) -> float:
-    """Gini coefficient of the norms of all Fourier components of the unembedding W_U, the constant included.
-
-    >>> import grokinterp as gi
-    >>> 0.5 < gini_unembedding(gi.load("checkpoints/run42").snapshot("last")) < 1
-    True
-
-    Args:
-        snapshot: the checkpoint.
-        power: use squared norms instead of norms.
-
-    Returns:
-        The coefficient (see `gini`); `Undefined` if all components are zero.
-
-    Raises:
-        MissingNeedError: the snapshot has no weights or none named `unembed.W_U`, or the task has no cyclic group.
-    """
-    W_U, classes = (snapshot.weights or {}).get("unembed.W_U"), snapshot.pair_grid.classes
-    if W_U is None or W_U.ndim != 2 or W_U.shape[1] <= int(classes.max()):
-        raise MissingNeedError("gini_unembedding", "weights", "no parameter unembed.W_U with a column for each class")
-    norms = component_norms(W_U.detach().double().T[classes])
-    return gini(norms.square() if power else norms)
+from grokinterp.measures.spectrum import neuron_logit_table
 
 
 def inverse_participation_ratios(snapshot: Snapshot, *, r: int = 2) -> Float[Tensor, " m"]:
@@ -127,7 +99,7 @@ def activation_sparsity(snapshot: Snapshot, *, threshold: float = 1e-6) -> float
     Source:
         Golechha 2024 (arXiv:2405.12755).
     """
-    if threshold != threshold:
+    if math.isnan(threshold):
         raise ConfigError("threshold must be a number")
     neurons = snapshot.activations.neurons
     return (neurons < threshold).double().mean().item() if neurons.numel() else Undefined("no neurons")

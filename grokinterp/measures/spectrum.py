@@ -227,3 +227,31 @@ def gini_neuron_logit(snapshot: Snapshot, *, power: bool = False) -> float:
         Nanda et al. 2023.
     """
     return _gini_of_components(neuron_logit_table(snapshot), power)
+
+
+@measure(
+    "gini_unembedding",
+    needs=("weights", "grid"),
+    columns=Column("gini_unembedding", "Gini coefficient of the norms of all Fourier components of the unembedding"),
+)
+def gini_unembedding(snapshot: Snapshot, *, power: bool = False) -> float:
+    """Gini coefficient of the norms of all Fourier components of the unembedding W_U, the constant included.
+
+    >>> import grokinterp as gi
+    >>> 0.5 < gini_unembedding(gi.load("checkpoints/run42").snapshot("last")) < 1
+    True
+
+    Args:
+        snapshot: the checkpoint.
+        power: use squared norms instead of norms.
+
+    Returns:
+        The coefficient (see `gini`); `Undefined` if all components are zero.
+
+    Raises:
+        MissingNeedError: the snapshot has no weights or none named `unembed.W_U`, or the task has no cyclic group.
+    """
+    W_U, classes = (snapshot.weights or {}).get("unembed.W_U"), snapshot.pair_grid.classes
+    if W_U is None or W_U.ndim != 2 or W_U.shape[1] <= int(classes.max()):
+        raise MissingNeedError("gini_unembedding", "weights", "no parameter unembed.W_U with a column for each class")
+    return _gini_of_components(W_U.detach().double().T[classes], power)

@@ -202,8 +202,8 @@ def circuit_verdict(snapshot: Snapshot) -> CircuitVerdict:
     if embedded is None:
         raise MissingNeedError("circuit_verdict", "embedded", snapshot.lacks("embedded") or "")
     irrelevance = distance_irrelevance(snapshot)
-    symmetricity = Undefined("1 by construction: only the sum of the embeddings enters") if embedded.is_sum else 0.0
-    symmetricity = symmetricity or gradient_symmetricity(snapshot)
+    by_construction = Undefined("1 by construction: only the sum of the embeddings enters")
+    symmetricity = by_construction if embedded.is_sum else gradient_symmetricity(snapshot)
     accuracy = snapshot.hits[evaluation_pairs(snapshot)].mean().item()
     known = snapshot.task.train_mask is not None
 

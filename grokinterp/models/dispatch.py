@@ -47,6 +47,13 @@ class Forward:
     activations: Callable[..., Activations]
     config: TransformerConfig | MLPConfig
 
+    @property
+    def last_neurons(self) -> str:
+        """The prefix of the last layer's `hook_pre` and `hook_post`."""
+        config = self.config
+        is_mlp = isinstance(config, MLPConfig)
+        return f"layers.{config.depth - 1}" if is_mlp else f"blocks.{config.n_layers - 1}.mlp"
+
     def logits(
         self, weights: Weights, tokens: Real[Tensor, "*r n t"], matmul: Matmul = torch.matmul, hook: Hook = no_hook
     ) -> Float[Tensor, "*r n c"]:
@@ -110,10 +117,8 @@ class Forward:
         config = self.config
         if isinstance(config, TransformerConfig) and config.readout == "mean":
             raise ConfigError("a transformer that is read from the mean over positions has pre-activations at each")
-        is_transformer = isinstance(config, TransformerConfig)
         if isinstance(config, TransformerConfig) and self.path == "last_position":
             return last_position_pre_activations(weights, tokens, config)
-        last = f"blocks.{config.n_layers - 1}.mlp" if is_transformer else f"layers.{config.depth - 1}"
         kept: dict[str, Tensor] = {}
 
         def keep(name: str, value: Tensor) -> Tensor:
@@ -121,7 +126,7 @@ class Forward:
             return value
 
         self.activations(weights, tokens, matmul=product, hook=keep)
-        found = kept[f"{last}.hook_pre"]
+        found = kept[f"{self.last_neurons}.hook_pre"]
         return found[:, -1] if found.ndim == 3 else found  # a module computes every position
 
 
